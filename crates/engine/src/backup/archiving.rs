@@ -1,6 +1,6 @@
-//! Whether the server's archiving does what it says: a backup sends the WAL that it needs itself, so an `archive_command`
-//! that stores nothing (`/bin/true`, another tool's, one with another configuration) would go unnoticed until a restore
-//! wants what came after the backup.
+//! Checks that the server's archiving works. A backup sends the WAL that it needs by itself. So nobody would notice an
+//! `archive_command` that stores nothing here (`/bin/true`, another tool, a wrong configuration) until a restore needs
+//! WAL from after the backup.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,10 +14,11 @@ use crate::archive;
 use crate::error::Error;
 use crate::repository::Repository;
 
-/// How many of the newest backups are looked at for the one before on this timeline: others are of drills and standbys.
+/// The number of newest backups that are searched for the previous one on this timeline. Others can be on other
+/// timelines.
 const LOOKED_AT: usize = 8;
 
-/// The warning about segments that the server counts as archived and that had to be sent from here.
+/// The warning about segments that the server counts as archived but that this backup had to send.
 pub(super) fn sent_in_its_place(counted: &BTreeSet<SegmentName>) -> Option<String> {
     let first = counted.first()?;
     Some(format!(
@@ -28,7 +29,7 @@ pub(super) fn sent_in_its_place(counted: &BTreeSet<SegmentName>) -> Option<Strin
     ))
 }
 
-/// The warning about WAL that is missing between the backup before and this one.
+/// The warning about missing WAL between the previous backup and this one.
 pub(super) async fn gap_before(
     repository: &Repository,
     cluster: &ClusterName,
@@ -38,7 +39,7 @@ pub(super) async fn gap_before(
 ) -> Option<String> {
     match gap_before_inner(repository, cluster, claim, first, pg_wal).await {
         Ok(warning) => warning,
-        // It is about other backups than this one, which is sound.
+        // The check is about earlier backups. This one is sound.
         Err(error) => {
             tracing::debug!(%error, "the WAL since the previous backup could not be checked");
             None
@@ -56,7 +57,7 @@ async fn gap_before_inner(
     let Some(before) = backup_before(repository, cluster, claim, first).await? else { return Ok(None) };
     let from = before.stop_segment;
     let mut missing = archive::missing_segments(repository, cluster, claim, from, first).await?;
-    // What the archiver has still to send is late, and not missing.
+    // A segment that the archiver still has to send is late, but not missing.
     missing.retain(|segment| !pg_wal.join("archive_status").join(format!("{segment}.ready")).exists());
     let Some(first_missing) = missing.first() else { return Ok(None) };
     Ok(Some(format!(
@@ -68,7 +69,7 @@ async fn gap_before_inner(
     )))
 }
 
-/// The newest complete backup of this claim and timeline that ends before.
+/// The newest complete backup of this claim and timeline that ends before the segment.
 async fn backup_before(
     repository: &Repository,
     cluster: &ClusterName,

@@ -1,7 +1,7 @@
-//! Pages whose checksum does not hold: what is kept of them, and how long is waited for them.
+//! Pages with a wrong checksum: which of them are listed, and how long the backup waits for them.
 //!
-//! A failing disk can have a million of them, and its backup matters more than any other. So a file gets a few waits and no
-//! more, and of all pages only the first are kept with their place; the rest are counted.
+//! A failing disk can have a million of them, and its backup is very important. So each file gets only a few waits.
+//! Only the first bad pages are listed with their position; the rest are counted.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -12,17 +12,18 @@ use holdfast_repo::record::{ChecksumFailure, ChecksumFailures, MAX_LISTED_CHECKS
 
 use super::encode::BadPage;
 
-/// A page whose checksum does not hold is read again after these waits before it counts as bad: PostgreSQL
-/// writes 8 KiB pages while we read, and a reader may see half of a write.
+/// A page with a wrong checksum is read again after these waits before it counts as bad: PostgreSQL writes 8 KiB pages
+/// while we read, and a reader may see half of a write.
 const READ_AGAIN_AFTER: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(10), Duration::from_millis(100)];
 
-/// After so many bad pages of a file it is the disk and not a write: its pages are read again once, without a wait. A page
-/// that is half written all the same carries an LSN of the time of the backup, and does not count (`BadPages::settle`).
+/// After this many bad pages in a file, the cause is the disk and not a write: each further page is read again once,
+/// without a wait. A page that is still half written has an LSN from the time of the backup, and does not count
+/// (`BadPages::settle`).
 const WAITED_FOR: u32 = 8;
 
-/// Pages with an LSN after the start of the backup are judged at its end. Of real ones there are a handful; damaged ones
-/// beyond so many (some 10 MB) are not kept until then, but count.
+/// Pages with an LSN after the start of the backup are judged at its end. Few of them are half-written pages. If there
+/// are more than this number (about 10 MB), the others are damaged and count at once.
 const MAX_UNDECIDED: usize = 100_000;
 
 /// Counts the bad pages of each file while it is read.
@@ -38,7 +39,7 @@ impl Patience {
         if bad < WAITED_FOR { &READ_AGAIN_AFTER } else { READ_AGAIN_AFTER.first_chunk::<1>().map_or(&[], |one| one) }
     }
 
-    /// Another page of this file is bad.
+    /// Counts another bad page of this file.
     pub(super) fn note_bad(&self, file: usize) {
         if let Ok(mut bad) = self.bad.lock() {
             *bad.entry(file).or_default() += 1;
@@ -56,7 +57,7 @@ pub(super) struct BadPages {
 }
 
 impl BadPages {
-    /// None yet, of a backup that starts at this LSN.
+    /// No pages yet, for a backup that starts at this LSN.
     pub(super) fn new(start_lsn: Lsn) -> Self {
         Self { start_lsn, count: 0, listed: Vec::new(), undecided: Vec::new() }
     }
@@ -73,7 +74,7 @@ impl BadPages {
         }
     }
 
-    /// Adds those of another part of the same backup.
+    /// Adds the bad pages of another part of the same backup.
     pub(super) fn merge(&mut self, more: Self) {
         self.count += more.count;
         self.listed.extend(more.listed);
@@ -83,8 +84,8 @@ impl BadPages {
         }
     }
 
-    /// Those that count, now that the end of the backup is known: WAL replay between start and stop writes a page anew,
-    /// from a full-page image, that was changed in between.
+    /// The pages that count, now that the end of the backup is known. A page that was changed between start and stop
+    /// does not count: WAL replay writes it again from a full-page image.
     pub(super) fn settle(&self, stop_lsn: Lsn) -> ChecksumFailures {
         let late: Vec<&(Box<[u8]>, BadPage)> = self.undecided.iter().filter(|(_, page)| page.lsn > stop_lsn).collect();
         let listed = self.listed.iter().chain(late.iter().copied()).take(MAX_LISTED_CHECKSUM_FAILURES);
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gets_a_few_waits_and_no_more() {
+    fn a_file_gets_only_a_few_waits() {
         let patience = Patience::default();
         let all = READ_AGAIN_AFTER.len();
         for _ in 0..WAITED_FOR {
@@ -128,7 +129,7 @@ mod tests {
         for block in 0..1_000_000 {
             bad.add(b"base/5/1259", page(block, 10));
         }
-        // Written during the backup, and from the future.
+        // One page written during the backup, and one from the future.
         bad.add(b"base/5/1260", page(1, 1500));
         bad.add(b"base/5/1260", page(2, 9999));
         let failures = bad.settle(Lsn::new(2000));
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_the_end_is_bounded_as_well() {
+    fn the_number_of_undecided_pages_is_bounded() {
         let mut bad = BadPages::new(Lsn::new(1000));
         for block in 0..(MAX_UNDECIDED as u32 + 50) {
             bad.add(b"base/5/1259", page(block, u64::MAX));

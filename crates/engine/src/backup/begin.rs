@@ -1,4 +1,5 @@
-//! What comes before the first byte: whose archive it is, whether the server can be backed up, and the backup's id.
+//! Before the first byte is read: checks who owns the archive and whether the server can be backed up, and reserves the
+//! id.
 
 use std::collections::BTreeSet;
 
@@ -16,18 +17,18 @@ use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget};
 use crate::server::ServerFacts;
 
-/// The repositories that can be worked with.
+/// The repositories that could be opened, and those that could not.
 pub(super) struct Opened {
     pub(super) repositories: Vec<Repository>,
     /// The claim in each of them.
     pub(super) claims: Vec<ClaimRecord>,
-    /// Those that cannot be.
+    /// The repositories that are left out.
     pub(super) failed: Vec<FailedBackup>,
 }
 
-/// Opens the repositories, and takes or checks the claim on every archive, before anything else is written. One that cannot
-/// be opened or asked is left out as long as there is another; an archive of another cluster is refused whatever the others
-/// say, since then this is not the server that was meant.
+/// Opens the repositories, and takes or checks the claim on every archive, before anything else is written. A
+/// repository that cannot be opened or read is left out if another one is left. An archive of another cluster is always
+/// an error: this is the wrong server.
 pub(super) async fn open_and_claim(
     targets: &[RepositoryTarget],
     options: &BackupOptions,
@@ -52,7 +53,7 @@ pub(super) async fn open_and_claim(
         host: options.host.clone(),
         now: options.now.trunc_subsecs(0),
     };
-    // First the archives that have an owner: one that refuses this server does so before another is begun for it.
+    // First the archives that have an owner: if one of them refuses this server, no other archive is begun for it.
     let mut found = Vec::new();
     for repository in asked {
         match existing_claim(&repository, options, &claimant).await {
@@ -90,15 +91,15 @@ pub(super) async fn open_and_claim(
         }
         return Err(first.error);
     }
-    // Said only now: the failure of the only repository is the command's own.
+    // Reported only now: if no repository is left, the command fails with the error instead.
     for FailedBackup { repository, error, .. } in &opened.failed {
         progress.note(&format!("the backup continues without {repository}: {error}"));
     }
     Ok(opened)
 }
 
-/// The claim of an archive that has one: [`Cause::NoClaim`] otherwise. A new archive is not begun while a repository is away
-/// that might refuse this server: nothing else would notice a wrong data directory.
+/// The claim of the archive; [`Cause::NoClaim`] if it has none. No new archive is begun while another repository cannot
+/// be reached: that one might refuse this server, and nothing else would notice a wrong data directory.
 async fn existing_claim(
     repository: &Repository,
     options: &BackupOptions,
@@ -112,7 +113,7 @@ async fn existing_claim(
     found.await.doing(|| format!("checking who owns the archive {} in {}", options.cluster, repository.describe()))
 }
 
-/// Whether the archive belongs to somebody else, or the run cannot go on. Everything else concerns the one repository.
+/// Whether the error ends the whole run. Every other error is about one repository only.
 fn ends_the_run(error: &Error) -> bool {
     matches!(
         &*error.what,
@@ -124,7 +125,8 @@ fn ends_the_run(error: &Error) -> bool {
     )
 }
 
-/// What went wrong with repositories before the copy. Alone among several, it costs the one and not the backup.
+/// The errors of repositories before the copy. An error of one repository leaves it out; the backup continues in the
+/// others.
 pub(super) struct Early<'a> {
     repositories: &'a [Repository],
     progress: &'a dyn Progress,
@@ -136,8 +138,8 @@ impl<'a> Early<'a> {
         Self { repositories, progress, errors: repositories.iter().map(|_| None).collect() }
     }
 
-    /// What came of something done in one repository; nothing if it is left out from now on. The last one's failure is the
-    /// backup's, and so is one that is not of a repository.
+    /// Takes the outcome of a step in one repository. Gives `None` if the repository is left out from now on. An error
+    /// of the last repository is returned, and so is an error that is not about a repository.
     pub(super) fn settle<T>(&mut self, index: usize, outcome: Result<T, Error>) -> Result<Option<T>, Error> {
         let error = match outcome {
             Ok(done) => return Ok(Some(done)),
@@ -192,17 +194,17 @@ pub(super) fn check_server(
     Ok(())
 }
 
-/// What the start record says besides.
+/// Further content of the start record.
 pub(super) struct Reserved<'a> {
     pub(super) control: &'a ControlFile,
     pub(super) runner: &'a Runner,
     pub(super) parent: Option<BackupId>,
-    /// Of each repository, whether the run has a lease there.
+    /// For each repository, whether the run has a lease there.
     pub(super) leased: &'a [bool],
 }
 
-/// The ids that are in use. That of a removed backup is, as long as its manifest stays for those that share its packs: its
-/// start record is gone, and does not keep another run from taking it.
+/// The ids that are in use. The id of a removed backup is also in use while its manifest stays for backups that share
+/// its packs: its start record is gone, so creating that record would not fail.
 async fn taken(early: &mut Early<'_>, options: &BackupOptions) -> Result<BTreeSet<BackupId>, Error> {
     let mut taken = BTreeSet::new();
     for (index, repository) in early.repositories.iter().enumerate() {
@@ -215,8 +217,8 @@ async fn taken(early: &mut Early<'_>, options: &BackupOptions) -> Result<BTreeSe
     Ok(taken)
 }
 
-/// Finds an id that no other backup has, by creating its start record in every repository. It is later than those of the
-/// dead runs whose remains are removed then, `dead` of each repository: a name never comes back with other content.
+/// Finds an id that no other backup has, by creating its start record in every repository. The id is later than those
+/// of the dead runs in `dead`, whose remains are removed after this: an object name never gets other content.
 pub(super) async fn reserve(
     early: &mut Early<'_>,
     claims: &[ClaimRecord],
@@ -237,7 +239,7 @@ pub(super) async fn reserve(
         }
         for (index, repository) in repositories.iter().enumerate() {
             if !early.is_out(index) {
-                // Those of a killed run may be all that is left of it, since a later backup uses them.
+                // A killed run may have left only packs, because a later backup uses them.
                 let folder = name::packs_folder(&options.cluster, &backup_id);
                 let packs = repository.store().list_page(&folder, None, None).await.map_err(Error::from);
                 let packs = packs.doing(|| format!("looking for packs of {backup_id} in {}", repository.describe()));

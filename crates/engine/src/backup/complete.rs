@@ -1,12 +1,12 @@
-//! The end of a backup: packs and manifests are finished and looked at, the WAL is waited for, and `backup.json` makes
-//! the backup exist (promise 3).
+//! The end of a backup: packs and manifests are finished, the run waits for the WAL, and `backup.json` makes the backup
+//! exist (promise 3).
 //!
-//! A repository in which one of these steps fails is left out, and the others go on. Once the backup exists in one of
-//! them, nothing fails it any more.
+//! If one of these steps fails in a repository, it is left out, and the others continue. Once the backup exists in one
+//! of them, it can no longer fail.
 //!
-//! Last of all the manifest is read back and checked as a restore does it, and the run's own start record is looked for: what
-//! a restore would refuse, or another run is removing, is not called complete. Nor is a backup whose lease was broken,
-//! before all that it needs was found again ([`lease`]).
+//! Just before `backup.json`, the manifest is read back and checked as a restore would check it, and the run looks for
+//! its own start record. A backup that a restore would refuse, or that another run is removing, does not become
+//! complete. If the lease was broken, the run first checks that all data is still there ([`lease`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -27,20 +27,20 @@ use crate::repository::{Repository, object_name};
 use crate::restore;
 use crate::server::{Connection, ConnectionSettings, ServerFacts};
 
-/// How long to look for a record whose creation failed: the store was given its time before.
+/// The time limit for looking for a record whose creation failed. The store has already used its own time limit before.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
-/// What became of a record that could not be created.
+/// The state of a record after its creation failed.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     Stored,
     NotStored,
-    /// It may be there, or still come.
+    /// The record may be there, or may still arrive.
     Unknown,
 }
 
-/// Looks at the store, since an answer may have been lost. What was on its way when the store last answered may still
-/// arrive.
+/// Looks for the record in the store, since only the answer may have been lost. A request that is still on its way may
+/// arrive later.
 async fn what_became_of(repository: &Repository, name: &str, record: &BackupRecord, error: &Error) -> Fate {
     let Cause::Store(refused) = &*error.what else { return Fate::NotStored };
     let look = repository.read_record::<BackupRecord>(name);
@@ -52,8 +52,8 @@ async fn what_became_of(repository: &Repository, name: &str, record: &BackupReco
     }
 }
 
-/// Looks once more whether nobody took this run for dead while `backup.json` was stored; `doubt` is why it is not known
-/// whether it was. Deletes it again, and gives `false`, if somebody did.
+/// Checks that no other run took this one for dead while `backup.json` was stored. If one did, deletes `backup.json`
+/// and gives `false`. `doubt` is the error if it is not known whether `backup.json` was stored.
 async fn keep_published(
     repository: &Repository,
     record: &BackupRecord,
@@ -62,22 +62,22 @@ async fn keep_published(
 ) -> Result<bool, Error> {
     let looked = mine.all_are(repository, &record.cluster);
     if let Some(doubt) = doubt {
-        // A store that does not say it either leaves the doubt.
+        // If the store does not answer this either, the doubt stays.
         if !matches!(tokio::time::timeout(LOOK_WITHIN, looked).await, Ok(Ok(false))) {
             return Err(doubt);
         }
     } else if looked.await? {
         return Ok(true);
     }
-    // This backup was not reported to anybody yet, and its packs may be gone at any moment.
+    // Nobody knows of this backup yet, and its packs may be removed at any moment.
     repository.store().delete(&[object_name(&name::backup_summary(&record.cluster, &record.backup_id))?]).await?;
     Ok(false)
 }
 
-/// The start records that must be this run's when its backup comes into being.
+/// The start records that must belong to this run when its backup becomes complete.
 struct Mine<'a> {
     run: &'a str,
-    /// Its own backup, and those of killed runs whose packs it names.
+    /// Its own backup, and the killed runs whose packs it uses.
     backups: Vec<BackupId>,
 }
 
@@ -92,15 +92,15 @@ fn taken_for_dead(repository: &Repository, record: &BackupRecord) -> Error {
     Error::from(Cause::NotReadable {
         store: repository.describe(),
         name: name::backup_start(&record.cluster, &record.backup_id),
-        reason: "another run took this backup for dead and removed it, or a killed one whose packs it uses; do two machines \
-                 have the same host name and machine id, or the same backup.machine?"
+        reason: "another run took this backup for dead and removed it, or removed a killed backup whose packs it \
+                 uses; do two machines have the same host name and machine id, or the same backup.machine?"
             .to_owned(),
     })
 }
 
 impl Run<'_> {
-    /// Finishes packs and manifests, waits for the WAL, and makes the backup exist where all of that was done. Gives also the
-    /// killed runs whose packs it uses.
+    /// Finishes packs and manifests, waits for the WAL, and makes the backup exist in each repository where all of that
+    /// succeeded. Also gives the killed runs whose packs the backup uses.
     pub(super) async fn complete(
         &self,
         sinks: &mut Sinks<'_>,
@@ -124,7 +124,7 @@ impl Run<'_> {
             ranges: course.ranges(size),
             history: course.history_file(),
             pg_wal: self.options.pgdata.join("pg_wal"),
-            // pg_backup_stop has switched to the next segment on a primary; a standby cannot.
+            // On a primary, pg_backup_stop has switched to the next segment. A standby cannot do that.
             finished: (!self.facts.in_recovery).then_some(last),
             archives: self.facts.archives(),
             compression: self.options.wal_compression,
@@ -147,7 +147,7 @@ impl Run<'_> {
                 warnings.extend(archiving::gap_before(repository, cluster, claim, first, &wait.pg_wal).await);
             }
         }
-        // What the archiver did not send was sent from here, so a broken archiver would go unnoticed.
+        // The backup has sent what the archiver did not send, so nobody would notice a broken archiver.
         if self.facts.archives() {
             match ServerFacts::archiver_failure(&self.connection).await {
                 Ok(None) => {}
@@ -155,7 +155,7 @@ impl Run<'_> {
                     "the archiver's last attempt failed, at {segment}: until it succeeds, this backup can be restored \
                      to its own end, but not to a later moment; see pg_stat_archiver and the server's log"
                 )),
-                // The stop call was made: what the session is asked now is worth a warning, and not the backup.
+                // The stop call is done. A failed query on the session is now only a warning.
                 Err(error) => warnings.push(format!("cannot find out whether the archiver works: {error}")),
             }
         }
@@ -234,7 +234,8 @@ impl Run<'_> {
                 )
                 .await
             };
-            // After a cancel the run is dropped if it takes too long, and with it what it knows: not once there is a backup.
+            // A cancelled run that takes too long is dropped with all that it knows. Once a backup exists, the cancel
+            // must end the work here instead.
             let published = if complete.is_empty() {
                 published.await
             } else {
@@ -249,7 +250,7 @@ impl Run<'_> {
                     complete.push(StoredBackup { repository: repository.describe(), backup: record });
                     used.extend(taken_from);
                 }
-                // What exists already is told, whatever ends the rest.
+                // A backup that already exists is reported, whatever ends the rest.
                 Err(error) if !complete.is_empty() => sinks.leave_out(index, error).await,
                 Err(error) => {
                     sinks.settle::<()>(index, Err(error)).await?;
@@ -259,7 +260,7 @@ impl Run<'_> {
         Ok((complete, used))
     }
 
-    /// Makes the backup exist, unless somebody took this run for dead: see [`remains`] for the order.
+    /// Makes the backup exist, unless another run took this one for dead: see [`remains`] for the order.
     async fn publish(
         &self,
         index: usize,
@@ -291,10 +292,10 @@ impl Run<'_> {
                 Fate::Unknown => doubt = Some(error),
             }
         }
-        // A record in doubt may still arrive, whatever is deleted now.
+        // A record in doubt may still arrive after it is deleted here.
         let in_doubt = doubt.is_some();
         if keep_published(repository, record, &mine, doubt).await? {
-            // This host may have slept while the record was on its way.
+            // This host may have slept while the record was being sent.
             let Err(lost) = lease::look_again(needs).await else { return Ok(()) };
             repository.store().delete(&[object_name(&name)?]).await?;
             publishing(false);
@@ -304,7 +305,7 @@ impl Run<'_> {
         Err(taken_for_dead(repository, record))
     }
 
-    /// A standby cannot finish the segment of the stop LSN; its primary can, when we know how to reach it.
+    /// A standby cannot finish the segment of the stop LSN. Its primary can, if its connection is configured.
     async fn finish_segment_on_primary(&self, warnings: &mut Vec<String>) {
         let Some(connection) = &self.options.primary_connection else { return };
         if !self.facts.in_recovery {
@@ -323,7 +324,7 @@ impl Run<'_> {
             row.map_err(Error::from)
         };
         if let Err(error) = switched.await {
-            // The primary may finish the segment by itself in time (archive_timeout, or plain work).
+            // The primary may still finish the segment in time (archive_timeout, or normal work).
             warnings.push(format!("the primary could not be asked to finish its WAL segment: {error}"));
         }
     }
@@ -345,7 +346,7 @@ mod tests {
 
     const REPORT: &str = include_str!("../../../contract/tests/samples/backup-2.json");
 
-    /// Creates the record of a backup in a store with these faults, and looks what became of it.
+    /// Creates the record of a backup in a store with these faults; gives the state of the record.
     async fn created(faults: &[(Operation, Fault)]) -> Fate {
         let rules = faults.iter().map(|(operation, fault)| FaultRule::new(&[*operation], 1.0, fault.clone()));
         let store = Faulty::new(Arc::new(MemoryStore::new()), 1, rules.collect());
@@ -365,13 +366,13 @@ mod tests {
         let denied = || Fault::Refuse(StoreErrorKind::PermissionDenied);
         assert_eq!(created(&[(Operation::Put, Fault::LostAnswer)]).await, Fate::Stored);
         assert_eq!(created(&[(Operation::Put, denied())]).await, Fate::NotStored);
-        // It may still arrive.
+        // The request may still arrive.
         let lost_request = Fault::Refuse(StoreErrorKind::Timeout);
         assert_eq!(created(&[(Operation::Put, lost_request)]).await, Fate::Unknown);
         assert_eq!(created(&[(Operation::Put, Fault::LostAnswer), (Operation::Get, denied())]).await, Fate::Unknown);
     }
 
-    /// A removal by another run takes `start.json` first.
+    /// A removal by another run deletes `start.json` first.
     #[tokio::test]
     async fn a_record_in_doubt_is_deleted_when_another_run_took_this_one_for_dead() {
         let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };

@@ -1,7 +1,7 @@
 //! Reading `global/pg_control` of a data directory that a server may be writing to.
 //!
-//! PostgreSQL writes the file in one small write, but a reader may still see half of it (the kernel promises
-//! nothing); the CRC tells, and the file is read again.
+//! PostgreSQL writes the file in one small write, but a reader may still see half of it (the kernel promises nothing).
+//! Then the CRC is wrong, and the file is read again.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use holdfast_pgtypes::control::ControlFileError;
 
 use crate::error::{Cause, Error};
 
-/// Reads before a bad CRC counts as damage rather than as a write that was in progress.
+/// The number of reads before a bad CRC counts as damage, and not as a write in progress.
 const ATTEMPTS: u32 = 10;
 
-/// Between two reads.
+/// The wait between two reads.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
-/// Reads and understands the control file.
+/// Reads and parses the control file.
 ///
 /// # Errors
-/// [`Cause::File`] if it cannot be read. [`Cause::ControlFile`] if it is not of PostgreSQL 13 to 18, or is still
+/// [`Cause::File`] if it cannot be read. [`Cause::ControlFile`] if it is not from PostgreSQL 13 to 18, or is still
 /// damaged after ten reads.
 pub fn read_control_file(pgdata: &Path) -> Result<ControlFile, Error> {
     read(pgdata).map(|(_, control)| control)
 }
 
-/// The bytes of the control file, whose CRC holds.
+/// The bytes of the control file. Their CRC is correct.
 pub(super) fn read_control_bytes(pgdata: &Path) -> Result<Vec<u8>, Error> {
     read(pgdata).map(|(bytes, _)| bytes)
 }

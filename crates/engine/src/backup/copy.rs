@@ -1,13 +1,13 @@
-//! Moving the files: units are read and encoded by many threads and committed in order.
+//! Copies the files: many threads read and encode units, which are committed in order.
 //!
 //! ```text
 //! plan -> [ permit | read (blocking pool) | check, hash, compress (crew) ] -> in order -> sinks (one a repository)
 //!          `--------------- several units at once ----------------------'
 //! ```
 //! A unit holds a permit for its raw and compressed bytes from before it is read until the store has its part, so
-//! memory stays within the budget. Units get their permits in the order in which they are committed, and while the next
-//! one waits for its permit, those before it go on being committed. A waiting unit therefore waits only for uploads, which
-//! go on by themselves, and for parts that are being filled, for which [`Copier::check_budget`] leaves room.
+//! memory stays within the budget. Units get their permits in the order in which they are committed. While the next
+//! unit waits for its permit, earlier units are still committed. So a waiting unit waits only for uploads, which make
+//! progress by themselves, and for parts that are being filled, for which [`Copier::check_budget`] leaves room.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -37,17 +37,17 @@ use crate::pipeline::crew::Crew;
 use crate::places::Identity;
 use crate::progress::Progress;
 
-/// How often files that changed while they were read are listed again: a file that changes each time is one that no backup
-/// can take.
+/// The maximum number of times that files are listed again because they changed while they were read. No backup can
+/// take a file that changes every time.
 const MOST_LISTINGS: usize = 10;
 
-/// What one copy works with.
+/// The settings and shared resources of one copy.
 pub(super) struct Copier<'a> {
     pub pgdata: PathBuf,
     pub encoding: Encoding,
     pub crew: Crew,
     pub budget: ByteBudget,
-    /// Of the backup.
+    /// The start LSN of the backup.
     pub start_lsn: Lsn,
     pub progress: &'a dyn Progress,
     pub cancel: CancellationToken,
@@ -62,18 +62,18 @@ pub(super) struct Copied {
     pub removed_count: u64,
     /// Bytes of files in the manifest.
     pub size_bytes: u64,
-    /// Bytes of them that a killed run had stored.
+    /// Those of them that a killed run had stored.
     pub resumed_bytes: u64,
-    /// Pages whose checksum did not hold.
+    /// Pages with a wrong checksum.
     pub bad_pages: BadPages,
-    /// What the user is informed of about files that had become links when they were read.
+    /// Warnings about files that had become links when they were read.
     pub link_warnings: Vec<String>,
 }
 
 type Buffers = Arc<Mutex<Vec<Vec<u8>>>>;
 
 impl Copier<'_> {
-    /// Copies all files of an incremental backup, as WAL summaries say.
+    /// Copies the files of an incremental backup: only the parts that changed according to WAL summaries.
     pub(super) async fn copy_changed(
         &self,
         files: Sorted,
@@ -97,7 +97,7 @@ impl Copier<'_> {
         Ok(copied)
     }
 
-    /// Copies all `files`, which are sorted as [`super::plan::sort`] does, into every sink.
+    /// Copies all `files` into every sink. They are sorted by [`super::plan::sort`].
     pub(super) async fn copy(&self, files: Vec<SourceFile>, sinks: &mut Sinks<'_>) -> Result<Copied, Error> {
         let files: Arc<[SourceFile]> = files.into();
         let (mut copied, changed) =
@@ -107,14 +107,14 @@ impl Copier<'_> {
         Ok(copied)
     }
 
-    /// Copies files that had changed too much to be read as planned.
+    /// Copies files that had changed too much for their planned units.
     async fn copy_again(
         &self,
         mut changed: Vec<SourceFile>,
         copied: &mut Copied,
         sinks: &mut Sinks<'_>,
     ) -> Result<(), Error> {
-        // As they are now, whatever is added to them still; one that is replaced in between is looked at once more.
+        // With the size of this moment: later growth is left out. A file that is replaced again is listed once more.
         for _ in 0..MOST_LISTINGS {
             if changed.is_empty() {
                 return Ok(());
@@ -144,7 +144,7 @@ impl Copier<'_> {
         }
     }
 
-    /// Copies the units of `files`; gives those that had changed too much to be read as planned.
+    /// Copies the units of `files`; gives the files that had changed too much for their planned units.
     async fn copy_units(
         &self,
         files: &Arc<[SourceFile]>,
@@ -156,19 +156,19 @@ impl Copier<'_> {
         let window = self.crew.threads() * 2 + 2;
         let mut units = units.peekable();
         let mut at_work = FuturesOrdered::new();
-        // Of the file whose units are being started: a descriptor lives as long as one of them is at work.
+        // The open file of the units that are being started. It stays open while one of its units is at work.
         let mut version = (usize::MAX, OneVersion::default());
         let mut commit = Commit::new(files, self.start_lsn, &self.encoding);
         loop {
             let wanted = units.peek().filter(|_| at_work.len() < window).map(Unit::room);
-            // An `else` of the select would never come: waiting for a cancel is always a branch of it.
+            // The select cannot have an `else`: waiting for a cancel is always one of its branches.
             if wanted.is_none() && at_work.is_empty() {
                 break;
             }
             let next = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(Cause::Cancelled.into()),
-                // Many threads with a small budget: the units at work hold all of it until the first is committed.
+                // With many threads and a small budget, the units at work hold all of it until the first is committed.
                 Some(permit) = self.permit_for(wanted, sinks.len()) => {
                     if let Some(unit) = units.next() {
                         if let Unit::Extent { file, .. } = unit
@@ -195,7 +195,7 @@ impl Copier<'_> {
         Ok((commit.copied, commit.changed))
     }
 
-    /// Stores a few files whose content is in memory already, such as `backup_label`.
+    /// Stores a few files whose content is already in memory, such as `backup_label`.
     pub(super) async fn copy_from_memory(
         &self,
         contents: Vec<(SourceFile, Vec<u8>)>,
@@ -205,7 +205,7 @@ impl Copier<'_> {
         let mut pieces = Vec::new();
         let mut files = Vec::new();
         for (file, content) in contents {
-            // Cut like any other file: `tablespace_map` has a line for each tablespace.
+            // Cut into extents like any other file: `tablespace_map` can be long, with a line for each tablespace.
             let mut offset = 0;
             for part in content.chunks(self.encoding.extent_size_bytes as usize) {
                 pieces.push(Piece { file: files.len(), offset, length: part.len(), found: Found::Read });
@@ -224,19 +224,19 @@ impl Copier<'_> {
         Ok(commit.copied)
     }
 
-    /// Refuses a budget in which the parts that are being filled, one a repository, could leave no room for a unit to
-    /// fill them up.
+    /// Refuses a budget that is too small. Each repository has one part that is being filled; together they must leave
+    /// room for a unit that fills them up.
     pub(super) fn check_budget(&self, part_size: usize, repositories: usize) -> Result<(), Error> {
         let (part_size, repositories) = (part_size as u64, repositories as u64);
         let unit = unit_bytes(self.encoding.extent_size_bytes, repositories);
-        // A frame can be somewhat larger than what is in it, and permits are counted in pages.
+        // A frame can be somewhat larger than its content, and permits are counted in pages.
         let least = repositories * (part_size + part_size / 8) + 2 * unit;
         if self.budget.total_bytes() >= least {
             return Ok(());
         }
         Err(Cause::Refused(format!(
-            "backup.memory of {} MiB is too little for {repositories} repositories with parts of {} MiB: at least {} MiB \
-             are needed",
+            "backup.memory of {} MiB is too little for {repositories} repositories with parts of {} MiB: at least {} \
+             MiB are needed",
             self.budget.total_bytes() >> 20,
             part_size >> 20,
             least.div_ceil(1 << 20)
@@ -244,7 +244,7 @@ impl Copier<'_> {
         .into())
     }
 
-    /// A permit for a unit of this length; nothing when there is no unit.
+    /// A permit for a unit of this length; `None` if there is no unit.
     async fn permit_for(&self, length: Option<u32>, repositories: usize) -> Option<Permit> {
         Some(self.budget.acquire(unit_bytes(length?, repositories as u64)).await)
     }
@@ -281,12 +281,13 @@ impl Copier<'_> {
     }
 }
 
-/// Raw bytes once, compressed bytes (at worst as many) once a repository.
+/// The memory for a unit: the raw bytes once, and at most as many compressed bytes for each repository.
 fn unit_bytes(length: u32, repositories: u64) -> u64 {
     u64::from(length) * (1 + repositories)
 }
 
-/// Files that have changed, as they are now, and those that have become links; without those that are gone, or are neither.
+/// Lists files that have changed, as they are now. Files that have become links are listed as links; those that are
+/// gone, or are neither, are only counted.
 fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<Scan, Error> {
     let mut scan = Scan::default();
     for file in files {
@@ -321,14 +322,14 @@ impl Copied {
     }
 }
 
-/// Puts encoded units together to files, in order.
+/// Puts encoded units together into files, in order.
 struct Commit<'a> {
     files: &'a [SourceFile],
     extent_size: u64,
     base: Option<&'a Base>,
     current: Option<Current>,
     copied: Copied,
-    /// Files of which nothing was taken, since they had grown too much or were replaced.
+    /// Files that were not stored because they had grown too much or were replaced.
     changed: Vec<SourceFile>,
 }
 
@@ -338,13 +339,13 @@ struct Current {
     size_bytes: u64,
     /// Bytes of it that a killed run had stored.
     resumed_bytes: u64,
-    /// None when not all of it was read.
+    /// `None` if not all of it was read.
     crc32c: Option<u32>,
-    /// Its position in the parent's manifest; none if the parent has it not, or nobody has asked yet.
+    /// Its position in the parent's manifest; `None` if the parent does not have it, or before it is looked up.
     parent: Option<u32>,
     /// Whether only parts of it are read.
     in_parts: bool,
-    /// Removed, changed, or shorter than planned: what follows does not count.
+    /// After the file was removed, changed, or ended before its planned size, further chunks are ignored.
     state: State,
 }
 
@@ -405,11 +406,11 @@ impl<'a> Commit<'a> {
         let extent_start = piece.offset - piece.offset % self.extent_size;
         if current.state == State::Growing {
             if in_parts {
-                // What was not read before this part is the parent's.
+                // The extents before this part were not read: they are the parent's.
                 current.keep_up_to(extent_start, self.extent_size, self.files, self.base, sinks)?;
             }
-            // A file that was shortened and extended again while we read has a hole that WAL replay fills; what
-            // comes after it must not move to its place.
+            // A file that was shortened and extended again while we read has a hole, which WAL replay fills. The data
+            // after the hole must not move into it.
             let is_next = match chunk.form {
                 Form::Patch => current.size_bytes >= extent_start,
                 Form::Extent | Form::Kept { .. } => piece.offset == current.size_bytes,
@@ -489,7 +490,7 @@ impl<'a> Commit<'a> {
 }
 
 impl Current {
-    /// Takes the parent's extents until the file has at least so many bytes.
+    /// Takes the parent's extents until the file has at least this many bytes.
     fn keep_up_to(
         &mut self,
         bytes: u64,
@@ -528,9 +529,9 @@ mod tests {
     use super::*;
     use crate::backup::listing::PageCheck;
 
-    /// A file that became a link while it was copied is what a backup has of links, and data of PostgreSQL fails it.
+    /// A file that became a link during the copy is stored as a link. If it is data of PostgreSQL, the backup fails.
     #[test]
-    fn what_became_a_link_is_not_lost() {
+    fn a_file_that_became_a_link_is_not_lost() {
         let pgdata = tempfile::tempdir().unwrap();
         std::fs::create_dir(pgdata.path().join("pg_xact")).unwrap();
         let outside = tempfile::NamedTempFile::new().unwrap();

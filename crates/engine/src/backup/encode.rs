@@ -1,10 +1,10 @@
-//! From the bytes of a unit to a compressed frame: page checks, CRC-32C, BLAKE3, compression.
+//! Turns the bytes of a unit into a compressed frame: page checks, CRC-32C, BLAKE3, compression.
 //!
-//! In an incremental backup, what was read is compared with the parent: what the parent has is not stored, and of an extent
-//! with few changed pages only these.
+//! An incremental backup compares what it reads with the parent. It does not store what the parent has, and it stores
+//! only the changed pages of an extent with few changes.
 //!
-//! Runs on the crew, one unit a job, so that the extents of one large file keep all threads busy.
-//! The buffers a thread needs (a compressor's window) are kept by the thread.
+//! This runs on the crew, one unit per job, so that the extents of one large file keep all threads busy. Each thread
+//! keeps the buffers that it needs (a compressor's window).
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -35,31 +35,30 @@ pub(super) struct EncodedUnit {
     pub frame: Option<CompressedFrame>,
     /// Bytes read.
     pub raw_len: usize,
-    /// Whether the chunks are of files of which only parts are read.
+    /// Whether the chunks belong to files that are read only in parts.
     pub parts: bool,
-    /// Pages whose checksum did not hold.
+    /// Pages with a wrong checksum.
     pub bad_pages: Vec<BadPage>,
-    /// The read buffer, to be used again.
+    /// The read buffer, for the next unit.
     pub buffer: Vec<u8>,
 }
 
-/// What a chunk is in its file.
+/// The role of a chunk in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// An extent, or what was found of one.
+    /// An extent, or the part of it that was found.
     Extent,
     /// A part of an extent: the rest is the parent's.
     Patch,
-    /// An extent that the parent has. Where it is not `exact`, what was read differs in hint bits.
+    /// An extent that the parent has. If it is not `exact`, the bytes differ in hint bits.
     Kept { exact: bool },
 }
 
 /// One chunk of a unit.
 #[derive(Debug, Clone)]
 pub(super) struct EncodedChunk {
-    /// What was read.
+    /// The piece of the file that was read.
     pub piece: Piece,
-    /// What it is in its file.
     pub form: Form,
     /// CRC-32C of the raw bytes.
     pub crc32c: u32,
@@ -71,19 +70,19 @@ pub(super) struct EncodedChunk {
     pub stored_earlier: bool,
 }
 
-/// A page whose checksum does not hold.
+/// A page with a wrong checksum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BadPage {
     /// Index into the list of files.
     pub file: usize,
-    /// Its number within the relation.
+    /// The block number within the relation.
     pub block: u32,
-    /// What the checksum should be.
+    /// The checksum of the page's content.
     pub expected: u16,
-    /// What the page says.
+    /// The checksum in the page's header.
     pub found: u16,
-    /// The page's own LSN. A page that claims to be newer than the start of the backup is bad only if
-    /// that LSN turns out to be later than its end.
+    /// The page's own LSN. A page that is newer than the start of the backup is bad only if this LSN is later than the
+    /// backup's end.
     pub lsn: Lsn,
 }
 
@@ -96,9 +95,9 @@ thread_local! {
 pub(super) struct Encoding {
     pub compression: Compression,
     pub extent_size_bytes: u32,
-    /// What the parent has, in an incremental backup.
+    /// The data of the parent, in an incremental backup.
     pub base: Option<Arc<Base>>,
-    /// What killed runs have stored.
+    /// Data that killed runs have stored.
     pub earlier: Option<Arc<Everywhere>>,
 }
 
@@ -160,7 +159,7 @@ pub(super) fn encode_unit(
         }
         start = end;
     }
-    // What is not stored, between or after what is.
+    // Chunks that are not stored leave gaps in the buffer.
     let stored: usize =
         chunks.iter().filter(|chunk| chunk.offset_in_frame.is_some()).map(|chunk| chunk.piece.length).sum();
     let holes = stored < raw.len();
@@ -175,7 +174,7 @@ pub(super) fn encode_unit(
 /// How a chunk compares with the parent's extent in its place.
 enum Compared {
     Is(Form),
-    /// These parts of it changed.
+    /// These ranges of it changed.
     Patches(Vec<Range<u32>>),
 }
 
@@ -216,7 +215,7 @@ fn compare(
     }
 }
 
-/// Moves the chunks that are stored together, over the holes between them.
+/// Moves the stored chunks together, over the gaps between them.
 fn close_gaps(raw: &mut Vec<u8>, chunks: &mut [EncodedChunk]) {
     let mut filled = 0;
     for chunk in chunks {
@@ -251,7 +250,7 @@ fn check_pages(
     bad_pages: &mut Vec<BadPage>,
 ) -> Result<(), Error> {
     let first = first_block + (piece.offset / PAGE_SIZE as u64) as u32;
-    // A last piece of a page, while PostgreSQL extends the file, is not a page yet.
+    // While PostgreSQL extends the file, its last page can be incomplete. That is not a page yet.
     let (pages, _) = bytes.as_chunks_mut::<PAGE_SIZE>();
     for (block, page) in (first..).zip(pages) {
         if verify_page(page, block).is_good() {
@@ -267,7 +266,7 @@ fn check_pages(
     Ok(())
 }
 
-/// Reads a page again, into `page`, until its checksum holds; `None` when it does, or when the page is gone.
+/// Reads a page again into `page` until its checksum is correct; `None` if it is correct, or if the page is gone.
 fn read_until_it_holds(
     path: &Path,
     offset: u64,
@@ -277,7 +276,7 @@ fn read_until_it_holds(
 ) -> Result<Option<BadPage>, Error> {
     let mut verdict = PageVerdict::New;
     for wait in waits {
-        // The crew's thread may wait: this is rare, and the page matters more than the thread.
+        // Waiting on a crew thread is acceptable: this is rare, and the page is more important than the thread.
         std::thread::sleep(*wait);
         if read_page_again(path, offset, page)?.is_none() {
             return Ok(None);

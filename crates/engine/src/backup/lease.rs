@@ -1,12 +1,12 @@
-//! The lease of a running backup, in each repository: as long as it is in force, `expire` on any host takes the run for
-//! alive, and keeps the parent and all WAL, however long that takes.
+//! The lease of a running backup, in each repository. While it is in force, `expire` on any host treats the run as
+//! alive and keeps the parent and all WAL, however long the backup takes.
 //!
-//! The lease is taken before the start record is written, which says so. A run without one, since it could not be taken,
-//! is alive by the age of its start record, as those of early releases.
+//! The lease is taken before the start record is written, and the record says so. If no lease could be taken, the age
+//! of the start record decides whether the run is alive, as for early releases.
 //!
-//! A machine that slept does not prolong its lease, and `expire` may have removed what the backup needs. So who finds
-//! the lease broken takes it once more, waits until no `expire` is at work, and looks whether everything is there
-//! ([`look_again`]): just before `backup.json` is written, and just after.
+//! A machine that sleeps does not renew its lease, and `expire` may remove what the backup needs. If the lease has
+//! expired, the backup takes a new one, waits until no `expire` runs, and checks that everything is there
+//! ([`look_again`]). It does this just before `backup.json` is written, and again just after.
 
 use std::time::Duration;
 
@@ -25,13 +25,14 @@ use crate::repository::Repository;
 use crate::repository::leases::{Clock, Holder, Lease};
 use crate::restore;
 
-/// How long a backup waits for its lease in one repository.
+/// The time that a backup waits for its lease in one repository.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// How long a backup whose lease was broken waits for the end of an `expire`, which stops soon after it has seen it.
+/// The time that a backup waits for an `expire` to end after its lease was broken. The `expire` stops soon after it has
+/// seen the new lease.
 const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
 
-/// Takes a lease in each repository that takes part; none where that fails.
+/// Takes a lease in each repository that takes part; `None` where that fails.
 pub(super) async fn take(
     repositories: &[Repository],
     early: &Early<'_>,
@@ -64,7 +65,7 @@ pub(super) async fn take(
             Err(_) => "the store did not answer in time".to_owned(),
         };
         progress.note(&format!(
-            "`holdfast expire` takes this backup for dead if it runs for more than a week, since it has no lease in {}: \
+            "this backup has no lease in {}, so `holdfast expire` treats it as dead if it runs for more than a week: \
              {why}",
             repository.describe()
         ));
@@ -73,7 +74,7 @@ pub(super) async fn take(
     Ok(leases)
 }
 
-/// What a backup that ends needs in one repository.
+/// What a backup needs in one repository at its end.
 pub(super) struct Needs<'a> {
     pub(super) repository: &'a Repository,
     pub(super) claim: &'a ClaimRecord,
@@ -86,14 +87,14 @@ pub(super) struct Needs<'a> {
     pub(super) host: &'a str,
 }
 
-/// Where the lease was broken: takes it once more and looks whether everything is still there. Otherwise nothing.
+/// If the lease was broken: takes a new one and checks that everything is still there. Otherwise it does nothing.
 pub(super) async fn look_again(needs: &Needs<'_>) -> Result<(), Error> {
     let Some(lease) = needs.lease else { return Ok(()) };
-    // Once more if the machine sleeps again meanwhile.
+    // A loop, because the machine may sleep again meanwhile.
     while !lease.is_unbroken() {
-        Box::pin(look(needs, lease)).await.doing(|| {
-            "looking once more for all that this backup needs, since its lease ended before it was prolonged".to_owned()
-        })?;
+        Box::pin(look(needs, lease))
+            .await
+            .doing(|| "checking again that all data of this backup is there, since its lease has expired".to_owned())?;
     }
     Ok(())
 }
@@ -125,9 +126,9 @@ mod tests {
     use crate::repository::leases::new_run;
     use crate::restore::tests::sample::Sample;
 
-    /// What a backup needs went while its host slept: it must not be called complete.
+    /// Data of the backup was removed while its host slept: the backup must not become complete.
     #[tokio::test]
-    async fn a_backup_whose_host_slept_looks_whether_everything_is_there() {
+    async fn a_backup_whose_host_slept_checks_that_everything_is_there() {
         let sample = Sample::new(true).await;
         let (repository, record) = (&sample.repository, &sample.backup);
         let claim = repository.current_claim(&record.cluster).await.unwrap();

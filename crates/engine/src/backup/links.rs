@@ -1,13 +1,15 @@
-//! Links in the data directory that are not PostgreSQL's own, and what of them is in a backup. Blocking.
+//! Links in the data directory that PostgreSQL did not make, and how a backup stores them. Blocking.
 //!
-//! PostgreSQL reads its settings, keys and certificates through links, and a backup without them may not start on another
-//! host. The link alone would lead nowhere there; beside the original it would let two servers share their settings. So a
-//! link to a file is in the backup as that file, and a link to a directory as a directory with the files that `include_dir`
-//! reads. What else lies in such a directory may be of any kind and size (the server's log, somebody's home): it is not in the
-//! backup, of which the user is told. A link by a relative name to a place inside the data directory stays as it is.
+//! PostgreSQL reads settings, keys and certificates through links, and a backup without these files may not start on
+//! another host. There the link alone would lead nowhere; on the same host, two servers would share their settings. So
+//! a link to a file is stored as that file. A link to a directory is stored as a directory with the files that
+//! `include_dir` reads. Other files in such a directory can be of any kind and size (the server's log, a home
+//! directory). They are not in the backup, and the backup warns the user. A relative link to a place inside the data
+//! directory stays a link.
 //!
-//! The user of PostgreSQL makes links as he likes. Root must not read for him what he may not read himself; nor does
-//! PostgreSQL read it, so that the link is kept. Another user who may not read it fails the backup.
+//! The user of PostgreSQL can make any link. If root runs the backup, it must not read for that user what the user may
+//! not read. PostgreSQL does not read it either, so the link is kept. If another user runs the backup and may not read
+//! the target, the backup fails.
 
 use std::fs::{File, Metadata};
 use std::io::ErrorKind;
@@ -25,16 +27,16 @@ use super::scan::{holds_data, join};
 use crate::error::Error;
 use crate::places::Identity;
 
-/// What is in the backup in the place of a link.
+/// What the backup stores for a link.
 #[derive(Debug)]
-pub(super) enum Behind {
-    /// The link: it leads to a place inside the data directory, by a relative name.
+pub(super) enum LinkContent {
+    /// The link: it is relative and leads to a place inside the data directory.
     Inside,
-    /// The file.
+    /// The file that it leads to.
     File(SourceFile),
-    /// A directory, with the settings in it.
+    /// The directory that it leads to, with the settings in it.
     Settings(Directory, Vec<SourceFile>),
-    /// The link: there is nothing that could be taken.
+    /// The link: its target cannot be in the backup.
     Elsewhere,
 }
 
@@ -43,17 +45,17 @@ pub(super) fn may_follow(path: &[u8]) -> bool {
     !holds_data(path) && !path.starts_with(b"pg_tblspc/")
 }
 
-/// Adds to the list what a backup has in the place of a link.
+/// Adds a link to the list, with its content and its warning.
 pub(super) fn list(pgdata: &Path, link: Link, scan: &mut Scan) -> Result<(), Error> {
-    let behind = look_behind(pgdata, &link)?;
-    scan.link_warnings.extend(warning(&link, &behind));
-    match behind {
-        Behind::Inside | Behind::Elsewhere => scan.links.push(link),
-        Behind::File(file) => {
+    let content = link_content(pgdata, &link)?;
+    scan.link_warnings.extend(warning(&link, &content));
+    match content {
+        LinkContent::Inside | LinkContent::Elsewhere => scan.links.push(link),
+        LinkContent::File(file) => {
             scan.total_bytes += file.size_bytes;
             scan.files.push(file);
         }
-        Behind::Settings(directory, files) => {
+        LinkContent::Settings(directory, files) => {
             scan.directories.push(directory);
             scan.total_bytes += files.iter().map(|file| file.size_bytes).sum::<u64>();
             scan.files.extend(files);
@@ -62,43 +64,43 @@ pub(super) fn list(pgdata: &Path, link: Link, scan: &mut Scan) -> Result<(), Err
     Ok(())
 }
 
-/// Looks at what a link leads to.
-pub(super) fn look_behind(pgdata: &Path, link: &Link) -> Result<Behind, Error> {
+/// Finds out what the backup stores for a link.
+pub(super) fn link_content(pgdata: &Path, link: &Link) -> Result<LinkContent, Error> {
     let path = full(pgdata, &link.path);
     if !may_follow(&link.path) {
-        return Ok(Behind::Elsewhere);
+        return Ok(LinkContent::Elsewhere);
     }
     if !link.target.starts_with(b"/") && leads_into(&path, pgdata)? {
-        return Ok(Behind::Inside);
+        return Ok(LinkContent::Inside);
     }
     match open(pgdata, &path)? {
-        Some((_, found)) if found.is_file() => Ok(Behind::File(file(pgdata, &link.path, &found)?)),
+        Some((_, found)) if found.is_file() => Ok(LinkContent::File(file(pgdata, &link.path, &found)?)),
         Some((_, found)) if found.is_dir() => settings(pgdata, link, &found),
-        _ => Ok(Behind::Elsewhere),
+        _ => Ok(LinkContent::Elsewhere),
     }
 }
 
-/// What the user is informed of about a link, now and before a restore.
-pub(super) fn warning(link: &Link, behind: &Behind) -> Option<String> {
+/// The warning about a link, for the report of the backup and before a restore.
+pub(super) fn warning(link: &Link, content: &LinkContent) -> Option<String> {
     let (path, target) = (String::from_utf8_lossy(&link.path), String::from_utf8_lossy(&link.target));
-    match behind {
-        Behind::Inside => None,
-        Behind::File(_) => {
+    match content {
+        LinkContent::Inside => None,
+        LinkContent::File(_) => {
             Some(format!("{path} is a link to {target}: the backup has the content, and a restore makes a file of it"))
         }
-        Behind::Settings(..) => Some(format!(
-            "{path} is a link to the directory {target}: the backup has the settings in it (*.conf) and nothing else, and a \
-             restore makes a directory of it"
+        LinkContent::Settings(..) => Some(format!(
+            "{path} is a link to the directory {target}: the backup has the settings in it (*.conf) and nothing else, \
+             and a restore makes a directory of it"
         )),
-        Behind::Elsewhere => {
+        LinkContent::Elsewhere => {
             Some(format!("{path} is a link to {target} and is kept as a link: what it leads to is not in the backup"))
         }
     }
 }
 
-/// Opens what a link leads to; `None` where there is nothing to read, or nothing that may be read for PostgreSQL's user.
+/// Opens the target of a link; `None` if there is nothing to read, or nothing that PostgreSQL's user may read.
 pub(super) fn open(pgdata: &Path, path: &Path) -> Result<Option<(File, Metadata)>, Error> {
-    // A pipe must not be waited for.
+    // Nonblocking, because opening a pipe would wait.
     let opened = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
     let opened = match opened {
         Ok(opened) => opened,
@@ -106,7 +108,7 @@ pub(super) fn open(pgdata: &Path, path: &Path) -> Result<Option<(File, Metadata)
         Err(e) if e.kind() == ErrorKind::PermissionDenied && rustix::process::geteuid().as_raw() == owner(pgdata)? => {
             return Ok(None);
         }
-        // Links that lead to each other, a socket, a device without its driver.
+        // A circle of links, a socket, a device without its driver.
         Err(e)
             if [Errno::LOOP, Errno::NXIO, Errno::NODEV]
                 .iter()
@@ -114,13 +116,13 @@ pub(super) fn open(pgdata: &Path, path: &Path) -> Result<Option<(File, Metadata)
         {
             return Ok(None);
         }
-        Err(e) => return Err(Error::file("open what the link leads to,", path, e)),
+        Err(e) => return Err(Error::file("open the target of the link", path, e)),
     };
     let found = opened.metadata().map_err(|e| Error::file("look at", path, e))?;
     Ok(may_read(pgdata, &opened, &found)?.then_some((opened, found)))
 }
 
-/// Whether PostgreSQL's user may read what root has opened for him. Groups are not asked: a doubt is no.
+/// Whether PostgreSQL's user may read what root has opened. It does not look at groups: in doubt the answer is no.
 fn may_read(pgdata: &Path, opened: &File, found: &Metadata) -> Result<bool, Error> {
     let owner = owner(pgdata)?;
     if !rustix::process::geteuid().is_root() || owner == 0 || found.uid() == owner {
@@ -135,7 +137,7 @@ fn may_read(pgdata: &Path, opened: &File, found: &Metadata) -> Result<bool, Erro
 }
 
 /// The files of a directory that `include_dir` reads: names as in `GetConfFilesInDir`.
-fn settings(pgdata: &Path, link: &Link, found: &Metadata) -> Result<Behind, Error> {
+fn settings(pgdata: &Path, link: &Link, found: &Metadata) -> Result<LinkContent, Error> {
     let here = full(pgdata, &link.path);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(&here).map_err(|e| Error::file("list", &here, e))? {
@@ -150,10 +152,10 @@ fn settings(pgdata: &Path, link: &Link, found: &Metadata) -> Result<Behind, Erro
         }
     }
     if files.is_empty() {
-        return Ok(Behind::Elsewhere);
+        return Ok(LinkContent::Elsewhere);
     }
     let mode = own_mode(pgdata, found, 0o700)?;
-    Ok(Behind::Settings(Directory { path: link.path.clone(), mode, mtime: found.mtime() }, files))
+    Ok(LinkContent::Settings(Directory { path: link.path.clone(), mode, mtime: found.mtime() }, files))
 }
 
 fn file(pgdata: &Path, path: &[u8], found: &Metadata) -> Result<SourceFile, Error> {
@@ -167,8 +169,8 @@ fn file(pgdata: &Path, path: &[u8], found: &Metadata) -> Result<SourceFile, Erro
     })
 }
 
-/// The mode that a restored copy gets. PostgreSQL takes a key that root keeps for a group, and refuses the same mode where
-/// the file is its own (`check_ssl_key_file_permissions`).
+/// The mode of a restored copy. PostgreSQL accepts a key with group access if root owns it, and refuses the same mode
+/// if the server's user owns it (`check_ssl_key_file_permissions`).
 fn own_mode(pgdata: &Path, found: &Metadata, of_another: u32) -> Result<u32, Error> {
     Ok(if found.uid() == owner(pgdata)? { found.mode() & 0o7777 } else { of_another })
 }
@@ -180,7 +182,7 @@ fn owner(pgdata: &Path) -> Result<u32, Error> {
 /// Whether the link leads to something inside the data directory.
 fn leads_into(path: &Path, pgdata: &Path) -> Result<bool, Error> {
     let root = std::fs::canonicalize(pgdata).map_err(|e| Error::file("look at", pgdata, e))?;
-    // Where it leads nowhere, and why, is for the look at what it leads to.
+    // If the link leads nowhere, the caller finds out why when it opens the target.
     Ok(std::fs::canonicalize(path).is_ok_and(|place| place.starts_with(root)))
 }
 
@@ -215,21 +217,26 @@ mod tests {
             self.folder.path().join(name)
         }
 
-        fn behind(&self, path: &str, target: impl AsRef<Path>) -> Behind {
+        fn content(&self, path: &str, target: impl AsRef<Path>) -> LinkContent {
             symlink(&target, self.pgdata.join(path)).unwrap();
             let target = target.as_ref().as_os_str().as_bytes().into();
-            look_behind(&self.pgdata, &Link { path: path.as_bytes().into(), target, mtime: 0 }).unwrap()
+            link_content(&self.pgdata, &Link { path: path.as_bytes().into(), target, mtime: 0 }).unwrap()
         }
     }
 
     #[test]
-    fn a_link_is_what_postgresql_reads_through_it() {
+    fn a_link_is_stored_as_what_postgresql_reads_through_it() {
         let case = Case::new();
         fs::write(case.outside("pg.conf"), "port = 1\n").unwrap();
-        let Behind::File(file) = case.behind("postgresql.conf", case.outside("pg.conf")) else { panic!("no file") };
+        let LinkContent::File(file) = case.content("postgresql.conf", case.outside("pg.conf")) else {
+            panic!("no file")
+        };
         assert_eq!((&*file.path, file.size_bytes), (&b"postgresql.conf"[..], 9));
-        assert!(matches!(case.behind("pg_hba.conf", "../pg.conf"), Behind::File(_)), "relative, and it leads out");
-        assert!(matches!(case.behind("twice", "postgresql.conf"), Behind::File(_)), "a link to a link");
+        assert!(
+            matches!(case.content("pg_hba.conf", "../pg.conf"), LinkContent::File(_)),
+            "relative, and it leads out"
+        );
+        assert!(matches!(case.content("twice", "postgresql.conf"), LinkContent::File(_)), "a link to a link");
 
         let settings = case.outside("conf.d");
         fs::create_dir_all(settings.join("deeper.conf")).unwrap();
@@ -237,7 +244,9 @@ mod tests {
             fs::write(settings.join(name), "x").unwrap();
         }
         symlink(case.outside("pg.conf"), settings.join("a.conf")).unwrap();
-        let Behind::Settings(directory, mut files) = case.behind("conf.d", &settings) else { panic!("no settings") };
+        let LinkContent::Settings(directory, mut files) = case.content("conf.d", &settings) else {
+            panic!("no settings")
+        };
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let names: Vec<&[u8]> = files.iter().map(|file| &*file.path).collect();
         assert_eq!(&*directory.path, b"conf.d");
@@ -245,26 +254,29 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_taken_stays_a_link() {
+    fn a_link_to_anything_else_stays_a_link() {
         let case = Case::new();
         fs::create_dir(case.outside("logs")).unwrap();
         fs::write(case.outside("logs/server.log"), "x").unwrap();
-        assert!(matches!(case.behind("pg_log", case.outside("logs")), Behind::Elsewhere), "no settings in it");
-        assert!(matches!(case.behind("gone.conf", case.outside("nothing")), Behind::Elsewhere));
-        assert!(matches!(case.behind("circle", "circle"), Behind::Elsewhere));
-        assert!(matches!(case.behind("null", "/dev/null"), Behind::Elsewhere));
-        assert!(matches!(case.behind("pg_tblspc/x", case.outside("logs/server.log")), Behind::Elsewhere));
+        assert!(matches!(case.content("pg_log", case.outside("logs")), LinkContent::Elsewhere), "no settings in it");
+        assert!(matches!(case.content("gone.conf", case.outside("nothing")), LinkContent::Elsewhere));
+        assert!(matches!(case.content("circle", "circle"), LinkContent::Elsewhere));
+        assert!(matches!(case.content("null", "/dev/null"), LinkContent::Elsewhere));
+        assert!(matches!(case.content("pg_tblspc/x", case.outside("logs/server.log")), LinkContent::Elsewhere));
 
         fs::write(case.pgdata.join("log/today"), "x").unwrap();
-        assert!(matches!(case.behind("log/now", "today"), Behind::Inside));
-        assert!(matches!(case.behind("logs", "log"), Behind::Inside));
+        assert!(matches!(case.content("log/now", "today"), LinkContent::Inside));
+        assert!(matches!(case.content("logs", "log"), LinkContent::Inside));
         let absolute = case.pgdata.join("log/today");
-        assert!(matches!(case.behind("log/absolute", absolute), Behind::File(_)), "it would lead to the original");
+        assert!(
+            matches!(case.content("log/absolute", absolute), LinkContent::File(_)),
+            "it would lead to the original"
+        );
     }
 
-    /// The tests run as root; elsewhere the kernel itself refuses.
+    /// This needs root. For other users, the kernel itself refuses.
     #[test]
-    fn root_reads_nothing_for_others_that_they_may_not_read() {
+    fn root_does_not_read_what_postgresqls_user_may_not_read() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
@@ -279,10 +291,10 @@ mod tests {
         }
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
         chown(case.outside("own"), Some(12_345), None).unwrap();
-        assert!(matches!(case.behind("a", case.outside("secret")), Behind::Elsewhere));
-        assert!(matches!(case.behind("b", case.outside("closed/open")), Behind::Elsewhere));
-        let Behind::File(open) = case.behind("c", case.outside("open")) else { panic!("anybody may read it") };
-        let Behind::File(own) = case.behind("d", case.outside("own")) else { panic!("its owner may read it") };
+        assert!(matches!(case.content("a", case.outside("secret")), LinkContent::Elsewhere));
+        assert!(matches!(case.content("b", case.outside("closed/open")), LinkContent::Elsewhere));
+        let LinkContent::File(open) = case.content("c", case.outside("open")) else { panic!("anybody may read it") };
+        let LinkContent::File(own) = case.content("d", case.outside("own")) else { panic!("its owner may read it") };
         assert_eq!((open.mode, own.mode), (0o600, 0o400));
     }
 }

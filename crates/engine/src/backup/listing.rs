@@ -1,22 +1,22 @@
-//! What was found in a data directory: the list that a backup copies.
+//! The list of files, directories and links in a data directory that a backup copies.
 
 use holdfast_repo::FileKind;
 use holdfast_repo::manifest::FileEntry;
 
 use crate::places::Identity;
 
-/// What was found.
+/// The result of listing a data directory.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     /// Directories, the data directory itself first, each before what is in it.
     pub directories: Vec<Directory>,
     /// Symbolic links.
     pub links: Vec<Link>,
-    /// What the user is informed of about links that are not PostgreSQL's.
+    /// Warnings about links that PostgreSQL did not make.
     pub link_warnings: Vec<String>,
     /// Files to back up, in no particular order; without `global/pg_control`, which is read last.
     pub files: Vec<SourceFile>,
-    /// Entries that disappeared while they were looked at.
+    /// The number of entries that disappeared during the listing.
     pub removed: u64,
     /// Sum of the files' sizes in bytes.
     pub total_bytes: u64,
@@ -27,8 +27,8 @@ pub(super) struct Scan {
 pub(super) struct SourceFile {
     /// Relative to the data directory, with `/`; not necessarily UTF-8.
     pub path: Box<[u8]>,
-    /// Size when it was listed. Of a relation never more than this is read, since WAL replay makes what was added
-    /// meanwhile; nor of any file that has units of its own.
+    /// The size when it was listed. No more than this is read of a relation, since WAL replay restores what was added
+    /// meanwhile, or of a file that has its own units.
     pub size_bytes: u64,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
@@ -36,7 +36,7 @@ pub(super) struct SourceFile {
     pub mode: u32,
     /// How its content is checked.
     pub check: PageCheck,
-    /// Which file it was; none for what is in memory.
+    /// The identity of the listed file; `None` for content from memory.
     pub identity: Option<Identity>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct SourceFile {
 pub(super) enum PageCheck {
     /// Not a relation file.
     None,
-    /// A relation file whose pages are not checked: the cluster has no checksums, or nobody wants to know.
+    /// A relation file whose pages are not checked: the cluster has no checksums, or the checks are switched off.
     Off,
     /// A relation file; its first page is this block of the relation.
     FromBlock(u32),
@@ -58,10 +58,10 @@ impl PageCheck {
     }
 }
 
-/// A directory to be made at restore.
+/// A directory that a restore creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Directory {
-    /// Relative to the data directory; empty for itself.
+    /// Relative to the data directory; empty for the data directory itself.
     pub path: Box<[u8]>,
     /// Permission bits.
     pub mode: u32,
@@ -82,12 +82,12 @@ impl Directory {
     }
 }
 
-/// A symbolic link to be made at restore.
+/// A symbolic link that a restore creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
     /// Relative to the data directory.
     pub path: Box<[u8]>,
-    /// Where it leads.
+    /// The target, as written in the link.
     pub target: Box<[u8]>,
     /// Modification time in seconds since the epoch.
     pub mtime: i64,
@@ -106,7 +106,7 @@ impl Link {
     }
 }
 
-/// The OID of the tablespace whose link or directory this is: PostgreSQL gives those, and no others, a number for a name.
+/// The OID of the tablespace whose link or directory this is. Only these have a number as their name.
 pub(super) fn tablespace_oid(path: &[u8]) -> Option<u32> {
     let name = std::str::from_utf8(path.strip_prefix(b"pg_tblspc/")?).ok()?;
     name.parse().ok().filter(|oid: &u32| oid.to_string() == name)

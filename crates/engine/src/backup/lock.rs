@@ -1,7 +1,7 @@
 //! One backup at a time of one data directory on one host.
 //!
-//! The lock is an advisory lock on the data directory's `PG_VERSION`, opened for reading: nothing is written into the
-//! data directory, and the lock ends with the process however it ends.
+//! The lock is an advisory lock on the data directory's `PG_VERSION`, opened for reading. Nothing is written into the
+//! data directory, and the lock ends with the process, even after a kill.
 
 use std::fs::File;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(super) struct BackupLock {
 }
 
 impl BackupLock {
-    /// Takes the lock, or says that another backup runs.
+    /// Takes the lock; [`Cause::AnotherRun`] if another backup runs.
     pub(super) fn take(pgdata: &Path) -> Result<Self, Error> {
         let path = pgdata.join("PG_VERSION");
         let file = File::open(&path).map_err(|e| Error::file("open", &path, e))?;

@@ -1,23 +1,25 @@
 //! The verb `backup`: an online backup of a data directory into every repository, full or incremental.
 //!
-//! Steps, a file each:
-//! 1. [`begin`]: whose archive it is, and the backup's id; [`lock`]: one backup at a time of this data directory;
-//!    [`lease`]: other hosts know that it runs; [`remains`]: dead runs are cleaned up.
+//! Steps, one file each:
+//! 1. [`begin`] checks who owns the archive and reserves the backup's id. [`lock`] allows one backup at a time of this
+//!    data directory. [`lease`] shows other hosts that the backup runs. [`remains`] removes what dead runs left.
 //! 2. [`run`]: [`session`] calls `pg_backup_start` on a connection that stays open.
-//! 3. [`scan`] lists the files, [`incremental`] finds what the parent has of them, [`plan`] cuts them into units (pure).
+//! 3. [`scan`] lists the files, [`incremental`] finds what the parent has of them, [`plan`] cuts them into units
+//!    (pure).
 //! 4. [`copy`]: [`read`] -> [`encode`] -> [`sink`], many units at once, under one byte budget.
-//! 5. `global/pg_control` is read ([`control`]), `pg_backup_stop` called; `backup_label`, `tablespace_map` and the control
-//!    file are stored.
-//! 6. [`complete`]: packs and manifest are finished and looked at; [`wal_wait`] waits for the WAL, on the [`timelines`]
-//!    that a standby may have followed meanwhile.
-//! 7. The stored manifest goes through the checks of a restore, and `backup.json` is created. Only now the backup exists.
+//! 5. `global/pg_control` is read ([`control`]), and `pg_backup_stop` is called. Then `backup_label`, `tablespace_map`
+//!    and the control file are stored.
+//! 6. [`complete`] finishes the packs and the manifest. [`wal_wait`] waits for the WAL, on all [`timelines`] that a
+//!    standby may have followed meanwhile.
+//! 7. The stored manifest is checked as a restore would check it, and `backup.json` is created. Only now the backup
+//!    exists.
 //!
-//! With several repositories, one that fails on the way is left out ([`sinks`]), and the backup is complete in the others;
-//! [`BackupOutcome::failed`] names it.
+//! If one of several repositories fails, it is left out ([`sinks`]), and the backup is completed in the others.
+//! [`BackupOutcome::failed`] names the one that failed.
 //!
-//! What is left behind: after an error or a cancel nothing, as far as the store can be reached; after a kill the
-//! objects of an unfinished backup, from which the next run goes on ([`resume`]). The server leaves backup mode by itself when the
-//! connection closes. Nothing is ever written into the data directory.
+//! After an error or a cancel, nothing is left, as far as the store can be reached. After a kill, the objects of an
+//! unfinished backup are left, and the next run continues from them ([`resume`]). The server leaves backup mode by
+//! itself when the connection closes. Nothing is ever written into the data directory.
 
 mod archiving;
 mod bad_pages;
@@ -74,68 +76,68 @@ use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts, pr
 
 pub use self::control::read_control_file;
 
-/// How long a cancelled run gets to end by itself, uploads included; then what it waits for is dropped.
+/// The time in which a cancelled run can end by itself and abort its uploads. After that, its work is dropped.
 const CANCEL_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a failed or cancelled run tries to remove what it has stored, for each repository: once for its unfinished
-/// uploads, and once for its objects. A store that is away must not hold the end of a run up.
+/// The time in which a failed or cancelled run tries to remove what it stored in one repository: once for its
+/// unfinished uploads, and once for its objects. An unreachable store must not delay the end of a run.
 const CLEAN_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a backup reads and stores.
+/// Whether a backup stores everything or only changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kind {
-    /// What changed since the newest backup that can be a parent; everything if there is none.
+    /// An incremental backup if there is a suitable parent; otherwise a full one.
     #[default]
     Auto,
-    /// Everything.
+    /// All files, without a parent.
     Full,
-    /// What changed since the parent; without a parent it fails.
+    /// What changed since the parent. It fails if there is no suitable parent.
     Incremental,
 }
 
-/// What a backup is told.
+/// The options of a backup.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
     /// The archive's name.
     pub cluster: ClusterName,
-    /// For whom the archive is claimed; a claim of somebody else is refused.
+    /// The owner for whom the archive is claimed. A claim of another owner is refused.
     pub owner: Option<String>,
-    /// What is read and stored.
+    /// Whether the backup is full or incremental.
     pub kind: Kind,
     /// The data directory.
     pub pgdata: PathBuf,
-    /// How to reach the server; found through `postmaster.pid` without it.
+    /// The connection string of the server; `None` takes the address from `postmaster.pid`.
     pub connection: Option<Secret>,
-    /// For a backup from a standby: how to reach the primary, so that it can finish its WAL segment.
+    /// For a backup from a standby: the connection string of the primary, which then finishes its WAL segment.
     pub primary_connection: Option<Secret>,
-    /// Whether an archive without an owner may be begun. Not while a configured repository could not even be asked: it
-    /// might refuse this server.
+    /// Whether an archive without an owner may be begun. `false` if a configured repository could not be opened, since
+    /// it might refuse this server.
     pub begins_archives: bool,
-    /// What libpq would find in the environment.
+    /// The values that libpq would take from the environment.
     pub environment: Environment,
-    /// Written into `backup_label`.
+    /// The label of the backup, written into `backup_label`.
     pub label: String,
-    /// Ask for an immediate checkpoint.
+    /// Whether to ask for an immediate checkpoint.
     pub start_fast: bool,
-    /// Threads that compress; 0 for one a processor.
+    /// The number of threads that compress; 0 for one per processor.
     pub jobs: usize,
-    /// Bound on buffers, in bytes.
+    /// The limit for all buffers, in bytes.
     pub memory_bytes: u64,
-    /// Size of upload parts in bytes.
+    /// The size of upload parts, in bytes.
     pub part_size_bytes: usize,
-    /// How data is compressed.
+    /// The compression of data.
     pub compression: Compression,
-    /// How WAL is compressed; its codec counts when this backup is the first to claim the archive.
+    /// The compression of WAL. Its codec is recorded if this backup is the first to claim the archive.
     pub wal_compression: Compression,
-    /// Verify page checksums while reading.
+    /// Whether to verify page checksums while reading.
     pub page_checks: bool,
-    /// How long to wait for the WAL after the copy.
+    /// The maximum time to wait for the WAL after the copy.
     pub archive_timeout: Duration,
-    /// This host.
+    /// The name of this host, for records and leases.
     pub host: String,
-    /// What stands for this machine where the data directory moves between machines: see `runner`.
+    /// An id that replaces the machine's id if the data directory moves between machines: see `runner`.
     pub machine: Option<String>,
-    /// Now.
+    /// The time of this host's clock when the backup starts.
     pub now: DateTime<Utc>,
 }
 
@@ -144,39 +146,40 @@ pub struct BackupOptions {
 pub struct BackupOutcome {
     /// One record for each repository that has the backup.
     pub repositories: Vec<StoredBackup>,
-    /// The repositories in which the backup is not, in their order; never all of them.
+    /// The repositories that do not have the backup, in the order of the targets; never all of them.
     pub failed: Vec<FailedBackup>,
-    /// What killed runs had done of it.
+    /// What this backup reused from killed runs.
     pub resumed: Option<Resumed>,
-    /// Things that the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// A repository in which the backup is not, as far as is known.
+/// A repository that, as far as is known, does not have the backup.
 #[derive(Debug)]
 pub struct FailedBackup {
     /// The redacted URL.
     pub repository: String,
-    /// Why.
+    /// The reason.
     pub error: Error,
-    /// Whether the record that makes it exist was sent, so that it may be there all the same.
+    /// Whether `backup.json` was sent. If so, the backup may exist in spite of the error.
     pub may_exist: bool,
 }
 
 /// Takes a backup.
 ///
 /// # Errors
-/// What concerns one repository of several is in [`BackupOutcome::failed`]; it is the error if no other is left.
+/// An error of one repository is in [`BackupOutcome::failed`] while another repository is left, and is returned
+/// otherwise.
 ///
-/// [`Cause::WrongCluster`], [`Cause::WrongVersion`] or [`Cause::WrongOwner`] if one of the archives is somebody else's.
-/// [`Cause::ServerSetting`] if the server cannot be backed up or is not that of the data directory, those of
-/// [`Connection::open`], [`Cause::SessionLost`] or [`Cause::Postgres`] if the server fails meanwhile.
+/// [`Cause::WrongCluster`], [`Cause::WrongVersion`] or [`Cause::WrongOwner`] if one of the archives belongs to another
+/// cluster or owner. [`Cause::ServerSetting`] if the server cannot be backed up or does not run this data directory. As
+/// [`Connection::open`]; [`Cause::SessionLost`] or [`Cause::Postgres`] if the server fails during the backup.
 /// [`Cause::NotArchived`] if WAL of the backup does not reach the archive in time. [`Cause::Refused`] for files that
-/// cannot be backed up as they are, [`Cause::File`] or [`Cause::ControlFile`] if one cannot be read.
-/// [`Cause::AnotherRun`] or [`Cause::Cancelled`].
+/// cannot be backed up, [`Cause::File`] or [`Cause::ControlFile`] if one cannot be read. [`Cause::AnotherRun`] or
+/// [`Cause::Cancelled`].
 ///
 /// After an error this run removes what it stored, as far as it can, and the next backup on this host removes the rest.
-/// If only the answer to the last write was lost, the backup may be complete all the same.
+/// If only the answer to the last write was lost, the backup may still be complete.
 pub async fn backup(
     targets: &[RepositoryTarget],
     options: &BackupOptions,
@@ -212,7 +215,7 @@ pub async fn backup(
     let lanes = taking_part(&repositories, &claims, &early);
     let mut parent = find_parent(&lanes, options, &control, facts.in_recovery, extent_bytes, progress).await?;
     let parent_id = parent.as_ref().map(Parent::id);
-    // Before the start record, which says whether there is one.
+    // The leases come before the start record, which says whether there is a lease.
     let leases = lease::take(&repositories, &early, options, &runner, parent_id, clock, progress).await?;
     let with_lease: Vec<bool> = leases.iter().map(Option::is_some).collect();
     let reserved = begin::Reserved { control: &control, runner: &runner, parent: parent_id, leased: &with_lease };
@@ -221,20 +224,20 @@ pub async fn backup(
         let lanes = taking_part(&repositories, &claims, &early);
         parent = confirm_parent(chosen, &lanes, options, progress).await?;
     }
-    // On failure the start record of this run stays: it says what is still to be removed.
+    // If that fails, the start record of this run stays: it names what must still be removed.
     let (mut earlier, mut adopted) = (Vec::new(), Vec::new());
-    // An eighth of the memory, for all repositories.
+    // All repositories together get an eighth of the memory.
     let memory_bytes = options.memory_bytes / 8 / repositories.len() as u64;
     if dead.iter().any(|dead| !dead.is_empty()) {
         progress.phase("looking at what killed backups stored", None);
     }
     for (index, (repository, dead)) in repositories.iter().zip(dead).enumerate() {
         let mut taken = TakenOver::default();
-        // Its start record may be missing, and so the list of what this run removes.
+        // If it is left out, its start record may be missing, and with it the list of what this run removes.
         if !early.is_out(index) {
             let by = RunIdentity { leased: with_lease.get(index) == Some(&true), ..runner.identity(Vec::new()) };
             taken = take_over(repository, &options.cluster, &by, &dead, memory_bytes, cancel).await;
-            // For all of them: a store that answers slowly must not keep the backup from beginning.
+            // One limit for all removals: a slow store must not delay the start of the backup.
             let until = Instant::now() + remains::ABORT_WITHIN;
             for dead in dead.difference(&taken.adopted).filter(|dead| !taken.left.contains(dead)).copied() {
                 let removed = remains::remove_by(repository, &options.cluster, dead, until).await;
@@ -260,7 +263,7 @@ pub async fn backup(
     let kept = early.iter().map(Option::is_some).collect();
     progress.backup(&backup.to_string());
     let publishing = repositories.iter().map(|_| AtomicBool::new(false)).collect();
-    // The run ends its own work, too, when the session is lost that holds the server in backup mode.
+    // The run also stops its own work if it loses the session that keeps the server in backup mode.
     let halt = cancel.child_token();
     let run = Run {
         options,
@@ -288,7 +291,7 @@ pub async fn backup(
             biased;
             outcome = &mut execute => outcome,
             () = cancel.cancelled() => {
-                // The run ends by itself and cleans its uploads up; only the server has to be told.
+                // The run ends by itself and aborts its uploads. Only the server's statement must be cancelled.
                 run.connection.cancel_statement().await;
                 match tokio::time::timeout(CANCEL_WITHIN, execute).await {
                     Ok(Ok(outcome)) => Ok(outcome),
@@ -322,7 +325,7 @@ pub async fn backup(
     }
 }
 
-/// The repositories that are not left out, each in its place.
+/// The repositories at their indexes, with `None` for each one that is left out.
 fn taking_part<'a>(
     repositories: &'a [Repository],
     claims: &'a [ClaimRecord],

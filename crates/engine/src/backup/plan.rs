@@ -1,15 +1,14 @@
-//! Pure planning: which pieces of which files are read, in which order.
+//! Pure planning: which pieces of which files are read, and in which order.
 //!
-//! A file of more than [`GROUPED_BYTES`] is cut in extents, each a unit of work of its own, so that
-//! one 1 GiB relation segment uses every core. Smaller files are put together, up to one extent a
-//! unit, so that a hundred thousand small files cost a few thousand frames.
+//! A file of more than [`GROUPED_BYTES`] is cut into extents, and each extent is one unit of work, so that one 1 GiB
+//! relation segment uses every core. Smaller files are put together, up to one extent per unit, so that a hundred
+//! thousand small files need only a few thousand frames.
 //!
-//! Units are made one at a time from the sorted list of files: a plan for 10 TB needs no memory
-//! beyond the list itself.
+//! Units are made one at a time from the sorted list of files: a plan for 10 TB needs no memory beyond the list itself.
 //!
-//! Small files are read long after they were listed, and those that are not relations are wanted as they are then. A
-//! group therefore has room for one extent, however little is planned for it; a file that has grown beyond that room is
-//! read again by a plan of its own ([`Units::cut`]).
+//! Small files are read long after they were listed. Those that are not relations must be stored as they are when they
+//! are read. So a group has room for one extent, even if less is planned for it. A file that has grown beyond that room
+//! gets its own units later ([`Units::cut`]).
 
 use std::ops::Range;
 
@@ -18,11 +17,11 @@ use holdfast_repo::manifest::{MANIFEST_RAW_BYTES, usual_entry_bytes};
 use super::listing::{Scan, SourceFile};
 use crate::error::{Cause, Error};
 
-/// Files up to this size share a frame with others. A quarter of an extent: small enough that a
-/// shared frame holds several, large enough that a frame of its own is not mostly header.
+/// Files up to this size share a frame with others. It is a quarter of an extent: a shared frame holds several such
+/// files, and a larger file fills its own frame well enough.
 pub(super) const GROUPED_BYTES: u64 = 256 * 1024;
 
-/// At most this many files share a unit: empty ones take no room, and would all be in one.
+/// The maximum number of files in a unit. Without it, all empty files would be in one unit.
 const GROUPED_FILES: usize = 1024;
 
 /// One piece of work: read at once, stored in one frame.
@@ -34,7 +33,7 @@ pub(super) enum Unit {
         file: usize,
         /// The extent's number within the file.
         number: u32,
-        /// Where it begins, in bytes.
+        /// Its offset in the file, in bytes.
         offset: u64,
         /// Its planned length in bytes.
         length: u32,
@@ -43,16 +42,16 @@ pub(super) enum Unit {
     Group {
         /// Indexes into the list of files.
         files: Range<usize>,
-        /// Their planned length together, in bytes.
+        /// The sum of their planned lengths, in bytes.
         length: u32,
-        /// Bytes that may be read of them: one extent where one of them may have grown, else what is planned.
+        /// The maximum number of bytes to read: one extent if one of the files can grow, else `length`.
         room: u32,
     },
-    /// Parts of relation files, of which the parent backup has the rest.
+    /// Parts of relation files. The parent backup has the rest.
     Parts {
-        /// In the order of their files, and within a file of their places.
+        /// Sorted by file, and by offset within a file.
         parts: Vec<Part>,
-        /// Their length together, in bytes.
+        /// The sum of their lengths, in bytes.
         length: u32,
     },
 }
@@ -62,14 +61,14 @@ pub(super) enum Unit {
 pub(super) struct Part {
     /// Index into the list of files.
     pub file: usize,
-    /// Where it begins, in bytes.
+    /// Its offset in the file, in bytes.
     pub offset: u64,
     /// Its length in bytes.
     pub length: u32,
 }
 
 impl Unit {
-    /// The most bytes that are read.
+    /// The maximum number of bytes to read.
     pub(super) fn room(&self) -> u32 {
         match self {
             Self::Extent { length, .. } | Self::Parts { length, .. } => *length,
@@ -78,8 +77,8 @@ impl Unit {
     }
 }
 
-/// Refuses, before anything is read, a data directory whose manifest would be longer than one may be. The writer of the
-/// manifest refuses it, too, but only when all of it has been copied.
+/// Refuses a data directory whose manifest would be too long, before anything is read. The writer of the manifest would
+/// also refuse it, but only after everything has been copied.
 pub(super) fn check_manifest(scan: &Scan, extent_size_bytes: u32) -> Result<(), Error> {
     let extent_size = u64::from(extent_size_bytes).max(1);
     let directories = scan.directories.iter().map(|directory| usual_entry_bytes(directory.path.len() as u64, 0));
@@ -102,8 +101,8 @@ pub(super) fn check_manifest(scan: &Scan, extent_size_bytes: u32) -> Result<(), 
     .into())
 }
 
-/// Puts files into the order in which they are read: large ones first, so that the end of a backup
-/// is not one long file; within that by path, so that a database's files stand together.
+/// Sorts files into the order in which they are read: large ones first, so that a backup does not end with one long
+/// file; then by path, so that the files of a database are together.
 pub(super) fn sort(files: &mut [SourceFile]) {
     files.sort_unstable_by(|a, b| {
         let small = |f: &SourceFile| f.size_bytes <= GROUPED_BYTES;
@@ -122,12 +121,12 @@ pub(super) struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    /// Over `files`, sorted by [`sort`].
+    /// The units of `files`, which are sorted by [`sort`].
     pub(super) fn new(files: &'a [SourceFile], extent_size_bytes: u32) -> Self {
         Self { files, extent_size: u64::from(extent_size_bytes), grouping: true, file: 0, offset: 0 }
     }
 
-    /// Every file, small or not, in units of its own: for files that do not stop growing.
+    /// Every file, even a small one, in its own units: for files that keep growing.
     pub(super) fn cut(files: &'a [SourceFile], extent_size_bytes: u32) -> Self {
         Self { grouping: false, ..Self::new(files, extent_size_bytes) }
     }
@@ -155,7 +154,7 @@ impl Iterator for Units<'_> {
 
     fn next(&mut self) -> Option<Unit> {
         let file = self.files.get(self.file)?;
-        // Each in one extent, however short those of the repository are.
+        // A grouped file must fit in one extent, even if the extents of the repository are short.
         if self.grouping && file.size_bytes <= GROUPED_BYTES.min(self.extent_size) {
             return Some(self.group());
         }
@@ -209,9 +208,9 @@ mod tests {
         );
     }
 
-    /// Refused before a byte is read, and not when days of copying are over.
+    /// It is refused before a byte is read, and not after days of copying.
     #[test]
-    fn more_than_a_manifest_can_hold_is_refused_before_the_copy() {
+    fn a_directory_too_large_for_a_manifest_is_refused_before_the_copy() {
         let scan = |terabytes: u64| {
             let files: Vec<SourceFile> =
                 (0..terabytes * 1000).map(|n| file(&format!("base/16384/{n}"), 1_000_000_000)).collect();
@@ -224,12 +223,12 @@ mod tests {
             "the data directory has 120000 files of 114440918 MiB in total, whose manifest would take about 5027 MiB; \
              a manifest can have at most 4096 MiB, so this release cannot take a backup of it"
         );
-        // Larger extents make a shorter one.
+        // Larger extents make the manifest shorter.
         check_manifest(&scan(120), 8 * MIB as u32).unwrap();
     }
 
     #[test]
-    fn a_group_never_passes_one_extent() {
+    fn a_group_is_never_larger_than_one_extent() {
         let files: Vec<SourceFile> = (0..100).map(|n| file(&format!("f{n:03}"), 200 * 1024)).collect();
         let units: Vec<Unit> = Units::new(&files, MIB as u32).collect();
         assert_eq!(units.len(), 20);
@@ -250,7 +249,7 @@ mod tests {
         assert_eq!(rooms(&[relation("base/1/2"), file("log/a.log", 10)]), [MIB as u32]);
     }
 
-    /// Also an empty one has a unit, so that it gets its entry.
+    /// An empty file also has a unit, so that it gets its entry.
     #[test]
     fn files_that_grow_are_cut_one_by_one() {
         let files = [file("a", 0), file("b", 100), file("c", MIB + 1)];
@@ -262,7 +261,7 @@ mod tests {
         );
     }
 
-    /// Every byte of every file in exactly one unit, whatever the sizes.
+    /// Every byte of every file is in exactly one unit, whatever the sizes are.
     #[test]
     fn units_cover_every_file_once() {
         let sizes = [0, 1, GROUPED_BYTES - 1, GROUPED_BYTES, GROUPED_BYTES + 1, MIB, MIB + 1, 3 * MIB];
@@ -278,7 +277,7 @@ mod tests {
                     covered[file] += u64::from(length);
                     seen[file] += 1;
                 }
-                // Only of incremental backups.
+                // Only incremental backups have parts.
                 Unit::Parts { .. } => assert!(files.is_empty(), "{unit:?}"),
                 Unit::Group { files: range, .. } => {
                     for index in range {
@@ -296,7 +295,7 @@ mod tests {
 
     #[test]
     fn ten_terabytes_in_a_million_files_are_planned_in_little_memory() {
-        // 10 MiB each: 10 million extents, none of them held.
+        // 10 MiB each: 10 million extents, and none of them is held in memory.
         let files: Vec<SourceFile> = (0..1_000_000).map(|n| file(&format!("base/16384/{n}"), 10 * MIB)).collect();
         let mut total = 0_u64;
         let mut count = 0_u64;

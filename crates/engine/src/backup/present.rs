@@ -1,7 +1,8 @@
-//! What must be in a data directory: a backup without the files of a database, of a tablespace or of the commit log is not a
-//! backup. A volume that is not mounted leaves an empty directory, and the server may not notice for hours.
+//! What must be in a data directory. A backup without the files of a database, a tablespace or the commit log is useless. A
+//! volume that is not mounted leaves an empty directory, and the server may not notice for hours.
 //!
-//! What the server knew before the files were listed must be in the list, unless the server has dropped or moved it since.
+//! The databases that the server knew before the files were listed must be in the list, unless they were dropped or moved
+//! since.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -15,23 +16,24 @@ use super::listing::{Scan, tablespace_oid};
 use crate::error::{Cause, Error};
 use crate::server::{Connection, DatabasePlace, ServerFacts};
 
-/// How long something without its files may take to turn out as one that is being dropped: DROP DATABASE and DROP TABLESPACE
-/// remove the files before they commit. (A database is marked first where the server has the minor release of August 2023.)
+/// If a database or tablespace has no files, it may be one that is being dropped: DROP DATABASE and DROP TABLESPACE remove
+/// the files before they commit. It must be gone from the server within this time. (Minor releases since August 2023 mark the
+/// database first.)
 const DROPPED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often the server is asked meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
-/// Files that `initdb` makes and no server is without.
+/// Files that `initdb` makes and every server needs.
 const FILES: [&str; 2] = ["PG_VERSION", "global/pg_filenode.map"];
 
-/// Directories that are never empty: the last segment of each log stays.
+/// Directories that are never empty: PostgreSQL keeps the last segment of each log.
 const FILLED: [&str; 3] = ["pg_xact", "pg_multixact/offsets", "pg_multixact/members"];
 
-/// What every database has: the server refuses one without.
+/// Files of every database. The server refuses connections to a database without them.
 const OF_DATABASE: [&str; 2] = ["PG_VERSION", "pg_filenode.map"];
 
-/// A server and what it said before its files were listed.
+/// A server, and its databases before its files were listed.
 pub(super) struct AskedServer<'a> {
     connection: &'a Connection,
     pgdata: &'a Path,
@@ -40,7 +42,7 @@ pub(super) struct AskedServer<'a> {
 }
 
 impl<'a> AskedServer<'a> {
-    /// Asks for the databases. A database that is made later is made again by WAL replay.
+    /// Asks for the databases. WAL replay creates those that are created later.
     pub(super) async fn before_listing(
         connection: &'a Connection,
         pgdata: &'a Path,
@@ -50,7 +52,7 @@ impl<'a> AskedServer<'a> {
         Ok(Self { connection, pgdata, version, databases })
     }
 
-    /// Refuses a list without the files of a database, or without what every data directory has.
+    /// Refuses a list that lacks the files of a database, or files that every data directory has.
     pub(super) async fn check_databases(&self, scan: &Scan) -> Result<(), Error> {
         let listed = Listed::of(scan);
         if let Some(missing) = listed.missing_of_cluster() {
@@ -75,8 +77,8 @@ impl<'a> AskedServer<'a> {
         Ok(())
     }
 
-    /// The tablespaces as they are on disk: one can have been made or dropped since the server was asked, and files
-    /// below a link that the backup does not know as a tablespace could not be restored.
+    /// The tablespaces as they are on disk. One can have been created or dropped since the server was asked, and files
+    /// below a link that is not recorded as a tablespace could not be restored.
     pub(super) async fn tablespaces(&self, scan: &Scan) -> Result<Vec<TablespaceEntry>, Error> {
         let names = ServerFacts::tablespace_names(self.connection).await?;
         let paths = tablespace_places(scan);
@@ -84,7 +86,7 @@ impl<'a> AskedServer<'a> {
         for (oid, path) in paths {
             let name = names.get(&oid).cloned().unwrap_or_else(|| oid.to_string());
             self.check_tablespace(scan, oid, &name).await?;
-            // `backup.json` has text only, and a restore must find the place exactly.
+            // `backup.json` has only text, and a restore needs the exact path.
             let path = String::from_utf8(path.to_vec()).map_err(|_| {
                 let shown = String::from_utf8_lossy(path);
                 Cause::Refused(format!("tablespace {name} is in {shown}, whose name is not UTF-8: move it elsewhere"))
@@ -94,8 +96,8 @@ impl<'a> AskedServer<'a> {
         Ok(tablespaces)
     }
 
-    /// Refuses a tablespace that the server knows and whose files are not there. Every tablespace has the directory of its
-    /// version from its beginning on.
+    /// Refuses a tablespace that the server knows but whose files are missing. Every tablespace has the directory of its
+    /// version from its creation on.
     async fn check_tablespace(&self, scan: &Scan, oid: u32, name: &str) -> Result<(), Error> {
         let needed = format!("pg_tblspc/{oid}/{}", self.version.tablespace_directory());
         if scan.directories.iter().any(|directory| *directory.path == *needed.as_bytes()) {
@@ -144,7 +146,7 @@ impl<'a> Listed<'a> {
         Self { files: paths().filter(asked).collect(), filled: paths().filter_map(folder).collect() }
     }
 
-    /// What is missing of a data directory without its databases: a file, or any file of a directory.
+    /// The first file that is missing outside of the databases; `*` if a directory has no file.
     fn missing_of_cluster(&self) -> Option<String> {
         let file = FILES.iter().find(|file| !self.files.contains(file.as_bytes())).map(|file| (*file).to_owned());
         let empty = || FILLED.iter().find(|folder| !self.filled.contains(folder.as_bytes()));
@@ -159,10 +161,10 @@ impl<'a> Listed<'a> {
     }
 }
 
-/// Where the tablespaces are, by their OIDs.
+/// The paths of the tablespaces, by OID.
 pub(super) fn tablespace_places(scan: &Scan) -> BTreeMap<u32, &[u8]> {
     let mut places: BTreeMap<u32, &[u8]> = BTreeMap::new();
-    // First those that are directories, made "in place": the others have a link besides.
+    // First the "in-place" tablespaces, which are directories. All others have a link.
     places.extend(scan.directories.iter().filter_map(|found| Some((tablespace_oid(&found.path)?, &*found.path))));
     places.extend(scan.links.iter().filter_map(|link| Some((tablespace_oid(&link.path)?, &*link.target))));
     places

@@ -1,15 +1,13 @@
-//! Reading one unit of work from the data directory. Blocking: runs on reader threads, never on the
-//! async workers.
+//! Reads one unit of work from the data directory. Blocking: it runs on reader threads, never on the async workers.
 //!
-//! PostgreSQL goes on writing meanwhile. That is fine for everything that WAL replay repairs: a
-//! relation that grows is read to its planned size, one that shrinks gives fewer bytes, and one
-//! that was removed is counted. A small file that is no relation is read to its end, since nothing
-//! repairs half a configuration file; when it has grown beyond the room of its unit, it is left for a
-//! unit of its own. A file that cannot be read for any other reason fails the backup.
+//! PostgreSQL keeps writing meanwhile. WAL replay repairs relations: a relation that grows is read to its planned size,
+//! one that shrinks gives fewer bytes, and one that was removed is counted. Nothing repairs half a configuration file,
+//! so a small file that is not a relation is read to its end. If it has grown beyond the room of its unit, it gets its
+//! own units later. If a file cannot be read for any other reason, the backup fails.
 //!
-//! A file that is no relation is often replaced by renaming a new one over it, and half of each is neither. The extents of a
-//! large one therefore come from one descriptor ([`OneVersion`]), which must be of the file that was listed: of another one
-//! the size is not known, and it is left to be listed again.
+//! A file that is not a relation is often replaced by renaming a new one over it, and half of each would be useless. So
+//! all extents of a large one are read through one descriptor ([`OneVersion`]), which must be that of the listed file.
+//! The size of another file is not known, so that file is listed again.
 
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -27,7 +25,7 @@ use super::plan::{Part, Unit};
 use crate::error::{Cause, Error};
 use crate::places::Identity;
 
-/// Room that the standard library wants to see the end of a file without making the buffer grow.
+/// The spare room with which the standard library can find the end of a file without growing the buffer.
 const PROBE_BYTES: usize = 32;
 
 /// The bytes of one unit.
@@ -37,7 +35,7 @@ pub(super) struct ReadUnit {
     pub raw: Vec<u8>,
     /// The pieces, in the order of `raw`.
     pub pieces: Vec<Piece>,
-    /// Whether they are parts of files of which the parent backup has the rest.
+    /// Whether the pieces are parts of files, of which the parent backup has the rest.
     pub parts: bool,
 }
 
@@ -46,23 +44,22 @@ pub(super) struct ReadUnit {
 pub(super) struct Piece {
     /// Index into the list of files.
     pub file: usize,
-    /// Where the piece begins within the file, in bytes.
+    /// The offset of the piece in the file, in bytes.
     pub offset: u64,
-    /// Bytes found; fewer than planned when the file shrank.
+    /// The number of bytes found; fewer than planned if the file shrank.
     pub length: usize,
-    /// What became of the file.
+    /// The state of the file.
     pub found: Found,
 }
 
-/// What became of a file since it was listed.
+/// The state of a file when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// It was read.
     Read,
-    /// It was gone.
+    /// The file did not exist any more.
     Removed,
-    /// It has grown beyond the room of its unit, another file has taken its place, or it is shorter than the part that was
-    /// wanted: nothing of it counts.
+    /// The file has grown beyond the room of its unit, was replaced by another file, or is shorter than the wanted
+    /// part. Nothing of it is used.
     Changed,
 }
 
@@ -71,11 +68,11 @@ pub(super) fn path_of(pgdata: &Path, file: &SourceFile) -> PathBuf {
     pgdata.join(std::ffi::OsStr::from_bytes(&file.path))
 }
 
-/// What all units of one large file that is no relation read from: opened by the first of them that is read.
+/// The open file that all units of one large file that is not a relation read from. The first unit opens it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OneVersion(Arc<Mutex<Option<Listed>>>);
 
-/// What became of a listed file when it was opened.
+/// The state of a listed file when it was opened.
 #[derive(Debug, Clone)]
 enum Listed {
     Same(Arc<File>),
@@ -111,7 +108,8 @@ pub(super) fn read_unit(
     mut raw: Vec<u8>,
 ) -> Result<ReadUnit, Error> {
     raw.clear();
-    // At once and exactly: a buffer that grows is at times twice as large, and leaves its smaller selves to the allocator.
+    // Reserved at once and exactly: a growing buffer can be twice as large, and leaves smaller buffers to the
+    // allocator.
     raw.reserve_exact(unit.room() as usize + PROBE_BYTES);
     let mut pieces = Vec::new();
     match unit {
@@ -133,7 +131,7 @@ pub(super) fn read_unit(
                     continue;
                 }
                 let (before, limit) = (raw.len(), file.size_bytes + spare);
-                // One byte more tells whether this was all of it.
+                // One byte more shows whether this was the whole file.
                 let mut piece = read_piece(pgdata, files, index, 0, limit + 1, &mut raw)?;
                 if piece.length as u64 > limit {
                     raw.truncate(before);
@@ -148,8 +146,8 @@ pub(super) fn read_unit(
     Ok(ReadUnit { raw, pieces, parts: matches!(unit, Unit::Parts { .. }) })
 }
 
-/// Reads parts of files. A file that has become shorter than one of its parts is left to be listed again: what the parent has
-/// of it may be longer than it is now.
+/// Reads parts of files. If a file has become shorter than one of its parts, it is listed again, because the parent's
+/// part of it may be longer than the file is now.
 fn read_parts(
     pgdata: &Path,
     files: &[SourceFile],
@@ -228,29 +226,28 @@ fn read_at(open: &File, path: &Path, offset: u64, limit: u64, raw: &mut Vec<u8>)
     at.by_ref().take(limit).read_to_end(raw).map_err(|e| Error::file("read", path, e))
 }
 
-/// What stands where a file was listed.
+/// What is now at the path of a listed file.
 enum Opened {
     File(File),
     Gone,
-    /// A link, a pipe or the like: it is left to be listed again.
+    /// A link, a pipe or the like. It is listed again.
     Other,
 }
 
-/// Opens what was listed as a file, through a link where this file was listed through one. A link that is new, or leads to
-/// another file now, is left to be listed again.
+/// Opens what was listed as a file, through a link if the file was listed through one. A new link, or a link that now
+/// leads to another file, is listed again.
 fn open_listed(pgdata: &Path, path: &Path, file: &SourceFile) -> Result<Opened, Error> {
     match open(path)? {
         Opened::Other if links::may_follow(&file.path) => {
             let is_listed = |found: &Metadata| found.is_file() && file.identity == Some(Identity::from(found));
-            let behind = links::open(pgdata, path)?.filter(|(_, found)| is_listed(found));
-            Ok(behind.map_or(Opened::Other, |(opened, _)| Opened::File(opened)))
+            let target = links::open(pgdata, path)?.filter(|(_, found)| is_listed(found));
+            Ok(target.map_or(Opened::Other, |(opened, _)| Opened::File(opened)))
         }
         opened => Ok(opened),
     }
 }
 
-/// Opens what stands at a path. A link in its place must not be followed out of the data directory, nor a pipe there be
-/// waited for.
+/// Opens the file at a path. It must not follow a link out of the data directory, and must not wait for a pipe.
 fn open(path: &Path) -> Result<Opened, Error> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     match File::options().read(true).custom_flags(flags).open(path) {
@@ -259,7 +256,7 @@ fn open(path: &Path) -> Result<Opened, Error> {
             Ok(if kind.is_file() || kind.is_dir() { Opened::File(open) } else { Opened::Other })
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Opened::Gone),
-        // A link, or a socket.
+        // A link or a socket.
         Err(e) if [Errno::LOOP, Errno::NXIO].iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error())) => {
             Ok(Opened::Other)
         }
@@ -267,17 +264,17 @@ fn open(path: &Path) -> Result<Opened, Error> {
     }
 }
 
-/// Data of PostgreSQL that has become something else.
+/// The error for data of PostgreSQL that is no longer a file.
 pub(super) fn no_file_any_more(path: &Path) -> Error {
     Cause::Refused(format!(
-        "{} was a file when the backup listed it, but is not a file any more: what PostgreSQL keeps there would be \
-         missing from the backup",
+        "{} was a file when the backup listed it, but is not a file any more: PostgreSQL's data there would be missing \
+         from the backup",
         path.display()
     ))
     .into()
 }
 
-/// Reads one page again, for a page whose checksum did not hold. `None`: the page is gone.
+/// Reads a page with a wrong checksum again. `None` if the page is gone.
 pub(super) fn read_page_again(path: &Path, offset: u64, page: &mut [u8]) -> Result<Option<()>, Error> {
     let Opened::File(open) = open(path)? else { return Ok(None) };
     match open.read_exact_at(page, offset) {
@@ -338,7 +335,7 @@ mod tests {
         assert_eq!(read.raw.len(), 2 + 19 + 2 * 8192);
     }
 
-    /// With checksums or without: WAL replay makes the rest.
+    /// With or without checksums: WAL replay restores the rest.
     #[test]
     fn a_relation_is_read_to_its_listed_size() {
         let dir = tempfile::tempdir().unwrap();
@@ -349,9 +346,9 @@ mod tests {
         }
     }
 
-    /// However much the files of a group grow, no more is read than it has room for; those that fit are whole.
+    /// However much the files of a group grow, it reads no more than its room. Files that fit are whole.
     #[test]
-    fn a_group_never_passes_its_room() {
+    fn a_group_never_reads_more_than_its_room() {
         let dir = tempfile::tempdir().unwrap();
         for (name, length) in [("a", 600), ("b", 401), ("c", 400), ("d", 5000), ("e", 0), ("f", 50)] {
             std::fs::write(dir.path().join(name), vec![b'x'; length]).unwrap();
@@ -375,13 +372,13 @@ mod tests {
         assert!(error.to_string().starts_with("cannot read "), "{error}");
     }
 
-    /// A file as it is listed, of ten bytes in extents of four.
+    /// The file at this path as it is listed, with a size of ten bytes.
     fn listed(path: &Path, check: PageCheck) -> SourceFile {
         let identity = Some(Identity::from(&std::fs::metadata(path).unwrap()));
         SourceFile { identity, ..source("file", 10, check) }
     }
 
-    /// Reads the extents of the file one after the other; `between` is done before the second.
+    /// Reads the extents of the file, of four bytes each, one after the other; calls `between` before the second one.
     fn read_extents(dir: &Path, file: SourceFile, between: impl Fn()) -> (Vec<u8>, Vec<Found>) {
         let (files, version) = ([file], OneVersion::default());
         let (mut content, mut found) = (Vec::new(), Vec::new());
@@ -396,7 +393,7 @@ mod tests {
         (content, found)
     }
 
-    /// Half of the one and half of the other would be neither.
+    /// Half of the old file and half of the new one would be useless.
     #[test]
     fn a_file_replaced_while_it_is_read_is_one_version() {
         let dir = tempfile::tempdir().unwrap();
@@ -409,13 +406,13 @@ mod tests {
         let (content, found) = read_extents(dir.path(), listed(&path, PageCheck::None), replace);
         assert_eq!((content, found), (b"oldoldoldo".to_vec(), vec![Found::Read; 3]));
 
-        // Replaced before its first byte is read: what is there now is longer, and is not cut.
+        // Replaced before its first byte is read: the new file is longer, and must not be cut.
         let was = listed(&path, PageCheck::None);
         replace();
         let (content, found) = read_extents(dir.path(), was, || {});
         assert_eq!((content, found), (Vec::new(), vec![Found::Changed; 3]));
 
-        // Removed while it is read, it is there all the same.
+        // A file that is removed while it is read is still complete.
         std::fs::write(&path, "oldoldoldo").unwrap();
         let remove = || std::fs::remove_file(&path).unwrap();
         let (content, _) = read_extents(dir.path(), listed(&path, PageCheck::None), remove);
@@ -423,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_place_of_a_file_is_listed_again_and_of_a_relation_refused() {
+    fn a_link_in_place_of_a_file_is_listed_again_and_in_place_of_a_relation_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("outside"), "secret").unwrap();
         std::os::unix::fs::symlink(dir.path().join("outside"), dir.path().join("file")).unwrap();

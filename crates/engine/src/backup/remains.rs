@@ -1,22 +1,22 @@
-//! Removing what a backup left that did not get to its end.
+//! Removes what an unfinished backup left.
 //!
-//! A backup without `backup.json` does not exist, but its packs take room. They are removed by the run itself when it
-//! fails or is cancelled, or else by the next run on the same machine over the same data directory, which first goes on from
-//! them ([`super::resume`]): that run holds the lock, so the earlier one is dead. With an id that moves with the data directory ([`super::runner`]), the earlier one
-//! may be alive on another host that was only taken for lost: it then fails, by the order below. Remains of other
-//! machines are left alone, since nobody here can know whether that run is still alive; `holdfast list` shows them. So
-//! are those whose start record cannot be read.
+//! A backup without `backup.json` does not exist, but its packs take room. A run that fails or is cancelled removes
+//! them itself. Otherwise the next run on the same machine over the same data directory first reuses them
+//! ([`super::resume`]) and then removes the rest. That run holds the lock, so the earlier run is dead. If the id moves
+//! with the data directory ([`super::runner`]), the earlier run may still be alive on a host that seemed lost. Then it
+//! fails, because of the order below. Remains of other machines are left alone, since nobody here can know whether
+//! their runs are alive; `holdfast list` shows them. Remains whose start record cannot be read are also left alone.
 //!
-//! Order: `start.json` first, then a look whether `backup.json` has come meanwhile, then uploads that were not finished, then
-//! packs and manifest. A run looks
-//! for its own `start.json` before and after it creates `backup.json` ([`still_mine`]), so that of a removal and a run that
-//! is alive after all, whatever their order, one sees the other, and no backup is complete without its packs. A removal
-//! that is interrupted is continued by the next run: which ones a run removes stands in its own start record first.
+//! Order: delete `start.json`; check that `backup.json` has not appeared meanwhile; abort unfinished uploads; delete
+//! packs and manifest. A run looks for its own `start.json` before and after it creates `backup.json` ([`still_mine`]).
+//! So if a run is alive while it is being removed, one of the two sees the other, whatever their order, and no backup
+//! is complete without its packs. The next run continues an interrupted removal: what a run removes is recorded in its
+//! own start record before the removal begins.
 //!
-//! **Packs of a backup whose manifest was ever stored are removed by reference only**: those that no other manifest of the
-//! cluster names. A backup that was complete once can have lost its `backup.json` to an `expire` of a later release, while
-//! incrementals go on using its packs and the frames of its manifest. If one of the other manifests cannot be read,
-//! because it is newer or damaged, nobody knows what it names, and everything stays.
+//! **A pack is removed only if no other manifest of the cluster names it.** An `expire` of a later release may have
+//! removed the `backup.json` of a complete backup while incremental backups still use its packs and the frames of its
+//! manifest. If one of the other manifests cannot be read, because it is newer or damaged, nobody knows what it names,
+//! and everything stays.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -33,7 +33,7 @@ use crate::error::{Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 
-/// Dead backups of earlier runs of the same runner, and those that they were removing.
+/// The unfinished backups of earlier, dead runs of this runner, and the backups that these runs were removing.
 pub(super) async fn of_runner(
     repository: &Repository,
     cluster: &ClusterName,
@@ -44,9 +44,9 @@ pub(super) async fn of_runner(
     for backup in repository.unfinished_backups(cluster).await? {
         let start = match repository.read_record::<StartRecord>(&name::backup_start(cluster, &backup)).await {
             Ok(start) => start,
-            // Without a start record nobody knows whose it is: left alone.
+            // Without a start record, nobody knows which run made it, so it is left alone.
             Err(error) if error.is_not_found() => continue,
-            // One damaged object, or one of a newer release, is no reason to take no backups any more; `list` names it.
+            // One damaged or newer object must not stop all backups. `list` names it.
             Err(error) if error.is_of_one_object() => {
                 progress.note(&format!(
                     "the unfinished backup {backup} is not removed, because it is not known who made it: {error}"
@@ -63,25 +63,25 @@ pub(super) async fn of_runner(
     Ok(dead)
 }
 
-/// How many manifests are looked into at once.
+/// The number of manifests that are read in parallel.
 const ENDS_AT_ONCE: usize = 16;
 
-/// How long the uploads of dead runs are looked for and given up, all together: see [`abort_uploads`], which may fail.
+/// The time for finding and aborting all uploads of dead runs; see [`abort_uploads`], which may fail.
 pub(super) const ABORT_WITHIN: Duration = Duration::from_secs(20);
 
-/// The same for the run's own uploads at its end: removing packs is worth more of the little time there.
+/// The time for aborting the run's own uploads at its end. It is short, because removing packs is more important there.
 const ABORT_OWN_WITHIN: Duration = Duration::from_secs(2);
 
-/// As [`remove_by`], with time for the uploads of one run.
+/// As [`remove_by`], with [`ABORT_WITHIN`] for the uploads of one run.
 pub(super) async fn remove(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
     remove_by(repository, cluster, backup, Instant::now() + ABORT_WITHIN).await
 }
 
-/// Removes what this run itself stored. Its start record goes last: if this is interrupted, the next backup on this host
-/// finds by it what is left.
+/// Removes what this run itself stored. The start record is deleted last: if the removal is interrupted, the next
+/// backup on this host finds the rest through it.
 ///
-/// Whoever takes this run for dead writes into its start record, and then looks for the mark that is set here: of both, one
-/// sees the other, however long either of them sleeps in between.
+/// A run that takes this one for dead writes into its start record, and then looks for the mark that is set here. So
+/// one of the two sees the other, however long one of them sleeps in between.
 pub(super) async fn remove_own(
     repository: &Repository,
     cluster: &ClusterName,
@@ -96,7 +96,7 @@ pub(super) async fn remove_own(
         let start = match repository.read_record::<StartRecord>(&start_name).await {
             Ok(start) if is_of_run(&start, run) => Some(start),
             Ok(_) => return Ok(()),
-            // Whoever took this run over is complete, and has not seen what came since.
+            // The run that took this one over is complete. It has not seen what this run stored afterwards.
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
@@ -128,18 +128,18 @@ fn is_of_run(start: &StartRecord, run: &str) -> bool {
     start.run.as_ref().is_some_and(|identity| identity.id == run)
 }
 
-/// What became of a dead run that this run took over.
+/// Whether the remains of the dead runs that this run took over were removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Adopted {
-    /// What no manifest names of it is removed.
+    /// Everything that no manifest names is removed.
     Removed,
-    /// Nothing is removed: it is not known what is needed of it, or it is not this run's any more.
+    /// Nothing is removed: it is not known what is needed, or another run has taken them over.
     Kept,
 }
 
-/// Removes what no manifest names of the dead runs that this run took over, each with its start record last: the next run
-/// takes over what is left. `adopted` are all of them, so that a manifest of one, which never came to be a backup, keeps
-/// nothing of another.
+/// Removes what no manifest names of the dead runs that this run took over. The start record of each is deleted last,
+/// so that the next run can take over the rest. `adopted` must have all of them: the manifest of a dead run does not
+/// keep packs of another dead run.
 pub(super) async fn remove_adopted(
     repository: &Repository,
     cluster: &ClusterName,
@@ -151,7 +151,7 @@ pub(super) async fn remove_adopted(
             return Ok::<_, Error>(Adopted::Kept);
         }
         let Some(used) = used_by_others(repository, cluster, adopted).await? else { return Ok(Adopted::Kept) };
-        // None goes before it is known that none of them is a backup: what is counted for nothing is the manifests of all.
+        // First make sure that none of them is a complete backup, because the manifests of all of them were ignored.
         for backup in adopted {
             if !still_mine(repository, cluster, *backup, run).await?
                 || is_complete(repository, cluster, *backup).await?
@@ -162,7 +162,7 @@ pub(super) async fn remove_adopted(
         for backup in adopted {
             let until = Instant::now() + ABORT_WITHIN;
             remove_data(repository, cluster, *backup, &used, Manifest::Goes, until).await?;
-            // As in `remove_by`: a run that was alive after all can have sent it in between.
+            // As in `remove_by`: if the run is still alive, it may have sent `backup.json` in between.
             let objects = [name::backup_summary, name::backup_end, name::backup_start];
             for object in objects {
                 repository.store().delete(&[object_name(&object(cluster, backup))?]).await?;
@@ -173,7 +173,8 @@ pub(super) async fn remove_adopted(
     removed.await.doing(|| format!("removing the remains of killed backups from {}", repository.describe()))
 }
 
-/// Removes the remains of one backup; unfinished uploads only until this moment. Gives `false`, and removes nothing that it needs, when it is complete.
+/// Removes the remains of one backup; unfinished uploads only until the time `until`. If the backup is complete, or may
+/// be in use, it gives `false` and removes nothing that the backup needs.
 pub(super) async fn remove_by(
     repository: &Repository,
     cluster: &ClusterName,
@@ -206,16 +207,17 @@ async fn remove_inner(
     }
     remove_data(repository, cluster, backup, &used, Manifest::StaysWithItsPacks, until).await?;
     store.delete(&[object_name(&name::backup_end(cluster, &backup))?]).await?;
-    // A run that was alive after all can have sent it in between, and may not have heard of it. Its packs are gone.
+    // If the run is still alive, it may have sent `backup.json` in between without getting an answer. Its packs are
+    // gone.
     if is_complete(repository, cluster, backup).await? {
         store.delete(&[object_name(&name::backup_summary(cluster, &backup))?]).await?;
     }
     Ok(true)
 }
 
-/// The packs and manifests of these backups that manifests of others in the cluster name; nothing when that cannot be known.
+/// The packs and manifests of these backups that other manifests of the cluster name; `None` if that cannot be known.
 ///
-/// A backup without packs and manifest has nothing that could be named, and no manifest is read for it.
+/// If the backups have no packs and no manifest, nothing can be named, and no manifest is read.
 async fn used_by_others(
     repository: &Repository,
     cluster: &ClusterName,
@@ -246,11 +248,14 @@ async fn used_by_others(
         let Some((end, other)) = ends.next().await else { break };
         let end = match end {
             Ok(end) => end,
-            // Removed a moment ago: it names nothing any more.
+            // Removed a moment ago, so it no longer names anything.
             Err(error) if error.is_not_found() => continue,
-            // Damaged, newer, or in a storage class that must be thawed first: no reason to take no backups any more.
+            // Damaged, newer, or in a storage class that must be restored first. This must not stop all backups.
             Err(error) => {
-                tracing::warn!(manifest = other, %error, "the remains of a backup are kept: what this manifest needs is not known");
+                tracing::warn!(
+                    manifest = other, %error,
+                    "the remains of a backup are kept: it is not known what this manifest needs"
+                );
                 return Ok(None);
             }
         };
@@ -261,7 +266,7 @@ async fn used_by_others(
     Ok(Some(used))
 }
 
-/// Removes unfinished uploads, packs and manifest, but for what others use.
+/// Removes unfinished uploads, packs and the manifest, except what others use.
 async fn remove_data(
     repository: &Repository,
     cluster: &ClusterName,
@@ -278,7 +283,8 @@ async fn remove_data(
     let packs = store.list(&name::packs_folder(cluster, &backup), None).await?.into_iter().map(|object| object.name);
     let packs: Vec<ObjectName> = packs.filter(|pack| !used.contains(pack.as_ref())).collect();
     store.delete(&packs).await?;
-    // Last, and only when nothing of it is in use: it says that packs may be, to whoever continues this removal.
+    // The manifest is deleted last, and only if nothing of the backup is in use: it tells a later removal that packs
+    // may be in use.
     let name = name::manifest(cluster, &backup);
     let stays = match manifest {
         Manifest::Goes => used.contains(&name),
@@ -290,24 +296,25 @@ async fn remove_data(
     Ok(())
 }
 
-/// What becomes of the manifest of a removed backup while some of its packs are in use.
+/// Whether the manifest of a removed backup stays while some of its packs are in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manifest {
-    /// The backup was never complete.
+    /// It is deleted: the backup was never complete.
     Goes,
-    /// It may have been.
+    /// It stays: the backup may have been complete.
     StaysWithItsPacks,
 }
 
-/// Throws away the parts of objects that the run had not finished; no listing of objects shows them, and a bucket keeps and
-/// bills them for ever.
+/// Aborts the unfinished uploads of the run. No listing of objects shows their parts, and a bucket keeps and bills them
+/// for ever.
 ///
-/// No other run loses an upload by this. A run makes its folders its own by creating `start.json`, writes nowhere else, and
-/// they carry its id: whatever is being uploaded there is this run's. It is dead, or is removing its own remains. Were it alive
-/// after all, it would find its `start.json` gone before it completes, and give up with or without these parts. Uploads of
-/// WAL and of all other folders are not looked at.
+/// No other run loses an upload by this. A run owns its folders from the moment when it creates `start.json`. It writes
+/// nowhere else, and the folders carry its id, so every upload there belongs to it. The run is dead, or is removing its
+/// own remains. If it is still alive, it finds its `start.json` gone before it completes, and gives up with or without
+/// these parts. Uploads of WAL and of all other folders are left alone.
 ///
-/// A store that does not list uploads, fails to, or takes its time for each, is no reason to keep the remains, nor to stop the backup that found them.
+/// If the store cannot list or abort uploads, or is slow, the remains are removed all the same, and the backup
+/// continues.
 async fn abort_uploads(repository: &Repository, cluster: &ClusterName, backup: BackupId) {
     let store = repository.store();
     for folder in [name::packs_folder(cluster, &backup), format!("{}{backup}/", name::backups_folder(cluster))] {
@@ -338,7 +345,7 @@ pub(super) async fn is_complete(
     }
 }
 
-/// Whether nobody has taken this run for a dead one: its start record is there and its own.
+/// Whether the start record is there and still belongs to this run, so that no other run has taken it for dead.
 pub(super) async fn still_mine(
     repository: &Repository,
     cluster: &ClusterName,

@@ -1,19 +1,20 @@
-//! What killed runs over this data directory have stored, so that it is not compressed and sent again.
+//! Reuses what killed runs over this data directory have stored, so that it is not compressed and sent again.
 //!
-//! A run that was killed leaves packs, and no backup. The next run names in its own manifest what it needs of them, chunk by
-//! chunk, by the hash of the content: what changed since then is another chunk. It reads all that it would read without them,
-//! and saves the rest of the work. That holds for backups of every type, and for a chain of killed runs.
+//! A killed run leaves packs, but no backup. The next run names in its own manifest what it needs of them: chunk by
+//! chunk, by the hash of the content. Changed content has another hash, so it is stored again. The run reads everything
+//! that it would read without these packs, and saves the rest of the work. This works for backups of every type, and
+//! for a chain of killed runs.
 //!
-//! The dead run may be alive after all, on a host that was taken for lost ([`super::runner`]). So:
-//! 1. The start record of this run names the dead ones, as it does for those that it only removes.
-//! 2. [`take_over`]: the start record of a dead run gets the id of this one. A run whose start record is not its own does not
-//!    complete, and does not remove its packs. One that fails marks its backup as ended before it removes them, and such a
-//!    backup is not taken over: of both, one sees the other.
-//! 3. [`Earlier`]: what is in the packs that are whole.
-//! 4. Before and after `backup.json` is created, the start records of the runs whose packs are named must still be this run's,
-//!    and the checks of a restore find every pack in its size.
-//! 5. [`super::remains::remove_adopted`]: what no manifest names goes, the start record last. If the run dies or fails before,
-//!    the next one takes them all over.
+//! The run that seems dead may still be alive, on a host that seemed lost ([`super::runner`]). So:
+//! 1. The start record of this run names the dead runs, also those that it only removes.
+//! 2. [`take_over`] writes the id of this run into the start record of a dead run. A run whose start record has another
+//!    id does not complete, and does not remove its packs. A run that fails marks its backup as ended before it removes
+//!    its packs, and such a backup is not taken over. So one of the two runs sees the other.
+//! 3. [`Earlier`] reads the content of the packs that are whole.
+//! 4. Before and after `backup.json` is created, the start records of the runs whose packs are named must still have
+//!    the id of this run. The checks of a restore must find every pack with its size.
+//! 5. [`super::remains::remove_adopted`] removes what no manifest names, the start record last. If the run dies or
+//!    fails before that, the next run takes all of them over.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,28 +32,28 @@ use crate::error::Error;
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 
-/// How many packs are looked into at once.
+/// The number of packs whose indexes are read in parallel.
 const PACKS_AT_ONCE: usize = 32;
 
-/// After so many packs that cannot be read one after the other, the rest is not looked into: what is there is stored again.
+/// After this many unreadable packs in a row, the other packs are not read, and their content is stored again.
 const MOST_FAILURES: u32 = 5;
 
-/// Smaller chunks are stored again: an old pack is not kept for the sake of a page.
+/// Smaller chunks are stored again, so that an old pack is not kept for a single page.
 const LEAST_BYTES: usize = 8192;
 
-/// What one repository has of dead runs.
+/// The dead runs in one repository, and their data.
 #[derive(Debug, Default)]
 pub(super) struct TakenOver {
-    /// The runs that are this one's now.
+    /// The runs taken over by this one.
     pub(super) adopted: BTreeSet<BackupId>,
-    /// Those that could not be taken over: they are left alone, and the next backup looks at them.
+    /// The runs that could not be taken over. They are left alone, and the next backup tries again.
     pub(super) left: BTreeSet<BackupId>,
     pub(super) earlier: Earlier,
 }
 
-/// Takes the dead runs over that have packs, for the run `by`, and reads what they have stored, the newest first, as far as it
-/// takes `memory_bytes`. None of it is needed for a backup: a failure of the store costs what it names. After a cancel all dead
-/// runs are left alone, and the run ends where it cleans up.
+/// Takes over the dead runs that have packs, for the run `by`, and reads the indexes of their packs. The newest are
+/// read first, up to `memory_bytes`. A backup does not need this data: if the store fails for a pack, that pack is not
+/// reused. After a cancel, all dead runs are left alone.
 pub(super) async fn take_over(
     repository: &Repository,
     cluster: &ClusterName,
@@ -83,7 +84,7 @@ pub(super) async fn take_over(
     }
 }
 
-/// Writes the id of this run into the start record of a dead run, if there is anything to go on from.
+/// Writes the id of this run into the start record of a dead run, if it has packs to reuse.
 async fn adopt(
     repository: &Repository,
     cluster: &ClusterName,
@@ -93,7 +94,7 @@ async fn adopt(
     let start_name = name::backup_start(cluster, &backup);
     let start = match repository.read_record::<StartRecord>(&start_name).await {
         Ok(start) => start,
-        // Without a start record that can be read nothing could keep its run from completing.
+        // Without a readable start record, we could not stop that run from completing.
         Err(error) if error.is_not_found() || error.is_of_one_object() => return Ok(false),
         Err(error) => return Err(error),
     };
@@ -104,11 +105,12 @@ async fn adopt(
     }
     let run = RunIdentity { id: by.id.clone(), leased: by.leased, ..run };
     repository.replace_record(&start_name, &StartRecord { run: Some(run), ..start }).await?;
-    // Of a run that is alive after all: it may have completed, or begun to remove its packs, until now. Later it sees the id.
+    // If that run is still alive, it may have completed or begun to remove its packs until now. From now on it sees the
+    // id.
     Ok(!has_ended(repository, cluster, backup).await? && !is_complete(repository, cluster, backup).await?)
 }
 
-/// Whether its run has failed and removes what it stored.
+/// Whether the run has failed and is removing what it stored.
 async fn has_ended(repository: &Repository, cluster: &ClusterName, backup: BackupId) -> Result<bool, Error> {
     match repository.store().head(&object_name(&name::backup_end(cluster, &backup))?).await {
         Ok(_) => Ok(true),
@@ -121,12 +123,12 @@ async fn has_ended(repository: &Repository, cluster: &ClusterName, backup: Backu
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
     packs: Vec<(BackupId, PackEntry)>,
-    /// By their hashes; [`Extent::pack`] is a place in `packs`.
+    /// Sorted by hash. [`Extent::pack`] is an index into `packs`.
     chunks: Vec<Extent>,
 }
 
 impl Earlier {
-    /// Reads the indexes of the packs of these runs. A pack that cannot be read counts as one that is not there.
+    /// Reads the indexes of the packs of these runs. An unreadable pack is ignored.
     async fn read(
         repository: &Repository,
         cluster: &ClusterName,
@@ -181,55 +183,56 @@ impl Earlier {
         }));
     }
 
-    /// Where these bytes are.
+    /// The place of these bytes, if a killed run has stored them.
     pub(super) fn find(&self, hash: ChunkHash, length: u32) -> Option<Extent> {
         let at = self.chunks.binary_search_by_key(hash.as_bytes(), |chunk| *chunk.hash.as_bytes()).ok()?;
         self.chunks.get(at).copied().filter(|chunk| chunk.length == length)
     }
 
-    /// The pack of a place that [`Self::find`] gave, and the backup that it was stored for.
+    /// The pack of a place from [`Self::find`], and the backup for which it was stored.
     pub(super) fn pack(&self, place: &Extent) -> Option<(BackupId, &PackEntry)> {
         self.packs.get(place.pack as usize).map(|(backup, pack)| (*backup, pack))
     }
 
-    /// How many packs there are.
+    /// The number of readable packs.
     pub(super) fn pack_count(&self) -> usize {
         self.packs.len()
     }
 }
 
-/// What killed runs have stored in every repository that takes part: a chunk is read and compressed once for all of them.
+/// Data of killed runs in all repositories. A chunk is compressed once for all of them, so it is reused only if every
+/// repository that takes part has it.
 #[derive(Debug)]
 pub(super) struct Everywhere {
-    /// Of each repository, in their order; none where the run does not take part.
+    /// The data in each repository, in their order; `None` for a repository that is left out.
     lanes: Vec<Option<Arc<Earlier>>>,
 }
 
 impl Everywhere {
-    /// None if there is nothing.
+    /// `None` if there is no data that all repositories have.
     pub(super) fn new(lanes: Vec<Option<Arc<Earlier>>>) -> Option<Arc<Self>> {
         let any = lanes.iter().any(Option::is_some) && lanes.iter().flatten().all(|lane| !lane.chunks.is_empty());
         any.then(|| Arc::new(Self { lanes }))
     }
 
-    /// What there is in the repository at this place.
+    /// The data in the repository at this index.
     pub(super) fn lane(&self, index: usize) -> Option<Arc<Earlier>> {
         self.lanes.get(index)?.clone()
     }
 
-    /// Whether all of them have these bytes.
+    /// Whether all repositories have these bytes.
     pub(super) fn have(&self, hash: ChunkHash, length: usize) -> bool {
         let lanes = || self.lanes.iter().flatten();
         length >= LEAST_BYTES
             && u32::try_from(length).is_ok_and(|length| lanes().all(|lane| lane.find(hash, length).is_some()))
     }
 
-    /// Says what there is to go on from.
+    /// Tells the user which unfinished backups are reused.
     pub(super) fn announce(&self, progress: &dyn Progress) {
         let Some(lane) = self.lanes.iter().flatten().next() else { return };
         let backups: BTreeSet<String> = lane.packs.iter().map(|(backup, _)| backup.to_string()).collect();
         progress.note(&format!(
-            "going on from backup {}, which was not finished: {} packs with {} MiB are there",
+            "continuing from backup {}, which was not finished: it has {} packs with {} MiB",
             backups.into_iter().collect::<Vec<_>>().join(" and "),
             lane.packs.len(),
             lane.packs.iter().map(|(_, pack)| pack.size_bytes).sum::<u64>() >> 20

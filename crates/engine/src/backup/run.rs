@@ -1,4 +1,4 @@
-//! A backup under way: the server is in backup mode, files go into the sinks.
+//! A running backup: the server is in backup mode, and files are copied into the sinks.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -47,11 +47,11 @@ pub(super) struct Run<'a> {
     pub(super) repositories: Vec<Repository>,
     pub(super) claims: Vec<ClaimRecord>,
     pub(super) backup: BackupId,
-    /// What an incremental backup builds on.
+    /// The parent of an incremental backup.
     pub(super) parent: Option<Parent>,
-    /// What killed runs have stored.
+    /// Data that killed runs have stored.
     pub(super) earlier: Option<Arc<Everywhere>>,
-    /// Of each repository, the killed runs that this one has taken over.
+    /// For each repository, the killed runs that this run has taken over.
     pub(super) adopted: Vec<BTreeSet<BackupId>>,
     /// The random id of this run, in its start record.
     pub(super) identity: String,
@@ -59,26 +59,26 @@ pub(super) struct Run<'a> {
     pub(super) cancel: &'a CancellationToken,
     pub(super) began: Instant,
     pub(super) clock: Clock,
-    /// Of each repository, the lease of this run there.
+    /// For each repository, the lease of this run.
     pub(super) leases: Vec<Option<Lease>>,
-    /// Of each repository, whether a record that makes the backup exist is on its way, or there.
+    /// For each repository, whether `backup.json` was sent, so that the backup may exist.
     pub(super) publishing: Vec<AtomicBool>,
-    /// Of each repository, whether this run's start record stays there: it may name remains of dead runs that could not be
-    /// removed, and then nothing of this run but that record is there.
+    /// For each repository, whether this run's start record stays: it may name remains of dead runs that could not be
+    /// removed. In that case, the repository has nothing else of this run.
     pub(super) kept: Vec<bool>,
 }
 
-/// What a run came to.
+/// The result of a run.
 pub(super) struct Outcome {
-    /// Where the backup exists.
+    /// The repositories that have the backup.
     pub(super) complete: Vec<StoredBackup>,
-    /// The repositories that were left out, by their places.
+    /// The indexes of the repositories that were left out, with the reason.
     pub(super) failed: Vec<(usize, Error)>,
-    /// What killed runs had done of it.
+    /// What this backup reused from killed runs.
     pub(super) resumed: Option<Resumed>,
 }
 
-/// What the copy came to.
+/// The result of the copy.
 pub(super) struct Content {
     pub(super) started: Started,
     pub(super) stopped: Stopped,
@@ -89,7 +89,7 @@ pub(super) struct Content {
     pub(super) parent: Option<BackupId>,
 }
 
-/// What the copy of the files came to, before the stop call.
+/// The result of copying the files, before the stop call.
 struct CopiedFiles<'a> {
     copier: Copier<'a>,
     totals: Copied,
@@ -99,8 +99,8 @@ struct CopiedFiles<'a> {
     is_incremental: bool,
 }
 
-/// Everything that was listed into every sink: directories and links first, then the files. What WAL summaries say of the
-/// files needs the copier's base.
+/// Copies everything that was listed into every sink: directories and links first, then the files. `summarized` is used
+/// only if the copier has a base.
 pub(super) async fn copy_listed(
     copier: &Copier<'_>,
     scan: Scan,
@@ -126,19 +126,19 @@ pub(super) async fn copy_listed(
         copier.copy(files, sinks).await.doing(copying)?
     };
     totals.removed_count += removed;
-    // A file that is read another time is not reported twice.
+    // A file that is listed twice is reported only once.
     totals.link_warnings.retain(|said| !link_warnings.contains(said));
     totals.link_warnings.splice(..0, link_warnings);
     Ok(totals)
 }
 
-/// Whether pages are checked: as requested, where the cluster has checksums and its pages are of the size that is known here.
+/// Whether pages are checked: if requested, if the cluster has checksums, and if its page size is supported.
 pub(super) fn page_checks(control: &ControlFile, requested: bool) -> PageChecks {
     let known_size = control.block_size == PAGE_SIZE as u32;
     if requested && control.has_data_checksums() && known_size { PageChecks::On } else { PageChecks::Off }
 }
 
-/// What the stop call gave, and the control file, in the order of their restore: `pg_control` is last.
+/// The files from the stop call, and the control file, in the order of their restore: `pg_control` is last.
 pub(super) fn last_files(
     label: Vec<u8>,
     tablespace_map: Vec<u8>,
@@ -158,13 +158,13 @@ pub(super) fn last_files(
     files
 }
 
-/// What killed runs had done of a backup, if it uses any of it.
+/// What the backup reused from killed runs, if anything.
 fn resumed(backups: BTreeSet<BackupId>, size_bytes: u64) -> Option<Resumed> {
     (!backups.is_empty()).then(|| Resumed { backups: backups.into_iter().collect(), size_bytes })
 }
 
 impl Run<'_> {
-    /// From the first sink to the last record. `early` says of each repository what went wrong with it already.
+    /// Runs the backup, from the first sink to the last record. `early` has the earlier error of each repository.
     pub(super) async fn execute(
         &self,
         early: Vec<Option<Error>>,
@@ -212,7 +212,8 @@ impl Run<'_> {
         }
     }
 
-    /// Removes what is not needed of the killed runs that this one took over, in the repositories that have the backup now.
+    /// Removes what no backup needs of the killed runs that this run took over, in the repositories that have the
+    /// backup.
     pub(super) async fn remove_adopted(&self, failed: &[usize]) {
         let lanes = self.repositories.iter().zip(&self.adopted).enumerate();
         for (_, (repository, adopted)) in lanes.filter(|(index, _)| !failed.contains(index)) {
@@ -229,18 +230,17 @@ impl Run<'_> {
             let names = names.join(" and ");
             match removed {
                 Ok(Adopted::Removed) => {
-                    self.progress.note(&format!("what no backup needs of {names}, which was not finished, is removed"));
+                    self.progress.note(&format!("removed what no backup needs of {names}, which was not finished"));
                 }
                 Ok(Adopted::Kept) => self.progress.note(&format!(
-                    "what is left of backup {names}, which was not finished, is kept: it is not certain that nobody \
-                     needs it"
+                    "the remains of backup {names}, which was not finished, are kept: another backup may need them"
                 )),
                 Err(error) => tracing::warn!(%error, "the next backup on this host will remove what is left"),
             }
         }
     }
 
-    /// From the start call to the last byte of `pg_control`.
+    /// Copies the data directory, from the start call to the last byte of `pg_control`.
     async fn copy_everything(&self, sinks: &mut Sinks<'_>, extent_size_bytes: u32) -> Result<Content, Error> {
         let (options, version) = (self.options, self.facts.version);
         self.progress.phase("waiting for a checkpoint", None);
@@ -253,7 +253,7 @@ impl Run<'_> {
                 biased;
                 copied = &mut work => copied?,
                 lost = self.connection.lost() => {
-                    // Without the session there is no stop call and no backup_label: nothing of this can be used.
+                    // Without the session there is no stop call and no `backup_label`, so the copy is useless.
                     self.cancel.cancel();
                     drop(tokio::time::timeout(CANCEL_WITHIN, work).await);
                     return Err(lost.doing("copying the data directory"));
@@ -266,10 +266,10 @@ impl Run<'_> {
         if let Some(record) = parent.map(|parent| &parent.record)
             && stopped.stop_lsn < record.stop_lsn
         {
-            // What was kept of the parent may be newer than the end of this backup.
+            // The parent's data may be newer than the end of this backup.
             return Err(Cause::Refused(format!(
-                "this backup ends at {}, before its parent {} at {}: take it when the standby has come so far, or with \
-                 `--type full`",
+                "this backup ends at {}, before its parent {} at {}: take it again when the standby has replayed that \
+                 WAL, or use `--type full`",
                 stopped.stop_lsn, record.backup_id, record.stop_lsn
             ))
             .into());
@@ -282,8 +282,8 @@ impl Run<'_> {
             && !course.contains(record)
         {
             return Err(Cause::Refused(format!(
-                "the standby has followed its upstream to a timeline that does not contain the parent of this backup, {}: \
-                 take it again",
+                "the standby has followed its upstream to a timeline that does not contain the parent of this backup, \
+                 {}: take it again",
                 record.backup_id
             ))
             .into());
@@ -295,7 +295,7 @@ impl Run<'_> {
         Ok(Content { started, stopped, course, copied: totals, tablespaces, parent })
     }
 
-    /// All files, and the control file's bytes.
+    /// Copies all files, and reads the bytes of the control file.
     async fn copy_files(
         &self,
         sinks: &mut Sinks<'_>,
@@ -335,14 +335,14 @@ impl Run<'_> {
         copier.check_budget(options.part_size_bytes, sinks.len())?;
         let totals = copy_listed(&copier, scan, summarized.as_ref(), sinks).await?;
         self.progress.phase("finishing", None);
-        // After all other files and before the stop call. On a standby the control file says with its minimum recovery
-        // end from where on the copied pages are consistent, and the stop LSN must not lie before that; a standby that
-        // is promoted in between makes the stop call fail (`do_pg_backup_stop`), and not the restore.
+        // The control file is read after all other files and before the stop call. On a standby, its minimum recovery
+        // ending location says where the copied pages become consistent, and the stop LSN must not be before that. If
+        // the standby is promoted in between, the stop call fails (`do_pg_backup_stop`), and not the restore.
         let control = control::read_control_bytes(&options.pgdata)?;
         Ok(CopiedFiles { copier, totals, tablespaces, control, is_incremental })
     }
 
-    /// What the copy compares with, and what WAL summaries say.
+    /// The base that the copy compares with, and the changes from WAL summaries.
     fn base(&self, changes: Option<Changes>, scan: &Scan) -> (Option<Arc<Base>>, Option<Summarized>) {
         let (Some(parent), Some(changes)) = (&self.parent, changes) else { return (None, None) };
         let Some(manifest) = parent.manifests.iter().flatten().next() else { return (None, None) };
@@ -367,7 +367,7 @@ impl Run<'_> {
     }
 
     fn last_files(&self, stopped: &Stopped, control: Vec<u8>) -> Result<Vec<(SourceFile, Vec<u8>)>, Error> {
-        // The server would write all of them with the mode that initdb gave its files: 0600, or 0640 for group access.
+        // The server would write these files with the mode of its own files: 0600, or 0640 for group access.
         let control_path = self.options.pgdata.join(ControlFile::PATH);
         let metadata = std::fs::metadata(&control_path).map_err(|e| Error::file("look at", &control_path, e))?;
         let (label, map) = (stopped.label_bytes.clone(), stopped.tablespace_map.clone());
@@ -379,12 +379,12 @@ impl Run<'_> {
         self.facts.databases.iter().map(entry).collect()
     }
 
-    /// Whether the backup may exist in the repository at this place, although this run did not get to know it.
+    /// Whether the backup may exist in the repository at this index, although this run has no confirmation.
     pub(super) fn may_exist(&self, index: usize) -> bool {
         self.publishing.get(index).is_some_and(|publishing| publishing.load(Ordering::Relaxed))
     }
 
-    /// The error of the whole run, with the repositories where the backup may exist all the same.
+    /// The error of the whole run, with the repositories in which the backup may still exist.
     pub(super) fn failed_with(&self, error: Error) -> Error {
         let (backup, everywhere) = (self.backup, self.repositories.iter().enumerate());
         let stores: Vec<String> =
@@ -396,14 +396,14 @@ impl Run<'_> {
         Cause::MayExist { backup: backup.to_string(), stores, failure: Box::new(error) }.into()
     }
 
-    /// After an error or a cancel: the server leaves backup mode, the repositories are cleaned.
+    /// Ends a failed or cancelled run: the server leaves backup mode, and the repositories are cleaned up.
     pub(super) async fn give_up(self) {
         self.connection.cancel_statement().await;
         let all = (0..self.repositories.len()).collect();
         self.end(all).await;
     }
 
-    /// Closes the session, and removes what the run has stored in these repositories, as far as that can be reached.
+    /// Closes the session, and removes what the run has stored in these repositories, as far as they can be reached.
     pub(super) async fn end(self, failed: Vec<usize>) {
         let Self { options, connection, repositories, backup, identity, publishing, kept, leases, .. } = self;
         connection.close().await;
@@ -414,7 +414,7 @@ impl Run<'_> {
                 continue;
             }
             if publishing.load(Ordering::Relaxed) {
-                // The last write may still arrive, and what it makes appear must be whole.
+                // The last write may still arrive, and the backup that it creates must be whole.
                 tracing::warn!(
                     store = repository.describe(),
                     "it is not known whether the last record was stored; the next backup on this host cleans up"

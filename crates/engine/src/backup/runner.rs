@@ -1,14 +1,15 @@
-//! Who runs a backup, so that the next run knows which remains are its own to remove.
+//! The identity of the process that runs a backup, so that the next run knows which remains it may remove.
 //!
-//! A host's name does not tell: containers, clones and machines that nobody named share one. Two runs are of one machine
-//! when the hashes of `/etc/machine-id` agree, or, where there is no such file, the ids of the running kernel. Machines that
-//! were cloned share the first and not the second: a run that began while this kernel was up, under another one, is
-//! theirs. The machine's id itself is private (`machine-id(5)`), so that a hash of it is written.
+//! A host name is not enough: containers, clones and unnamed machines can have the same name. Two runs are of one
+//! machine if the hashes of `/etc/machine-id` are equal, or, without such a file, if the boot ids are equal. Cloned
+//! machines have the same machine id but different boot ids. So if a run began after this kernel was booted and has
+//! another boot id, it is a run of a clone. The machine id itself is private (`machine-id(5)`), so only its hash is
+//! written.
 //!
-//! A data directory that moves between machines, as a volume does with its pod, is known by none of that. Whoever moves
-//! it may give it an id ([`super::BackupOptions::machine`]), which then stands for the machine, its kernel and its
-//! name. Two that are alive with one id cost each other a running backup, and never a complete one: see
-//! [`super::remains`].
+//! This fails for a data directory that moves between machines, such as a volume that moves with its pod. For this case
+//! the user can give it an id ([`super::BackupOptions::machine`]), which then replaces the machine, its boot id and its
+//! host name. If two live machines have the same id, one can remove the running backup of the other, but never a
+//! complete one: see [`super::remains`].
 
 use chrono::{DateTime, Utc};
 use holdfast_repo::record::{RunIdentity, StartRecord};
@@ -16,10 +17,10 @@ use holdfast_repo::record::{RunIdentity, StartRecord};
 use crate::error::{Cause, Error};
 use crate::repository::machine::{Machine, hashed};
 
-/// What an id that was given is hashed with, so that none of a real machine is ever equal to it.
+/// The context for hashing an id that the user gave, so that it never equals the hash of a real machine id.
 const GIVEN_CONTEXT: &str = "holdfast 2026-11-29 given machine of a backup run";
 
-/// Who runs a backup.
+/// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Runner {
     pub host: String,
@@ -27,7 +28,7 @@ pub(super) struct Runner {
     /// The run's own random id.
     pub run: String,
     pub machine: Option<String>,
-    /// Whether that was given, and moves with the data directory.
+    /// Whether the user gave `machine`, so that it moves with the data directory.
     pub given: bool,
     pub boot: Option<String>,
     /// When the running kernel started.
@@ -35,7 +36,7 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// This process on this machine, or on what is `given` for one.
+    /// This process, on this machine or on the one that `given` names.
     pub(super) fn here(host: &str, pgdata: &str, given: Option<&str>, now: DateTime<Utc>) -> Result<Self, Error> {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| Cause::Internal("no random bytes".to_owned()))?;
@@ -55,7 +56,7 @@ impl Runner {
         })
     }
 
-    /// What the run's start record says of it.
+    /// The identity for the start record. The lease is filled in later.
     pub(super) fn identity(&self, removes: Vec<holdfast_repo::name::BackupId>) -> RunIdentity {
         RunIdentity {
             id: self.run.clone(),
@@ -66,7 +67,7 @@ impl Runner {
         }
     }
 
-    /// Whether a run was one of this data directory on this machine, and so is dead: the lock is held here.
+    /// Whether a run was of this data directory on this machine. Then it is dead, because this process holds the lock.
     pub(super) fn was(&self, start: &StartRecord) -> bool {
         let Some(run) = &start.run else { return false };
         if self.given {
@@ -169,7 +170,7 @@ mod tests {
         }
     }
 
-    /// As a pod that comes back on another node, with its volume.
+    /// A pod can come back on another node with its volume.
     #[test]
     fn an_id_that_was_given_moves_with_the_data_directory() {
         let here = |host: &str, given| Runner::here(host, "/data", given, Utc::now()).unwrap();
@@ -181,7 +182,7 @@ mod tests {
         assert!(pod.was(&before(pod.machine.clone(), "db1")));
         assert!(pod.was(&before(pod.machine.clone(), "a name that a container had")));
         assert!(!pod.was(&StartRecord { pgdata: "/other".to_owned(), ..before(pod.machine.clone(), "db1") }));
-        // Another instance, another cluster of that name, a machine, an early release.
+        // Another instance, another cluster with the same name, a real machine, an early release.
         for other in [Some("ns/main/uid/main-2"), Some("ns/main/uid2/main-1"), None] {
             assert!(!pod.was(&before(here("db1", other).machine, "db1")), "{other:?}");
             assert!(!here("db1", other).was(&before(pod.machine.clone(), "db1")), "{other:?}");

@@ -1,10 +1,10 @@
-//! Listing the data directory: what belongs into a backup, by PostgreSQL's own rules
-//! (`holdfast_pgtypes::exclude`). Blocking.
+//! Lists the data directory: what belongs in a backup, by PostgreSQL's own rules (`holdfast_pgtypes::exclude`).
+//! Blocking.
 //!
-//! A file or directory that disappears while it is listed was removed by PostgreSQL and is counted. Links are
-//! followed where PostgreSQL makes them (`pg_tblspc`, `pg_wal`). Of any other link the user is told, and [`super::links`]
-//! says what of it is in the backup; in the place of data that PostgreSQL needs it is refused, since a backup without that
-//! data is not a backup.
+//! A file or directory that disappears while it is listed was removed by PostgreSQL, and is counted. Links that
+//! PostgreSQL makes (`pg_tblspc`, `pg_wal`) are followed. The backup warns the user of any other link, and
+//! [`super::links`] decides what is stored for it. A link in the place of data that PostgreSQL needs is refused: the
+//! backup would be useless without that data.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -28,7 +28,7 @@ use crate::places::Identity;
 /// Whether the pages of relations are checked while reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PageChecks {
-    /// As far as the cluster has checksums.
+    /// Requested, and the cluster has checksums.
     On,
     /// Not requested, or the cluster has none.
     Off,
@@ -132,15 +132,15 @@ fn scan_directory(
     Ok(())
 }
 
-/// What stands at a path at one moment.
+/// What is at a path at one moment.
 pub(super) struct Standing {
     pub metadata: Metadata,
-    /// Where it leads, if it is a link.
+    /// The target, if it is a link.
     pub target: Option<Box<[u8]>>,
 }
 
-/// Looks at a path; `None`: nothing is there. A link that goes, or makes room for a file, between the look at it and the look
-/// at where it leads is looked at once more: neither it nor what replaced it is missed.
+/// Looks at a path; `None` if nothing is there. If a link is removed or replaced by a file before its target is read,
+/// the path is looked at again, so that nothing is missed.
 pub(super) fn look(path: &Path) -> Result<Option<Standing>, Error> {
     loop {
         let metadata = match std::fs::symlink_metadata(path) {
@@ -161,8 +161,8 @@ pub(super) fn look(path: &Path) -> Result<Option<Standing>, Error> {
     }
 }
 
-/// Where the link of a tablespace leads, from the root. PostgreSQL writes such links so, and the record of a backup takes any
-/// other place for one inside the data directory; but it follows a relative one that somebody made, too.
+/// The absolute target of a tablespace's link. PostgreSQL writes absolute targets, but follows a relative one that somebody
+/// made. In the record of a backup a relative path means a directory in `pg_tblspc`.
 fn absolute(link: &Path, target: Box<[u8]>) -> Box<[u8]> {
     if target.starts_with(b"/") {
         return target;
@@ -172,8 +172,9 @@ fn absolute(link: &Path, target: Box<[u8]>) -> Box<[u8]> {
     std::fs::canonicalize(link).ok().map(bytes).or_else(written).unwrap_or(target)
 }
 
-/// Whether PostgreSQL cannot do without what is at this path: the directories that `initdb` makes, but those whose contents
-/// no backup has. In `pg_tblspc`, where links belong, it is what a tablespace keeps in the directory of its version.
+/// Whether PostgreSQL needs what is at this path: all directories that `initdb` makes, except those whose contents are
+/// not in a backup. In `pg_tblspc`, where links are normal, it is the version directory of a tablespace and everything
+/// in it.
 pub(super) fn holds_data(path: &[u8]) -> bool {
     let mut parts = path.split(|byte| *byte == b'/');
     let top = parts.next().unwrap_or_default();
@@ -194,8 +195,8 @@ pub(super) fn holds_data(path: &[u8]) -> bool {
     .contains(&top)
 }
 
-/// Whether this is what `fsck` keeps for itself at the top of a file system: there it belongs to root, and a data directory
-/// or a tablespace can be a file system of its own.
+/// Whether this is the directory that `fsck` keeps at the top of a file system. It belongs to root. A data directory or
+/// a tablespace can be the top of a file system.
 fn is_lost_and_found(directory: &[u8]) -> bool {
     match directory.strip_suffix(b"lost+found") {
         Some(b"") => true,
@@ -204,8 +205,8 @@ fn is_lost_and_found(directory: &[u8]) -> bool {
     }
 }
 
-/// A directory whose contents PostgreSQL makes anew: kept without them. Where it is a link (`pg_wal` on another
-/// disk), a plain directory is kept, as pg_basebackup does.
+/// Adds an empty directory, whose contents PostgreSQL creates again. If it is a link (`pg_wal` on another disk), a
+/// plain directory is added, as `pg_basebackup` does.
 fn keep_empty(
     path: &[u8],
     full: &Path,
@@ -270,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_data_that_a_backup_must_have_may_not_be_a_link() {
+    fn data_that_a_backup_must_have_cannot_be_a_link() {
         for (path, needed) in [
             ("base", true),
             ("base/16384", true),
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_and_found_is_known_at_the_top_of_a_file_system_only() {
+    fn lost_and_found_is_recognized_only_at_the_top_of_a_file_system() {
         for (path, known) in [
             ("lost+found", true),
             ("pg_tblspc/16400/lost+found", true),

@@ -17,7 +17,7 @@ use crate::server::{Connection, RawText};
 pub(super) struct Started {
     /// Redo location of the starting checkpoint: recovery begins here.
     pub start_lsn: Lsn,
-    /// The server's clock just before.
+    /// The server's clock just before the start call.
     pub start_time: DateTime<Utc>,
 }
 
@@ -26,11 +26,11 @@ pub(super) struct Started {
 pub(super) struct Stopped {
     /// Recovery must reach this LSN to be consistent.
     pub stop_lsn: Lsn,
-    /// The server's clock just after; a commit later than this is not in the backup itself.
+    /// The server's clock just after the stop call. A later commit is not in the backup itself.
     pub stop_time: DateTime<Utc>,
     /// Content of `backup_label`, byte for byte.
     pub label_bytes: Vec<u8>,
-    /// The same, understood.
+    /// The parsed `backup_label`.
     pub label: BackupLabel,
     /// Content of `tablespace_map`; empty without tablespaces.
     pub tablespace_map: Vec<u8>,
@@ -49,7 +49,7 @@ pub(super) async fn start(
         "SELECT clock_timestamp()::text, pg_start_backup($1, $2, false)::text"
     };
     let ours = connection.client();
-    // A label from the command line is UTF-8, and the server converts it to what its own files are written in.
+    // A label from the command line is UTF-8. The server converts it to its own encoding.
     if !label.is_ascii() {
         ours.batch_execute("SET client_encoding = 'UTF8'").await?;
     }
@@ -66,8 +66,8 @@ pub(super) async fn start(
 
 /// Leaves backup mode; the caller waits for the WAL.
 pub(super) async fn stop(connection: &Connection, version: PgVersion) -> Result<Stopped, Error> {
-    // The server would wait for its own archiver without a time limit; the caller knows better,
-    // since it can see the repositories.
+    // The server would wait for its archiver without a time limit. The caller waits instead, because it can see the
+    // repositories.
     let statement = if has_new_names(version) {
         "SELECT lsn::text, labelfile, spcmapfile, clock_timestamp()::text FROM pg_backup_stop(false)"
     } else {

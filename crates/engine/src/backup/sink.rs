@@ -1,9 +1,9 @@
-//! Where one repository's share of a backup goes: frames into packs, file entries into the manifest, both uploaded
-//! while they are being made.
+//! Writes a backup into one repository: frames into packs, file entries into the manifest. Both are uploaded while they
+//! are being made.
 //!
-//! Order in the repository: packs appear as they are finished, the manifest after the last of them
-//! ([`Sink::finish`]), `backup.json` is the caller's. Every repository has a sink of its own, since places in packs
-//! differ with encryption; what is read and compressed once feeds them all.
+//! Order in the repository: packs appear as they are finished, and the manifest after the last pack ([`Sink::finish`]).
+//! The caller writes `backup.json`. Every repository has its own sink, because places in packs differ with encryption.
+//! Data is read and compressed once for all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -30,10 +30,10 @@ use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::capabilities::capabilities;
 use crate::repository::{Repository, object_name};
 
-/// Packs that are sent in one piece and may be on their way while the next one is filled.
+/// If packs are sent in one piece: the number of packs that may be on their way while the next one is filled.
 const WHOLE_PACKS_ON_THEIR_WAY: usize = 1;
 
-/// No pack is made smaller than this for want of memory.
+/// The minimum size of a pack, even if memory is short.
 const SMALLEST_PACK_BYTES: u64 = 4 << 20;
 
 /// One repository's part of a running backup.
@@ -42,26 +42,26 @@ pub(super) struct Sink {
     cluster: ClusterName,
     backup: BackupId,
     part_size: usize,
-    /// When a pack is full.
+    /// The size at which a pack is full, in bytes.
     pack_size: u64,
-    /// Whether the store takes objects in one piece only, so that each is in memory until it is stored.
+    /// Whether the store takes objects only in one piece, so that each is in memory until it is stored.
     whole: bool,
-    /// How long the extents of all repositories are: what is read once feeds them all.
+    /// The extent size, which is the same in all repositories.
     extent_bytes: u32,
     pack: Option<OpenPack>,
-    /// All packs of the manifest by their numbers; none for the one that is being filled.
+    /// All packs of the manifest, by number; `None` for the pack that is being filled.
     packs: Vec<Option<PackEntry>>,
-    /// How many of them are this backup's own.
+    /// The number of packs that this backup has made.
     own_packs: u32,
-    /// The numbers of those that are others', by their names: an earlier backup may use a pack that a killed run stored, too.
+    /// The numbers of packs of other backups, by name. The parent and a killed run can both refer to the same pack.
     numbers: HashMap<String, u32>,
-    /// How many of them only killed runs have stored.
+    /// The number of packs that are reused only from killed runs.
     taken_over: u32,
-    /// Whose they are.
+    /// The killed runs whose packs are reused.
     taken_from: BTreeSet<BackupId>,
-    /// What the parent of an incremental backup has here.
+    /// The parent of an incremental backup, in this repository.
     parent: Option<ParentHere>,
-    /// What killed runs have stored here.
+    /// Data of killed runs in this repository.
     earlier: Option<EarlierHere>,
     finishing: JoinSet<Result<u64, Error>>,
     stored_bytes: u64,
@@ -79,13 +79,13 @@ struct OpenPack {
     upload: ObjectUpload,
 }
 
-/// The parent's manifest, and the numbers of its packs in ours, as far as they are needed.
+/// The parent's manifest, and the numbers that its packs have in our manifest, as far as they are needed.
 struct ParentHere {
     manifest: Arc<Manifest>,
     numbers: Vec<Option<u32>>,
 }
 
-/// What killed runs have stored, and the numbers of their packs in our list, as far as they are needed.
+/// Data of killed runs, and the numbers that their packs have in our manifest, as far as they are needed.
 struct EarlierHere {
     earlier: Arc<Earlier>,
     numbers: Vec<Option<u32>>,
@@ -96,11 +96,11 @@ struct EarlierHere {
 pub(super) struct Stored {
     /// The manifest, as `backup.json` names it.
     pub manifest: ManifestEntry,
-    /// Own packs, with those of killed runs that are used.
+    /// The number of own packs and of reused packs of killed runs.
     pub pack_count: u32,
     /// Bytes of these packs and of the manifest.
     pub size_bytes: u64,
-    /// The killed runs whose packs are named.
+    /// The killed runs whose packs the manifest names.
     pub taken_from: BTreeSet<BackupId>,
 }
 
@@ -157,20 +157,20 @@ impl Sink {
         Ok(sink)
     }
 
-    /// The same for an incremental backup, with the parent's manifest in this repository.
+    /// Makes it the sink of an incremental backup, with the parent's manifest in this repository.
     pub(super) fn with_parent(self, manifest: Option<Arc<Manifest>>) -> Self {
         let parent = manifest.map(|manifest| ParentHere { numbers: vec![None; manifest.packs().len()], manifest });
         Self { parent, ..self }
     }
 
-    /// The same for one that takes over what killed runs have stored in this repository.
+    /// Makes it reuse what killed runs have stored in this repository.
     pub(super) fn with_earlier(self, earlier: Option<Arc<Earlier>>) -> Self {
         let earlier = earlier.map(|earlier| EarlierHere { numbers: vec![None; earlier.pack_count()], earlier });
         Self { earlier, ..self }
     }
 
-    /// Stores a frame and remembers where its chunks are. The chunks must come in the order of their files; the
-    /// caller calls [`Self::finish_file`] between the chunks of one file and the next.
+    /// Stores a frame; gives its pack and its place in it. The chunks must be in the order of their files, and the
+    /// caller calls [`Self::finish_file`] between the chunks of two files.
     pub(super) async fn frame(
         &mut self,
         frame: CompressedFrame,
@@ -202,12 +202,12 @@ impl Sink {
         Ok((number, location))
     }
 
-    /// Adds an extent to the file that is being put together.
+    /// Adds an extent to the current file.
     pub(super) fn extent(&mut self, extent: Extent) {
         self.extents.push(extent);
     }
 
-    /// Adds a patch over the last extent that was added. Those of the parent that it covers are needed no more.
+    /// Adds a patch over the last extent. Patches of the parent that it covers are removed.
     pub(super) fn patch(&mut self, patch: Patch) {
         let new = patch.range();
         let mut at = self.patches.partition_point(|old| old.extent < patch.extent);
@@ -221,7 +221,7 @@ impl Sink {
         self.patches.push(patch);
     }
 
-    /// Adds an extent of the parent with the patches over it: `number` of the file at `position` of its manifest.
+    /// Adds the parent's extent `number` of the file at `position` of its manifest, with the patches over it.
     pub(super) fn kept_extent(&mut self, position: u32, number: u32) -> Result<(), Error> {
         let manifest = Arc::clone(&self.parent()?.manifest);
         let file = manifest.file(position as usize).ok_or_else(not_in_parent)?;
@@ -237,7 +237,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes the entry of a file whose content is that of the parent's file at `position`, up to its own length.
+    /// Writes the entry of a file with the content of the parent's file at `position`, up to its own length.
     pub(super) async fn kept_file(&mut self, file: &SourceFile, position: u32) -> Result<(), Error> {
         let manifest = Arc::clone(&self.parent()?.manifest);
         let parent = manifest.file(position as usize).ok_or_else(not_in_parent)?;
@@ -275,7 +275,7 @@ impl Sink {
         self.parent.as_ref().ok_or_else(not_in_parent)
     }
 
-    /// The same place, by the number of its pack in our list.
+    /// The same place, with the number that its pack has in our manifest.
     fn renumbered(&mut self, place: Extent) -> Result<Extent, Error> {
         if place.is_hole() {
             return Ok(place);
@@ -294,13 +294,13 @@ impl Sink {
         Ok(Extent { pack: new, ..place })
     }
 
-    /// Forgets the extents of a file that turned out to be removed.
+    /// Drops the extents of the current file, because it was removed meanwhile.
     pub(super) fn drop_file(&mut self) {
         self.extents.clear();
         self.patches.clear();
     }
 
-    /// Writes the entry of the file whose extents have been added.
+    /// Writes the entry of the current file.
     pub(super) async fn finish_file(
         &mut self,
         file: &SourceFile,
@@ -329,7 +329,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Closes the last pack, waits for all of them, then makes the manifest appear. Gives everything up on failure.
+    /// Closes the last pack, waits for all packs, then finishes the manifest. After a failure, all uploads are aborted.
     pub(super) async fn finish(mut self) -> Result<Stored, Error> {
         if let Err(error) = self.finish_packs().await {
             self.abort().await;
@@ -375,7 +375,7 @@ impl Sink {
         self.reap(true).await
     }
 
-    /// Gives everything up and removes what can be reached within [`CLEAN_WITHIN`].
+    /// Aborts all uploads, as far as that is possible within [`CLEAN_WITHIN`].
     pub(super) async fn abort(self) {
         let backup = self.backup;
         if tokio::time::timeout(CLEAN_WITHIN, self.abort_uploads()).await.is_err() {
@@ -384,7 +384,7 @@ impl Sink {
     }
 
     async fn abort_uploads(mut self) {
-        // Those being finished end by the token: ended from outside they would leave their uploads behind.
+        // The tasks that finish packs end by the token. If they were dropped, their uploads would stay unfinished.
         self.stop.cancel();
         while self.finishing.join_next().await.is_some() {}
         if let Some(pack) = self.pack.take() {
@@ -424,7 +424,7 @@ impl Sink {
             *place = Some(entry);
         }
         self.stored_bytes += upload.size_bytes();
-        // Finishing waits for parts on their way; the next pack need not.
+        // The next pack does not have to wait for the last parts of this one.
         self.finishing.spawn(upload.finish());
         while self.whole && self.finishing.len() > WHOLE_PACKS_ON_THEIR_WAY {
             self.reap_one().await?;
@@ -439,7 +439,7 @@ impl Sink {
         }
     }
 
-    /// Collects finished packs, so that a failed one ends the backup soon.
+    /// Collects finished packs, so that a failed pack ends the backup soon.
     async fn reap(&mut self, all: bool) -> Result<(), Error> {
         loop {
             let next = if all { self.finishing.join_next().await } else { self.finishing.try_join_next() };
@@ -470,8 +470,8 @@ fn not_in_parent() -> Error {
     Cause::Internal("something is said to be the parent's and is not".to_owned()).into()
 }
 
-/// What cannot be written in our format is no fault of the repository that it was meant for: no other could hold it,
-/// either.
+/// The error for data that our format cannot hold. It is not an error of one repository: no repository could hold the
+/// data.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn unwritable(error: FormatError) -> Error {
     let text = error.to_string();
@@ -481,16 +481,17 @@ fn unwritable(error: FormatError) -> Error {
     }
 }
 
-/// When a pack is full: as the repository's record says. Where objects go out in one piece, the one that is being filled and
-/// those on their way, twice while they are sent, take about as much as the backup's memory at most.
+/// The size at which a pack is full: as recorded in the repository. If objects are sent in one piece, the pack that is
+/// being filled and the packs on their way (each twice while it is sent) should fit into the backup's memory.
 fn pack_size(recorded: u64, whole: bool, memory_bytes: u64) -> u64 {
     let held = 1 + 2 * (WHOLE_PACKS_ON_THEIR_WAY as u64 + 1);
     if whole { recorded.min((memory_bytes / held).max(SMALLEST_PACK_BYTES)) } else { recorded }
 }
 
-/// Compares what the store lists with what was sent: a backup is not called complete on the word of an upload alone.
+/// Compares what the store lists with what was sent. A successful upload alone is not enough to call a backup complete.
 async fn look_at(repository: &Repository, prefix: &str, sent: &[PackEntry]) -> Result<(), Error> {
-    let listed = repository.store().list(prefix, None).await.doing(|| format!("looking at {prefix} as stored"))?;
+    let listed =
+        repository.store().list(prefix, None).await.doing(|| format!("checking the stored objects {prefix}"))?;
     let found: BTreeMap<&str, u64> = listed.iter().map(|object| (object.name.as_ref(), object.size_bytes)).collect();
     for object in sent {
         let reason = match found.get(object.name.as_str()) {
@@ -516,9 +517,9 @@ mod tests {
     use crate::pipeline::budget::ByteBudget;
     use crate::repository::{RepositoryTarget, Unlock, init};
 
-    /// A store that takes an hour for each pack is waited for, and what waits is not held in memory.
+    /// The sink waits for a store that takes an hour for each pack, and does not hold all packs in memory.
     #[tokio::test(start_paused = true)]
-    async fn whole_packs_wait_for_those_on_their_way() {
+    async fn a_whole_pack_waits_for_the_packs_on_their_way() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let target = RepositoryTarget { store: Arc::clone(&store), unlock: Unlock::NotEncrypted };
         init::init(&target, "2026-11-29T11:00:00Z".parse().unwrap()).await.unwrap();
@@ -542,9 +543,9 @@ mod tests {
         assert_eq!(sink.finish().await.unwrap().pack_count, 8);
     }
 
-    /// Another repository has larger packs, or another store.
+    /// Another repository may have larger packs or another store.
     #[tokio::test]
-    async fn more_packs_than_have_names_are_the_failure_of_one_repository() {
+    async fn too_many_packs_are_an_error_of_one_repository() {
         let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
         init::init(&target, "2026-11-29T11:00:00Z".parse().unwrap()).await.unwrap();
         let repository = Repository::open(&target).await.unwrap();
@@ -559,9 +560,9 @@ mod tests {
         assert!(error.is_of_repository());
     }
 
-    /// A changed `holdfast.json` may say 2 GiB.
+    /// A changed `holdfast.json` can have a pack size of 2 GiB.
     #[test]
-    fn packs_that_are_held_whole_fit_the_memory() {
+    fn packs_that_are_held_whole_fit_into_the_memory() {
         let (mib, gib) = (1_u64 << 20, 1_u64 << 30);
         assert_eq!(pack_size(2 * gib, false, 32 * mib), 2 * gib);
         assert_eq!(pack_size(32 * mib, true, 256 * mib), 32 * mib);

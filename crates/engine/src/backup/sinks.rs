@@ -1,10 +1,9 @@
-//! The sinks of all repositories. One repository that fails is left out from then on, and the backup goes on in the others.
+//! The sinks of all repositories. If a repository fails, it is left out, and the backup continues in the others.
 //!
-//! Only a failure of that repository leaves it out ([`Error::is_of_repository`]). All else ends the run at once and is
-//! the run's error: a cancel, a local file, what is backed up, a fault of our own. So does the failure of the last
-//! repository: then the first failure is the one that is told. The unfinished uploads of a repository that is left out
-//! are given up at once; its objects are removed at the end of the run, as those of a run that failed (see
-//! [`super::remains`]).
+//! Only an error of the repository itself leaves it out ([`Error::is_of_repository`]). Every other error ends the run
+//! at once: a cancel, a local file, the data itself, a bug of ours. The failure of the last repository also ends the
+//! run; then the first failure is reported. When a repository is left out, its unfinished uploads are aborted at once.
+//! Its objects are removed at the end of the run, as for a failed run (see [`super::remains`]).
 
 use holdfast_repo::manifest::{Extent, FileEntry, Patch};
 use holdfast_repo::{CompressedFrame, FrameLocation};
@@ -17,7 +16,7 @@ use crate::error::{Cause, Error};
 use crate::pipeline::budget::Permit;
 use crate::progress::Progress;
 
-/// Where a frame is in each repository, in their order; nothing for those that are left out.
+/// The place of a frame in each repository, in their order; `None` for a repository that is left out.
 pub(super) type Places = Vec<Option<(u32, FrameLocation)>>;
 
 /// All repositories of a running backup, in their order.
@@ -30,14 +29,14 @@ pub(super) struct Sinks<'a> {
 struct Lane {
     /// The redacted URL.
     repository: String,
-    /// Gone once it is finished, or given up.
+    /// `None` after it is finished or aborted.
     sink: Option<Sink>,
     failure: Option<Failure>,
 }
 
 /// Why a repository is left out.
 struct Failure {
-    /// Which failure came first.
+    /// 0 for the first failure, and so on.
     order: usize,
     error: Error,
 }
@@ -47,7 +46,7 @@ impl<'a> Sinks<'a> {
         Self { lanes: Vec::new(), progress, cancel }
     }
 
-    /// Adds the next repository, with its sink or with what is wrong with it.
+    /// Adds the next repository, with its sink or with its error.
     pub(super) fn add(&mut self, repository: String, sink: Result<Sink, Error>) {
         let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();
         let (sink, failure) = match sink {
@@ -57,17 +56,17 @@ impl<'a> Sinks<'a> {
         self.lanes.push(Lane { repository, sink, failure });
     }
 
-    /// Refuses to begin when no repository takes part.
+    /// Fails if no repository takes part.
     pub(super) fn check_any(&mut self) -> Result<(), Error> {
         if self.lanes.iter().any(|lane| lane.failure.is_none()) { Ok(()) } else { Err(self.first_failure()) }
     }
 
-    /// How many repositories there are, those included that are left out.
+    /// The number of repositories, including those that are left out.
     pub(super) fn len(&self) -> usize {
         self.lanes.len()
     }
 
-    /// Whether the repository at this place takes part.
+    /// Whether the repository at this index takes part.
     pub(super) fn takes_part(&self, index: usize) -> bool {
         self.lanes.get(index).is_some_and(|lane| lane.failure.is_none())
     }
@@ -92,7 +91,7 @@ impl<'a> Sinks<'a> {
             };
             left -= 1;
             let share = permit.split_off(bytes);
-            // The last one may keep it.
+            // The last repository gets the frame itself, without a copy.
             let Some(own) = (if left == 0 { frame.take() } else { frame.clone() }) else {
                 places.push(None);
                 continue;
@@ -103,7 +102,7 @@ impl<'a> Sinks<'a> {
         Ok(places)
     }
 
-    /// Adds an extent to the file that is being put together; `extent` makes it of the place of its frame.
+    /// Adds an extent to the current file; `extent` makes it from the place of its frame.
     pub(super) fn extent(
         &mut self,
         places: &Places,
@@ -118,7 +117,7 @@ impl<'a> Sinks<'a> {
         Ok(())
     }
 
-    /// Adds a patch over the last extent, `at` so many bytes into it; `extent` makes it of the place of its frame.
+    /// Adds a patch over the last extent, at the offset `at` in bytes; `extent` makes it from the place of its frame.
     pub(super) fn patch(
         &mut self,
         places: &Places,
@@ -135,7 +134,7 @@ impl<'a> Sinks<'a> {
         Ok(())
     }
 
-    /// Adds an extent of the parent with the patches over it.
+    /// As [`Sink::kept_extent`], in all repositories.
     pub(super) fn kept_extent(&mut self, position: u32, number: u32) -> Result<(), Error> {
         self.lanes
             .iter_mut()
@@ -143,7 +142,7 @@ impl<'a> Sinks<'a> {
             .try_for_each(|sink| sink.kept_extent(position, number))
     }
 
-    /// Writes the entry of a file that is the parent's.
+    /// As [`Sink::kept_file`], in all repositories.
     pub(super) async fn kept_file(&mut self, file: &SourceFile, position: u32) -> Result<(), Error> {
         for index in 0..self.lanes.len() {
             let Some(sink) = self.sink(index) else { continue };
@@ -153,12 +152,12 @@ impl<'a> Sinks<'a> {
         Ok(())
     }
 
-    /// Forgets the extents of a file that turned out to be removed.
+    /// As [`Sink::drop_file`], in all repositories.
     pub(super) fn drop_file(&mut self) {
         self.lanes.iter_mut().filter_map(|lane| lane.sink.as_mut()).for_each(Sink::drop_file);
     }
 
-    /// Writes the entry of the file whose extents have been added.
+    /// Writes the entry of the current file.
     pub(super) async fn finish_file(
         &mut self,
         file: &SourceFile,
@@ -197,7 +196,7 @@ impl<'a> Sinks<'a> {
         Ok(stored)
     }
 
-    /// What came of something done in one repository; nothing if it is left out from now on.
+    /// Takes the outcome of a step in one repository; gives `None` if the repository is left out from now on.
     pub(super) async fn settle<T>(&mut self, index: usize, outcome: Result<T, Error>) -> Result<Option<T>, Error> {
         let error = match outcome {
             Ok(done) => return Ok(Some(done)),
@@ -206,7 +205,7 @@ impl<'a> Sinks<'a> {
         if error.is_of_repository() { self.settle_alone(index, Err(error)).await } else { Err(error) }
     }
 
-    /// The same of something that the other repositories may do without, so that no failure is all repositories'.
+    /// As [`Self::settle`], for a step that the other repositories do not depend on: every error is of this repository.
     pub(super) async fn settle_alone<T>(
         &mut self,
         index: usize,
@@ -216,7 +215,7 @@ impl<'a> Sinks<'a> {
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
-        // A cancel ends the run, whatever failed by it.
+        // A cancel ends the run, whatever step it made fail.
         if self.cancel.is_cancelled() {
             return Err(error);
         }
@@ -227,7 +226,7 @@ impl<'a> Sinks<'a> {
         let also = format!("the backup fails in {}, too: {error}", lane.repository);
         lane.failure = Some(Failure { order, error });
         if others <= 1 {
-            // The first failure is the backup's; the others are told here, or nowhere.
+            // The first failure becomes the error of the backup. Later ones are reported only here.
             if order > 0 {
                 self.progress.note(&also);
             }
@@ -240,7 +239,7 @@ impl<'a> Sinks<'a> {
         Ok(None)
     }
 
-    /// Leaves a repository out after the backup exists in another: nothing takes that one away any more.
+    /// Leaves a repository out after the backup already exists in another one, so that the run cannot fail any more.
     pub(super) async fn leave_out(&mut self, index: usize, error: Error) {
         let order = self.lanes.iter().filter(|lane| lane.failure.is_some()).count();
         let Some(lane) = self.lanes.get_mut(index) else { return };
@@ -251,13 +250,13 @@ impl<'a> Sinks<'a> {
         }
     }
 
-    /// Gives all up, and removes their unfinished uploads.
+    /// Aborts the uploads of all repositories.
     pub(super) async fn abort(self) {
         let sinks = self.lanes.into_iter().filter_map(|lane| lane.sink);
         futures::future::join_all(sinks.map(Sink::abort)).await;
     }
 
-    /// The repositories that are left out, by their places.
+    /// The indexes of the repositories that are left out, with their errors.
     pub(super) fn into_failures(self) -> Vec<(usize, Error)> {
         let lanes = self.lanes.into_iter().enumerate();
         lanes.filter_map(|(index, lane)| Some((index, lane.failure?.error))).collect()
@@ -304,9 +303,9 @@ mod tests {
         sinks
     }
 
-    /// A file of this machine cannot be read for the other repository, either.
+    /// An unreadable local file is an error for every repository.
     #[tokio::test]
-    async fn only_a_failure_of_the_repository_leaves_it_out() {
+    async fn only_an_error_of_the_repository_leaves_it_out() {
         let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         let malformed = Cause::Malformed { name: "/srv/pg/pg_wal/00000002.history".to_owned(), reason: "x".to_owned() };
         for error in [

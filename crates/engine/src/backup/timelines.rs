@@ -1,10 +1,10 @@
 //! The timelines between the start and the stop of a backup.
 //!
-//! A primary stays on one. A standby follows its upstream when that is promoted, also during its backup, and
-//! `pg_backup_stop` says nothing of it: the stop LSN, which is the standby's minimum recovery point, then belongs to another
-//! timeline than the start. The control file knows which one, and the standby has its history file. The stop segment is named
-//! for the timeline that owns the stop LSN, the WAL is waited for under the names that recovery reads it by, and the start
-//! stays what the label says: so the planner follows the same way.
+//! A primary stays on one timeline. A standby follows its upstream when that is promoted, even during a backup, and
+//! `pg_backup_stop` does not report it. Then the stop LSN, which is the standby's minimum recovery ending location,
+//! belongs to another timeline than the start. The control file names that timeline, and the standby has its history
+//! file. The stop segment gets the timeline that owns the stop LSN, and the backup waits for the WAL under the names
+//! that recovery reads. The start stays as in the label, so the planner of a restore follows the same path.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use super::control::read_control_file;
 use super::incremental::parent::is_on_the_way;
 use crate::error::{Cause, Error, ResultExt};
 
-/// The way of the WAL from start to stop.
+/// The path of the WAL from start to stop, over one or more timelines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Course {
     ancestry: Ancestry,
@@ -24,7 +24,7 @@ pub(crate) struct Course {
 }
 
 impl Course {
-    /// Looks it up in a data directory, after the stop call. `began` is the timeline of the label.
+    /// Finds the path in a data directory, after the stop call. `began` is the timeline in the label.
     pub(super) fn find(
         pgdata: &Path,
         began: TimelineId,
@@ -40,7 +40,7 @@ impl Course {
         Self::along(ancestry, began, start_lsn, stop_lsn)
     }
 
-    /// The way along a known history.
+    /// The path along a known history.
     pub(crate) fn along(ancestry: Ancestry, began: TimelineId, start_lsn: Lsn, stop_lsn: Lsn) -> Result<Self, Error> {
         if ancestry.owner(start_lsn) != began {
             return Err(Cause::Refused(format!(
@@ -53,17 +53,18 @@ impl Course {
         Ok(Self { ancestry, start_lsn, stop_lsn })
     }
 
-    /// Whether start and end of an earlier backup are on the way. Without a switch the way says nothing of what was before.
+    /// Whether the start and end of an earlier backup are on this path. Without a timeline switch, every backup is
+    /// accepted.
     pub(super) fn contains(&self, backup: &BackupRecord) -> bool {
         self.history_file().is_none() || is_on_the_way(backup, &self.ancestry)
     }
 
-    /// The first segment that recovery reads.
+    /// The first segment that recovery needs.
     pub(crate) fn first(&self, size: WalSegmentSize) -> SegmentName {
         SegmentName::containing(self.start_lsn, self.ancestry.owner(self.start_lsn), size)
     }
 
-    /// The last one that it needs, named for the timeline of the stop LSN, as `tliOfPointInHistory` of the last byte
+    /// The last segment that recovery needs, on the timeline of the stop LSN, as `tliOfPointInHistory` of the last byte
     /// before it.
     pub(crate) fn last(&self, size: WalSegmentSize) -> SegmentName {
         let byte = Lsn::new(self.stop_lsn.as_u64().saturating_sub(1));
@@ -83,13 +84,13 @@ impl Course {
         ranges
     }
 
-    /// The history file without which nobody knows this way; none when there is one timeline only.
+    /// The history file that describes this path; `None` if there is only one timeline.
     pub(crate) fn history_file(&self) -> Option<TimelineId> {
         (self.ancestry.path().len() > 1).then_some(self.ancestry.timeline())
     }
 }
 
-/// What is looked for, in words.
+/// The phrase for errors: "finding out how the standby ...".
 pub(crate) fn followed(began: TimelineId, ended: TimelineId) -> String {
     format!("finding out how the standby came from timeline {began} to timeline {ended}")
 }
@@ -122,7 +123,7 @@ mod tests {
         Course::along(ancestry, timeline(1), start.parse().unwrap(), stop.parse().unwrap())
     }
 
-    /// First and last segment, and what is waited for.
+    /// The first and last segment, and the ranges of segments to wait for.
     fn names(course: &Course) -> (String, String, Vec<String>) {
         let size = WalSegmentSize::new(1 << 20).unwrap();
         let ranges = course.ranges(size).into_iter().map(|(first, last)| format!("{first}-{last}")).collect();
@@ -134,7 +135,7 @@ mod tests {
         let fork = Some("1\t0/500200\tno recovery target specified\n");
         for (history, start, stop, first, last, ranges) in [
             (None, "0/300028", "0/500100", "000000010000000000000003", "000000010000000000000005", vec!["1:3-5"]),
-            // Stopped after the fork.
+            // The stop is after the fork.
             (
                 fork,
                 "0/300028",
@@ -143,7 +144,7 @@ mod tests {
                 "000000020000000000000007",
                 vec!["1:3-4", "2:5-7"],
             ),
-            // Before it, in the segment that both timelines have.
+            // The stop is before the fork, in the segment that both timelines have.
             (
                 fork,
                 "0/300028",
@@ -152,7 +153,7 @@ mod tests {
                 "000000010000000000000005",
                 vec!["1:3-4", "2:5-5"],
             ),
-            // Just at it: the last byte is the old timeline's.
+            // The stop is exactly at the fork: the last byte belongs to the old timeline.
             (fork, "0/500028", "0/500200", "000000010000000000000005", "000000010000000000000005", vec!["2:5-5"]),
             (fork, "0/300028", "0/400000", "000000010000000000000003", "000000010000000000000003", vec!["1:3-3"]),
         ] {
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_that_does_not_pass_the_start_is_refused() {
+    fn a_history_without_the_start_is_refused() {
         let error = course(Some("1\t0/200000\tno recovery target specified\n"), "0/300028", "0/700100").unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -1,11 +1,11 @@
-//! Waiting until all WAL from start to stop LSN is in the repository: without it a backup is not restorable, so it is
-//! not complete (promise 3).
+//! Waits until all WAL from the start to the stop LSN is in the repository: without it a backup cannot be restored, so
+//! it is not complete (promise 3).
 //!
-//! The archiver of the server does the work. What it has not sent after some seconds, although it stands complete in
-//! `pg_wal`, is sent from here by the same code and under the same rules, so that a slow archiver does not hold a backup
-//! up. Not while the archiver may be at it: two writers of one object at the same moment are what stores without true
-//! conditional writes cannot tell apart. PostgreSQL itself says whether it is: `archive_status/<segment>.ready` stands
-//! there from the segment's end until `archive_command` has succeeded (`xlogarchive.c`).
+//! Normally the server's archiver sends the WAL. If a segment is complete in `pg_wal` but not archived after some
+//! seconds, this code sends it, with the same functions and rules, so that a slow archiver does not delay a backup. It
+//! never does so earlier while the archiver may be sending the segment: stores without true conditional writes cannot
+//! handle two writers of one object at the same moment. PostgreSQL shows this: `archive_status/<segment>.ready` exists
+//! from the segment's end until `archive_command` has succeeded (`xlogarchive.c`).
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -25,28 +25,27 @@ use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 
-/// How long to wait between two looks: each costs a request, so the pause is doubled until something has come.
+/// The pause between two checks. Each check costs a request, so the pause is doubled until new WAL has arrived.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 const LOOK_AGAIN_AT_MOST: Duration = Duration::from_secs(3);
 
-/// How long an archiver that has a segment still to send is left to do it alone: one at work needs a fraction of this.
+/// The time in which only the archiver sends segments. An archiver that works needs a fraction of this.
 const ARCHIVER_ALONE: Duration = Duration::from_secs(5);
 
-/// What is waited for.
+/// The WAL to wait for.
 pub(crate) struct WalWait<'a> {
     /// Every repository with the claim on its archive.
     pub repositories: Vec<(&'a Repository, &'a ClaimRecord)>,
     pub cluster: &'a ClusterName,
     /// From the first to the last segment, both included: a range for each timeline.
     pub ranges: Vec<(SegmentName, SegmentName)>,
-    /// The timeline whose history file must be there as well.
+    /// The timeline whose history file must also be there.
     pub history: Option<TimelineId>,
-    /// Where complete segments may stand.
+    /// The directory that may have complete segments.
     pub pg_wal: PathBuf,
-    /// The last segment that the server has finished, where this is known; only up to here files in `pg_wal`
-    /// are complete.
+    /// The last segment that the server has finished, if known. Only files in `pg_wal` up to this one are complete.
     pub finished: Option<SegmentName>,
-    /// Whether the server archives, and so is waited for before a segment is sent from here.
+    /// Whether the server archives. If so, its archiver gets time before a segment is sent from here.
     pub archives: bool,
     pub compression: Compression,
     pub crew: Crew,
@@ -54,7 +53,7 @@ pub(crate) struct WalWait<'a> {
     pub backup: String,
 }
 
-/// A look at a repository that is given up with the wait: nothing is left of it.
+/// Runs a read request that a cancel may drop, because it leaves nothing in the repository.
 async fn unless_cancelled<T>(
     cancel: &CancellationToken,
     look: impl Future<Output = Result<T, Error>>,
@@ -66,17 +65,17 @@ async fn unless_cancelled<T>(
     }
 }
 
-/// What one repository may still lack. What is stored stays stored: it is asked again only from here on.
+/// The WAL that one repository may still lack. Stored WAL stays stored, so only this is checked again.
 #[derive(Clone, PartialEq, Eq)]
 struct Ahead {
-    /// From the first segment that may be missing, none if all are there, to the last one.
+    /// From the first segment that may be missing (`None` if all are there) to the last one.
     ranges: Vec<(Option<SegmentName>, SegmentName)>,
     history: Option<TimelineId>,
 }
 
 impl WalWait<'_> {
-    /// Returns when every segment is in every repository; gives those that the server counts as archived and that were
-    /// not there. The first failure ends it: nobody waits for the other repositories to hear of it.
+    /// Returns when every segment is in every repository. Gives the segments that the server counted as archived but
+    /// that were not there. The first failure ends the wait at once, in all repositories.
     pub(crate) async fn run(
         &self,
         progress: &dyn Progress,
@@ -89,9 +88,9 @@ impl WalWait<'_> {
         Ok(counted)
     }
 
-    /// The same of each repository, in their order: one that lacks something, or fails, does not hold the others up. That
-    /// is so, too, where a file of `pg_wal` cannot be sent from here: it is no failure of a repository that has all WAL, or
-    /// gets it from the archiver. Only a cancel ends it for all.
+    /// As [`Self::run`], with one result for each repository, in their order. A failure in one repository does not end
+    /// the wait of the others. An unreadable file of `pg_wal` is an error only for the repositories that need it from
+    /// here, and not for those that have all WAL or get it from the archiver. Only a cancel ends all waits.
     pub(crate) async fn each(
         &self,
         progress: &dyn Progress,
@@ -100,7 +99,7 @@ impl WalWait<'_> {
         self.each_until(|error| matches!(&*error.what, Cause::Cancelled), progress, cancel).await
     }
 
-    /// What came of each repository, or the first failure that `ends` it for all.
+    /// The result of each repository, or the first failure for which `ends` is true.
     async fn each_until(
         &self,
         ends: impl Fn(&Error) -> bool + Sync,
@@ -112,7 +111,7 @@ impl WalWait<'_> {
             let ranges: Vec<String> = self.ranges.iter().map(|(first, last)| format!("{first} to {last}")).collect();
             format!("waiting for the WAL of backup {} ({})", self.backup, ranges.join(", "))
         };
-        // Those that are still at work end by the token, and not by being dropped: they may be sending a segment.
+        // The other waits end by the token. They must not be dropped, because they may be sending a segment.
         let (halt, first_failure) = (cancel.child_token(), OnceLock::new());
         let (halt, first) = (&halt, &first_failure);
         let ends = &ends;
@@ -120,7 +119,7 @@ impl WalWait<'_> {
             match self.one(repository, claim, halt).await.doing(phrase) {
                 Err(error) if ends(&error) => {
                     halt.cancel();
-                    // All after the first were only told to stop.
+                    // Only the first error counts: the others were stopped because of it.
                     drop(first.set(error));
                     None
                 }
@@ -168,7 +167,8 @@ impl WalWait<'_> {
         }
     }
 
-    /// Sends what may be sent, and moves on to what is not stored yet: the first of that, or none if everything is.
+    /// Sends what may be sent, and moves `ahead` to what is not stored yet. Gives the first missing file; `None` if all
+    /// are stored.
     async fn bring(
         &self,
         repository: &Repository,
@@ -195,7 +195,7 @@ impl WalWait<'_> {
         Ok(first_missing)
     }
 
-    /// The same of one range, folder by folder, as far as the first folder from which a segment is missing.
+    /// As [`Self::bring`] for one range, folder by folder, up to the first folder with a missing segment.
     async fn bring_range(
         &self,
         repository: &Repository,
@@ -212,7 +212,7 @@ impl WalWait<'_> {
             let mut waits_for = None;
             for segment in missing {
                 if self.counts_as_archived(segment) {
-                    // It may have come since the listing.
+                    // The segment may have arrived since the listing.
                     if unless_cancelled(cancel, self.holds(repository, claim, &WalFileName::Segment(segment))).await? {
                         continue;
                     }
@@ -231,18 +231,18 @@ impl WalWait<'_> {
         Ok(None)
     }
 
-    /// Whether the archiver has the segment still to send, or sends it now.
+    /// Whether the archiver still has to send the segment, or is sending it.
     fn archiver_has(&self, segment: SegmentName) -> bool {
         self.pg_wal.join("archive_status").join(format!("{segment}.ready")).exists()
     }
 
-    /// Whether `archive_command` has reported success for the segment.
-    /// A standby that does not archive marks what it has received in the same way.
+    /// Whether `archive_command` has reported success for the segment. A standby that does not archive uses the same
+    /// mark for received segments.
     fn counts_as_archived(&self, segment: SegmentName) -> bool {
         self.archives && self.pg_wal.join("archive_status").join(format!("{segment}.done")).exists()
     }
 
-    /// Sends a segment that is finished and still in `pg_wal`; says whether it is archived now.
+    /// Sends a segment that is finished and still in `pg_wal`. Returns `true` if it is archived now.
     async fn send(
         &self,
         repository: &Repository,
@@ -256,7 +256,7 @@ impl WalWait<'_> {
         self.send_file(repository, claim, &WalFileName::Segment(segment), cancel).await
     }
 
-    /// Sends a file that stands whole in `pg_wal`. A history file does so as soon as it is there, on a standby as well.
+    /// Sends a complete file from `pg_wal`. A history file is complete as soon as it exists, also on a standby.
     async fn send_file(
         &self,
         repository: &Repository,
@@ -272,9 +272,9 @@ impl WalWait<'_> {
             archive::archive_file(repository, self.cluster, claim, &path, self.compression, &self.crew, cancel).await;
         match sent {
             Ok(_) => Ok(true),
-            // The archiver was quicker, and the server has made a new segment of the file while it was read.
+            // The archiver was faster, and the server has recycled the file while it was read.
             Err(_) if unless_cancelled(cancel, self.holds(repository, claim, file)).await? => Ok(true),
-            // The same, where the archiver sends to another place: it is missing here, and not unreadable.
+            // The same, but the archiver sends to another place: the segment is missing here, and not unreadable.
             Err(error) if !error.is_of_repository() && !path.exists() => Ok(false),
             Err(error) => Err(error),
         }

@@ -1,4 +1,4 @@
-//! What is removed of dead runs, what is taken over, and what stays.
+//! Remains of dead runs: what is removed, what is taken over, and what stays.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -68,7 +68,7 @@ impl Bench {
     }
 }
 
-/// A host's name and a path are not enough: the other machine's run may be alive.
+/// An equal host name and path are not enough: the other machine's run may be alive.
 #[tokio::test]
 async fn remains_of_another_machine_of_the_same_name_are_left_alone() {
     let bench = Bench::new().await;
@@ -86,7 +86,7 @@ async fn a_start_record_that_cannot_be_read_stops_nothing() {
     assert_eq!(bench.dead().await, ["20261122T100000Z"]);
 }
 
-/// The first run died, the second died while it removed what the first left.
+/// The first run died. The second run died while it removed the remains of the first.
 #[tokio::test]
 async fn an_interrupted_removal_is_continued() {
     let bench = Bench::new().await;
@@ -112,10 +112,10 @@ async fn a_run_knows_when_it_was_taken_for_dead() {
     assert!(!mine(&bench.runner.run).await);
 }
 
-/// Of the dead run of this machine, all that it was uploading goes; that of a run which may be alive stays, and so does
-/// what a `wal push` uploads.
+/// All uploads of the dead run of this machine are aborted. Uploads of a run that may be alive stay, and so does an
+/// upload of a `wal push`.
 #[tokio::test]
-async fn unfinished_uploads_go_with_the_run_that_began_them() {
+async fn unfinished_uploads_are_aborted_with_the_run_that_began_them() {
     let bench = Bench::new().await;
     let other = Runner { machine: Some("m2".to_owned()), boot: Some("b2".to_owned()), ..bench.runner.clone() };
     let living = bench.start("20261122T090000Z", &other, &[]).await;
@@ -139,9 +139,9 @@ async fn unfinished_uploads_go_with_the_run_that_began_them() {
     assert!(left[0].contains("/20261122T090000Z/") && left[1].contains("/wal/"), "{left:?}");
 }
 
-/// A store that takes an hour for each does not keep the next backup waiting for hours.
+/// A store that takes an hour for each abort does not delay the next backup for hours.
 #[tokio::test]
-async fn uploads_that_cannot_be_given_up_in_time_are_left() {
+async fn uploads_that_cannot_be_aborted_in_time_are_left() {
     let bench = Bench::new().await;
     let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
     let store = bench.repository.store();
@@ -156,9 +156,9 @@ async fn uploads_that_cannot_be_given_up_in_time_are_left() {
     assert_eq!(bench.objects().await, [""; 0]);
 }
 
-/// Interrupted, a run's removal of its own remains leaves the record by which the next one finds them.
+/// If a run's removal of its own remains is interrupted, the start record stays, so that the next run finds them.
 #[tokio::test]
-async fn what_a_run_leaves_of_its_own_can_be_found() {
+async fn the_rest_of_an_interrupted_own_removal_can_be_found() {
     let bench = Bench::new().await;
     let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
     let refuse = Fault::Refuse(holdfast_store::StoreErrorKind::PermissionDenied);
@@ -171,7 +171,7 @@ async fn what_a_run_leaves_of_its_own_can_be_found() {
     assert_eq!(bench.objects().await, [""; 0]);
 }
 
-/// Stores a manifest of a backup that names these packs and, if any, takes over frames of this one.
+/// Stores a manifest that names these packs and, with `origin`, refers to frames of that manifest.
 async fn put_manifest(bench: &Bench, backup: &str, packs: &[String], origin: Option<&str>) {
     let backup: BackupId = backup.parse().unwrap();
     let name = name::manifest(&bench.cluster, &backup);
@@ -190,7 +190,7 @@ async fn put_manifest(bench: &Bench, backup: &str, packs: &[String], origin: Opt
     bench.repository.store().put(&object_name(&name).unwrap(), object.into(), PutMode::Create).await.unwrap();
 }
 
-/// A backup of a later release may use packs of one whose `backup.json` is gone.
+/// A backup of a later release may use packs of a backup whose `backup.json` is gone.
 #[tokio::test]
 async fn packs_of_a_backup_with_a_manifest_are_removed_by_reference_only() {
     let bench = Bench::new().await;
@@ -203,34 +203,34 @@ async fn packs_of_a_backup_with_a_manifest_are_removed_by_reference_only() {
     assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
     let later = name::manifest(&bench.cluster, &"20261123T100000Z".parse().unwrap());
     assert_eq!(bench.objects().await, [own.clone(), later.clone(), pack(2)]);
-    // The one that used them is gone: a run that began the removal continues it.
+    // The backup that used them is gone, so the next removal finishes.
     bench.repository.store().delete(&[object_name(&later).unwrap()]).await.unwrap();
     assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
     assert_eq!(bench.objects().await, [""; 0]);
 }
 
-/// A removal is done again by the next run, from its list: what a child needs stays, however often.
+/// The next run repeats a removal from its list. What a child needs stays, however often that happens.
 #[tokio::test]
-async fn a_removal_that_is_done_again_keeps_what_others_use() {
+async fn a_repeated_removal_keeps_what_others_use() {
     let bench = Bench::new().await;
     let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
     bench.put(&name::pack(&bench.cluster, &dead, 2)).await;
     let pack = |number| name::pack(&bench.cluster, &dead, number);
     let (own, child) = (name::manifest(&bench.cluster, &dead), "main/backups/20261123T100000Z/manifest".to_owned());
     put_manifest(&bench, "20261122T100000Z", &[pack(1), pack(2)], None).await;
-    // It uses a pack, and refers to no frame of the manifest.
+    // The child uses a pack, and refers to no frame of the manifest.
     put_manifest(&bench, "20261123T100000Z", &[pack(2)], None).await;
     for _ in 0..3 {
         assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
         assert_eq!(bench.objects().await, [own.clone(), child.clone(), pack(2)]);
     }
-    // Also where somebody else has removed the manifest.
+    // Even if somebody else has removed the manifest.
     bench.repository.store().delete(&[object_name(&own).unwrap()]).await.unwrap();
     assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
     assert_eq!(bench.objects().await, [child, pack(2)]);
 }
 
-/// What a manifest of a later release, or a damaged one, needs is not known: nothing goes.
+/// It is not known what a newer or damaged manifest needs, so nothing is removed.
 #[tokio::test]
 async fn a_manifest_that_cannot_be_read_keeps_the_remains() {
     let bench = Bench::new().await;
@@ -244,7 +244,7 @@ async fn a_manifest_that_cannot_be_read_keeps_the_remains() {
     bench.repository.store().delete(&[object_name(unreadable).unwrap()]).await.unwrap();
     assert!(remove(&bench.repository, &bench.cluster, dead).await.unwrap());
     assert_eq!(bench.objects().await, [""; 0]);
-    // Of one that has stored nothing, nobody can need anything.
+    // A dead backup without packs has nothing that another backup could need.
     bench.put(unreadable).await;
     let dead = bench.start("20261122T110000Z", &bench.runner, &[]).await;
     assert!(!remove(&bench.repository, &bench.cluster, dead).await.unwrap());
@@ -277,24 +277,24 @@ async fn take_over(bench: &Bench, dead: BackupId) -> BTreeSet<BackupId> {
     taken.adopted
 }
 
-async fn adopted_go(bench: &Bench, adopted: &[BackupId], run: &str) -> bool {
+async fn removes_adopted(bench: &Bench, adopted: &[BackupId], run: &str) -> bool {
     let adopted = adopted.iter().copied().collect();
     remove_adopted(&bench.repository, &bench.cluster, &adopted, run).await.unwrap() == Adopted::Removed
 }
 
-/// A later backup went on from them, and was killed, or its host went away, before it removed the rest.
+/// A later backup reused them, and was killed or lost its host before it removed the rest.
 #[tokio::test]
 async fn packs_of_a_killed_run_that_another_backup_names_stay() {
     let bench = Bench::new().await;
     let dead = bench.start("20261122T100000Z", &bench.runner, &[]).await;
     bench.put(&name::pack(&bench.cluster, &dead, 2)).await;
     let pack = |number| name::pack(&bench.cluster, &dead, number);
-    // Of a host whose clock is late.
+    // The other backup is of a host whose clock is late.
     put_manifest(&bench, "20261121T100000Z", &[pack(2)], None).await;
     let other = "main/backups/20261121T100000Z/manifest".to_owned();
     assert_eq!(take_over(&bench, dead).await, BTreeSet::from([dead]));
-    assert!(!adopted_go(&bench, &[dead], "another").await, "whoever took it over in between removes it");
-    assert!(adopted_go(&bench, &[dead], "next").await);
+    assert!(!removes_adopted(&bench, &[dead], "another").await, "another run has taken it over, and removes it");
+    assert!(removes_adopted(&bench, &[dead], "next").await);
     assert_eq!(bench.objects().await, [other.clone(), pack(2)]);
 
     let dead = bench.start("20261122T110000Z", &bench.runner, &[]).await;
@@ -304,7 +304,7 @@ async fn packs_of_a_killed_run_that_another_backup_names_stay() {
     assert_eq!(bench.objects().await, [other, last, pack(2), name::pack(&bench.cluster, &dead, 1)]);
 }
 
-/// Its manifest was stored, and it was killed while it waited for WAL: it never came to be a backup.
+/// The second run was killed while it waited for WAL. Its manifest was stored, but it never became a backup.
 #[tokio::test]
 async fn a_killed_run_keeps_nothing_of_another() {
     let bench = Bench::new().await;
@@ -314,11 +314,11 @@ async fn a_killed_run_keeps_nothing_of_another() {
     for dead in [first, second] {
         assert_eq!(take_over(&bench, dead).await, BTreeSet::from([dead]));
     }
-    assert!(adopted_go(&bench, &[first, second], "next").await);
+    assert!(removes_adopted(&bench, &[first, second], "next").await);
     assert_eq!(bench.objects().await, [""; 0]);
 }
 
-/// It was alive after all: it neither completes, nor takes away what another run uses.
+/// The run is still alive: it does not complete, and it does not remove what another run uses.
 #[tokio::test]
 async fn a_run_that_was_taken_over_leaves_its_packs() {
     let bench = Bench::new().await;
@@ -330,26 +330,26 @@ async fn a_run_that_was_taken_over_leaves_its_packs() {
     let before = bench.objects().await;
     remove_own(repository, cluster, backup, run).await.unwrap();
     assert_eq!(bench.objects().await, before);
-    // The run that took it over is known by its machine and directory, and so is what it had taken over.
+    // The record still has the same machine and directory, so the next run finds it.
     assert_eq!(bench.dead().await, ["20261122T100000Z"]);
 }
 
-/// Whoever took it over is complete and gone: what the run stored since then is its own to remove, and the rest is not.
+/// The run that took it over is complete and has ended. This run removes what it stored since then, and nothing else.
 #[tokio::test]
-async fn a_run_that_comes_back_late_removes_what_nobody_uses() {
+async fn a_run_that_comes_back_late_removes_only_what_nobody_uses() {
     let bench = Bench::new().await;
     let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
     let pack = |number| name::pack(&bench.cluster, &backup, number);
     take_over(&bench, backup).await;
     put_manifest(&bench, "20261123T100000Z", &[pack(1)], None).await;
-    assert!(adopted_go(&bench, &[backup], "next").await);
+    assert!(removes_adopted(&bench, &[backup], "next").await);
     bench.put(&pack(2)).await;
     put_manifest(&bench, "20261122T100000Z", &[pack(1), pack(2)], None).await;
     remove_own(&bench.repository, &bench.cluster, backup, &bench.runner.run).await.unwrap();
     assert_eq!(bench.objects().await, ["main/backups/20261123T100000Z/manifest".to_owned(), pack(1)]);
 }
 
-/// Its packs are going, or some of them are gone.
+/// Some of its packs may already be gone.
 #[tokio::test]
 async fn a_run_that_is_removing_its_packs_is_not_taken_over() {
     let bench = Bench::new().await;
@@ -358,16 +358,16 @@ async fn a_run_that_is_removing_its_packs_is_not_taken_over() {
     assert_eq!(take_over(&bench, backup).await, BTreeSet::new());
     assert!(remove(&bench.repository, &bench.cluster, backup).await.unwrap());
     assert_eq!(bench.objects().await, [""; 0]);
-    // Nor is one without packs, or without a start record: there is nothing to go on from.
+    // A run without packs, or without a start record, is not taken over either: there is nothing to reuse.
     let empty = bench.start("20261122T110000Z", &bench.runner, &[]).await;
     let pack = object_name(&name::pack(&bench.cluster, &empty, 1)).unwrap();
     bench.repository.store().delete(&[pack]).await.unwrap();
     assert_eq!(take_over(&bench, empty).await, BTreeSet::new());
 }
 
-/// What a dead run stored is no reason to take no backups any more.
+/// Unreadable remains of a dead run must not stop new backups.
 #[tokio::test]
-async fn a_store_that_refuses_old_packs_costs_only_them() {
+async fn if_the_store_refuses_old_packs_only_their_reuse_fails() {
     let bench = Bench::new().await;
     let backup = bench.start("20261122T100000Z", &bench.runner, &[]).await;
     let refuse = || Fault::Refuse(holdfast_store::StoreErrorKind::PermissionDenied);

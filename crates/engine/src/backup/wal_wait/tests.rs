@@ -1,4 +1,4 @@
-//! Failures while WAL is waited for: what is said at once, and what only concerns one repository.
+//! Failures during the wait for WAL: which are reported at once, and which concern only one repository.
 #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::progress::Silent;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{RepositoryTarget, Unlock, init};
 
-/// How long WAL is waited for that does not come.
+/// The time limit for WAL that never arrives.
 const PATIENCE: Duration = Duration::from_hours(1);
 
 /// A repository with a claim and without WAL.
@@ -38,7 +38,7 @@ async fn repository(faults: Vec<FaultRule>) -> (Repository, ClaimRecord) {
     (repository, claim)
 }
 
-/// One that refuses every listing, as a bucket does whose policy was changed.
+/// A repository that refuses every listing, such as a bucket with a changed policy.
 async fn refusing() -> (Repository, ClaimRecord) {
     let denied = Fault::Refuse(StoreErrorKind::PermissionDenied);
     repository(vec![FaultRule::new(&[Operation::List], 1.0, denied)]).await
@@ -78,9 +78,9 @@ fn is_denied(error: &Error) -> bool {
     matches!(&*error.what, Cause::Store(error) if error.kind() == StoreErrorKind::PermissionDenied)
 }
 
-/// Nobody waits an hour to hear that a repository refuses.
+/// The user must not wait an hour for the error of a repository that refuses.
 #[tokio::test(start_paused = true)]
-async fn where_all_repositories_are_needed_the_first_failure_is_said_at_once() {
+async fn if_all_repositories_are_needed_the_first_failure_is_reported_at_once() {
     let bench = Bench::new(vec![repository(Vec::new()).await, refusing().await]);
     let began = Instant::now();
     let error = bench.wait().run(&Silent, &CancellationToken::new()).await.unwrap_err();
@@ -100,8 +100,8 @@ async fn a_repository_that_fails_does_not_end_the_wait_of_another() {
     assert!(began.elapsed() >= PATIENCE);
 }
 
-/// A file of `pg_wal` that cannot be sent is wrong for every repository to which it must be sent, and said at once; the
-/// archiver has sent it to the first one.
+/// A bad file in `pg_wal` is an error for every repository to which it must be sent, and is reported at once. The
+/// archiver has already sent it to the first one.
 #[tokio::test]
 async fn a_segment_that_is_not_whole_does_not_fail_a_repository_that_has_it() {
     let has = repository(Vec::new()).await;
