@@ -211,7 +211,7 @@ fn compare(
     match overlay(&parent, number, extent.length, &changed, base.most_patches()) {
         Overlay::Keep => Compared::Is(Form::Kept { exact: false }),
         Overlay::Patch => Compared::Patches(changed),
-        Overlay::Anew => stored,
+        Overlay::Whole => stored,
     }
 }
 

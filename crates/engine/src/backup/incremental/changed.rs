@@ -1,8 +1,8 @@
 //! The blocks that changed since the parent, from the server's WAL summaries (17 and later, `summarize_wal = on`).
 //!
-//! The summarizer works after the WAL is written, so the summaries are waited for as long as it goes forward, as
-//! `WaitForWalSummarization` does. Where there are none, or some are gone (`wal_summary_keep_time`), the caller reads
-//! everything and compares.
+//! The summarizer works after the WAL is written. So this waits for the summaries while the summarizer makes progress,
+//! as `WaitForWalSummarization` does. If there are no summaries, or some are gone (`wal_summary_keep_time`), the caller
+//! reads everything and compares.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind};
@@ -18,13 +18,13 @@ use crate::error::{Cause, Error, ResultExt as _};
 use crate::progress::Progress;
 use crate::server::{Connection, RawText};
 
-/// How long the summarizer may make no progress: as long as the server itself waits for it.
-const STANDS_STILL_AFTER: Duration = Duration::from_mins(1);
+/// The time limit for a summarizer without progress. The server itself waits as long.
+const NO_PROGRESS_AFTER: Duration = Duration::from_mins(1);
 
-/// How often the summaries are listed while one is waited for.
+/// The interval at which the summaries are listed during the wait.
 const LIST_EVERY: Duration = Duration::from_millis(100);
 
-/// The range of WAL that is asked: from a parent's start to the start of this backup.
+/// The range of WAL to look at: from the parent's start to the start of this backup.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Asked {
     /// The history of this server's timeline.
@@ -35,16 +35,16 @@ pub(in super::super) struct Asked {
     pub end: Lsn,
 }
 
-/// What reading the summaries once came to.
+/// The result of reading the summaries once.
 enum Found {
     Changes(ChangedBlocks),
-    /// The last of them is not written yet; how far they reach.
+    /// The last summaries are not written yet. They reach up to this LSN.
     NotYet(Lsn),
-    /// They never will be complete.
+    /// The summaries will never be complete, for this reason.
     Never(String),
 }
 
-/// The changed blocks, or why the server's summaries do not tell.
+/// The changed blocks, or the reason why the server's summaries cannot be used.
 pub(in super::super) async fn changed_blocks(
     connection: &Connection,
     version: PgVersion,
@@ -73,9 +73,9 @@ pub(in super::super) async fn changed_blocks(
             Found::NotYet(now) if now > reached => (reached, since) = (now, Instant::now()),
             Found::NotYet(_) => {}
         }
-        if since.elapsed() > STANDS_STILL_AFTER {
+        if since.elapsed() > NO_PROGRESS_AFTER {
             return Ok(Err(format!(
-                "the WAL summarizer stands still at {reached}, before the start of this backup at {}",
+                "the WAL summarizer has stopped at {reached}, before the start of this backup at {}",
                 asked.end
             )));
         }
@@ -99,7 +99,7 @@ fn read_summaries(directory: &Path, asked: &Asked) -> Result<Found, Error> {
         let path = directory.join(name.to_string());
         let file = match File::open(&path) {
             Ok(file) => file,
-            // Removed as too old since the listing: the next one says what is missing.
+            // Removed since the listing because it is too old. The next listing shows what is missing.
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found::NotYet(Lsn::INVALID)),
             Err(e) => return Err(Error::file("open", &path, e)),
         };
@@ -111,7 +111,8 @@ fn read_summaries(directory: &Path, asked: &Asked) -> Result<Found, Error> {
     Ok(Found::Changes(changes))
 }
 
-/// The summaries are written in the order of the WAL: only what is after all of them can still come.
+/// Decides whether the missing summaries can still be written. The server writes summaries in the order of the WAL, so
+/// only those after all existing ones can.
 fn not_covered(names: &[WalSummaryName], missing: MissingSummaries, asked: &Asked) -> Found {
     let of_timeline = names.iter().filter(|name| name.timeline() == missing.timeline);
     let is_last = of_timeline.map(|name| name.end()).max().unwrap_or(Lsn::INVALID) <= missing.start;
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_still_come_is_told_from_what_never_will() {
+    fn a_summary_that_can_still_be_written_is_not_missing() {
         assert_eq!(missing_in(&[], &asked(0x100, 0x300)), "not yet, 0/100");
         assert_eq!(missing_in(&[(0x100, 0x200)], &asked(0x100, 0x300)), "not yet, 0/200");
         let gap = "no WAL summary covers 0/100 to 0/200 on timeline 1";

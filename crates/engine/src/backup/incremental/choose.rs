@@ -1,5 +1,5 @@
-//! Whether this backup is an incremental one: first whether there is a parent, and when the server is in backup mode, how what
-//! changed since then is found. The user is told which it is, and why.
+//! Decides whether this backup is incremental. First it looks for a parent. When the server is in backup mode, it
+//! decides how changes since the parent are found. It tells the user the result and the reason.
 
 use holdfast_pgtypes::changes::ChangedBlocks;
 use holdfast_pgtypes::{ControlFile, Lsn};
@@ -12,15 +12,15 @@ use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::server::{Connection, ServerFacts};
 
-/// How what changed since the parent is found.
+/// How changes since the parent are found.
 pub(in super::super) enum Changes {
     /// By the server's WAL summaries.
     Summarized(ChangedBlocks),
-    /// Everything is read.
+    /// By reading everything.
     ByPages,
 }
 
-/// The parent of this backup; none for a full one.
+/// The parent of this backup; `None` for a full backup.
 pub(in super::super) async fn find_parent(
     lanes: &[Lane<'_>],
     options: &BackupOptions,
@@ -48,7 +48,7 @@ pub(in super::super) async fn find_parent(
     }
 }
 
-/// The parent, after the start record that names it was created: it may have gone just before.
+/// The parent, checked again after the start record that names it was created: it may have been removed just before.
 pub(in super::super) async fn confirm_parent(
     parent: &Parent,
     lanes: &[Lane<'_>],
@@ -58,11 +58,11 @@ pub(in super::super) async fn confirm_parent(
     if is_still_there(lanes, &options.cluster, parent.id()).await {
         return Ok(Some(parent.clone()));
     }
-    none(options, &format!("backup {} goes", parent.id()), progress)
+    none(options, &format!("backup {} is being removed", parent.id()), progress)
 }
 
-/// How what changed is found; nothing if the parent turns out to be none, since the server was promoted or restarted after it
-/// had been chosen.
+/// How changes are found; `None` if the parent no longer fits, because the server was promoted or restarted after it
+/// was chosen.
 pub(in super::super) async fn find_changes(
     parent: &Parent,
     options: &BackupOptions,
@@ -104,11 +104,11 @@ pub(in super::super) async fn find_changes(
     }))
 }
 
-/// There is no parent: a full backup, or an error if that was not asked for.
+/// Handles a missing parent: this becomes a full backup, or an error if the user asked for an incremental one.
 fn none<T>(options: &BackupOptions, reason: &str, progress: &dyn Progress) -> Result<Option<T>, Error> {
     if options.kind == Kind::Incremental {
         return Err(Cause::Refused(format!(
-            "there is no backup that an incremental one can build on: {reason}; `--type auto` takes a full one then"
+            "there is no backup that an incremental one can build on: {reason}; `--type auto` takes a full one"
         ))
         .into());
     }

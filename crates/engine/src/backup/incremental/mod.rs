@@ -1,17 +1,19 @@
 //! What an incremental backup takes from its parent, and what it reads.
 //!
-//! An incremental backup is as complete as a full one: its manifest names the place of every byte, in its own packs and in
-//! those of earlier backups. What did not change since the parent is named and not read, or read and not stored:
+//! An incremental backup is as complete as a full one: its manifest names the place of every byte, in its own packs and
+//! in packs of earlier backups. Data that did not change since the parent is not read, or it is read and not stored:
 //!
-//! 1. [`parent`]: the newest backup that all repositories have and that this server's data descends from, with its
-//!    manifest in each of them.
-//! 2. [`choose`]: whether there is one, and how what changed is found. [`changed`]: the changed blocks, from the server's WAL summaries (17 and later). Without them, [`page_lsn`] decides
-//!    by the pages' own LSNs after they were read.
-//! 3. [`sort`]: which files are the parent's, of which ones some blocks are read, and which ones are read whole (pure).
-//!    [`overlay`]: what becomes of one extent of which some bytes changed (pure).
-//! 4. What is read whole is compared with the parent by its hash, and not stored again if it is the same.
+//! 1. [`parent`] finds the newest backup that all repositories have and that this server's data descends from, with its
+//!    manifest in each repository.
+//! 2. [`choose`] decides whether there is a parent and how changes are found. [`changed`] gets the changed blocks from
+//!    the server's WAL summaries (17 and later). Without summaries, [`page_lsn`] uses the LSNs of the pages after they
+//!    were read.
+//! 3. [`sort`] decides which files are the parent's, which are read in parts, and which are read whole (pure).
+//!    [`overlay`] decides what is stored of an extent with changes (pure).
+//! 4. An extent that is read whole is compared with the parent's by its hash, and not stored again if it is the same.
 //!
-//! Why a mixture of old and new pages is right, and what no method sees, is said in [`holdfast_pgtypes::changes`].
+//! [`holdfast_pgtypes::changes`] explains why a mixture of old and new pages is correct, and which changes no method
+//! finds.
 
 pub(super) mod changed;
 pub(super) mod choose;
@@ -27,14 +29,14 @@ use holdfast_repo::manifest::{FileEntry, Manifest};
 use self::page_lsn::PageLsns;
 use crate::restore::PathIndex;
 
-/// What the parent has of each file: the same in all repositories, but for the places.
+/// The content of the parent's files. It is the same in all repositories, except for the places in packs.
 #[derive(Debug)]
 pub(super) struct Base {
     manifest: Arc<Manifest>,
     index: Arc<PathIndex>,
-    /// How changed pages are told where files are read whole.
+    /// Finds changed pages in files that are read whole; `None` with WAL summaries.
     by_lsn: Option<PageLsns>,
-    /// The most patches over one extent.
+    /// The maximum number of patches over one extent.
     most_patches: usize,
 }
 
@@ -51,12 +53,12 @@ impl Base {
     /// The position of a file in the parent's manifest.
     pub(super) fn find(&self, path: &[u8]) -> Option<u32> {
         let position = self.index.find(&self.manifest, path)?;
-        // A directory or a link of that name has nothing of a file.
+        // A directory or a link with that name has no file content.
         let file = self.manifest.file(position)?;
         matches!(file.kind, holdfast_repo::FileKind::File { .. }).then_some(position as u32)
     }
 
-    /// The file at a position that [`Self::find`] gave.
+    /// The file at a position from [`Self::find`].
     pub(super) fn file(&self, position: u32) -> Option<FileEntry<'_>> {
         self.manifest.file(position as usize)
     }

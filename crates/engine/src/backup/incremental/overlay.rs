@@ -1,21 +1,22 @@
-//! What becomes of one extent of which some bytes changed. Pure.
+//! Decides what is stored of an extent in which some bytes changed. Pure.
 //!
-//! Patches stand over the parent's extent, and those of the parent below the new ones. Each costs a place in the manifest
-//! and, at a restore, a part of some other pack. So an extent with many patches, or mostly patches, is stored anew: the
-//! two-hundredth backup of a chain restores as fast as the first.
+//! Patches replace bytes of the parent's extent, and new patches replace those of the parent. Each patch needs room in
+//! the manifest and, at a restore, a part of another pack. So an extent with many patches, or mostly patches, is stored
+//! again in full: the two-hundredth backup of a chain restores as fast as the first.
 
 use std::ops::Range;
 
 use holdfast_repo::manifest::{FileEntry, Patch};
 
-/// The most patches over one extent. The format has room for more
-/// ([`holdfast_repo::manifest::MOST_PATCHES`]), but a restore fetches each of them.
+/// The maximum number of patches over one extent. The format allows more ([`holdfast_repo::manifest::MOST_PATCHES`]),
+/// but a restore must fetch each of them.
 const MOST_PATCHES: u64 = 64;
 
-/// The most patches in one manifest: 60 bytes each in memory, and about 48 in the manifest, whose length is bounded.
+/// The maximum number of patches in one manifest. Each takes 60 bytes in memory, and about 48 in the manifest, whose
+/// length is limited.
 const MOST_IN_MANIFEST: u64 = 16 << 20;
 
-/// The most patches over one extent of a cluster that has so many: fewer in a large one.
+/// The maximum number of patches over one extent, for a cluster with this many extents: a large cluster gets fewer.
 pub(in super::super) fn most_patches(extents: u64) -> usize {
     (MOST_IN_MANIFEST / extents.max(1)).min(MOST_PATCHES) as usize
 }
@@ -25,14 +26,14 @@ pub(in super::super) fn most_patches(extents: u64) -> usize {
 pub(in super::super) enum Overlay {
     /// Nothing: it is the parent's.
     Keep,
-    /// The changed bytes.
+    /// Only the changed bytes.
     Patch,
     /// All of it.
-    Anew,
+    Whole,
 }
 
-/// Decides for extent `number` of a file of the parent. It now has `length` bytes, and `changed` are those that changed:
-/// ranges within the extent, sorted and apart. `most` is the number of patches that it may have.
+/// Decides for extent `number` of a file of the parent, which now has `length` bytes. `changed` has the changed bytes,
+/// as ranges within the extent, sorted and without overlaps. `most` is the maximum number of patches.
 pub(in super::super) fn overlay(
     parent: &FileEntry<'_>,
     number: u32,
@@ -41,7 +42,7 @@ pub(in super::super) fn overlay(
     most: usize,
 ) -> Overlay {
     if parent.extents().get(number as usize).is_none_or(|extent| extent.length != length) {
-        return Overlay::Anew;
+        return Overlay::Whole;
     }
     if changed.is_empty() {
         return Overlay::Keep;
@@ -54,10 +55,10 @@ pub(in super::super) fn overlay(
         count += 1;
         bytes += bytes_of(&range);
     }
-    if count > most || bytes * 2 > u64::from(length) { Overlay::Anew } else { Overlay::Patch }
+    if count > most || bytes * 2 > u64::from(length) { Overlay::Whole } else { Overlay::Patch }
 }
 
-/// Whether one of these ranges, sorted and apart, holds all of it.
+/// Whether one of these ranges, sorted and without overlaps, contains all of `range`.
 fn is_within(range: &Range<u32>, ranges: &[Range<u32>]) -> bool {
     let at = ranges.partition_point(|other| other.end < range.end);
     ranges.get(at).is_some_and(|other| other.start <= range.start && range.end <= other.end)
@@ -79,7 +80,7 @@ mod tests {
         Extent::stored(ChunkHash::of(b"x"), 0, FrameLocation { offset: 92, length: 100 }, 0, length)
     }
 
-    /// Of the second extent of a file whose parent has patches over these pages of it.
+    /// The decision for the second extent of a file. The parent has patches over the pages `old` of it.
     fn decide(old: &[Range<u32>], changed: &[Range<u32>]) -> Overlay {
         let bytes = |range: &Range<u32>| range.start * PAGE..range.end * PAGE;
         let patch = |range: &Range<u32>| {
@@ -107,21 +108,21 @@ mod tests {
         assert_eq!(decide(&[0..1], &[]), Overlay::Keep);
         assert_eq!(decide(&[], &[5..6]), Overlay::Patch);
         assert_eq!(decide(&[], &[0..64]), Overlay::Patch);
-        assert_eq!(decide(&[], &[0..65]), Overlay::Anew, "more than half");
+        assert_eq!(decide(&[], &[0..65]), Overlay::Whole, "more than half");
         assert_eq!(decide(&[], &every_other(64)), Overlay::Patch);
     }
 
     #[test]
     fn patches_of_the_parent_count_unless_new_ones_cover_them() {
         assert_eq!(decide(&every_other(63), &[126..127]), Overlay::Patch);
-        assert_eq!(decide(&every_other(63), &[1..2, 3..4]), Overlay::Anew, "too many");
-        assert_eq!(decide(&[0..40], &[50..80]), Overlay::Anew, "too much");
+        assert_eq!(decide(&every_other(63), &[1..2, 3..4]), Overlay::Whole, "too many");
+        assert_eq!(decide(&[0..40], &[50..80]), Overlay::Whole, "too much");
         assert_eq!(decide(&[50..80], &[50..80]), Overlay::Patch, "the same pages again");
         assert_eq!(decide(&every_other(64), &every_other(64)), Overlay::Patch);
     }
 
     #[test]
-    fn an_extent_of_another_length_or_of_no_parent_is_stored_anew() {
+    fn an_extent_of_another_length_or_without_a_parent_is_stored_whole() {
         let extents = [place(LENGTH), place(PAGE)];
         let entry = FileEntry {
             path: b"base/5/100",
@@ -130,8 +131,8 @@ mod tests {
             size_bytes: u64::from(LENGTH + PAGE),
             mtime_seconds: 0,
         };
-        assert_eq!(overlay(&entry, 1, 2 * PAGE, &[PAGE..2 * PAGE], 64), Overlay::Anew);
-        assert_eq!(overlay(&entry, 2, PAGE, &[], 64), Overlay::Anew);
+        assert_eq!(overlay(&entry, 1, 2 * PAGE, &[PAGE..2 * PAGE], 64), Overlay::Whole);
+        assert_eq!(overlay(&entry, 2, PAGE, &[], 64), Overlay::Whole);
         assert_eq!(overlay(&entry, 1, PAGE, &[], 64), Overlay::Keep);
     }
 

@@ -1,4 +1,4 @@
-//! Changed pages of an extent that was read, by the pages' own LSNs: for servers without WAL summaries.
+//! Finds the changed pages of an extent that was read, by the pages' own LSNs: for servers without WAL summaries.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use holdfast_repo::manifest::Manifest;
 use super::super::listing::SourceFile;
 use crate::restore::PathIndex;
 
-/// What the pages are judged by.
+/// What is needed to decide whether a page has changed.
 #[derive(Debug)]
 pub(in super::super) struct PageLsns {
     /// The parent's start LSN.
@@ -21,7 +21,7 @@ pub(in super::super) struct PageLsns {
     version: PgVersion,
     segment_pages: u32,
     checksums: Checksums,
-    /// Directories of databases that were made since the parent: their pages may have the old LSNs of a template.
+    /// Directories of databases that were created since the parent: their pages may have old LSNs from a template.
     new_databases: BTreeSet<Vec<u8>>,
 }
 
@@ -37,7 +37,7 @@ impl PageLsns {
         let mut new_databases = BTreeSet::new();
         for file in files {
             let Some(directory) = file.path.strip_suffix(b"/PG_VERSION") else { continue };
-            // It is written once, when the database is made.
+            // `PG_VERSION` is written once, when the database is created.
             let parent = index.find(manifest, &file.path).and_then(|position| manifest.file(position));
             let mtime = u64::try_from(file.mtime).unwrap_or(0);
             if parent.is_none_or(|parent| parent.mtime_seconds != mtime) {
@@ -49,8 +49,9 @@ impl PageLsns {
         Self { since, version, segment_pages, checksums, new_databases }
     }
 
-    /// The bytes of a piece of a file that changed, as ranges within it. Nothing if that is not known: another kind of file, or
-    /// a page that may have changed in silence. `parent_size` is the file's length in the parent, in bytes.
+    /// The changed bytes of a piece of a file, as ranges within the piece. `None` if that is not known: it is another
+    /// kind of file, or a page may have changed without a new LSN. `parent_size` is the file's length in the parent, in
+    /// bytes.
     pub(in super::super) fn changed(
         &self,
         file: &SourceFile,
@@ -69,8 +70,8 @@ impl PageLsns {
         if !rest.is_empty() || !offset.is_multiple_of(PAGE_SIZE as u64) {
             return None;
         }
-        // Only with page checksums does the first hint bit after a checkpoint always set the page's LSN. `wal_log_hints`
-        // does the same, but nothing tells whether it was on for the whole time.
+        // With page checksums, the first hint bit after a checkpoint always sets the page's LSN. `wal_log_hints` does
+        // the same, but we cannot know whether it was on all the time.
         let hint_bits = if self.checksums == Checksums::On { HintBits::Logged } else { HintBits::NotLogged };
         let first = (offset / PAGE_SIZE as u64) as u32;
         let mut changed: Vec<Range<u32>> = Vec::new();

@@ -1,8 +1,8 @@
-//! The parent of an incremental backup: the newest backup that every repository has and that this server's data descends
-//! from, with its manifest in each of them.
+//! The parent of an incremental backup: the newest backup that every repository has and that this server's data
+//! descends from, with its manifest in each repository.
 //!
-//! A backup is a parent of no other if WAL or pages would not tell everything that changed since it, or if what it holds
-//! is in doubt. Each reason is one that a person can read: the run says why it is a full backup.
+//! A backup cannot be a parent if WAL or pages would not show everything that changed since it, or if its own content
+//! is in doubt. Each reason is a text for people: the run reports why it takes a full backup.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,23 +22,23 @@ use crate::repository::Repository;
 use crate::repository::verified::verifications;
 use crate::restore::{self, PathIndex, Trial};
 
-/// A parent.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Parent {
-    /// As one of the repositories has it.
+    /// Its record, from one of the repositories.
     pub record: BackupRecord,
-    /// Its manifest in each repository, in their order; none where the run does not take part.
+    /// Its manifest in each repository, in their order; `None` for a repository that is left out.
     pub manifests: Vec<Option<Arc<Manifest>>>,
-    /// The paths of all of these manifests.
+    /// The index of the paths, which are the same in all of these manifests.
     pub index: Arc<PathIndex>,
 }
 
-/// One repository of the run with its claim; none where the run does not take part.
+/// One repository of the run with its claim; `None` for a repository that is left out.
 pub(in super::super) type Lane<'a> = Option<(&'a Repository, &'a ClaimRecord)>;
 
 impl Parent {
-    /// Finds it, or says why there is none. What cannot be read of a repository is such a reason, too: a full backup
-    /// needs nothing of it. `extent_bytes` is the length of extents in this run, in all repositories.
+    /// Finds the parent, or gives the reason why there is none. An unreadable object in a repository is also such a
+    /// reason, because a full backup does not need it. `extent_bytes` is the length of extents in this run, in all
+    /// repositories.
     pub(in super::super) async fn find(
         lanes: &[Lane<'_>],
         wanted: &Wanted<'_>,
@@ -89,20 +89,19 @@ impl Parent {
                     Err(why) => why,
                 },
             };
-            // What is wrong with the newest is what a person can mend.
+            // Report the reason for the newest backup: that is the one that the user can fix.
             reason.get_or_insert_with(|| format!("backup {id} cannot be its parent: {refused}"));
         }
         Err(reason.unwrap_or_else(|| "there is no earlier backup".to_owned()))
     }
 
-    /// The parent's id.
     pub(in super::super) fn id(&self) -> BackupId {
         self.record.backup_id
     }
 }
 
-/// When the archive was last offered other content for a segment that it has: a data volume that was rolled back and started
-/// without recovery has another history on the same timeline, and neither LSN nor timeline tells.
+/// When the archive was last sent other content for a segment that it has. A data volume that was rolled back and
+/// started without recovery has another history on the same timeline, and neither LSN nor timeline shows that.
 async fn diverged_at(
     repository: &Repository,
     cluster: &ClusterName,
@@ -116,7 +115,8 @@ async fn diverged_at(
     Ok(of_claim.max())
 }
 
-/// Whether a parent is still there and stays, once the start record that names it is. From then on `expire` keeps it.
+/// Whether a parent is still there and stays. This must be called after the start record that names it was created:
+/// from then on, `expire` keeps the parent.
 pub(in super::super) async fn is_still_there(lanes: &[Lane<'_>], cluster: &ClusterName, parent: BackupId) -> bool {
     for (repository, _) in lanes.iter().flatten() {
         let going = repository.decided_backups(cluster).await;
@@ -127,22 +127,22 @@ pub(in super::super) async fn is_still_there(lanes: &[Lane<'_>], cluster: &Clust
     true
 }
 
-/// The history of the timeline that the data directory has come to. A standby may have followed to a later one than that of
-/// its last restartpoint.
+/// The history of the data directory's current timeline. A standby may be on a later timeline than that of its last
+/// restartpoint.
 pub(in super::super) fn ancestry_of(pgdata: &Path, control: &ControlFile) -> Result<Ancestry, Error> {
     let timeline = control.min_recovery_timeline.map_or(control.timeline, |reached| reached.max(control.timeline));
     if timeline == TimelineId::FIRST { Ok(Ancestry::alone(timeline)) } else { history_in(pgdata, timeline) }
 }
 
-/// What a parent must fit.
+/// The backup that needs a parent.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Wanted<'a> {
     pub cluster: &'a ClusterName,
     pub control: &'a ControlFile,
     pub ancestry: &'a Ancestry,
     pub in_recovery: bool,
-    /// Whether `control` was read after the start of this backup: that of a standby moves with its restartpoint, which the
-    /// start makes.
+    /// Whether `control` was read after the start of this backup. On a standby, the start makes a restartpoint, which
+    /// changes the control file.
     pub has_started: bool,
 }
 
@@ -161,7 +161,7 @@ pub(in super::super) fn unfit(parent: &BackupRecord, wanted: &Wanted<'_>) -> Opt
     if !is_on_the_way(parent, ancestry) {
         let timeline = parent.stop_segment.timeline();
         return Some(format!(
-            "it ends at {} on timeline {timeline}, which is not on the way to timeline {} of this server",
+            "it ends at {} on timeline {timeline}, which is not in the history of timeline {} of this server",
             parent.stop_lsn,
             ancestry.timeline()
         ));
@@ -175,10 +175,13 @@ pub(in super::super) fn unfit(parent: &BackupRecord, wanted: &Wanted<'_>) -> Opt
             parent.start_lsn, control.redo
         ));
     }
-    // A kept page may have changes up to the parent's end, and the standby may not have come so far.
+    // A page of the parent may have changes up to the parent's end, and the standby may not have replayed them yet.
     let replayed = control.min_recovery_point.filter(|_| in_recovery);
     if in_recovery && replayed.is_none_or(|replayed| replayed < parent.stop_lsn) {
-        return Some(format!("this standby has not safely passed the end of it, {}", parent.stop_lsn));
+        return Some(format!(
+            "this standby has not yet replayed WAL up to the end of that backup, {}",
+            parent.stop_lsn
+        ));
     }
     None
 }
@@ -212,7 +215,7 @@ async fn load(
         if manifest.header().extent_bytes != extent_bytes {
             return Err(format!("its extents do not have {extent_bytes} bytes"));
         }
-        // One that is gone would be noticed only when all is copied.
+        // Otherwise, a missing pack would be noticed only after the copy.
         restore::check_packs(repository, &manifest).await.map_err(|error| error.to_string())?;
         match &first {
             None => first = Some((Arc::clone(&manifest), index)),
@@ -225,7 +228,7 @@ async fn load(
     Ok(Parent { record: parent.clone(), manifests, index: Arc::new(index) })
 }
 
-/// Whether two manifests name the same files in the same order, with the same bytes wherever they are.
+/// Whether two manifests name the same files in the same order with the same bytes, wherever these are stored.
 fn has_same_content(one: &Manifest, other: &Manifest) -> bool {
     let same_bytes = |a: &Extent, b: &Extent| (a.hash, a.length, a.is_hole()) == (b.hash, b.length, b.is_hole());
     let same = |(a, b): (FileEntry<'_>, FileEntry<'_>)| {
@@ -254,8 +257,9 @@ mod tests {
 
     const REPORT: &str = include_str!("../../../../contract/tests/samples/backup-2.json");
 
-    /// Whether a standby that replayed to `0/3000000` of timeline 2 may build on a backup of timeline 1 that ended there. Its
-    /// last restartpoint is still on timeline 1.
+    /// Why a standby that has replayed to `0/3000000` on timeline 2 cannot use a backup that ended at `stop_lsn` on
+    /// timeline
+    /// 1. Its last restartpoint is still on timeline 1.
     fn refused(stop_lsn: &str, switch_lsn: &str) -> Option<String> {
         let pgdata = tempfile::tempdir().unwrap();
         std::fs::create_dir(pgdata.path().join("pg_wal")).unwrap();
@@ -288,11 +292,11 @@ mod tests {
         unfit(&parent, &wanted)
     }
 
-    /// Pages of the lost end of timeline 1 would stay.
+    /// Otherwise, pages from the lost end of timeline 1 would stay.
     #[test]
-    fn a_standby_builds_on_nothing_that_its_new_timeline_left_behind() {
+    fn a_standby_does_not_build_on_a_backup_after_the_timeline_switch() {
         assert_eq!(refused("0/1800000", "0/2000000"), None);
         let refused = refused("0/2800000", "0/2000000").unwrap();
-        assert!(refused.contains("0/2800000 on timeline 1, which is not on the way to timeline 2"), "{refused}");
+        assert!(refused.contains("0/2800000 on timeline 1, which is not in the history of timeline 2"), "{refused}");
     }
 }

@@ -1,4 +1,4 @@
-//! Which files are read, by WAL summaries. Pure.
+//! Decides by WAL summaries which files are read. Pure.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use super::super::plan::{Part, Unit};
 use super::Base;
 use super::overlay::{Overlay, overlay};
 
-/// What the WAL summaries say, with what is needed to look a file up.
+/// The changes from WAL summaries, with what is needed to look up a file.
 #[derive(Debug)]
 pub(in super::super) struct Summarized {
     changes: ChangedBlocks,
@@ -21,16 +21,16 @@ pub(in super::super) struct Summarized {
     segment_pages: u32,
 }
 
-/// The files of a listing by what is read of them.
+/// The files of a listing, sorted by what is read of them.
 #[derive(Debug, Default)]
 pub(in super::super) struct Sorted {
-    /// Everything.
+    /// Files that are read completely.
     pub whole: Vec<SourceFile>,
-    /// Some extents or pages; the rest is the parent's.
+    /// Files of which some extents or pages are read; the rest is the parent's.
     pub parts: Vec<SourceFile>,
-    /// Nothing: all of it is the parent's, which may be longer.
+    /// Files that are not read: all of their content is in the parent's file, which may be longer.
     pub kept: Vec<SourceFile>,
-    /// The bytes to read of the first two kinds.
+    /// The number of bytes to read of `whole` and `parts`.
     pub read_bytes: u64,
 }
 
@@ -58,7 +58,7 @@ impl Summarized {
         sorted
     }
 
-    /// The bytes to read of a file, as ranges that never pass the end of an extent; `None` if it is read whole.
+    /// The bytes to read of a file, as ranges that never cross the end of an extent; `None` if it is read whole.
     fn parts(&self, base: &Base, file: &SourceFile, extent_size_bytes: u32) -> Option<Vec<Range<u64>>> {
         let parent = base.find(&file.path).and_then(|position| base.file(position))?;
         let data = DataFile { path: &file.path, size: file.size_bytes, parent_size: Some(parent.size_bytes) };
@@ -78,7 +78,8 @@ impl Summarized {
     }
 }
 
-/// What is read of a file that now has `size` bytes, of which those of `changed`, sorted and apart, are not the parent's.
+/// The bytes to read of a file that now has `size` bytes. `changed` has the changed ranges, sorted and without
+/// overlaps.
 fn parts_of(
     parent: &FileEntry<'_>,
     size: u64,
@@ -88,7 +89,7 @@ fn parts_of(
 ) -> Vec<Range<u64>> {
     let extent_size = u64::from(extent_size_bytes);
     let mut parts = Vec::new();
-    // What was shortened or extended within its last extent is not the parent's extent any more, whatever changed in it.
+    // If the last extent was shortened or extended, it is no longer the parent's extent, whatever changed in it.
     let last = size.checked_sub(1).map(|byte| byte / extent_size);
     let mut numbers: Vec<u64> = changed
         .iter()
@@ -109,13 +110,13 @@ fn parts_of(
             Overlay::Patch => {
                 parts.extend(within.iter().map(|range| start + u64::from(range.start)..start + u64::from(range.end)));
             }
-            Overlay::Anew => parts.push(start..end),
+            Overlay::Whole => parts.push(start..end),
         }
     }
     parts
 }
 
-/// The units of files of which parts are read: as many parts in a unit as an extent has room for.
+/// The units for files that are read in parts: each has as many parts as one extent has room for.
 pub(in super::super) struct PartUnits<'a> {
     summarized: &'a Summarized,
     base: &'a Base,
@@ -180,7 +181,7 @@ mod tests {
     /// Eight pages.
     const EXTENT: u64 = 8 * PAGE;
 
-    /// The pages to read of a file that had so many pages in the parent, and has so many now.
+    /// The pages to read of a file that had `parent` pages in the parent, and has `now` pages now.
     fn pages(parent: u64, now: u64, changed: &[Range<u64>]) -> Vec<Range<u64>> {
         let lengths = (0..parent.div_ceil(8)).map(|number| (parent - number * 8).min(8) * PAGE);
         let location = FrameLocation { offset: 92, length: 100 };
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_pages_are_read_and_never_over_the_end_of_an_extent() {
+    fn changed_pages_are_read_without_crossing_the_end_of_an_extent() {
         assert_eq!(pages(20, 20, &[]), []);
         assert_eq!(pages(20, 20, &[3..4]), [3..4]);
         assert_eq!(pages(20, 20, &[7..10]), [7..8, 8..10]);

@@ -1,4 +1,4 @@
-//! Clusters with pages of another size than the 8 KiB that nearly all have: whole files, no page taken for what it is not.
+//! Clusters with another page size than the usual 8 KiB: files are stored whole, and no page is misread.
 
 use std::fs;
 use std::path::Path;
@@ -12,16 +12,16 @@ use super::super::run::page_checks;
 use super::super::scan::{PageChecks, scan};
 use super::{Bench, CONTROL};
 
-/// The control file of a cluster with pages of this size, with data checksums, whose CRC holds.
+/// The control file of a cluster with this page size and with data checksums. Its CRC is correct.
 fn control(block_size: u32) -> Vec<u8> {
-    // As in `ControlFileData` of PostgreSQL 18: `blcksz` and `relseg_size` follow each other, the CRC stands at its end.
+    // As in `ControlFileData` of PostgreSQL 18: `relseg_size` follows `blcksz`, and the CRC is at the end.
     const BLOCK_SIZE: usize = 216;
     const SEGMENT_PAGES: usize = 220;
     const CHECKSUMS: usize = 252;
     let mut bytes = CONTROL.to_vec();
     let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     put(BLOCK_SIZE, block_size);
-    // A segment file has 1 GiB whatever its pages are.
+    // A segment file has 1 GiB with every page size.
     put(SEGMENT_PAGES, (1 << 30) / block_size);
     put(CHECKSUMS, 1);
     let at = (0..bytes.len() - 4)
@@ -32,7 +32,7 @@ fn control(block_size: u32) -> Vec<u8> {
     bytes
 }
 
-/// A data directory with relations of whole pages of this size, which look like nothing that is known.
+/// A data directory with relations of whole pages of this size, with random content.
 fn data(pgdata: &Path, block_size: u32) -> Vec<(&'static str, Vec<u8>)> {
     for folder in ["global", "base/5", "pg_wal", "pg_tblspc"] {
         fs::create_dir_all(pgdata.join(folder)).unwrap();
@@ -49,7 +49,7 @@ fn data(pgdata: &Path, block_size: u32) -> Vec<(&'static str, Vec<u8>)> {
         ("base/5/1260.1", pages(3, 21)),
         ("base/5/1260_fsm", pages(4, 3)),
         ("base/5/1261", Vec::new()),
-        // Ends within a page, as while PostgreSQL extends it.
+        // This file ends within a page, as it can while PostgreSQL extends it.
         ("base/5/1262", pages(5, 2)[..block_size as usize + 100].to_vec()),
         ("global/pg_control", control(block_size)),
     ];
@@ -60,7 +60,7 @@ fn data(pgdata: &Path, block_size: u32) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn pages_of_another_size_are_checked_by_nobody() {
+fn pages_of_another_size_are_not_checked() {
     for (block_size, checked) in [(8192, true), (1024, false), (4096, false), (16384, false), (32768, false)] {
         let control = ControlFile::parse(&control(block_size)).unwrap();
         assert_eq!((control.block_size, control.has_data_checksums()), (block_size, true));
@@ -74,7 +74,7 @@ fn pages_of_another_size_are_checked_by_nobody() {
         let check_of = |path: &str| found.files.iter().find(|file| *file.path == *path.as_bytes()).unwrap().check;
         let second = if checked { PageCheck::FromBlock(131_072) } else { PageCheck::Off };
         assert_eq!((check_of("base/5/1260.1"), check_of("PG_VERSION")), (second, PageCheck::None), "{block_size}");
-        // A relation is one whatever its pages are: read to its listed size, and never to what it has grown to.
+        // With every page size, a relation is read to its listed size, even if it has grown since.
         assert!(check_of("base/5/1259").is_relation() && check_of("base/5/1262").is_relation());
         for file in &found.files {
             let planned: u64 = Units::cut(std::slice::from_ref(file), 1 << 20).map(|unit| u64::from(unit.room())).sum();
@@ -83,9 +83,9 @@ fn pages_of_another_size_are_checked_by_nobody() {
     }
 }
 
-/// To the last byte, with checks requested and not.
+/// Every byte is compared, with page checks and without.
 #[tokio::test]
-async fn clusters_of_every_block_size_come_back() {
+async fn clusters_of_every_block_size_are_restored() {
     for block_size in [1024, 2048, 4096, 16384, 32768] {
         for check_pages in [true, false] {
             let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Backups of synthetic data directories without a server, by the engine's own listing, planning, reading, writing and looking
-//! back, and restored by its own restore.
+//! Backups of synthetic data directories without a server. They use the engine's own listing, planning, reading,
+//! writing and checking, and its own restore.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 
@@ -37,13 +37,13 @@ use crate::restore::{self, Archiving, RestoreOptions, TablespaceMapping};
 /// A control file of PostgreSQL 18.
 const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
 
-/// What an S3 store wants at least.
+/// The minimum part size of an S3 store.
 const PART_BYTES: usize = 5 << 20;
 
-/// Short, so that little data has many of them.
+/// Extents are short, so that little data has many of them.
 const EXTENT_BYTES: u32 = 64 << 10;
 
-/// A repository in memory into which one data directory is backed up, once.
+/// A repository in memory for one backup of one data directory.
 struct Bench {
     repository: Repository,
     cluster: ClusterName,
@@ -51,7 +51,7 @@ struct Bench {
     crew: Crew,
 }
 
-/// A backup that was called complete.
+/// A complete backup.
 struct Complete {
     record: BackupRecord,
 }
@@ -68,7 +68,7 @@ impl Bench {
         Self { repository, cluster: "main".parse().unwrap(), backup, crew: Crew::new(2) }
     }
 
-    /// All that a backup does between the start call and its record, and the restore's look at what came of it.
+    /// Everything that a backup does between the start call and its record, with the checks of a restore.
     async fn backup(&self, pgdata: &Path, check_pages: bool) -> Result<Complete, Error> {
         let control = super::read_control_file(pgdata)?;
         let cancel = CancellationToken::new();
@@ -162,7 +162,7 @@ impl Bench {
         Ok(Complete { record })
     }
 
-    /// The claim and the WAL of the backup, in which nothing happens.
+    /// Stores the claim and the WAL of the backup. The WAL has no changes.
     async fn archive(&self, control: &ControlFile, segments: [SegmentName; 2]) {
         let claimant = Claimant {
             identity: Identity::of_control_file(control),
@@ -184,7 +184,7 @@ impl Bench {
         }
     }
 
-    /// Restores into a new folder. Tablespaces go beside it.
+    /// Restores into a new folder, and the tablespaces into folders beside it.
     async fn restore(&self, complete: &Complete, pgdata: &Path) -> Result<(), Error> {
         let outside = complete.record.tablespaces.iter().filter(|found| Path::new(&found.path).is_absolute());
         let options = RestoreOptions {
@@ -216,7 +216,7 @@ impl Bench {
     }
 }
 
-/// Where a tablespace goes beside a restored data directory.
+/// The folder of a tablespace beside a restored data directory.
 fn space_beside(pgdata: &Path, oid: u32) -> PathBuf {
     let name = format!("{}-space-{oid}", pgdata.file_name().unwrap().to_str().unwrap());
     pgdata.with_file_name(name)

@@ -1,10 +1,11 @@
-//! Random changes of a synthetic data directory while it is backed up, for hundreds of seeds: each backup that is called
-//! complete comes back, and what comes back is what WAL replay can mend.
+//! Random changes of a synthetic data directory during a backup, for hundreds of seeds: every complete backup can be
+//! restored, and WAL replay can repair the restored copy.
 //!
-//! A second thread does what a server and its users do. Every page of a relation says which file and block it is of and
-//! which version; every plain file is of one version. So each byte of the restored copy can be judged: what was not touched is
-//! the same to the last byte, pages are of a version that was written, plain files are whole, and nothing is missing that was
-//! there all along. The steps follow from the seed; how far they come before the backup ends depends on the machine.
+//! A second thread makes changes as a server and its users do. Every page of a relation contains its file, block and
+//! version. Every plain file has only one version. So each byte of the restored copy can be checked: untouched files
+//! are the same to the last byte, pages have a version that was written, plain files are whole, and no file is missing
+//! that was there all the time. The seed decides the steps; the machine decides how many of them happen before the
+//! backup ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -22,13 +23,13 @@ use holdfast_testkit::random::{Random, number_in, seed_of_environment};
 use super::{Bench, CONTROL, Complete, space_beside};
 use crate::error::{Cause, Error};
 
-/// Unless `HOLDFAST_TEST_SEEDS` says another number.
+/// The number of seeds, unless `HOLDFAST_TEST_SEEDS` is set.
 const SEEDS: u64 = 300;
 
 /// The directory of the version in each tablespace.
 const VERSION: &str = "PG_18_202506291";
 
-/// Blocks of a segment file before the next one begins, as the control file says.
+/// The number of blocks in a segment file, as in the control file.
 const SEGMENT_PAGES: u32 = 131_072;
 
 /// What is known of one relation file.
@@ -36,41 +37,41 @@ const SEGMENT_PAGES: u32 = 131_072;
 struct Relation {
     number: u16,
     first_block: u32,
-    /// The versions that each page ever had; of the pages beyond, nothing was ever written.
+    /// All versions that each page ever had. Pages after these were never written.
     pages: Vec<BTreeSet<u32>>,
-    /// How many there are now, and how few and how many there ever were.
+    /// The number of pages now, and the smallest and the largest number since the backup began.
     now: usize,
     least: usize,
     most: usize,
 }
 
-/// What is known of one file that is no relation.
+/// What is known of one file that is not a relation.
 #[derive(Debug, Clone)]
 enum Plain {
-    /// Only appended to: the length at the beginning.
+    /// A file that only grows: its length at the beginning.
     Appended(usize),
-    /// Replaced by renaming others over it: length and filling of each version.
+    /// A file that is replaced by renaming others over it: the length and the fill byte of each version.
     Replaced(Vec<(usize, u8)>),
 }
 
-/// The data directory and all that ever was in it.
+/// The data directory, and everything that ever was in it.
 struct World {
     pgdata: PathBuf,
     outside: PathBuf,
     random: Random,
     relations: BTreeMap<String, Relation>,
     plain: BTreeMap<String, Plain>,
-    /// Directories that were made, and links with where they lead.
+    /// Directories that were made, and links with their targets.
     directories: BTreeSet<String>,
     links: BTreeMap<String, BTreeSet<PathBuf>>,
-    /// What was not there at some time since the backup began, and what was changed since then.
+    /// Paths that did not exist at some time since the backup began, and paths that were changed since then.
     gone: BTreeSet<String>,
     touched: BTreeSet<String>,
     version: u32,
     number: u16,
 }
 
-/// Eight bytes that say of which file, version and block they are, and nothing that could be mistaken for others.
+/// Eight bytes that contain their file, version and block, so that they cannot be confused with others.
 fn word(relation: u16, version: u32, block: u32) -> u64 {
     u64::from(version & 0xff_ffff) << 40 | u64::from(relation) << 24 | u64::from(block & 0xff_ffff)
 }
@@ -88,7 +89,7 @@ fn page(relation: u16, version: u32, block: u32) -> [u8; PAGE_SIZE] {
     page
 }
 
-/// What stands at this path of the restored copy, tablespaces included.
+/// The place of this path in the restored copy, including tablespaces.
 fn restored(copy: &Path, path: &str) -> PathBuf {
     let space = path.strip_prefix("pg_tblspc/").and_then(|rest| rest.split_once('/'));
     match space.and_then(|(oid, rest)| Some((oid.parse().ok()?, rest))) {
@@ -127,7 +128,7 @@ impl World {
             world.append(&format!("log/appended-{number}"));
         }
         world.replace("postgresql.conf");
-        // What the backup is measured by begins here.
+        // The backup begins after this state.
         for relation in world.relations.values_mut() {
             (relation.least, relation.most) = (relation.now, relation.now);
             relation.pages.truncate(relation.now);
@@ -175,7 +176,7 @@ impl World {
         self.make_relation(&format!("{link}/{VERSION}/5/16501"));
     }
 
-    /// A new file of a relation, of 1 to 40 pages: less than a group of small files, and several extents.
+    /// A new file of a relation with 1 to 40 pages: small enough for a group of small files, or several extents.
     fn make_relation(&mut self, path: &str) {
         File::create(self.pgdata.join(path)).unwrap();
         self.gone.insert(path.to_owned());
@@ -214,7 +215,7 @@ impl World {
         self.write_pages(path, now, pages);
     }
 
-    /// Another version of a whole file, aside and renamed: nothing, little, or several extents.
+    /// Writes another version of a whole file beside it and renames it: empty, small, or several extents.
     fn replace(&mut self, path: &str) {
         let (filling, length) = (self.next_version() as u8, [0, 100, 70_000, 400_000][self.random.index(4)]);
         let length = length + self.random.index(1000);
@@ -236,7 +237,7 @@ impl World {
         self.touched.insert(path.to_owned());
     }
 
-    /// One of the relation files that are there.
+    /// A random relation file that exists.
     fn any_relation(&mut self) -> Option<String> {
         let there: Vec<&str> =
             self.relations.keys().filter(|path| self.pgdata.join(path).exists()).map(String::as_str).collect();
@@ -251,7 +252,7 @@ impl World {
         }
     }
 
-    /// Removes a directory as PostgreSQL does: what is in it first.
+    /// Removes a directory as PostgreSQL does: its files first.
     fn remove_directory(&mut self, path: &str) {
         let inside: Vec<String> = self.relations.keys().filter(|name| name.starts_with(path)).cloned().collect();
         for relation in inside {
@@ -302,7 +303,7 @@ impl World {
             }
             12..=14 => self.replace(&log),
             15 => self.append(&format!("log/appended-{}", self.version % 4)),
-            // A log that is rotated: another name, and for a time nothing under the old one.
+            // A log is rotated: it gets another name, and for a time nothing has the old name.
             16 => {
                 let (from, to) = (self.pgdata.join(&log), self.pgdata.join("log/replaced-0"));
                 if log == "log/replaced-0" || !from.is_file() {
@@ -347,7 +348,7 @@ impl World {
         }
     }
 
-    /// Judges the copy.
+    /// Checks the restored copy.
     fn judge(&self, copy: &Path, complete: &Complete, checks: bool) -> Result<(), String> {
         for path in self.directories.iter().filter(|path| !self.gone.contains(*path)) {
             if !restored(copy, path).is_dir() {
@@ -381,7 +382,7 @@ impl World {
             let block = relation.first_block + index as u32;
             let versions = &relation.pages[index];
             let words = bytes.as_chunks::<8>().0.iter().skip(3).map(|bytes| u64::from_le_bytes(*bytes));
-            // Zeros are what a page is before it is written, and after its file was cut and extended.
+            // A page is zero before it is written, and after its file was shortened and extended.
             let strange = words.filter(|found| *found != 0).find(|found| {
                 let version = (found >> 40) as u32;
                 *found != word(relation.number, version, block) || !versions.contains(&version)
@@ -412,7 +413,7 @@ impl World {
                 let is = fs::read(self.pgdata.join(path)).map_err(|e| e.to_string())?;
                 let prefix = found.len() >= *length && is.starts_with(&found);
                 let changed = self.touched.contains(path) || found == is;
-                if prefix && changed { Ok(()) } else { Err(format!("{} bytes are no state of it", found.len())) }
+                if prefix && changed { Ok(()) } else { Err(format!("it never had these {} bytes", found.len())) }
             }
             Plain::Replaced(versions) => {
                 let known = |(length, filling): &(usize, u8)| {
@@ -428,17 +429,17 @@ impl World {
     }
 }
 
-/// The one thing that a backup may say instead of being complete: files that are replaced faster than they can be opened.
+/// The only error that is allowed: files are replaced faster than they can be opened.
 fn is_allowed(error: &Error) -> bool {
     matches!(&*error.what, Cause::Refused(reason) if reason.contains("is replaced by another file again and again"))
 }
 
-/// Memory where there is some: hundreds of restores would wait for the disk.
+/// A folder in memory if possible: hundreds of restores would wait for the disk.
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// Whether the backup was complete.
+/// Runs one seed. Returns whether the backup was complete.
 async fn changes(seed: u64) -> bool {
     let folder = folder();
     let mut world = World::new(folder.path(), seed);
@@ -449,7 +450,7 @@ async fn changes(seed: u64) -> bool {
     let changing = std::thread::spawn(move || {
         while !until.load(Ordering::Acquire) {
             world.step();
-            // A server does other things as well.
+            // A server also does other things.
             let pause = world.random.below(300);
             std::thread::sleep(Duration::from_micros(pause));
         }
@@ -465,7 +466,7 @@ async fn changes(seed: u64) -> bool {
     };
     let copy = folder.path().join("restored");
     if let Err(error) = bench.restore(&complete, &copy).await {
-        panic!("seed {seed}: a complete backup does not come back: {error} ({:?})", error.doing);
+        panic!("seed {seed}: a complete backup cannot be restored: {error} ({:?})", error.doing);
     }
     world.judge(&copy, &complete, checks).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     true
