@@ -1,4 +1,4 @@
-//! `pg_amcheck` over all databases, where the tool and its extension are there.
+//! Runs `pg_amcheck` over all databases, if the tool and its extension are installed.
 
 use std::fs::OpenOptions;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use super::settings;
 use super::{Bounds, DrillOptions};
 use crate::error::{Cause, Error};
 
-/// Lines of its output that become findings.
+/// The maximum number of findings from its output.
 const MOST_LINES: usize = 20;
 
-/// How often it is looked at.
+/// The interval at which the process is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What it ends with when it found corruption.
+/// The exit status of `pg_amcheck` when it found corruption.
 const CORRUPTION: i32 = 2;
 
-/// Runs it, unless it is not there.
+/// Runs `pg_amcheck`, if it is installed.
 pub(super) async fn run(
     programs: &Programs,
     directory: &ThrowAway,
@@ -40,7 +40,7 @@ pub(super) async fn run(
         return not_run("the extension amcheck is not installed on this host".to_owned());
     }
     let log = directory.file("amcheck.log");
-    // Made new, as all files of a drill: root follows no link that somebody put there.
+    // The file must be new, as all files of a drill, so that root follows no link that somebody put there.
     let output =
         OpenOptions::new().create_new(true).append(true).open(&log).map_err(|e| Error::file("create", &log, e))?;
     let errors = output.try_clone().map_err(|e| Error::file("create", &log, e))?;
@@ -63,7 +63,7 @@ pub(super) async fn run(
         }
         let is_cancelled = bounds.is_cancelled();
         if is_cancelled || bounds.is_over() {
-            // It only reads; its sessions end with it.
+            // The program only reads, and its sessions end with it.
             drop(child.kill());
             drop(child.wait());
             if is_cancelled {
@@ -76,7 +76,7 @@ pub(super) async fn run(
     let failed = |findings| Ok((AmCheck { outcome: CheckOutcome::Failed, reason: None }, findings));
     let finding = |kind, what: String| DrillFinding { kind, what };
     let Some(status) = status else {
-        return failed(vec![finding(FindingKind::TimeLimit, "pg_amcheck had not ended".to_owned())]);
+        return failed(vec![finding(FindingKind::TimeLimit, "pg_amcheck was still running".to_owned())]);
     };
     if status.success() {
         return Ok((AmCheck { outcome: CheckOutcome::Passed, reason: None }, Vec::new()));
@@ -88,7 +88,7 @@ pub(super) async fn run(
     failed(vec![finding(FindingKind::Amcheck, what)])
 }
 
-/// One for each place that it names: a line of its own, and lines that are set in.
+/// One finding for each place that `pg_amcheck` names: a line, with the indented lines after it.
 fn findings(output: &[u8]) -> Vec<DrillFinding> {
     let text = String::from_utf8_lossy(output);
     let mut places: Vec<String> = Vec::new();

@@ -1,9 +1,9 @@
-//! The throw-away directory: made fresh by a drill, and removed by the same drill.
+//! The throw-away directory: a drill makes it, and the same drill removes it.
 //!
-//! Everything of a drill is in it: the data directory, tablespaces, the socket, the spool, the server's log. The first file
-//! in it is a mark that says who made it, so that what a killed drill left is recognised. Only the drill that made a
-//! directory removes it; the next one names it and leaves it alone, since a server may still run there and somebody may
-//! want to look.
+//! It contains everything of a drill: the data directory, tablespaces, the socket, the spool, the server's log. The
+//! first file in it is a mark with the drill that made it, so that the remains of a killed drill can be recognized.
+//! Only the drill that made a directory removes it. A later drill only reports it, since a server may still run there,
+//! and somebody may want to look at it.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write as _};
@@ -21,23 +21,23 @@ use crate::server::running::server_in;
 /// The beginning of the directory's name.
 const PREFIX: &str = "holdfast-drill-";
 
-/// The mark.
+/// The file name of the mark.
 const MARK: &str = "holdfast.drill";
 
-/// The longest path of a socket, as `UNIXSOCK_PATH_BUFLEN` on Linux without the zero at its end.
+/// The maximum length of a socket's path: `UNIXSOCK_PATH_BUFLEN` on Linux without the final zero byte.
 const LONGEST_SOCKET: usize = 107;
 
-/// The port, which is only a part of the socket's name.
+/// The port. It is only a part of the socket's name.
 pub(super) const PORT: u16 = 5432;
 
-/// Who made a directory.
+/// The drill that made a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
     cluster: String,
     host: String,
     boot: Option<String>,
     pid: u32,
-    /// The name of the process, since numbers are used again.
+    /// The name of the process, since process ids are reused.
     program: String,
     started: DateTime<Utc>,
     kept: bool,
@@ -51,12 +51,13 @@ impl Mark {
     fn write(&self, directory: &Path) -> Result<(), Error> {
         let path = directory.join(MARK);
         let text = serde_json::to_vec(self).map_err(|e| Cause::Internal(format!("the mark of a drill: {e}")))?;
-        // Never through a link: a server's owner may have written into the directory, and root may be the caller.
+        // Never write through a link: the server's user may have written into the directory, and root may be the
+        // caller.
         let mut file = File::create_new(&path).map_err(|e| Error::file("create", &path, e))?;
         file.write_all(&text).map_err(|e| Error::file("write", &path, e))
     }
 
-    /// Whether the drill is at work: then nothing was left behind.
+    /// Whether the drill is still running. Then its directory is not a remnant.
     fn is_at_work(&self, host: &str) -> bool {
         self.host == host
             && self.boot == Machine::here().boot
@@ -68,7 +69,7 @@ fn program_of(process: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/{process}/comm")).ok().map(|name| name.trim().to_owned())
 }
 
-/// What killed drills left below `parent`, and what others kept on purpose.
+/// The directories in `parent` that killed drills left, and those that were kept on purpose.
 pub(super) fn left_behind(parent: &Path, host: &str) -> Vec<LeftBehind> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)));
@@ -89,12 +90,12 @@ pub(super) fn left_behind(parent: &Path, host: &str) -> Vec<LeftBehind> {
 pub(super) struct ThrowAway {
     path: PathBuf,
     mark: Mark,
-    /// Whether it was made, and is to be removed.
+    /// Whether the directory was made and must be removed.
     is_made: bool,
 }
 
 impl ThrowAway {
-    /// Chooses a name below `parent`, and makes nothing.
+    /// Chooses a name in `parent`, without making the directory.
     pub(super) fn named(parent: &Path, cluster: &str, host: &str, now: DateTime<Utc>) -> Result<Self, Error> {
         if !parent.is_absolute() {
             return Err(Cause::Refused(format!("the directory {} is not absolute", parent.display())).into());
@@ -127,7 +128,7 @@ impl ThrowAway {
         Ok(Self { path, mark, is_made: false })
     }
 
-    /// Makes it; it must not exist.
+    /// Makes the directory, which must not exist.
     pub(super) fn make(&mut self) -> Result<(), Error> {
         let failed = |path: &Path, error| Error::file("create", path, error);
         let private = |path: &Path| DirBuilder::new().mode(0o700).create(path).map_err(|e| failed(path, e));
@@ -154,12 +155,13 @@ impl ThrowAway {
         self.path.join("tablespaces")
     }
 
-    /// A file in it.
+    /// The path of a file in the directory.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Gives everything in it to a user, itself last: until then only root can reach what is given away.
+    /// Changes the owner of everything in the directory, and of the directory itself last. Until then, only root can
+    /// reach its content.
     pub(super) fn give_to(&self, (user, group): (u32, u32)) -> Result<(), Error> {
         let mut waiting = vec![self.path.clone()];
         while let Some(folder) = waiting.pop() {
@@ -168,7 +170,7 @@ impl ThrowAway {
                 let path = entry.path();
                 let kind = entry.file_type().map_err(|e| Error::file("look at", &path, e))?;
                 lchown(&path, Some(user), Some(group)).map_err(|e| Error::file("change the owner of", &path, e))?;
-                // Tablespaces lie in this directory, too: no link has to be followed.
+                // Tablespaces are also in this directory, so no link must be followed.
                 if kind.is_dir() {
                     waiting.push(path);
                 }
@@ -177,7 +179,7 @@ impl ThrowAway {
         lchown(&self.path, Some(user), Some(group)).map_err(|e| Error::file("change the owner of", &self.path, e))
     }
 
-    /// Leaves it, and marks that this is on purpose.
+    /// Keeps the directory, and records in the mark that this is on purpose.
     pub(super) fn keep(mut self) -> Result<(), Error> {
         self.is_made = false;
         self.mark.kept = true;
@@ -186,7 +188,7 @@ impl ThrowAway {
         self.mark.write(&self.path)
     }
 
-    /// Removes it with everything in it.
+    /// Removes the directory with everything in it.
     pub(super) fn remove(mut self) -> Result<(), Error> {
         if !std::mem::take(&mut self.is_made) {
             return Ok(());
@@ -205,7 +207,7 @@ impl Drop for ThrowAway {
     }
 }
 
-/// Refuses a file system that has no room for so many bytes.
+/// Refuses a file system without room for this many bytes.
 pub(super) fn check_room(parent: &Path, needed: u64) -> Result<(), Error> {
     let space = rustix::fs::statvfs(parent).map_err(|e| Error::file("look at", parent, e.into()))?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_made_is_removed() {
+    fn only_a_directory_that_the_drill_made_is_removed() {
         let parent = tempfile::tempdir().unwrap();
         let other = parent.path().join("holdfast-drill-other");
         fs::create_dir(&other).unwrap();
@@ -236,7 +238,7 @@ mod tests {
         std::os::unix::fs::symlink(&other, made.tablespaces().join("16400")).unwrap();
         drop(made);
         assert!(!path.exists() && other.exists());
-        // A name that is taken is never removed.
+        // A directory that already exists is never removed.
         let mut taken = named(parent.path());
         fs::create_dir(taken.path()).unwrap();
         let path = taken.path().to_owned();
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_drill_left_is_named() {
+    fn the_directory_of_a_dead_drill_is_reported() {
         let parent = tempfile::tempdir().unwrap();
         let mut at_work = named(parent.path());
         at_work.make().unwrap();
@@ -259,7 +261,7 @@ mod tests {
         kept.make().unwrap();
         let (of_dead, of_kept) = (dead.path().to_owned(), kept.path().to_owned());
         kept.keep().unwrap();
-        // Without a mark it is nobody's.
+        // A directory without a mark is ignored.
         fs::create_dir(parent.path().join("holdfast-drill-unmarked")).unwrap();
         let found = left_behind(parent.path(), "here");
         let mut places: Vec<(PathBuf, bool)> = found.iter().map(|left| (left.directory.clone(), left.kept)).collect();

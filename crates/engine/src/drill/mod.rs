@@ -1,21 +1,21 @@
-//! Drill: proof that a restore brings back what it should. A backup is restored up to a moment into a throw-away directory,
-//! PostgreSQL recovers there, and what has come back is looked at.
+//! Drill: proves that a restore works. It restores a backup to a moment, into a throw-away directory. PostgreSQL
+//! recovers there, and the result is checked.
 //!
 //! Order:
-//! 1. [`moment`]: the moment that was asked for, or a random one. [`directory`]: made fresh.
-//! 2. The restore is planned; [`programs`] finds PostgreSQL of the right version; there is room. A lease keeps `expire` from
-//!    the backup and its WAL until the end.
-//! 3. [`run`], from here on: the restore itself, as `restore` does it, with all tablespaces inside of the directory.
-//! 4. [`server`]: started with [`settings`] that keep it apart from everything else. Replay ends at the target.
-//! 5. [`amcheck`] and [`probes`] ask the running server. It is stopped in an orderly way, and [`pages`] checks every page.
-//! 6. The directory is removed, and the result written into the ledger ([`crate::repository::drills`]).
+//! 1. [`moment`] chooses the moment: the one that the user gave, or a random one. [`directory`] makes the directory.
+//! 2. The restore is planned. [`programs`] finds PostgreSQL of the right version. The free space is checked. A lease
+//!    keeps `expire` from removing the backup and its WAL until the end.
+//! 3. [`run`] does the rest: first the restore itself, as `restore` does it, with all tablespaces inside the directory.
+//! 4. [`server`] starts PostgreSQL with [`settings`] that isolate it. Replay ends at the target.
+//! 5. [`amcheck`] and [`probes`] query the running server. The server is shut down, and [`pages`] checks every page.
+//! 6. The directory is removed, and the result is written into the ledger ([`crate::repository::drills`]).
 //!
-//! Invariants: the living server is not touched, nothing is written into the repository but a lease and the entry of the
-//! ledger, and the server is stopped and the directory removed whatever happens. After `kill -9` both are left, and the next
-//! drill names them.
+//! Invariants: the production server is not touched. Only a lease and the ledger entry are written into the repository.
+//! The server is stopped and the directory removed, whatever happens. Only after `kill -9` both are left, and the next
+//! drill reports them.
 //!
-//! A damaged object, a server that does not come up, a bad page and a failed query are findings: the drill ran, and the
-//! backup is not proven. An error says that the drill could not run; it says nothing of the backup.
+//! A damaged object, a server that does not start, a bad page and a failed query are findings: the drill ran, and the
+//! backup is not proven. An error means that the drill could not run; it says nothing about the backup.
 
 mod amcheck;
 mod directory;
@@ -54,53 +54,53 @@ use crate::repository::leases::{Clock, Holder, Lease, new_run};
 use crate::repository::{Repository, drills};
 use crate::restore::{self, Archiving, RestoreOptions};
 
-/// Room besides the data and its WAL: what the server makes itself.
+/// Free space, in bytes, for files that the server itself makes, besides the data and its WAL.
 const ROOM_BESIDES: u64 = 64 << 20;
 
-/// How long a result may take to reach the ledger, and a lease to be taken or given back.
+/// The time limit for writing the result into the ledger, and for taking or releasing a lease.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// What is drilled, where and how.
+/// The options of a drill.
 #[derive(Debug, Clone)]
 pub struct DrillOptions {
-    /// As for a restore. What is a drill's own to say is replaced: the directory, tablespaces, the request, archiving, what
-    /// happens at the target.
+    /// The options of the restore. Those that the drill sets itself are overwritten: the directory, tablespaces, the
+    /// request, archiving, and the action at the target.
     pub restore: RestoreOptions,
-    /// Which moment.
+    /// The moment to restore.
     pub moment: Moment,
     /// The repository's number in the configuration, for the report.
     pub number: usize,
-    /// Where the throw-away directory is made, absolute.
+    /// The folder in which the throw-away directory is made; an absolute path.
     pub directory: PathBuf,
-    /// Where PostgreSQL's programs are; `None` for the `PATH` and the folders of the packages.
+    /// The folder of PostgreSQL's programs; `None` searches the `PATH` and the folders of the packages.
     pub bin_dir: Option<PathBuf>,
     /// The folders of the `PATH`.
     pub path: Vec<PathBuf>,
-    /// Whose the directory becomes, and who runs the server; `None` for the caller.
+    /// The user and group ids that own the directory and run the server; `None` for those of the caller.
     pub owner: Option<(u32, u32)>,
     /// A superuser of the cluster.
     pub role: String,
-    /// The data directory of the configuration, whose server may be stopped.
+    /// The data directory of the configuration. Its server may be stopped.
     pub living: Option<PathBuf>,
-    /// The database of the user's queries.
+    /// The database for the user's queries.
     pub database: String,
     /// The user's queries: files, or folders with `*.sql`.
     pub probes: Vec<PathBuf>,
-    /// Further settings of the server.
+    /// Further settings of the server, as names and values.
     pub settings: Vec<(String, String)>,
-    /// The variable that names the spool to `restore_command`.
+    /// The environment variable that tells `restore_command` where its spool is.
     pub spool_variable: String,
-    /// Whether `pg_amcheck` runs where it is there.
+    /// Whether to run `pg_amcheck`, if it is installed.
     pub amcheck: bool,
-    /// How long all of it may take.
+    /// The time limit for the whole drill.
     pub time_limit: Duration,
-    /// Whether the directory stays.
+    /// Whether to keep the directory.
     pub keep: bool,
-    /// Whether the result is written into the ledger.
+    /// Whether to write the result into the ledger.
     pub remember: bool,
 }
 
-/// Until when a drill goes on.
+/// When to stop the drill.
 #[derive(Debug)]
 struct Bounds {
     cancel: CancellationToken,
@@ -112,12 +112,12 @@ impl Bounds {
         self.cancel.is_cancelled()
     }
 
-    /// Whether the time is over.
+    /// Whether the time limit is over.
     fn is_over(&self) -> bool {
         Instant::now() >= self.deadline
     }
 
-    /// Returns when the drill is cancelled or the time is over.
+    /// Returns when the drill is cancelled or its time limit is over.
     async fn over(&self) {
         tokio::select! {
             () = self.cancel.cancelled() => {}
@@ -126,13 +126,14 @@ impl Bounds {
     }
 }
 
-/// Restores, recovers and looks, then removes everything.
+/// Restores, recovers and checks, then removes everything.
 ///
 /// # Errors
-/// Those of [`restore::plan`] and [`restore::restore`] that are not about the content of an object. [`Cause::NoPrograms`] if
-/// there is no PostgreSQL of the version, [`Cause::NoRoom`], [`Cause::File`] for the directory and the queries,
-/// [`Cause::Refused`] for a setting that would let the copy out, [`Cause::Postgres`] if the server does not take the role,
-/// [`Cause::ReplayStopped`] if the store could not be asked during replay, [`Cause::Cancelled`].
+/// As [`restore::plan`] and [`restore::restore`], except errors about the content of an object, which are findings.
+/// [`Cause::NoPrograms`] if there is no PostgreSQL of the version. [`Cause::NoRoom`]. [`Cause::File`] for the directory
+/// and the queries. [`Cause::Refused`] for a setting that would end the isolation of the copy. [`Cause::Postgres`] if
+/// the server rejects the role. [`Cause::ReplayStopped`] if the store could not be reached during replay.
+/// [`Cause::Cancelled`].
 pub async fn drill(
     repository: &Repository,
     options: &DrillOptions,
@@ -174,7 +175,7 @@ async fn drill_inner(
         standby: false,
         ..options.restore.clone()
     };
-    // It is removed again where anything is refused.
+    // If anything is refused after this, the directory is removed again.
     directory.make()?;
     let plan = Box::pin(restore::plan(repository, &restoring, progress, cancel)).await?;
     let backup = record_of(repository, options, plan.recovery.backup).await?;
@@ -183,14 +184,14 @@ async fn drill_inner(
     let programs = Programs::find(options.bin_dir.as_deref(), &options.path, version)?;
     let known: Vec<OsString> = backup.tablespaces.iter().map(|tablespace| tablespace.oid.to_string().into()).collect();
     outside::refuse_living(options.living.as_deref(), &known, backup.system_identifier)?;
-    // What is archived from now on changes neither the backup nor the end.
+    // WAL that is archived from now on changes neither the backup nor the end of replay.
     restoring.request.backup = Some(plan.recovery.backup);
     restoring.restore_command = outside::bounded(&restoring.restore_command, &plan.recovery, &restoring.request.target);
-    // Refused before anything is restored.
+    // A bad setting is refused before anything is restored.
     settings::server(version, directory.path(), &directory.pgdata(), true, &options.settings)?;
     let needed = plan.write_bytes.saturating_add(plan.recovery.wal_bytes).saturating_add(ROOM_BESIDES);
     directory::check_room(&options.directory, needed)?;
-    // A copy that is removed again archives nothing anyway.
+    // This note is useless for a copy that is removed.
     notes.extend(plan.notes.into_iter().filter(|note| note != restore::ARCHIVES_NOTHING));
     let mut durations = DrillDurations { plan_milliseconds: milliseconds(clock.passed()), ..DrillDurations::default() };
     let lease = take_lease(repository, options, backup.backup_id, clock, &mut notes).await;
@@ -271,7 +272,7 @@ async fn drill_inner(
 }
 
 fn not_remembered(why: &str) -> String {
-    format!("the result cannot be remembered in the repository: {why}")
+    format!("the result could not be recorded in the repository: {why}")
 }
 
 async fn record_of(repository: &Repository, options: &DrillOptions, id: BackupId) -> Result<BackupRecord, Error> {
@@ -282,7 +283,8 @@ async fn record_of(repository: &Repository, options: &DrillOptions, id: BackupId
     })
 }
 
-/// The lease lasts until the end: the restored server fetches WAL long after the restore has given back its own.
+/// Takes a lease for the whole drill. The restored server fetches WAL long after the restore has released its own
+/// lease.
 async fn take_lease(
     repository: &Repository,
     options: &DrillOptions,
@@ -302,7 +304,7 @@ async fn take_lease(
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the store did not answer in time".to_owned(),
     };
-    notes.push(format!("`expire` is not told that this drill is running: {why}"));
+    notes.push(format!("no lease was taken, so `expire` may remove what this drill reads: {why}"));
     None
 }
 
@@ -333,7 +335,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Of nothing, or in no time, there is no rate.
+/// Bytes per second; `None` for no bytes or no time.
 fn rate(bytes: u64, milliseconds: Option<u64>) -> Option<u64> {
     let milliseconds = milliseconds.filter(|milliseconds| *milliseconds > 0 && bytes > 0)?;
     u64::try_from(u128::from(bytes) * 1000 / u128::from(milliseconds)).ok()

@@ -1,4 +1,5 @@
-//! Which moment is restored: the one that was asked for, or one by a seed, anywhere in what can be restored.
+//! Chooses the moment to restore: the one that the user gave, or a random one from a seed, anywhere in the restorable
+//! time.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_contract::report::drill::DrillTarget;
@@ -17,41 +18,41 @@ use crate::restore::reach;
 /// The moment of a drill.
 #[derive(Debug, Clone)]
 pub enum Moment {
-    /// As `restore` takes it.
+    /// The moment that the user gave.
     Asked {
-        /// The request.
+        /// The request, as for a restore.
         request: RecoveryRequest,
-        /// The same in the words of the command line.
+        /// The same request as flags of the command line, for the report.
         flags: String,
     },
-    /// By this number, anywhere in the windows of the newest claim.
+    /// A random moment anywhere in the restorable windows of the newest claim.
     Random {
-        /// The same number chooses the same moment, as long as the windows are the same.
+        /// The seed. It chooses the same moment while the restorable windows are unchanged.
         seed: u64,
     },
 }
 
-/// A number for [`Moment::Random`].
+/// A random seed for [`Moment::Random`]. It is below 2^32, so that a person can type it.
 ///
 /// # Errors
 /// [`Cause::Internal`] if the system gives no random bytes.
 pub fn random_seed() -> Result<u64, Error> {
     let mut bytes = [0; 4];
-    // As many digits as somebody types without a mistake.
+    // Four bytes give at most ten digits, which a person can type without a mistake.
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Cause::Internal("no random bytes".to_owned()))?;
     Ok(u64::from(u32::from_le_bytes(bytes)))
 }
 
-/// A stretch of time that can be restored.
+/// A span of time that can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stretch {
     timeline: TimelineId,
     from: DateTime<Utc>,
-    /// The last transaction: a moment before it can be restored.
+    /// The time of the last transaction. Any moment before it can be restored.
     to: DateTime<Utc>,
 }
 
-/// The request of a moment, how the report calls it, and what one should know.
+/// The request for a moment, its description for the report, and notes for the user.
 pub(super) async fn choose(
     repository: &Repository,
     cluster: &ClusterName,
@@ -72,8 +73,8 @@ pub(super) async fn choose(
     };
     let stretches = stretches(repository, cluster, jobs, now, cancel).await?;
     let Some((timeline, time)) = pick(seed, &stretches) else {
-        let note = "no stretch of time can be restored, so the newest moment was chosen: after the last backup there is no \
-                    transaction in the archive";
+        let note = "there is no span of time to choose from, so the newest moment was chosen: the archive has no \
+                    transaction after the last backup";
         let target = DrillTarget { flags: String::new(), time: None, seed: Some(seed) };
         return Ok((RecoveryRequest::default(), target, vec![note.to_owned()]));
     };
@@ -108,7 +109,7 @@ async fn stretches(
         .collect())
 }
 
-/// A moment, every microsecond as likely as any other.
+/// A random moment. Every microsecond has the same probability.
 fn pick(seed: u64, stretches: &[Stretch]) -> Option<(TimelineId, DateTime<Utc>)> {
     let length =
         |stretch: &Stretch| (stretch.to - stretch.from).num_microseconds().and_then(|us| u64::try_from(us).ok());
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_repeats_the_moment_and_all_of_them_come_up() {
+    fn a_seed_repeats_its_moment_and_every_span_is_chosen() {
         let stretches = [stretch(1, "10:00:00", "10:00:10"), stretch(2, "11:00:00", "11:01:00")];
         let mut counts = [0, 0];
         for seed in 0..700 {

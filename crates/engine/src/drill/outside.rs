@@ -1,8 +1,9 @@
-//! Tablespaces of living servers, which WAL replay could reach.
+//! Protects tablespaces of other servers from WAL replay.
 //!
-//! Replay repeats `CREATE TABLESPACE` in the directory that the original has, and removes what it finds there. No setting
-//! leads it elsewhere. So a drill is refused where a server of this host has a tablespace that the backup lacks, and replay
-//! gets no WAL that is newer than this look ([`bounded`]): what a server makes later is not in it.
+//! Replay repeats `CREATE TABLESPACE` in the directory of the original server, and removes what it finds there. No
+//! setting changes that directory. So a drill is refused if a server on this host has a tablespace that the backup does
+//! not have. And replay gets no WAL that is newer than this check ([`bounded`]), so that it cannot contain a later
+//! tablespace.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -15,8 +16,8 @@ use crate::error::{Cause, Error};
 use crate::places::tablespaces;
 use crate::restore::refuse_made_again;
 
-/// Refuses to replay WAL beside a server with tablespaces that are not in the backup: a running one of the same cluster,
-/// and the configured data directory, whose server may only be stopped for a while.
+/// Refuses to replay WAL beside a server with tablespaces that are not in the backup. It checks running servers of the
+/// same cluster, and the configured data directory, because its server may be stopped only for a while.
 pub(super) fn refuse_living(living: Option<&Path>, known: &[OsString], of: SystemIdentifier) -> Result<(), Error> {
     refuse_made_again(known, of)?;
     let Some(pgdata) = living else { return Ok(()) };
@@ -24,8 +25,8 @@ pub(super) fn refuse_living(living: Option<&Path>, known: &[OsString], of: Syste
     let mut new = tablespaces(pgdata).into_iter().filter(|(oid, _)| is_tablespace(oid) && !known.contains(oid));
     match new.next() {
         Some((_, place)) => Err(Cause::Refused(format!(
-            "{} has a tablespace in {} that is not in this backup: WAL replay would make it again in the same directory. \
-             Drill a backup that has the tablespace, or on another host",
+            "{} has a tablespace in {} that is not in this backup: WAL replay would make it again in the same \
+             directory. Drill a backup that has the tablespace, or run the drill on another host",
             pgdata.display(),
             place.display()
         ))
@@ -34,7 +35,8 @@ pub(super) fn refuse_living(living: Option<&Path>, known: &[OsString], of: Syste
     }
 }
 
-/// `restore_command`, which gives nothing that was archived after the plan. A place as target is a bound by itself.
+/// Adds a limit to `restore_command`, so that it gives no WAL that was archived after the plan. An LSN or the end of
+/// the backup as target is already a limit.
 pub(super) fn bounded(command: &str, plan: &RecoveryPlan, target: &RecoveryTarget) -> String {
     match (target, plan.segments.last()) {
         (RecoveryTarget::Immediate | RecoveryTarget::Lsn(_), _) | (_, None) => command.to_owned(),
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stopped_server_keeps_its_tablespaces() {
+    fn tablespaces_of_a_stopped_server_are_protected() {
         let pgdata = tempfile::tempdir().unwrap();
         let links = pgdata.path().join("pg_tblspc");
         std::fs::create_dir(&links).unwrap();

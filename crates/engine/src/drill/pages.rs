@@ -1,4 +1,5 @@
-//! The checksums of all pages of a stopped server, as `pg_checksums --check`; in a cluster without checksums the headers.
+//! Checks the checksums of all pages of a stopped server, as `pg_checksums --check`. Without checksums, it checks the
+//! page headers.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,22 +14,23 @@ use holdfast_pgtypes::relation::RelationPath;
 
 use crate::error::{Cause, Error};
 
-/// Pages that are read at once.
+/// The number of pages in one read.
 const PAGES_AT_ONCE: usize = 128;
 
-/// Bad pages of one file that are named; a file that is bad as a whole is known from a few of them.
+/// The maximum number of bad pages that are named for one file. A few are enough to recognize a file that is bad as a
+/// whole.
 const NAMED_OF_A_FILE: usize = 5;
 
-/// What was found.
+/// The result of the checks.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) page_count: u64,
     pub(super) bad_count: u64,
-    /// Some of the bad pages, in words, in the order of their files.
+    /// Some of the bad pages, as text for people, in the order of their files.
     pub(super) named: Vec<String>,
 }
 
-/// Checks all relations below a data directory. Ends early when `stop` says so.
+/// Checks all relations of a data directory. Ends early when `stop` is set.
 pub(super) fn check(pgdata: &Path, control: &ControlFile, threads: usize, stop: &AtomicBool) -> Result<Found, Error> {
     let files = relations(pgdata, control)?;
     let next = AtomicUsize::new(0);
@@ -59,7 +61,7 @@ pub(super) fn check(pgdata: &Path, control: &ControlFile, threads: usize, stop: 
     Ok(all)
 }
 
-/// The files with pages, by their paths below the data directory.
+/// The files with pages, with paths relative to the data directory.
 fn relations(pgdata: &Path, control: &ControlFile) -> Result<Vec<(PathBuf, RelationPath)>, Error> {
     let mut found = Vec::new();
     let mut waiting: Vec<PathBuf> = ["global", "base", "pg_tblspc"].map(PathBuf::from).to_vec();
@@ -68,7 +70,7 @@ fn relations(pgdata: &Path, control: &ControlFile) -> Result<Vec<(PathBuf, Relat
         for entry in std::fs::read_dir(&place).map_err(|e| Error::file("list", &place, e))? {
             let entry = entry.map_err(|e| Error::file("list", &place, e))?;
             let path = folder.join(entry.file_name());
-            // Through the links of the tablespaces.
+            // This follows the links of the tablespaces.
             let place = pgdata.join(&path);
             let metadata = std::fs::metadata(&place).map_err(|e| Error::file("look at", &place, e))?;
             if metadata.is_dir() {
@@ -111,13 +113,13 @@ fn check_file(pgdata: &Path, path: &Path, relation: &RelationPath, control: &Con
                 }
                 PageCheck::BadHeader => bad(&mut found, format!("block {block}: the header is not valid")),
                 PageCheck::NewButNotZero => {
-                    bad(&mut found, format!("block {block}: it is marked as never used, and is not empty"));
+                    bad(&mut found, format!("block {block}: it is marked as new, but it is not empty"));
                 }
             }
             block = block.wrapping_add(1);
         }
         if !rest.is_empty() {
-            bad(&mut found, format!("block {block}: the file ends in the middle of it"));
+            bad(&mut found, format!("block {block}: the file ends in the middle of this block"));
         }
         if length < buffer.len() {
             return Ok(found);

@@ -1,8 +1,8 @@
-//! The user's queries: each answers with one row that begins with true, or has failed.
+//! The user's queries. A query passes if it returns exactly one row and its first column is true.
 //!
-//! A file is cut into statements as PostgreSQL's scanner would (`scan.l`), so that each is named, runs by itself, and does
-//! not take the others with it. The sessions are read-only. A statement without an answer, such as `SET`, only has to
-//! succeed; what it sets stays for the rest of its file.
+//! A file is split into statements as PostgreSQL's scanner does it (`scan.l`). So each statement has a name and runs
+//! alone, and its failure does not affect the others. The sessions are read-only. A statement without rows, such as
+//! `SET`, only has to succeed; its setting is valid for the rest of the file.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,10 @@ use super::Bounds;
 use super::server::Access;
 use crate::error::{Cause, Error, postgres_text};
 
-/// The longest name of a query without a comment, and of an answer.
+/// The maximum length, in characters, of an answer, and of the name of a query without a comment.
 const LONGEST_WORDS: usize = 120;
 
-/// The setting that tells a query which moment was restored.
+/// The setting from which a query can read the restored moment.
 const RESTORED_TO: &str = "holdfast.restored_to";
 
 /// A statement of a file.
@@ -31,7 +31,7 @@ pub(super) struct Statement {
     text: String,
 }
 
-/// Reads the files: each a file, or a folder of `*.sql`.
+/// Reads the queries. Each place is a file, or a folder of `*.sql` files.
 pub(super) fn read(places: &[PathBuf]) -> Result<Vec<Statement>, Error> {
     let mut statements = Vec::new();
     for place in places {
@@ -52,16 +52,16 @@ pub(super) fn read(places: &[PathBuf]) -> Result<Vec<Statement>, Error> {
             })?;
             statements.extend(split(&file, &text));
         }
-        // A misspelt folder must not pass for queries that were asked.
+        // A misspelled folder must not look like a drill with queries.
         if statements.len() == before {
-            let reason = "there is no query in it, nor in files of it that end with .sql".to_owned();
+            let reason = "there is no query in it, and no query in its files that end with .sql".to_owned();
             return Err(Cause::Malformed { name: place.display().to_string(), reason }.into());
         }
     }
     Ok(statements)
 }
 
-/// Asks them all. Without the time for it, or without a server, what is left has failed.
+/// Runs all queries. A query that could not run because of the time limit or a lost server has failed.
 pub(super) async fn run(
     statements: &[Statement],
     access: &Access,
@@ -93,8 +93,8 @@ pub(super) async fn run(
                 return Err(Cause::Cancelled.into());
             }
             // The server is stopped next, and this query with it.
-            probes.push(statement.answered(Some("the time of the drill was over".to_owned())));
-            let what = format!("{} had no answer, and what comes after it was not asked", statement.name);
+            probes.push(statement.answered(Some("the time limit of the drill was over".to_owned())));
+            let what = format!("{} had no answer, and the queries after it were not run", statement.name);
             findings.push(DrillFinding { kind: FindingKind::TimeLimit, what });
             break;
         };
@@ -118,14 +118,14 @@ async fn open(access: &Access, database: &str, restored: DateTime<Utc>) -> Resul
     Ok(client)
 }
 
-/// What a statement answered.
+/// The answer to a statement.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// It is no query.
+    /// The statement is not a query.
     Command,
-    /// One row that begins with true.
+    /// One row whose first column is true.
     True,
-    /// Anything else, in words.
+    /// Anything else, as text for people.
     Other(String),
 }
 
@@ -180,7 +180,7 @@ impl Statement {
     }
 }
 
-/// Where the scanner is.
+/// The state of the scanner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum In {
     Plain,
@@ -198,12 +198,12 @@ enum In {
     },
 }
 
-/// Cuts a text into statements. The last comment in front of one is its name.
+/// Splits a text into statements. The last comment before a statement is its name.
 fn split(file: &Path, text: &str) -> Vec<Statement> {
     let mut statements = Vec::new();
     let mut at = 0;
     let mut state = In::Plain;
-    // The statement: where it begins, and the comment before it.
+    // The current statement: its beginning, and the comment before it.
     let (mut begin, mut comment, mut comment_begin): (Option<usize>, Option<String>, usize) = (None, None, 0);
     let line_of = |place: usize| 1 + text.bytes().take(place).filter(|byte| *byte == b'\n').count() as u64;
     let push = |statements: &mut Vec<Statement>, begin: usize, end: usize, comment: Option<String>| {
@@ -249,7 +249,7 @@ fn split(file: &Path, text: &str) -> Vec<Statement> {
             }
             In::Quoted { escapes } => match first {
                 '\\' if escapes => step += rest.chars().nth(1).map_or(0, char::len_utf8),
-                // Two of them are one of the text: the second begins another.
+                // Two quotes mean one quote in the text. For the scanner, the second one begins a new string.
                 '\'' => state = In::Plain,
                 _ => {}
             },
@@ -287,7 +287,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// The length of the text between `$tag$` and `$tag$`, both included; of all that is left where the second is missing.
+/// The length of the text from `$tag$` to the second `$tag$`, both included; to the end if there is no second one.
 fn dollar_quoted(rest: &str) -> Option<usize> {
     let tag_end = rest.get(1..)?.find('$')? + 2;
     let tag = rest.get(..tag_end)?;
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_are_cut_where_postgresql_would() {
+    fn statements_are_split_as_postgresql_does_it() {
         for (text, expected) in [
             ("SELECT 1; SELECT 2", vec!["SELECT 1", "SELECT 2"]),
             ("SELECT ';' ; SELECT 'it''s;'", vec!["SELECT ';'", "SELECT 'it''s;'"]),
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_row_that_begins_with_true_is_good() {
+    fn only_one_row_that_begins_with_true_passes() {
         let row = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
         let other = |text: &str| Answer::Other(text.to_owned());
         for (is_query, first, rows, expected) in [

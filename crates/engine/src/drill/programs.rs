@@ -1,4 +1,4 @@
-//! Where PostgreSQL's programs are on this host: a configured folder, the `PATH`, or the folders of the packages.
+//! Finds PostgreSQL's programs on this host: in a configured folder, the `PATH`, or the folders of the packages.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,7 +19,7 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Finds those of this version. A folder that is given is the only one that counts.
+    /// Finds the programs of this version. If a folder is given, no other folder is searched.
     pub(super) fn find(given: Option<&Path>, path: &[PathBuf], version: PgVersion) -> Result<Self, Error> {
         let major = version.major();
         let folders: Vec<PathBuf> = match given {
@@ -47,12 +47,12 @@ impl Programs {
         Some(self.folder.join(name)).filter(|path| path.is_file())
     }
 
-    /// The folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// A command that runs one of them. Its messages are in English; nothing of a client's environment leads it elsewhere.
+    /// A command that runs one of the programs. Its messages are in English. No `PG` variable of the caller's
+    /// environment affects it.
     pub(super) fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.folder.join(name));
         for (variable, _) in std::env::vars_os() {
@@ -75,7 +75,7 @@ fn major_in(folder: &Path) -> Option<u16> {
     major(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// The major in `postgres (PostgreSQL) 18.1 (Debian ...)`; of `19beta1` it is 19.
+/// The major version in `postgres (PostgreSQL) 18.1 (Debian ...)`; for `19beta1` it is 19.
 fn major(text: &str) -> Option<u16> {
     let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_decides_and_a_given_folder_is_the_only_one() {
+    fn the_version_decides_and_a_given_folder_is_the_only_one_searched() {
         let parent = tempfile::tempdir().unwrap();
         let old = folder_of(parent.path(), "old", "13.23 (Debian)");
         let new = folder_of(parent.path(), "new", "18.1");

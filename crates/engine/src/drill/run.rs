@@ -1,4 +1,4 @@
-//! The steps of a drill in its directory: restore, recover, ask, check.
+//! The steps of a drill in its directory: restore, recover, query, check.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::repository::Repository;
 use crate::repository::leases::Clock;
 use crate::restore::{self, RestoreOptions};
 
-/// What is known of the restore.
+/// The results of the steps, for the report.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) restored_time: Option<DateTime<Utc>>,
@@ -81,14 +81,14 @@ pub(super) struct Run<'a> {
     pub(super) plan: &'a RecoveryPlan,
     pub(super) target: &'a RecoveryTarget,
     pub(super) wal_segment_size: WalSegmentSize,
-    /// Tablespaces of the backup.
+    /// The OIDs of the backup's tablespaces.
     pub(super) tablespaces: &'a [OsString],
     pub(super) system_identifier: SystemIdentifier,
     pub(super) found: Found,
 }
 
 impl Run<'_> {
-    /// Everything, in order.
+    /// Runs all steps in order.
     pub(super) async fn all(
         &mut self,
         repository: &Repository,
@@ -102,13 +102,13 @@ impl Run<'_> {
         let (mut server, access, client) = server;
         let asked = self.ask(&access, &client, durations).await;
         drop(client);
-        // A session is lost a moment before a crashed server is.
+        // When a server crashes, its session ends a moment before the process does.
         let is_lost =
             matches!(&asked, Err(error) if matches!(&*error.what, Cause::Postgres(cause) if cause.is_closed()));
         let gone = if is_lost { server.gone_soon().await } else { server.gone() };
         if let Some(what) = gone {
-            self.find(FindingKind::Server, format!("it came up and did not stay: {what}"));
-            self.found.pages.reason = Some("the server did not stay up".to_owned());
+            self.find(FindingKind::Server, format!("it started and then stopped: {what}"));
+            self.found.pages.reason = Some("the server started and then stopped".to_owned());
             return Ok(());
         }
         if let Err(error) = asked {
@@ -119,9 +119,9 @@ impl Run<'_> {
         let stopped = server.stop().await;
         self.note_outside();
         if let Err(what) = stopped {
-            // What was not checked is not proven.
-            self.find(FindingKind::Server, format!("it was not stopped in an orderly way: {what}"));
-            self.found.pages.reason = Some("the server was not stopped in an orderly way".to_owned());
+            // Pages that were not checked are not proven.
+            self.find(FindingKind::Server, format!("it was not shut down cleanly: {what}"));
+            self.found.pages.reason = Some("the server was not shut down cleanly".to_owned());
             return Ok(());
         }
         self.check_pages(durations).await
@@ -131,7 +131,7 @@ impl Run<'_> {
         self.found.findings.push(DrillFinding { kind, what });
     }
 
-    /// Whether the files are there.
+    /// Restores the files. Returns `false` if they are not restored, with a finding.
     async fn restore(
         &mut self,
         repository: &Repository,
@@ -144,7 +144,7 @@ impl Run<'_> {
             let mut restoring = Box::pin(restore::restore(repository, restoring, self.progress, &stop));
             tokio::select! {
                 restored = &mut restoring => restored,
-                // It is waited for: until its end it writes into the directory.
+                // Wait for its end: until then it writes into the directory.
                 () = tokio::time::sleep_until(self.bounds.deadline) => { stop.cancel(); restoring.await }
             }
         };
@@ -173,7 +173,8 @@ impl Run<'_> {
         let has_configuration = pgdata.join(settings::CONFIGURATION).exists();
         if !has_configuration {
             self.found.notes.push(
-                "the backup has no postgresql.conf, because the original keeps it elsewhere: the server ran with defaults"
+                "the backup has no postgresql.conf, because the original server has it in another directory: the \
+                 restored server ran with defaults"
                     .to_owned(),
             );
             write(&self.directory.file(settings::CONFIGURATION), "")?;
@@ -188,7 +189,7 @@ impl Run<'_> {
         let spool = (self.options.spool_variable.clone(), self.directory.spool().to_string_lossy().into_owned());
         let access = Access { socket: self.directory.path().to_owned(), role: self.options.role.clone() };
 
-        // Long after the plan: a living server may have made one meanwhile.
+        // Checked again, long after the plan: another server may have made a tablespace meanwhile.
         refuse_living(self.options.living.as_deref(), self.tablespaces, self.system_identifier)?;
         self.progress.phase("recovering", None);
         let before = self.clock.passed();
@@ -217,7 +218,7 @@ impl Run<'_> {
             }
             Err(Down::TooLong) => {
                 server.end().await;
-                self.find(FindingKind::TimeLimit, "recovery had not ended".to_owned());
+                self.find(FindingKind::TimeLimit, "recovery was still running".to_owned());
                 Ok(None)
             }
             Err(Down::Failed(error)) => {
@@ -227,12 +228,13 @@ impl Run<'_> {
         }
     }
 
-    /// The first answer of the server: where replay ended.
+    /// Asks the server where replay ended.
     async fn look(&mut self, client: &Client) -> Result<(), Error> {
         let row = client
             .query_one(
-                "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
-                 pg_last_wal_replay_lsn()::text, current_setting('server_version')",
+                "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
+                 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pg_last_wal_replay_lsn()::text, \
+                 current_setting('server_version')",
                 &[],
             )
             .await?;
@@ -245,11 +247,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether replay ended before the place that the plan promises. PostgreSQL itself refuses to end before a target, but
-    /// without one it takes any segment that it does not get for the end of the archive.
+    /// A finding if replay ended before the LSN that the plan promises. PostgreSQL itself refuses to end before a
+    /// target. But without a target, it treats any segment that it does not get as the end of the archive.
     fn short_of(&self) -> Option<String> {
         let Some(reached) = self.found.restored_lsn else {
-            return Some("it does not say where replay ended".to_owned());
+            return Some("it does not report where replay ended".to_owned());
         };
         let last = self.plan.segments.last().map(|range| range.last.start_lsn(self.wal_segment_size));
         let promised = match self.target {
@@ -257,10 +259,10 @@ impl Run<'_> {
             _ => self.plan.consistent_lsn,
         };
         (reached < promised)
-            .then(|| format!("replay ended at {reached}, and the archive has what is needed to go on to {promised}"))
+            .then(|| format!("replay ended at {reached}, and the archive has the WAL to continue to {promised}"))
     }
 
-    /// `pg_amcheck` and the user's queries.
+    /// Runs `pg_amcheck` and the user's queries.
     async fn ask(&mut self, access: &Access, client: &Client, durations: &mut DrillDurations) -> Result<(), Error> {
         let before = self.clock.passed();
         if self.options.amcheck {
@@ -288,12 +290,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// WAL replay makes a tablespace that is newer than the backup where the original has it.
+    /// Adds a note for each tablespace outside the directory. WAL replay makes a tablespace that is newer than the
+    /// backup in the same place as on the original server.
     fn note_outside(&mut self) {
         for (oid, place) in tablespaces(&self.directory.pgdata()) {
             if !place.starts_with(self.directory.path()) {
                 self.found.notes.push(format!(
-                    "tablespace {} is newer than the backup: replay made it in {}, and its files were left there",
+                    "tablespace {} is newer than the backup: WAL replay made it in {}, and its files were left there",
                     oid.to_string_lossy(),
                     place.display()
                 ));
@@ -301,7 +304,7 @@ impl Run<'_> {
         }
     }
 
-    /// All pages of the stopped server.
+    /// Checks all pages of the stopped server.
     async fn check_pages(&mut self, durations: &mut DrillDurations) -> Result<(), Error> {
         self.progress.phase("checking the pages", None);
         let before = self.clock.passed();
@@ -337,7 +340,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether `restore_command` ended with a fault that passes by itself: it says nothing of the archive.
+/// Whether `restore_command` ended with an error that passes by itself, and so says nothing about the archive.
 fn of_the_moment(status: u8) -> bool {
     ExitCode::from_number(status).is_some_and(|code| code.outlook() == Outlook::PassesByItself)
 }

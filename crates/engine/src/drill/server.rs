@@ -1,7 +1,8 @@
-//! The server over the restored directory: started as a child, asked over its own socket, and stopped whatever happens.
+//! The server over the restored directory: it is started as a child, queried through its own socket, and always
+//! stopped.
 //!
-//! It is in a process group of its own, so that a signal for the drill on a terminal does not stop it before the drill does.
-//! A server that is not stopped in an orderly way ends at once when its value is dropped.
+//! It has its own process group, so that a signal from the terminal does not stop it before the drill does. If its
+//! value is dropped without a clean shutdown, the server is stopped immediately.
 
 use std::fs::OpenOptions;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -20,19 +21,19 @@ use super::programs::Programs;
 use super::settings;
 use crate::error::{Cause, Error};
 
-/// How often the server is looked at. It is part of what is measured.
+/// The interval at which the server is checked. It is part of the measured durations.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How long an orderly stop may take: its checkpoint writes at most the shared buffers.
+/// The time limit for a fast shutdown: its checkpoint writes at most the shared buffers.
 const STOP_WITHIN: Duration = Duration::from_mins(5);
 
-/// How long a server that is ended at once is waited for; it kills its own processes after 5 seconds.
+/// The time limit for an immediate shutdown. The server kills its own processes after 5 seconds.
 const END_WITHIN: Duration = Duration::from_secs(15);
 
-/// Lines of the log that a finding repeats.
+/// The number of log lines in a finding.
 const LOG_LINES: usize = 12;
 
-/// How PostgreSQL names the end of `restore_command`, as `wait_result_to_str`.
+/// PostgreSQL's words for the end of `restore_command`, as in `wait_result_to_str`.
 const COMMAND_ENDED: &str = "child process exited with exit code ";
 
 /// A running server.
@@ -48,18 +49,18 @@ pub(super) struct Server {
 pub(super) enum Down {
     /// It ended by itself.
     Ended {
-        /// The end of its log, with what it ended with.
+        /// Its exit status or signal, and the end of its log.
         what: String,
         /// The status of a `restore_command` that stopped recovery.
         command: Option<u8>,
     },
-    /// The time is over.
+    /// The time limit is over.
     TooLong,
     /// The drill was cancelled, or the server refuses this role.
     Failed(Error),
 }
 
-/// Who asks.
+/// How to connect to the server.
 #[derive(Debug, Clone)]
 pub(super) struct Access {
     pub(super) socket: PathBuf,
@@ -67,13 +68,13 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// A session in a database.
+    /// Opens a session in a database.
     pub(super) async fn connect(&self, database: &str, read_only: bool) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.host_path(&self.socket).port(PORT).user(&self.role).dbname(database).application_name("holdfast");
         config.options(settings::session(read_only)).connect_timeout(Duration::from_secs(10));
         let (client, connection) = config.connect(NoTls).await?;
-        // It ends with the client, and what fails there fails a query.
+        // The task ends with the client. If the connection fails, the next query fails.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a session of the drill ended");
@@ -84,7 +85,7 @@ impl Access {
 }
 
 impl Server {
-    /// Starts it.
+    /// Starts the server as a child process.
     pub(super) fn start(
         programs: &Programs,
         directory: &ThrowAway,
@@ -116,7 +117,7 @@ impl Server {
     }
 
     fn signal(&mut self, signal: Signal) {
-        // While it is not waited for, its number cannot be another process's.
+        // Before the child is waited for, no other process can have its process id.
         if self.ended().is_none()
             && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
             && let Err(error) = kill_process(pid, signal)
@@ -139,7 +140,7 @@ impl Server {
             }
             match access.connect(database, true).await {
                 Ok(client) => return Ok(client),
-                // Recovery is not over, or the server is on its way down.
+                // Recovery is not over, or the server is shutting down.
                 Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) || error.as_db_error().is_none() => {}
                 Err(error) => {
                     let role = &access.role;
@@ -151,7 +152,7 @@ impl Server {
         }
     }
 
-    /// What its log says of its end.
+    /// The reason why the server ended, with the end of its log.
     fn why(&self, status: ExitStatus) -> Down {
         let log = self.log_end();
         let end = match (status.code(), status.signal()) {
@@ -162,7 +163,7 @@ impl Server {
         Down::Ended { command: command_status(&log), what: format!("{end}; its log ends with:\n{log}") }
     }
 
-    /// Whether it has ended by itself meanwhile, and what its log says.
+    /// The reason why the server has ended by itself; `None` if it is running.
     pub(super) fn gone(&mut self) -> Option<String> {
         let status = self.ended()?;
         match self.why(status) {
@@ -171,7 +172,7 @@ impl Server {
         }
     }
 
-    /// The same, for a server that seems to be ending.
+    /// As [`Self::gone`], but waits for a server that seems to be ending.
     pub(super) async fn gone_soon(&mut self) -> Option<String> {
         self.wait(END_WITHIN).await;
         self.gone()
@@ -182,7 +183,8 @@ impl Server {
         last_lines(&self.log, LOG_LINES)
     }
 
-    /// Stops it with a checkpoint, and at once if that takes too long. What went wrong, if not everything is on disk.
+    /// Stops the server with a fast shutdown, and immediately if that takes too long. The error is the reason why the
+    /// shutdown was not clean.
     pub(super) async fn stop(mut self) -> Result<(), String> {
         self.signal(Signal::INT);
         match self.wait(STOP_WITHIN).await {
@@ -196,7 +198,7 @@ impl Server {
         }
     }
 
-    /// Ends it as a crash would: nothing of it is needed any more.
+    /// Stops the server immediately: its data is no longer needed.
     pub(super) async fn end(mut self) {
         self.signal(Signal::QUIT);
         self.wait(END_WITHIN).await;
@@ -212,7 +214,7 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// Of a drill that was ended in the middle. It waits, since the directory is removed next.
+    /// Stops the server of an interrupted drill. It waits for the end, since the directory is removed next.
     fn drop(&mut self) {
         self.signal(Signal::QUIT);
         let began = std::time::Instant::now();
@@ -222,7 +224,7 @@ impl Drop for Server {
     }
 }
 
-/// Makes a command run as the user who owns the directory: PostgreSQL refuses to run as root.
+/// Makes a command run as the owner of the directory: PostgreSQL refuses to run as root.
 pub(super) fn as_owner(command: &mut std::process::Command, owner: Option<(u32, u32)>) {
     if let Some((user, group)) = owner {
         command.uid(user).gid(group);
@@ -237,7 +239,7 @@ pub(super) fn last_lines(path: &Path, count: usize) -> String {
     lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
 }
 
-/// The status of the `restore_command` that stopped recovery, without the 128 that says so.
+/// The status of the `restore_command` that stopped recovery, minus the 128 by which it stops recovery.
 fn command_status(log: &str) -> Option<u8> {
     let after = log.rsplit_once(COMMAND_ENDED)?.1;
     let digits = after.split(|c: char| !c.is_ascii_digit()).next()?;

@@ -1,8 +1,8 @@
-//! What the restored server is told so that it acts on nothing outside of its directory. Pure.
+//! Settings that keep the restored server from changing anything outside its directory. Pure.
 //!
-//! A copy of a production server has its settings: it would archive, listen where the original listens, call the publishers
-//! of its subscriptions, run the jobs of its preloaded libraries, and write where the original writes its process id.
-//! Everything here goes on the server's command line, which is stronger than every file and than `ALTER SYSTEM`.
+//! A copy of a production server has the same settings. It would archive, listen on the same addresses, connect to the
+//! publishers of its subscriptions, run the jobs of preloaded libraries, and overwrite the same process id file. All
+//! settings here are on the server's command line, which overrides every file and `ALTER SYSTEM`.
 
 use std::path::Path;
 
@@ -11,8 +11,7 @@ use holdfast_pgtypes::PgVersion;
 use super::directory::PORT;
 use crate::error::{Cause, Error};
 
-/// Settings that nobody may change: each keeps the copy apart from the rest of the world. With the first and the last major
-/// that know them.
+/// Settings that isolate the copy and that nobody may change, with the first and the last major version that has them.
 const ISOLATING: [(&str, &str, u16, u16); 22] = [
     ("listen_addresses", "", 13, u16::MAX),
     ("unix_socket_permissions", "0700", 13, u16::MAX),
@@ -22,33 +21,34 @@ const ISOLATING: [(&str, &str, u16, u16); 22] = [
     ("archive_mode", "off", 13, u16::MAX),
     ("archive_command", "", 13, u16::MAX),
     ("archive_library", "", 15, u16::MAX),
-    // Commands about the original's archive, and its delay.
+    // Commands for the archive of the original server, and its replay delay.
     ("archive_cleanup_command", "", 13, u16::MAX),
     ("recovery_end_command", "", 13, u16::MAX),
     ("recovery_min_apply_delay", "0", 13, u16::MAX),
     ("primary_conninfo", "", 13, u16::MAX),
     ("primary_slot_name", "", 13, u16::MAX),
-    // A commit would wait for a standby that never comes.
+    // Otherwise a commit would wait for a standby that never connects.
     ("synchronous_standby_names", "", 13, u16::MAX),
-    // Subscriptions: without the launcher no worker connects to a publisher.
+    // Subscriptions: without the launcher, no worker connects to a publisher.
     ("max_logical_replication_workers", "0", 13, u16::MAX),
     ("sync_replication_slots", "off", 17, u16::MAX),
-    // Triggers of logins could act in every session.
+    // Login triggers could act in every session.
     ("event_triggers", "off", 17, u16::MAX),
-    // The file of the living server.
+    // The process id file of the production server.
     ("external_pid_file", "", 13, u16::MAX),
-    // The same: Debian's packages put it into /var/run/postgresql.
+    // A directory of the production server: Debian's packages set it to /var/run/postgresql.
     ("stats_temp_directory", "pg_stat_tmp", 13, 14),
-    // Then no setting has to be as large as on the primary, and nobody sees the copy before it is at its target.
+    // Without hot standby, no setting must be as large as on the primary, and no session sees the copy before its
+    // target.
     ("hot_standby", "off", 13, u16::MAX),
     ("session_preload_libraries", "", 13, u16::MAX),
     ("local_preload_libraries", "", 13, u16::MAX),
 ];
 
-/// Settings that are isolating, too, and that somebody may need otherwise.
+/// Settings that also isolate the copy, but that the user may need to change.
 const USUAL: [(&str, &str, u16, u16); 9] = [
-    // Background workers of extensions: schedulers such as pg_cron, collectors, and the like. A library without which WAL
-    // cannot be replayed, or a table not be read, has to be given.
+    // Libraries can start background workers: schedulers such as pg_cron, collectors, and so on. If WAL replay or a
+    // table needs a library, the user must set it.
     ("shared_preload_libraries", "", 13, u16::MAX),
     ("logging_collector", "off", 13, u16::MAX),
     ("log_destination", "stderr", 13, u16::MAX),
@@ -60,11 +60,11 @@ const USUAL: [(&str, &str, u16, u16); 9] = [
     ("lc_messages", "C", 13, u16::MAX),
 ];
 
-/// Settings that name a place of the drill.
+/// Settings that name a path or port of the drill.
 const PLACES: [&str; 7] =
     ["data_directory", "config_file", "hba_file", "ident_file", "unix_socket_directories", "port", "restore_command"];
 
-/// The settings of the command line, in order: of several of one name the last counts.
+/// The settings for the command line, in order. If a name appears more than once, the last value is used.
 pub(super) fn server(
     version: PgVersion,
     directory: &Path,
@@ -84,14 +84,14 @@ pub(super) fn server(
         let is_fixed = PLACES.contains(&plain.as_str()) || ISOLATING.iter().any(|(fixed, ..)| *fixed == plain);
         if is_fixed || plain.starts_with("recovery_") {
             return Err(Cause::Refused(format!(
-                "the setting {name} keeps the restored server apart from the living one, and cannot be changed"
+                "the setting {name} isolates the restored server from the production server, and cannot be changed"
             ))
             .into());
         }
         settings.push((plain, value.clone()));
     }
     settings.extend(of(&ISOLATING));
-    // `data_directory` in the restored postgresql.conf would lead to the living one.
+    // `data_directory` in the restored `postgresql.conf` would be that of the production server.
     settings.push(place("data_directory", pgdata));
     if !has_configuration {
         settings.push(place("config_file", &directory.join(CONFIGURATION)));
@@ -103,20 +103,20 @@ pub(super) fn server(
     Ok(settings)
 }
 
-/// Our `postgresql.conf`, where the backup has none because the original keeps it elsewhere.
+/// Our `postgresql.conf`, used if the backup has none because the original server has it in another directory.
 pub(super) const CONFIGURATION: &str = "postgresql.conf";
 
-/// Our `pg_hba.conf`: the original's may ask for passwords, or lie elsewhere. The socket is in a directory that only the
-/// server's own user can enter.
+/// Our `pg_hba.conf`: the original one may require passwords, or may not be in the backup. The socket is in a directory
+/// that only the server's own user can enter.
 pub(super) const HBA: &str = "pg_hba.conf";
 
-/// Its content.
+/// The content of our `pg_hba.conf`.
 pub(super) const HBA_TEXT: &str = "local all all trust\n";
 
 /// Our `pg_ident.conf`, empty.
 pub(super) const IDENT: &str = "pg_ident.conf";
 
-/// What a session begins with: `ALTER ROLE` and `ALTER DATABASE` may say otherwise.
+/// The settings of a session. They override those of `ALTER ROLE` and `ALTER DATABASE`.
 pub(super) fn session(read_only: bool) -> String {
     let read_only = if read_only { "on" } else { "off" };
     format!(
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_copy_reaches_nobody_on_any_version() {
+    fn the_copy_is_isolated_on_every_version() {
         for version in PgVersion::ALL {
             let settings = of(version, &[]).unwrap();
             for (name, value) in [
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_isolates_cannot_be_changed() {
+    fn a_setting_that_isolates_cannot_be_changed() {
         for name in [
             "listen_addresses",
             "Archive-Mode",
