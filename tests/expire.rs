@@ -303,7 +303,7 @@ async fn a_record_that_came_too_late_stops_nobody_and_goes() {
     let config = keeping(&stage, 2, "0");
     let shown = succeeded(&stage.command_with(&config, &["expire", "--plan"]).output().expect("plan"), &["plan"]);
     assert!(
-        shown.contains("goes") && shown.contains(&format!("backup {late} cannot be restored, and goes")),
+        shown.contains("goes") && shown.contains(&format!("backup {late} cannot be restored and will be removed")),
         "{shown}"
     );
 

@@ -1,11 +1,11 @@
 //! The second step: which decisions are carried out now.
 //!
-//! The catalog is read again, the plan is made again, and only what goes in *both* is removed, after the grace time. So
-//! whatever came into being since the decision and needs something takes it back: a backup of another host, of an old
-//! release that knows nothing of decisions, or one that was running; a restore; a hold; a changed policy.
+//! After the grace time, the catalog is read again and a new plan is made. Only what the decision *and* the new plan
+//! remove is removed. So anything that started after the decision protects what it needs: a backup of another host or
+//! of an old release that does not know decisions, a backup that was running, a restore, a hold, a changed policy.
 //!
-//! A backup that goes and still has to wait is restorable until the end of its own grace time: what it needs waits with
-//! it, even if that was decided long before.
+//! A backup whose own grace time is not over stays restorable until then. Everything that it needs waits with it, even
+//! if that was decided long before.
 
 use crate::catalog::Catalog;
 use crate::decision::{Decision, combine, wal_ranges, wal_set};
@@ -18,24 +18,25 @@ use crate::verdict::{BackupKept, BackupVerdict, WalRange};
 use chrono::{DateTime, Duration, Utc};
 use std::collections::BTreeSet;
 
-/// What is removed now, in this order. A crash anywhere leaves what the next plan finds and finishes.
+/// What is removed now, in this order. After a crash at any point, the next plan finds the rest and finishes the
+/// removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// First the records of these backups: `start.json`, then `backup.json`. In that order, because an old release takes
-    /// a backup with `start.json` and without `backup.json` for dead. Their manifests go after the packs, and only if no
-    /// pack of theirs is left: a manifest says to whoever continues that packs may be in use.
+    /// First the records of these backups: `start.json`, then `backup.json`. The order matters, because an old release
+    /// treats a backup with `start.json` and without `backup.json` as dead. A manifest is removed after the packs, and
+    /// only if its backup has no pack left: it tells the next run that packs may be in use.
     pub backups: BTreeSet<BackupId>,
     /// Then these packs.
     pub packs: BTreeSet<PackId>,
     /// Then this WAL, with the partial segments and backup history files of the same numbers.
     pub wal: Vec<WalRange>,
-    /// Backups that go later.
+    /// Backups that will be removed later.
     pub waiting: BTreeSet<BackupId>,
 }
 
-/// Backups that go and whose grace time is not over, for [`Outline::with_waiting`]. While no manifest is read, since some
-/// backup cannot be read or a restore does not say what it reads, all of them wait: one that is kept may have lost a pack,
-/// and one that goes may be the last sound one.
+/// The backups to remove whose grace time is not over, for [`Outline::with_waiting`]. No manifest is read while a
+/// backup cannot be read or a restore does not name its backup. Then all backups wait: a kept one may have lost a pack,
+/// and one to remove may be the last sound one.
 pub fn waiting(decided: &[Decision], outline: &Outline, now: DateTime<Utc>, grace: Duration) -> BTreeSet<BackupId> {
     let is_ripe =
         |id: &BackupId| decided.iter().any(|decision| decision.backups.contains(id) && decision.is_ripe(now, grace));
@@ -51,7 +52,7 @@ impl Removal {
         self.backups.is_empty() && self.packs.is_empty() && self.wal.is_empty()
     }
 
-    /// What a plan that was made with the [`waiting`] backups lets go now.
+    /// What is removed now, from a plan that was made with the [`waiting`] backups.
     pub fn of(plan: &Plan, decided: &[Decision], grace: Duration) -> Self {
         let ripe: Vec<&Decision> = decided.iter().filter(|decision| decision.is_ripe(plan.now, grace)).collect();
         let going = plan.going();
@@ -69,10 +70,10 @@ impl Removal {
     }
 }
 
-/// Says what is removed now, of what was decided.
+/// Finds which of the decisions are carried out now.
 ///
 /// # Errors
-/// If the manifest of a kept backup is missing.
+/// [`CannotPlan::NotRead`] if the manifest of a kept backup is missing.
 pub fn carry_out(
     decided: &[Decision],
     catalog: &Catalog,

@@ -1,7 +1,7 @@
-//! What the planner is told about an archive: a plain value, which the caller reads from listings and records.
+//! The facts about an archive: a plain value that the caller fills from listings and records.
 //!
-//! Whatever could not be read must be in here as such. The planner can only respect what it knows of: a backup that is
-//! left out because its record did not open is a backup whose packs go.
+//! Unreadable objects must be in it as unreadable. The planner can protect only what it knows: if the caller leaves out
+//! a backup because its record cannot be read, its packs are removed.
 
 use crate::names::{BackupId, ClaimNumber, PackId};
 use crate::policy::Policy;
@@ -10,35 +10,35 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, TimelineId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Everything in one archive that may stay or go.
+/// Everything in one archive that may be kept or removed.
 ///
-/// List `backups/` before `packs/` and WAL: what comes into being between the listings then has a backup that is not
-/// known yet, and the grace time protects it.
+/// List `backups/` before `packs/` and WAL. A pack or segment that appears between the listings then belongs to a
+/// backup that is not known yet, and the grace time protects it.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     /// The claims with their WAL. The highest number is the current one.
     pub claims: BTreeMap<ClaimNumber, Claim>,
     /// Complete backups and snapshots.
     pub backups: Vec<Backup>,
-    /// Backups with `start.json` and without `backup.json`: they run, or died.
+    /// Backups with `start.json` and without `backup.json`: they are running or dead.
     pub unfinished: Vec<UnfinishedBackup>,
-    /// Backups whose record does not tell what they need.
+    /// Backups whose record is unreadable or newer, so that it is not known what they need.
     pub unknown: Vec<UnknownBackup>,
     /// Backups that have a manifest and neither `start.json` nor `backup.json`: their removal was interrupted.
     pub half_removed: BTreeSet<BackupId>,
-    /// Backups whose record was written after others had begun to remove them, since their run was taken for dead: they lack
-    /// their manifest or packs, and nobody builds on them.
+    /// Backups whose run was taken for dead and wrote its record after their removal had begun. They lack their
+    /// manifest or packs, and no other backup builds on them.
     pub remnants: BTreeSet<BackupId>,
     /// Every pack that was listed.
     pub packs: Vec<Pack>,
-    /// Restores that run, by their leases.
+    /// Running restores, from their leases.
     pub restores: Vec<RunningRestore>,
 }
 
 impl Catalog {
-    /// Unfinished backups that run, or may run.
+    /// Unfinished backups that are running or may be running.
     pub fn may_run(&self, policy: &Policy, now: DateTime<Utc>) -> impl Iterator<Item = &UnfinishedBackup> {
-        // A time that does not fit is later than any clock says.
+        // A sum that does not fit into a time is later than any clock.
         let not_over = move |end: Option<DateTime<Utc>>| end.is_none_or(|end| now <= end);
         self.unfinished.iter().filter(move |unfinished| match unfinished.lease_until {
             Some(until) => not_over(until.checked_add_signed(policy.clock_difference)),
@@ -47,84 +47,84 @@ impl Catalog {
     }
 }
 
-/// A claim and the WAL below it.
+/// A claim with its WAL.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    /// From when the archive belongs to this system identifier; `None` if the record cannot be read.
+    /// The time since which the archive belongs to this system identifier; `None` if the record cannot be read.
     pub since: Option<DateTime<Utc>>,
-    /// Its WAL.
+    /// The WAL that was archived under this claim.
     pub wal: WalArchive,
 }
 
 /// A complete backup.
 ///
-/// Its type and its parent are not here: each manifest is complete in itself, so a parent may go before its children.
-/// What they share are packs, and those stay by reference.
+/// Its type and parent are not needed: each manifest is complete, so a parent may be removed before its children. They
+/// share packs, which stay while a manifest names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backup {
-    /// Its identity.
+    /// The id, which is the second of its start.
     pub id: BackupId,
     /// The claim under which its WAL is archived.
     pub claim: ClaimNumber,
-    /// Timeline of the start LSN.
+    /// The timeline of the start LSN.
     pub timeline: TimelineId,
-    /// Recovery reads WAL from this LSN.
+    /// The LSN from which recovery reads WAL.
     pub start_lsn: Lsn,
-    /// Timeline of the stop LSN: a later one if a standby followed a switch meanwhile.
+    /// The timeline of the stop LSN: a later one if a standby followed a timeline switch during the backup.
     pub stop_timeline: TimelineId,
-    /// Recovery is consistent at this LSN.
+    /// The LSN at which recovery is consistent.
     pub stop_lsn: Lsn,
     /// When it started, by the server's clock.
     pub start_time: DateTime<Utc>,
-    /// When it stopped, by the server's clock: the first moment that it can restore.
+    /// When it stopped, by the server's clock: the first moment that can be restored from it.
     pub stop_time: DateTime<Utc>,
     /// Where its data is.
     pub place: Place,
-    /// Whether somebody holds it.
+    /// The hold on it, if any.
     pub hold: Option<Hold>,
-    /// What is known about its soundness.
+    /// The result of its last verification.
     pub verified: Verified,
 }
 
 /// Where the data of a backup is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In packs, named by its manifest.
+    /// In the packs that its manifest names.
     Packs,
-    /// In volume snapshots outside of the repository. Their record goes when whoever owns them removes it.
+    /// In volume snapshots outside the repository. Only the owner of the snapshots removes their record.
     Snapshot,
 }
 
-/// `backup hold`: a backup that no policy removes.
+/// A hold by `backup hold`: no policy removes the backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
-    /// Until when; `None` until it is released.
+    /// When the hold ends; `None` if it stays until it is released.
     pub until: Option<DateTime<Utc>>,
 }
 
-/// What is known about a backup's soundness.
+/// Whether a backup is known to be sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verified {
-    /// Nobody looked.
+    /// It was never verified.
     Never,
     /// The last verification found nothing wrong.
     Sound,
     /// The last verification found it damaged.
     Damaged,
-    /// Its manifest cannot be read, for this reason: nobody knows which packs it names.
+    /// Its manifest cannot be read, for this reason. It is not known which packs it names.
     ManifestUnreadable(String),
 }
 
-/// A backup that began and has no end.
+/// A backup that began and is not complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnfinishedBackup {
-    /// Its identity.
+    /// The id, which is the second of its start.
     pub id: BackupId,
     /// The claim, if its start record can be read.
     pub claim: Option<ClaimNumber>,
     /// When it started, by the clock of its host.
     pub started: DateTime<Utc>,
-    /// The end of its lease; `None` if it has no lease, as those of early releases.
+    /// The end of its lease; `None` if it has no lease, as in early releases.
     pub lease_until: Option<DateTime<Utc>>,
     /// The backup whose packs it may name.
     pub parent: Parent,
@@ -132,25 +132,25 @@ pub struct UnfinishedBackup {
     pub start_lsn: Option<Lsn>,
 }
 
-/// What an unfinished backup builds on.
+/// The parent of an unfinished backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parent {
-    /// The start record does not say.
+    /// The start record does not name one.
     Unknown,
-    /// Nothing: it is a full backup.
+    /// No parent: it is a full backup.
     Nothing,
-    /// This backup.
+    /// It builds on this backup.
     Backup(BackupId),
 }
 
 /// A backup that this program cannot judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownBackup {
-    /// Its identity, which is known from the object's name.
+    /// The id, known from the object's name.
     pub id: BackupId,
-    /// Its claim, if that much could be read.
+    /// The claim, if that much could be read.
     pub claim: Option<ClaimNumber>,
-    /// Why.
+    /// Why it cannot be judged.
     pub reason: UnknownReason,
 }
 
@@ -166,16 +166,16 @@ pub enum UnknownReason {
 /// A pack as the store lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pack {
-    /// Its identity.
+    /// The backup that wrote it, and its number.
     pub id: PackId,
-    /// Its size in bytes.
+    /// The size of the object, in bytes.
     pub size_bytes: u64,
 }
 
-/// A restore that reads from the archive now.
+/// A restore that is reading from the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunningRestore {
-    /// The backup it restores; `None` if its lease does not say.
+    /// The backup that it restores; `None` if its lease does not name one.
     pub backup: Option<BackupId>,
     /// The end of its lease.
     pub lease_until: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! What stands in the ledger: that these backups, packs and WAL go, decided at this moment.
+//! A decision, as recorded in the ledger: these backups, packs and WAL will be removed, decided at this time.
 
 use crate::names::{BackupId, ClaimNumber, PackId};
 use crate::number_ranges::NumberRanges;
@@ -7,26 +7,26 @@ use chrono::{DateTime, Duration, Utc};
 use holdfast_pgtypes::TimelineId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One decision. Several may stand at once; what was taken back has to be left out of them.
+/// One decision. Several can be in force at once. Anything that was taken back must be left out of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// When it was decided.
     pub at: DateTime<Utc>,
-    /// Backups that go.
+    /// The backups to remove.
     pub backups: BTreeSet<BackupId>,
-    /// Packs that go.
+    /// The packs to remove.
     pub packs: BTreeSet<PackId>,
-    /// WAL that goes, by claim, timeline and number.
+    /// The WAL to remove, sorted by claim, timeline and number.
     pub wal: Vec<WalRange>,
 }
 
 impl Decision {
-    /// Whether it says nothing.
+    /// Whether it removes nothing.
     pub fn is_empty(&self) -> bool {
         self.backups.is_empty() && self.packs.is_empty() && self.wal.is_empty()
     }
 
-    /// Whether its grace time is over. A decision later than now was made by another clock and is not ripe.
+    /// Whether its grace time is over. A decision with a time in the future was made by another clock, and is not ripe.
     pub fn is_ripe(&self, now: DateTime<Utc>, grace: Duration) -> bool {
         self.at <= now && self.at.checked_add_signed(grace).is_some_and(|end| end <= now)
     }
@@ -44,7 +44,6 @@ pub(crate) fn wal_set<'a>(ranges: impl IntoIterator<Item = &'a WalRange>) -> Wal
     lists.into_iter().map(|(key, list)| (key, list.into_iter().collect())).collect()
 }
 
-/// The ranges of a set.
 pub(crate) fn wal_ranges(set: &WalSet) -> Vec<WalRange> {
     let ranges = |(&(claim, timeline), numbers): (&(ClaimNumber, TimelineId), &NumberRanges)| {
         let list: Vec<WalRange> =

@@ -1,4 +1,4 @@
-//! The verdict on each backup, and since which of them every moment can be restored.
+//! The verdict on each backup, and from which of them on every moment can be restored.
 
 use crate::catalog::{Backup, Hold, Parent, Place, Verified};
 use crate::names::BackupId;
@@ -7,10 +7,10 @@ use crate::verdict::{BackupGoes, BackupKept, BackupVerdict};
 use crate::{slots, window};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What was found about the backups.
+/// The verdicts on the backups.
 pub(crate) struct Judged {
     pub(crate) verdicts: BTreeMap<BackupId, BackupVerdict>,
-    /// Kept backups from whose start on all WAL stays, not only to their own stop.
+    /// Kept backups that need all WAL from their start on, not only up to their own stop.
     pub(crate) continuous: BTreeSet<BackupId>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn judge(setting: &Setting<'_>) -> Judged {
     by_users(setting, &mut reasons);
     of_doubt(setting, &mut reasons);
     for id in setting.waiting {
-        // Only if nothing else keeps it: then it is not waiting, its removal is taken back.
+        // It waits only if nothing else keeps it. Otherwise its removal is taken back.
         if !reasons.of.contains_key(id) && setting.catalog.backups.iter().any(|backup| backup.id == *id) {
             reasons.add(*id, BackupKept::Waiting);
         }
@@ -75,7 +75,8 @@ fn every_id(setting: &Setting<'_>) -> BTreeSet<BackupId> {
     complete.chain(unfinished).chain(unknown).chain(removed).collect()
 }
 
-/// Window and counts. Only restorable backups take places; another one stays as long as it would if it were restorable.
+/// Applies the window and the counts. Only restorable backups fill the counts. Any other backup stays as long as it
+/// would if it were restorable.
 fn by_policy(setting: &Setting<'_>, reasons: &mut Reasons) {
     for (id, reason) in wanted(setting, &setting.restorable) {
         if is_continuous(setting, &reason) {
@@ -107,7 +108,8 @@ fn wanted(setting: &Setting<'_>, newest_first: &[&Backup]) -> Vec<(BackupId, Bac
     wanted
 }
 
-/// Beyond a window there are only backups. Without a window, every moment since the oldest of the last can be restored.
+/// Beyond a window, only the backups themselves can be restored. Without a window, every moment since the oldest backup
+/// of `keep.last` can be restored.
 fn is_continuous(setting: &Setting<'_>, reason: &BackupKept) -> bool {
     match reason {
         BackupKept::Window | BackupKept::WindowStart(_) => true,
@@ -116,8 +118,9 @@ fn is_continuous(setting: &Setting<'_>, reason: &BackupKept) -> bool {
     }
 }
 
-/// Never the last one: of the newest claim that has one, the newest backup, and the newest that leads to the timeline
-/// on which something happened last. After `pg_upgrade` that is the old claim's until the new claim has one.
+/// Keeps the last restorable backups of the newest claim that has one: the newest backup, and the newest one that leads
+/// to the timeline with the latest activity. After `pg_upgrade`, these are of the old claim until the new claim has a
+/// backup.
 fn the_last(setting: &Setting<'_>, reasons: &mut Reasons) {
     let of_claim = |claim| setting.catalog.backups.iter().filter(move |backup| backup.claim == claim);
     let Some(claim) = setting.restorable.iter().map(|backup| backup.claim).max() else {
@@ -147,7 +150,7 @@ fn the_last(setting: &Setting<'_>, reasons: &mut Reasons) {
     }
 }
 
-/// Holds, restores and running backups.
+/// Applies holds, restores and running backups.
 fn by_users(setting: &Setting<'_>, reasons: &mut Reasons) {
     for backup in &setting.catalog.backups {
         match backup.hold {
@@ -162,7 +165,7 @@ fn by_users(setting: &Setting<'_>, reasons: &mut Reasons) {
         reasons.add_continuous(id, BackupKept::Restoring);
     }
     if setting.has_unknown_restore() {
-        // It may be any of them. All WAL stays as well.
+        // The restore may read any backup. All WAL also stays.
         for backup in &setting.catalog.backups {
             reasons.add(backup.id, BackupKept::Restoring);
         }
@@ -175,7 +178,7 @@ fn by_users(setting: &Setting<'_>, reasons: &mut Reasons) {
     }
 }
 
-/// What nobody can judge stays.
+/// Keeps every backup that cannot be judged.
 fn of_doubt(setting: &Setting<'_>, reasons: &mut Reasons) {
     for backup in &setting.catalog.backups {
         if is_in_the_future(backup, setting.now) {

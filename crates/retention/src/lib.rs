@@ -1,17 +1,18 @@
-//! What stays and what goes: the planner of `expire`.
+//! The planner of `expire`: it decides what stays and what is removed.
 //!
-//! Pure: no input or output, no clock of its own. In go the [`Catalog`] of an archive, the [`Policy`] and the moment;
-//! out comes a [`Plan`] with one verdict for each backup, each pack and each range of WAL, the windows that can be
-//! restored before and after, and warnings. [`decide`] says what goes, and that is written into the ledger. After a
-//! grace time [`carry_out`] plans again and says which of it may be removed.
+//! It is pure, without input, output or a clock. From the [`Catalog`] of an archive, the [`Policy`] and the time it
+//! makes a [`Plan`]: one verdict for each backup, each pack and each range of WAL, the restorable windows before and
+//! after the removal, and warnings. [`decide`] finds what to remove, and the caller writes that into the ledger. After
+//! a grace time, [`carry_out`] plans again and returns what may be removed now.
 //!
 //! What it promises:
 //!
-//! - Never the last restorable backup of the newest claim that has one, nor WAL that a kept backup needs.
-//! - A pack goes only if no manifest names it that is kept, waits, runs or cannot be read.
-//! - In doubt everything stays: times later than now, records that cannot be read or are newer, missing history files,
-//!   an empty policy. Doubt is always a warning.
-//! - What nothing needs goes in the end.
+//! - It never removes the last restorable backup of the newest claim that has one, or WAL that a kept backup needs.
+//! - It keeps a pack while the manifest of a kept, waiting or running backup names it. While such a manifest cannot be
+//!   read, it keeps every pack.
+//! - In doubt everything stays: times in the future, unreadable or newer records, missing history files, an empty
+//!   policy. Doubts are reported as warnings.
+//! - Data that nothing needs is removed in the end.
 //!
 //! ```
 //! use chrono::{DateTime, Duration, Utc};

@@ -1,7 +1,7 @@
-//! The timelines of one claim, and which backups lead to which.
+//! The timelines of one claim, and which backups lead to which timeline.
 //!
-//! A backup leads to a timeline if its redo LSN and its end are on that timeline's history, as recovery demands. A
-//! timeline of unknown history may have branched off anywhere, so every backup may lead to it.
+//! A backup leads to a timeline if its start LSN and its stop LSN are in that timeline's history, as recovery requires.
+//! A timeline with an unknown history may have branched off anywhere, so every backup may lead to it.
 
 use crate::catalog::Backup;
 use crate::number_ranges::NumberRanges;
@@ -9,10 +9,10 @@ use crate::wal_archive::WalArchive;
 use holdfast_pgtypes::{Ancestry, Lsn, TimelineId, WalSegmentSize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Every timeline of a claim that something is known of.
+/// All known timelines of a claim.
 pub(crate) struct Lines<'a> {
     pub(crate) wal: &'a WalArchive,
-    /// `None` for a timeline of unknown history.
+    /// The history of each timeline; `None` if it is unknown.
     pub(crate) ancestries: BTreeMap<TimelineId, Option<Ancestry>>,
 }
 
@@ -30,9 +30,9 @@ impl<'a> Lines<'a> {
         Self { wal, ancestries: known.into_iter().map(|timeline| (timeline, wal.ancestry(timeline))).collect() }
     }
 
-    /// Whether the backup surely leads to the timeline.
+    /// Whether the backup certainly leads to the timeline.
     pub(crate) fn leads(&self, backup: &Backup, timeline: TimelineId) -> bool {
-        // Its own end, whatever a history says that contradicts it.
+        // It always leads to the timeline of its own end, even if a history contradicts that.
         timeline == backup.stop_timeline
             || self.ancestries.get(&timeline).and_then(Option::as_ref).is_some_and(|ancestry| {
                 ancestry.owner(backup.start_lsn) == backup.timeline
@@ -40,7 +40,7 @@ impl<'a> Lines<'a> {
             })
     }
 
-    /// Timelines of unknown history.
+    /// The timelines with an unknown history.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = TimelineId> {
         self.ancestries.iter().filter(|(_, ancestry)| ancestry.is_none()).map(|(timeline, _)| *timeline)
     }
@@ -52,7 +52,7 @@ impl<'a> Lines<'a> {
         (first, number_ending_at(backup.stop_lsn, size).max(first))
     }
 
-    /// The timelines from a backup's start to its stop. Without a history, all between the two numbers.
+    /// The timelines from a backup's start to its stop. Without a history, all timelines between the two numbers.
     pub(crate) fn own_timelines(&self, backup: &Backup) -> Vec<TimelineId> {
         if backup.timeline == backup.stop_timeline {
             return vec![backup.timeline];

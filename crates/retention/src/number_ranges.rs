@@ -1,23 +1,23 @@
-//! Segment numbers of one timeline as sorted ranges.
+//! Segment numbers of one timeline, as sorted ranges.
 //!
-//! A million segments without a gap are one range; a million lone segments are a million ranges of 16 bytes.
+//! A million segments without a gap are one range. A million single segments are a million ranges of 16 bytes.
 
-/// Sorted ranges of numbers, both ends included, with at least one missing number between two of them.
+/// Sorted ranges of numbers. Both ends are included, and between two ranges at least one number is missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NumberRanges(Vec<(u64, u64)>);
 
 impl NumberRanges {
-    /// No number.
+    /// The empty set.
     pub const fn nothing() -> Self {
         Self(Vec::new())
     }
 
-    /// The numbers from `first` to `last`; nothing if the order is wrong.
+    /// The numbers from `first` to `last`; the empty set if `first` is greater.
     pub fn of(first: u64, last: u64) -> Self {
         [(first, last)].into_iter().collect()
     }
 
-    /// The ranges, ascending.
+    /// The ranges in ascending order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> {
         self.0.iter().copied()
     }
@@ -27,12 +27,12 @@ impl NumberRanges {
         self.0.is_empty()
     }
 
-    /// The number of numbers.
+    /// How many numbers there are.
     pub fn count(&self) -> u64 {
         self.iter().map(|(first, last)| (last - first).saturating_add(1)).fold(0, u64::saturating_add)
     }
 
-    /// The range that holds a number.
+    /// The range that contains a number.
     pub fn holding(&self, number: u64) -> Option<(u64, u64)> {
         let after = self.0.partition_point(|&(first, _)| first <= number);
         let range = *self.0.get(after.checked_sub(1)?)?;
@@ -53,13 +53,13 @@ impl NumberRanges {
             .map(move |&(start, end)| (start.max(first), end.min(last)))
     }
 
-    /// The numbers that are in both.
+    /// The numbers that are in both sets.
     #[must_use]
     pub fn common(&self, other: &Self) -> Self {
         self.iter().flat_map(|(first, last)| other.within(first, last)).collect()
     }
 
-    /// The numbers that are here and not there.
+    /// The numbers of this set that are not in the other.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let mut left = Vec::new();
@@ -80,7 +80,7 @@ impl NumberRanges {
 }
 
 impl FromIterator<(u64, u64)> for NumberRanges {
-    /// In any order, with overlaps; a range of the wrong order is empty.
+    /// The ranges may be in any order and may overlap. A range whose first number is greater than its last is empty.
     fn from_iter<I: IntoIterator<Item = (u64, u64)>>(ranges: I) -> Self {
         let mut sorted: Vec<(u64, u64)> = ranges.into_iter().filter(|(first, last)| first <= last).collect();
         if !sorted.is_sorted() {

@@ -1,8 +1,8 @@
-//! The verdict on each pack: a pack goes when no manifest names it that stays.
+//! The verdict on each pack: a pack is removed if no manifest that stays names it.
 //!
-//! Manifests are large, so they are not part of the catalog. They are counted one at a time by a [`PackTally`], which
-//! keeps some fifty bytes for each pack, however many manifests name it. It knows which manifests it has to see, and
-//! gives no verdict without them.
+//! Manifests are large, so they are not part of the catalog. A [`PackTally`] counts them one at a time. It needs about
+//! fifty bytes for each pack, however many manifests name it. It knows which manifests it must read, and gives no
+//! verdict without them.
 
 use crate::catalog::{Pack, Parent, Place, Verified};
 use crate::judge::Judged;
@@ -15,22 +15,22 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One pack that a manifest names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackUse {
-    /// The pack.
+    /// The pack that is named.
     pub pack: PackId,
     /// How many of its bytes the backup needs.
     pub live_bytes: u64,
-    /// Its size in bytes, if the manifest says it: a pack of another size is as one that is missing.
+    /// Its size in bytes, if the manifest has it. A pack with another size counts as missing.
     pub size_bytes: Option<u64>,
 }
 
-/// Why there is no verdict yet: the caller has to look, or to correct the catalog, and to plan again.
+/// Why there is no verdict yet. The caller must read the manifests or correct the catalog, and plan again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CannotPlan {
-    /// The manifests of these kept backups were not shown to the [`PackTally`]. One that cannot be read makes its
-    /// backup [`Verified::ManifestUnreadable`].
+    /// The [`PackTally`] did not get the manifests of these kept backups. If a manifest cannot be read, its backup must
+    /// be [`Verified::ManifestUnreadable`].
     #[error("the manifests of {} kept backups were not read, the first is {}", .0.len(), first(.0))]
     NotRead(Vec<BackupId>),
-    /// These kept backups name packs that are not there, so they are [`Verified::Damaged`] and must not count as
+    /// These kept backups name packs that are missing. They must be [`Verified::Damaged`], so that they do not count as
     /// restorable.
     #[error("{} kept backups name packs that are missing, the first is {}", .0.len(), first(.0))]
     PacksMissing(Vec<BackupId>),
@@ -40,7 +40,8 @@ fn first(backups: &[BackupId]) -> String {
     backups.first().map_or_else(String::new, ToString::to_string)
 }
 
-/// Packs that are compared one by one before the whole list is searched: cheaper than a search of 80,000.
+/// The number of packs that are compared one by one before the whole list is searched. That is cheaper than a search
+/// among 80,000 packs.
 const LOOK_AHEAD: usize = 4;
 
 /// Counts which packs the kept manifests name.
@@ -50,7 +51,7 @@ pub struct PackTally {
     named: Vec<Named>,
     to_read: BTreeSet<BackupId>,
     read: BTreeSet<BackupId>,
-    /// A reason for which no pack may go at all.
+    /// The reason why no pack may be removed at all.
     blocked: Option<PackKept>,
     unfinished: BTreeSet<BackupId>,
     going: BTreeSet<BackupId>,
@@ -60,7 +61,7 @@ pub struct PackTally {
     now: chrono::DateTime<chrono::Utc>,
 }
 
-/// The verdict on each pack, and what is missing.
+/// The verdict on each pack, and warnings about missing packs.
 pub(crate) type PackVerdicts = (Vec<(Pack, PackVerdict)>, Vec<Warning>);
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -78,7 +79,7 @@ impl PackTally {
         let blocked = blocked(setting);
         let in_packs = catalog.backups.iter().filter(|backup| backup.place == Place::Packs);
         let kept = in_packs.map(|backup| backup.id).filter(|id| judged.is_kept(*id));
-        // Whoever reads a pack now, or will name it in a manifest, must find it under its name.
+        // A restore that reads a pack, or a backup that will name it in its manifest, must find it under its name.
         let is_read = setting.may_run().next().is_some() || setting.restores().next().is_some();
         let damaged = catalog.backups.iter().filter(|backup| backup.verified == Verified::Damaged);
         let goes = |verdict: &BackupVerdict| matches!(verdict, BackupVerdict::Goes(_));
@@ -97,17 +98,17 @@ impl PackTally {
         }
     }
 
-    /// Whether no pack may go, so that no manifest is read.
+    /// Whether no pack may be removed, so that no manifest is read.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.is_some()
     }
 
-    /// The backups whose manifests it has to see, oldest first. Empty if no pack can go anyway.
+    /// The backups whose manifests it must get, oldest first. Empty if no pack may be removed anyway.
     pub fn to_read(&self) -> impl Iterator<Item = BackupId> {
         self.to_read.difference(&self.read).copied()
     }
 
-    /// Counts the whole manifest of one backup. That of a backup that goes counts for nothing.
+    /// Counts the whole manifest of one backup. The manifest of a backup that will be removed is ignored.
     pub fn manifest(&mut self, backup: BackupId, uses: impl IntoIterator<Item = PackUse>) {
         if !self.to_read.contains(&backup) || !self.read.insert(backup) {
             return;
@@ -115,7 +116,7 @@ impl PackTally {
         let mut last = None;
         let mut expected = 0;
         for PackUse { pack, live_bytes, size_bytes } in uses {
-            // A manifest lists its packs in order, so it is nearly always one of the next.
+            // A manifest lists its packs in order, so the pack is nearly always one of the next few.
             let ahead = self.packs.get(expected..).unwrap_or_default().iter().take(LOOK_AHEAD);
             let index = match ahead.into_iter().position(|next| next.id == pack) {
                 Some(skipped) => Ok(expected + skipped),
@@ -129,7 +130,7 @@ impl PackTally {
             };
             expected = index + 1;
             let Some(named) = self.named.get_mut(index) else { continue };
-            // Named twice in one manifest is one backup.
+            // A pack that a manifest names twice has one user.
             named.count += u32::from(last != Some(index));
             last = Some(index);
             named.by = Some(named.by.map_or(backup, |by| by.min(backup)));
@@ -137,7 +138,7 @@ impl PackTally {
         }
     }
 
-    /// The verdicts, by pack.
+    /// The verdicts, sorted by pack.
     pub(crate) fn finish(self) -> Result<PackVerdicts, CannotPlan> {
         let not_read: Vec<BackupId> = self.to_read().collect();
         if !not_read.is_empty() {
@@ -182,14 +183,14 @@ fn is_mostly_dead(rule: RewriteRule, live_bytes: u64, size_bytes: u64) -> bool {
         && dead_bytes >= rule.dead_bytes
 }
 
-/// Why no pack may go, if that is so.
+/// The reason why no pack may be removed; `None` if packs may be removed.
 fn blocked(setting: &Setting<'_>) -> Option<PackKept> {
     let catalog = setting.catalog;
     if setting.policy.is_empty() {
         return Some(PackKept::NoPolicy);
     }
     let unreadable = catalog.backups.iter().filter(|backup| matches!(backup.verified, Verified::ManifestUnreadable(_)));
-    // A run that does not say what it builds on may name any pack. If what it builds on is gone, its packs are in
+    // A run that does not name its parent may use any pack. If its parent is gone, the packs that it uses are in
     // danger.
     let running = setting.may_run().filter(|running| !setting.parent_is_there(running));
     let by = catalog.unknown.iter().map(|unknown| unknown.id).chain(unreadable.map(|backup| backup.id));
@@ -199,7 +200,7 @@ fn blocked(setting: &Setting<'_>) -> Option<PackKept> {
     setting.has_unknown_restore().then_some(PackKept::UnknownRestore)
 }
 
-/// Whether an unfinished backup names a parent at all; for messages.
+/// Whether an unfinished backup names a parent that is gone; for warnings.
 pub(crate) fn names_a_lost_parent(setting: &Setting<'_>, parent: Parent) -> bool {
     match parent {
         Parent::Unknown | Parent::Nothing => false,

@@ -1,7 +1,7 @@
-//! The plan: from catalog, policy and clock to one verdict for each backup, each pack and each range of WAL.
+//! The plan: from catalog, policy and time to one verdict for each backup, each pack and each range of WAL.
 //!
-//! Two steps. The [`Outline`] judges backups and WAL; it needs records and listings only. Then the manifests of the
-//! kept backups are counted, one at a time, and the [`Plan`] has the packs as well. Nothing here is carried out: a plan
+//! There are two steps. The [`Outline`] judges backups and WAL; it needs only records and listings. Then the manifests
+//! of the kept backups are counted, one at a time, and the [`Plan`] also has the packs. Nothing is removed here: a plan
 //! is first written into the ledger, see [`carry_out`](crate::carry_out).
 
 use crate::catalog::{Catalog, Pack, Verified};
@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the manifests of backups name, for those who have them in memory.
+/// The packs that each manifest names, for callers that have all manifests in memory.
 pub type Manifests = BTreeMap<BackupId, Vec<PackUse>>;
 
 /// The verdicts on backups and WAL, before the packs are counted.
@@ -31,18 +31,18 @@ pub struct Outline {
     before: Vec<RecoverableWindow>,
     after: Vec<RecoverableWindow>,
     warnings: BTreeSet<Warning>,
-    /// Counts the manifests. Show it each of [`PackTally::to_read`].
+    /// Counts the manifests. Give it each manifest of [`PackTally::to_read`].
     pub packs: PackTally,
 }
 
 impl Outline {
-    /// Judges backups and WAL at the moment `now`: the earlier one of the host's clock and the store's, because a clock
-    /// that is ahead makes everything look old.
+    /// Judges backups and WAL at the time `now`. It must be the earlier one of the host's clock and the store's clock,
+    /// because a clock that is ahead makes everything look older.
     pub fn new(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>) -> Self {
         Self::with_waiting(catalog, policy, now, &BTreeSet::new())
     }
 
-    /// The same while these backups have to wait, although nothing keeps them: what they need stays.
+    /// As [`Self::new`], but these backups must wait although nothing keeps them: everything that they need stays.
     pub fn with_waiting(catalog: &Catalog, policy: &Policy, now: DateTime<Utc>, waiting: &BTreeSet<BackupId>) -> Self {
         let setting = Setting::new(catalog, policy, now, waiting);
         let judged = judge(&setting);
@@ -63,11 +63,11 @@ impl Outline {
         &self.backups
     }
 
-    /// Adds the verdicts on the packs, once every needed manifest was counted.
+    /// Adds the verdicts on the packs, after every needed manifest was counted.
     ///
     /// # Errors
-    /// If a manifest was not counted: without it nobody knows which packs are needed. If a pack is missing: its backup
-    /// must not count as restorable.
+    /// [`CannotPlan::NotRead`] if a manifest was not counted: without it, it is not known which packs are needed.
+    /// [`CannotPlan::PacksMissing`] if a pack is missing: its backup must not count as restorable.
     pub fn finish(self) -> Result<Plan, CannotPlan> {
         let Self { now, backups, wal, before, after, mut warnings, packs } = self;
         let (packs, missing) = packs.finish()?;
@@ -85,29 +85,29 @@ impl Outline {
     }
 }
 
-/// One verdict for everything.
+/// The verdicts on everything in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The moment it was made for.
+    /// The time for which it was made.
     pub now: DateTime<Utc>,
     /// The verdict on each backup.
     pub backups: BTreeMap<BackupId, BackupVerdict>,
-    /// The verdict on each pack, by identity.
+    /// The verdict on each pack, sorted by id.
     pub packs: Vec<(Pack, PackVerdict)>,
-    /// The verdict on each range of WAL, by claim, timeline and number. History files stay for ever.
+    /// The verdict on each range of WAL, sorted by claim, timeline and number. History files stay for ever.
     pub wal: Vec<(WalRange, WalVerdict)>,
-    /// What can be restored today.
+    /// What can be restored now.
     pub before: Vec<RecoverableWindow>,
-    /// What can be restored when everything has gone that goes.
+    /// What can be restored after the removal.
     pub after: Vec<RecoverableWindow>,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: BTreeSet<Warning>,
 }
 
-/// Decides what stays and what goes, with all manifests in memory.
+/// Decides what stays and what is removed, with all manifests in memory.
 ///
 /// # Errors
-/// If the manifest of a kept backup is missing.
+/// [`CannotPlan::NotRead`] if the manifest of a kept backup is missing.
 pub fn decide(
     catalog: &Catalog,
     manifests: &Manifests,
@@ -117,7 +117,7 @@ pub fn decide(
     plan_with(catalog, manifests, &|catalog| Outline::new(catalog, policy, now))
 }
 
-/// Makes a plan of an outline. Backups whose packs are missing become damaged, and the outline is made again.
+/// Makes a plan from an outline. Backups whose packs are missing become damaged, and the outline is made again.
 pub(crate) fn plan_with(
     catalog: &Catalog,
     manifests: &Manifests,
@@ -128,7 +128,7 @@ pub(crate) fn plan_with(
         let mut outline = outline(&catalog);
         outline.count_all(manifests);
         match outline.finish() {
-            // At least one more of finitely many is damaged now, so this ends.
+            // The loop ends: each round makes at least one more backup damaged.
             Err(CannotPlan::PacksMissing(damaged)) => {
                 let backups = catalog.to_mut().backups.iter_mut();
                 backups
@@ -141,7 +141,7 @@ pub(crate) fn plan_with(
 }
 
 impl Plan {
-    /// Everything that goes.
+    /// Everything that is to be removed.
     pub fn going(&self) -> Decision {
         let backups = self.backups.iter().filter(|(_, verdict)| matches!(verdict, BackupVerdict::Goes(_)));
         let wal = self.wal.iter().filter(|(_, verdict)| matches!(verdict, WalVerdict::Goes(_)));
@@ -153,7 +153,7 @@ impl Plan {
         }
     }
 
-    /// What goes and stands in none of these decisions yet: the entry for the ledger.
+    /// Everything to remove that is not in these decisions yet: the new entry for the ledger.
     pub fn to_decide(&self, decided: &[Decision]) -> Decision {
         let mut new = self.going();
         for decision in decided {
@@ -165,12 +165,12 @@ impl Plan {
         new
     }
 
-    /// What stands in these decisions and is kept now: to be taken back in the ledger, so that its grace time begins
-    /// again if it goes later.
+    /// Everything in these decisions that is kept now. It must be taken back in the ledger, so that its grace time
+    /// begins again if it is decided later.
     pub fn taken_back(&self, decided: &[Decision]) -> Decision {
         let is_kept = |id: &BackupId| matches!(self.backups.get(id), Some(BackupVerdict::Kept(_)));
-        // What stays only while somebody runs, or while something cannot be read, keeps its decision: otherwise a daily backup
-        // could make the grace time begin again for ever.
+        // Data that stays only while a backup or restore runs, or while something cannot be read, keeps its decision.
+        // Otherwise a daily backup could restart the grace time for ever.
         let needed = |verdict: &PackVerdict| match verdict {
             PackVerdict::Goes(_) | PackVerdict::Kept(PackKept::MayBeNamedBy(_) | PackKept::UnknownRestore) => false,
             PackVerdict::Kept(_) | PackVerdict::Rewrite { .. } => true,

@@ -1,53 +1,53 @@
-//! What the user wants to keep: the table `[retention]` of the configuration, and the bounds of the planner.
+//! What the user wants to keep: the table `[retention]` of the configuration, and the limits of the planner.
 
 use chrono::Duration;
 
-/// What is kept. Nothing written is nothing deleted.
+/// What is kept. An empty policy keeps everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// How far back any moment can be restored.
+    /// The length of time, back from now, in which any moment must be restorable.
     pub window: Option<Duration>,
-    /// Backups kept beyond the window.
+    /// Backups that are kept beyond the window.
     pub keep: Keep,
-    /// When a pack with little live data is written again; `None` for never.
+    /// When a pack with little live data should be written again; `None` for never.
     pub rewrite: Option<RewriteRule>,
-    /// An unfinished backup without a lease is taken for dead after this time. Before, it may still run somewhere.
+    /// An unfinished backup without a lease is treated as dead after this time. Before that, it may still be running.
     pub longest_backup: Duration,
-    /// Clocks of two hosts may differ by this much: a lease is over only when it ended so long ago.
+    /// The clocks of two hosts may differ by this much. A lease is over only when it ended at least this long ago.
     pub clock_difference: Duration,
 }
 
-/// How many backups of each kind are kept, 0 for none.
+/// How many backups of each kind are kept; 0 for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Keep {
-    /// The newest so many.
+    /// The newest N backups.
     pub last: u32,
-    /// The newest of each of so many hours that have a backup.
+    /// The newest backup of each of the last N hours with a backup.
     pub hourly: u32,
-    /// The newest of each of so many days.
+    /// The newest backup of each of the last N days with a backup.
     pub daily: u32,
-    /// The newest of each of so many weeks, which begin on Monday.
+    /// The newest backup of each of the last N weeks with a backup. Weeks begin on Monday.
     pub weekly: u32,
-    /// The newest of each of so many months.
+    /// The newest backup of each of the last N months with a backup.
     pub monthly: u32,
-    /// The newest of each of so many years.
+    /// The newest backup of each of the last N years with a backup.
     pub yearly: u32,
-    /// The newest so many whose verification succeeded.
+    /// The newest N backups whose verification succeeded.
     pub verified: u32,
 }
 
-/// When a pack is worth writing again without its dead part.
+/// When a pack should be written again without its dead part. Both conditions must be true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RewriteRule {
-    /// At most so many percent of its bytes are live.
+    /// At most this percentage of its bytes is live.
     pub live_percent: u8,
-    /// At least so many bytes are dead.
+    /// At least this many bytes are dead.
     pub dead_bytes: u64,
 }
 
 impl Default for Policy {
-    /// Nothing is wished, so everything is kept. A week is longer than any backup should take; an hour is more than
-    /// the clocks of two hosts differ.
+    /// An empty policy, which keeps everything. A week is longer than any backup should take. An hour is more than the
+    /// clocks of two hosts should differ.
     fn default() -> Self {
         Self {
             window: None,
@@ -60,7 +60,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether nothing was written that would let anything go.
+    /// Whether there is no rule, so that nothing is ever removed.
     pub fn is_empty(&self) -> bool {
         self.window.is_none() && self.keep == Keep::default()
     }

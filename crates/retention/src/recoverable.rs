@@ -1,8 +1,8 @@
-//! The recoverable windows: between which LSNs of which timeline any moment can be restored.
+//! The recoverable windows: ranges of LSNs on a timeline in which any moment can be restored.
 //!
-//! A window begins at the stop LSN of a backup and ends where the WAL without a gap ends, along the path to its
-//! timeline. Windows of several backups that overlap are one. A timeline shows only windows that reach onto it: what
-//! lies wholly on its parents is shown there.
+//! A window begins at the stop LSN of a backup and ends at the first gap in the WAL, along the path to its timeline.
+//! Overlapping windows of several backups are one window. A timeline has only windows that reach it: a window that ends
+//! on a parent timeline belongs to that one.
 
 use crate::catalog::Backup;
 use crate::lines::{Lines, number_containing};
@@ -17,32 +17,32 @@ use std::collections::BTreeMap;
 /// A window in which any moment can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecoverableWindow {
-    /// The claim.
+    /// The claim of its backups and WAL.
     pub claim: ClaimNumber,
-    /// The timeline that a restore has to name.
+    /// The timeline that a restore must name as its target timeline.
     pub timeline: TimelineId,
-    /// The first backup from which it can be restored.
+    /// The first backup from which a moment in it can be restored.
     pub backup: BackupId,
-    /// How many backups are in it.
+    /// The number of backups in it.
     pub backup_count: usize,
     /// The first LSN: the stop LSN of that backup.
     pub start: Lsn,
-    /// The moment at which that backup ended.
+    /// The time at which that backup ended.
     pub start_time: DateTime<Utc>,
-    /// The end of the WAL without a gap.
+    /// The end of the last segment before the first gap in the WAL.
     pub end: Lsn,
 }
 
 /// The whole segments of each timeline of each claim.
 type Segments = BTreeMap<(ClaimNumber, TimelineId), NumberRanges>;
 
-/// The windows of today.
+/// The windows now.
 pub(crate) fn before(setting: &Setting<'_>) -> Vec<RecoverableWindow> {
     let of = |claim, timeline| setting.lines.get(&claim).map(|lines: &Lines<'_>| lines.wal.of(timeline));
     windows(setting, |_| true, &of)
 }
 
-/// The windows that are left when everything has gone.
+/// The windows after the removal.
 pub(crate) fn after(
     setting: &Setting<'_>,
     is_kept: impl Fn(BackupId) -> bool,
@@ -110,7 +110,7 @@ fn windows<'s>(
 }
 
 /// The number after the last segment that recovery finds from `start` on. Each segment is read on the newest timeline
-/// of the path that has begun in it.
+/// of the path that has begun by then.
 fn reach<'s>(path: &Ancestry, start: u64, size: u64, segments: &dyn Fn(TimelineId) -> Option<&'s NumberRanges>) -> u64 {
     let spans = path.path();
     let mut next = start;

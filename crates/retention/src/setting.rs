@@ -1,4 +1,4 @@
-//! What every rule looks at: the catalog, the policy and the moment, and what follows from them at once.
+//! The input of every rule: the catalog, the policy and the time, with what follows directly from them.
 
 use crate::catalog::{Backup, Catalog, Parent, Place, RunningRestore, UnfinishedBackup, Verified};
 use crate::lines::Lines;
@@ -7,17 +7,17 @@ use crate::policy::Policy;
 use chrono::{DateTime, Duration, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The catalog with a policy at a moment.
+/// The catalog with a policy at a time.
 pub(crate) struct Setting<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) policy: &'a Policy,
     pub(crate) now: DateTime<Utc>,
-    /// Backups whose removal is decided and has to wait: what they need stays.
+    /// Backups whose removal is decided but must wait: everything that they need stays.
     pub(crate) waiting: &'a BTreeSet<BackupId>,
     pub(crate) lines: BTreeMap<ClaimNumber, Lines<'a>>,
     /// Complete backups that are known to be restorable, newest first.
     pub(crate) restorable: Vec<&'a Backup>,
-    /// Complete backups with a known time, restorable or not, newest first; snapshots as well.
+    /// Complete backups and snapshots with a known time, restorable or not, newest first.
     pub(crate) dated: Vec<&'a Backup>,
 }
 
@@ -42,18 +42,18 @@ impl<'a> Setting<'a> {
         Self { catalog, policy, now, waiting, lines, restorable, dated }
     }
 
-    /// The first moment of the window. `None` without a window, and for one that is longer than time.
+    /// The first moment of the window. `None` without a window, or if it begins before the earliest possible time.
     pub(crate) fn window_start(&self) -> Option<DateTime<Utc>> {
         self.now.checked_sub_signed(self.policy.window?)
     }
 
-    /// The claim of today.
+    /// The newest claim.
     pub(crate) fn current_claim(&self) -> Option<ClaimNumber> {
         let of_backups = self.catalog.backups.iter().map(|backup| backup.claim);
         self.catalog.claims.keys().copied().chain(of_backups).max()
     }
 
-    /// Unfinished backups that run, or may run.
+    /// Unfinished backups that are running or may be running.
     pub(crate) fn may_run(&self) -> impl Iterator<Item = &'a UnfinishedBackup> {
         self.catalog.may_run(self.policy, self.now)
     }
@@ -66,13 +66,13 @@ impl<'a> Setting<'a> {
         })
     }
 
-    /// Whether a restore runs of which nobody knows what it reads: it does not say, or its backup is gone.
+    /// Whether there is a running restore that may read any backup: it does not name one, or its backup is gone.
     pub(crate) fn has_unknown_restore(&self) -> bool {
         let exists = |id: BackupId| self.catalog.backups.iter().any(|backup| backup.id == id);
         self.restores().any(|restore| !restore.backup.is_some_and(exists))
     }
 
-    /// Whether the backup that an unfinished one builds on is there, or it builds on nothing.
+    /// Whether the parent of an unfinished backup is there, or it is a full backup.
     pub(crate) fn parent_is_there(&self, unfinished: &UnfinishedBackup) -> bool {
         match unfinished.parent {
             Parent::Unknown => false,
@@ -82,18 +82,18 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// Whether the age of the backup is not known, because one of its times is later than now.
+/// Whether the age of the backup is not known, because one of its times is in the future.
 pub(crate) fn is_in_the_future(backup: &Backup, now: DateTime<Utc>) -> bool {
     backup.start_time.max(backup.stop_time) > now || is_named_for_the_future(backup.id, now)
 }
 
-/// Whether the name of a backup is later than any clock explains. One that begins in the second of another is named for the
-/// next free one.
+/// Whether the id of a backup is in the future by more than [`NAMED_AHEAD`]. If two backups begin in the same second,
+/// the second one gets the next free second as its id.
 pub(crate) fn is_named_for_the_future(id: BackupId, now: DateTime<Utc>) -> bool {
     id.time().checked_sub_signed(NAMED_AHEAD).is_none_or(|time| time > now)
 }
 
-/// How far the name of a backup may be ahead of its beginning.
+/// The id of a backup may be later than its start by at most this time.
 const NAMED_AHEAD: Duration = Duration::minutes(1);
 
 fn is_restorable(backup: &Backup, catalog: &Catalog, lines: &BTreeMap<ClaimNumber, Lines<'_>>) -> bool {

@@ -1,8 +1,8 @@
 //! Which backups the counts of `keep` choose.
 //!
-//! A count is of hours, days and so on that *have* a backup, not of the calendar: if backups stop for a year, nothing
-//! goes meanwhile. Of each period the newest backup is taken, in UTC, by the time at which it ended: that is the moment
-//! that it restores.
+//! A count counts only hours, days and so on that *have* a backup: if backups stop for a year, nothing is removed
+//! during that year. The newest backup of each period is chosen, in UTC, by the time of its end: that is the first
+//! moment that can be restored from it.
 
 use crate::catalog::{Backup, Verified};
 use crate::names::BackupId;
@@ -10,7 +10,8 @@ use crate::policy::Keep;
 use crate::verdict::BackupKept;
 use chrono::{DateTime, Datelike as _, Timelike as _, Utc};
 
-/// The chosen backups with the reason; one may be chosen for several. `newest_first` is what may be chosen from.
+/// The chosen backups, each with its reason. A backup may be chosen for several reasons. `newest_first` has the backups
+/// to choose from.
 pub(crate) fn chosen(keep: &Keep, newest_first: &[&Backup]) -> Vec<(BackupId, BackupKept)> {
     // Exhaustive, so that a new count is not forgotten.
     let Keep { last, hourly, daily, weekly, monthly, yearly, verified } = *keep;

@@ -1,6 +1,7 @@
-//! The verdicts: one for each backup, each pack and each range of WAL, from closed sets.
+//! The verdicts: one for each backup, each pack and each range of WAL, from closed sets of reasons.
 //!
-//! Every verdict prints as the end of a sentence that begins with "kept: " or "goes: ".
+//! Every reason prints as the end of a sentence that begins with "kept: " or "goes: ". "Goes" means that the planner
+//! wants it removed.
 
 use crate::catalog::UnknownReason;
 use crate::names::{BackupId, ClaimNumber, PackId};
@@ -8,23 +9,23 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use holdfast_pgtypes::{SegmentName, TimelineId, WalSegmentSize};
 use std::fmt;
 
-/// What becomes of a backup.
+/// The verdict on a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupVerdict {
     /// It stays, for each of these reasons; at least one.
     Kept(Vec<BackupKept>),
-    /// It goes.
+    /// It is to be removed, for this reason.
     Goes(BackupGoes),
 }
 
-/// Why a backup stays. In the order in which the reasons are listed.
+/// Why a backup stays. The order is that in which the reasons are listed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BackupKept {
     /// The policy is empty.
     NoPolicy,
     /// It is held.
     Held,
-    /// A restore reads it now.
+    /// A restore is reading it.
     Restoring,
     /// A running backup builds on it.
     ParentOf(BackupId),
@@ -32,7 +33,7 @@ pub enum BackupKept {
     Waiting,
     /// It is inside the window.
     Window,
-    /// It is the newest one before the window on the way to this timeline: the window's first moments need it.
+    /// It is the newest backup before the window that leads to this timeline. The window's first moments need it.
     WindowStart(TimelineId),
     /// It is one of the newest.
     Last,
@@ -48,52 +49,52 @@ pub enum BackupKept {
     Yearly,
     /// It is one of the newest whose verification succeeded.
     Verified,
-    /// It is the last one that can be restored, of the newest claim that has one.
+    /// It is the last restorable backup of the newest claim that has one.
     LastRestorable,
-    /// No backup of the whole archive is known to be restorable, so none goes.
+    /// No backup of the whole archive is known to be restorable, so none is removed.
     NothingRestorable,
     /// No backup of its claim, which is the current one, is known to be restorable.
     NothingRestorableInClaim,
-    /// The policy would keep it if it were sound. It takes the place of no sound one.
+    /// The policy would keep it if it were sound. It does not fill the counts of the policy.
     Unsound,
     /// It is a snapshot: its record stays as long as the snapshot does.
     Snapshot,
-    /// Its times are later than now, so its age is not known.
+    /// One of its times is in the future, so its age is not known.
     InTheFuture,
     /// The record of its claim cannot be read.
     UnknownClaim,
     /// Its manifest cannot be read.
     ManifestUnreadable(String),
-    /// Its record tells nothing.
+    /// Its record is unreadable or newer.
     Unknown(UnknownReason),
-    /// It is not finished. It runs, or is left to the removal of remains.
+    /// It is not finished: it is running, or the next backup on its host removes it.
     Unfinished,
 }
 
-/// Why a backup goes.
+/// Why a backup is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BackupGoes {
     /// No rule of the policy keeps it.
     OutOfPolicy,
     /// Its removal was interrupted: only its manifest is left.
     HalfRemoved,
-    /// It never was one: its run was taken for dead, and wrote its record after the removal had begun.
+    /// It was never complete: its run was taken for dead, and wrote its record after the removal had begun.
     Remnant,
 }
 
-/// What becomes of a pack.
+/// The verdict on a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PackVerdict {
-    /// It stays.
+    /// It stays, for this reason.
     Kept(PackKept),
-    /// It stays, but little of it is live: worth writing again.
+    /// It stays, but little of it is live, so it should be written again.
     Rewrite {
-        /// Bytes that one kept manifest names, the most of all of them. At least so many are live.
+        /// The maximum of the live bytes that one kept manifest names. At least this many bytes are live.
         live_bytes: u64,
         /// The size of the pack in bytes.
         size_bytes: u64,
     },
-    /// It goes.
+    /// It is to be removed, for this reason.
     Goes(PackGoes),
 }
 
@@ -104,37 +105,37 @@ pub enum PackKept {
     NoPolicy,
     /// Kept manifests name it.
     Named {
-        /// The oldest backup that does.
+        /// The oldest backup that names it.
         by: BackupId,
-        /// The number of backups that do.
+        /// The number of backups that name it.
         count: u32,
     },
-    /// Its backup is not finished: it belongs to that run, or to the removal of its remains.
+    /// Its backup is not finished. The pack belongs to that run, or to the next backup on its host, which removes it.
     Unfinished,
-    /// This backup may name it: nobody can read what it names.
+    /// This backup may name it: its record or manifest cannot be read, or its parent is unknown or gone.
     MayBeNamedBy(BackupId),
-    /// A restore runs and does not say what it reads.
+    /// A restore is running and does not name its backup.
     UnknownRestore,
-    /// Its backup is later than now, so its age is not known.
+    /// The id of its backup is in the future, so its age is not known.
     InTheFuture,
 }
 
-/// Why a pack goes.
+/// Why a pack is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PackGoes {
-    /// Its backup goes, and no other one names it.
+    /// Its backup is to be removed, and no other backup names it.
     WithItsBackup,
-    /// Its backup stays or is gone already, and no backup names it.
+    /// Its backup stays or is already gone, and no backup names it.
     NotNamed,
 }
 
-/// A range of segments of one timeline; never empty. Partial segments and backup history files follow the segment in
-/// their name.
+/// A range of segments of one timeline; never empty. Partial segments and backup history files have the same verdict as
+/// the segment in their name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WalRange {
-    /// The claim.
+    /// The claim under which the segments are archived.
     pub claim: ClaimNumber,
-    /// The timeline.
+    /// The timeline in the names of the segments.
     pub timeline: TimelineId,
     /// The number of the first segment.
     pub first: u64,
@@ -143,7 +144,7 @@ pub struct WalRange {
 }
 
 impl WalRange {
-    /// The names of the first and the last segment; `None` if the numbers are past all WAL.
+    /// The names of the first and the last segment; `None` if the numbers are too large for a segment name.
     pub fn names(&self, size: WalSegmentSize) -> Option<(SegmentName, SegmentName)> {
         let name = |number| SegmentName::from_number(number, self.timeline, size);
         Some((name(self.first)?, name(self.last)?))
@@ -155,16 +156,16 @@ impl WalRange {
     }
 }
 
-/// What becomes of a range of WAL.
+/// The verdict on a range of WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WalVerdict {
-    /// It stays.
+    /// It stays, for this reason.
     Kept(WalKept),
-    /// It goes.
+    /// It is to be removed, for this reason.
     Goes(WalGoes),
 }
 
-/// Why WAL stays. The first reason that applies is the one that is shown.
+/// Why WAL stays. Only the first reason that applies is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WalKept {
     /// The policy is empty.
@@ -173,28 +174,28 @@ pub enum WalKept {
     EveryMomentSince(BackupId),
     /// The backup needs it to become consistent.
     ConsistencyOf(BackupId),
-    /// The backup runs, or may run, and may need it.
+    /// The backup is running or may be running, and may need it.
     RunningBackup(BackupId),
-    /// This backup cannot be read and may need it.
+    /// This backup cannot be read, and may need it.
     MayBeNeededBy(BackupId),
-    /// The timeline has no history file: nobody knows where it branched off. This backup may lead to it.
+    /// The timeline has no history file, so it is not known where it branched off. This backup may lead to it.
     UnknownHistory(BackupId),
     /// The claim is the current one and has no backup that is known to be restorable.
     NoBackupYet,
     /// The record of the claim cannot be read.
     UnknownClaim,
-    /// A restore runs and does not say what it reads.
+    /// A restore is running and does not name its backup.
     UnknownRestore,
 }
 
-/// Why WAL goes.
+/// Why WAL is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WalGoes {
     /// It is older than every kept backup that leads to its timeline.
     BeforeAllBackups,
-    /// It lies between kept backups outside of the window: each restores to its own end.
+    /// It is between kept backups outside the window. Each of them can be restored only to its own end.
     BetweenBackups,
-    /// It belongs to a branch that no kept backup leads to.
+    /// It belongs to a branch to which no kept backup leads.
     Unreachable,
 }
 
@@ -218,9 +219,9 @@ impl fmt::Display for BackupKept {
             Self::LastRestorable => "the last that can be restored",
             Self::NothingRestorable => "no backup is known to be restorable",
             Self::NothingRestorableInClaim => "no backup of the current claim is known to be restorable",
-            Self::Unsound => "not known to be sound, but not old enough to go",
+            Self::Unsound => "not known to be sound, but not old enough to be removed",
             Self::Snapshot => "a snapshot, kept as long as its record",
-            Self::InTheFuture => "its time is later than now",
+            Self::InTheFuture => "its time is in the future",
             Self::UnknownClaim => "the record of its claim cannot be read",
             Self::ManifestUnreadable(why) => return write!(out, "its manifest cannot be read: {why}"),
             Self::Unknown(UnknownReason::Newer) => "written by a newer release",
@@ -235,7 +236,7 @@ impl fmt::Display for BackupGoes {
         out.write_str(match self {
             Self::OutOfPolicy => "no rule keeps it",
             Self::HalfRemoved => "its removal was interrupted",
-            Self::Remnant => "no backup: its run was taken for dead and wrote its record later",
+            Self::Remnant => "not a backup: its run was taken for dead and wrote its record later",
         })
     }
 }
@@ -248,8 +249,8 @@ impl fmt::Display for PackKept {
             Self::Named { by, count } => write!(out, "{count} backups need it, the oldest is {by}"),
             Self::Unfinished => out.write_str("its backup is not finished"),
             Self::MayBeNamedBy(id) => write!(out, "backup {id} may need it"),
-            Self::UnknownRestore => out.write_str("a restore runs and does not say what it reads"),
-            Self::InTheFuture => out.write_str("its backup is later than now"),
+            Self::UnknownRestore => out.write_str("a restore is running and does not name its backup"),
+            Self::InTheFuture => out.write_str("the time of its backup is in the future"),
         }
     }
 }
@@ -274,7 +275,7 @@ impl fmt::Display for WalKept {
             Self::UnknownHistory(id) => write!(out, "its timeline has no history file; backup {id} may lead to it"),
             Self::NoBackupYet => out.write_str("its claim has no restorable backup yet"),
             Self::UnknownClaim => out.write_str("the record of its claim cannot be read"),
-            Self::UnknownRestore => out.write_str("a restore runs and does not say what it reads"),
+            Self::UnknownRestore => out.write_str("a restore is running and does not name its backup"),
         }
     }
 }
@@ -289,47 +290,47 @@ impl fmt::Display for WalGoes {
     }
 }
 
-/// What the caller should tell the user beside the verdicts.
+/// A warning for the user, besides the verdicts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Warning {
     /// No backup of the archive is known to be restorable.
     NothingRestorable,
     /// The current claim has no restorable backup yet.
     CurrentClaimHasNone(ClaimNumber),
-    /// A backup whose time is later than now. Is the clock of this host right?
+    /// The time of this backup is in the future. The clock of this host, or of the backup's host, is wrong.
     InTheFuture(BackupId),
-    /// Nobody knows what this backup needs. No pack goes before it can be read or is removed by hand.
+    /// It is not known what this backup needs. No pack is removed until it can be read or is removed by hand.
     BlockedBy(BackupId),
-    /// This backup is not finished, and may still run. Nothing goes that it may need.
+    /// This backup is not finished, and may still be running. Nothing that it may need is removed.
     MayRun(BackupId),
     /// The parent of this unfinished backup is gone.
     ParentIsGone(BackupId),
-    /// WAL between start and stop of this backup is missing, so that it is not restorable.
+    /// WAL between the start and the stop of this backup is missing, so it cannot be restored.
     WalMissing(BackupId),
     /// A kept manifest names a pack that is not in the listing.
     PackMissing {
-        /// The backup.
+        /// The backup with that manifest.
         backup: BackupId,
-        /// The first such pack.
+        /// The first missing pack.
         pack: PackId,
     },
     /// A timeline with WAL or backups has no readable history file.
     UnknownHistory {
-        /// The claim.
+        /// The claim of the timeline.
         claim: ClaimNumber,
-        /// The timeline.
+        /// The timeline without a history file.
         timeline: TimelineId,
     },
-    /// No restorable backup reaches back to the beginning of the window.
+    /// No restorable backup is as old as the beginning of the window.
     WindowNotReached {
         /// The first moment that can be restored, if there is one.
         from: Option<DateTime<Utc>>,
     },
-    /// This backup has a record and lacks its data: its run was taken for dead. It cannot be restored, and goes.
+    /// This backup has a record but lacks data: its run was taken for dead. It cannot be restored, and will be removed.
     Remnant(BackupId),
-    /// Fewer verified backups than the policy wants.
+    /// There are fewer verified backups than the policy requires.
     FewVerified {
-        /// How many there are.
+        /// The number of verified backups.
         found: u32,
     },
 }
@@ -337,12 +338,12 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NothingRestorable => out.write_str("no backup is known to be restorable, so none goes"),
+            Self::NothingRestorable => out.write_str("no backup is known to be restorable, so none is removed"),
             Self::CurrentClaimHasNone(claim) => {
-                write!(out, "claim {claim}, the current one, has no restorable backup yet")
+                write!(out, "the current claim, {claim}, has no restorable backup yet")
             }
-            Self::InTheFuture(id) => write!(out, "backup {id} is later than now: look at the clocks"),
-            Self::BlockedBy(id) => write!(out, "nobody can read what backup {id} needs, so no pack goes"),
+            Self::InTheFuture(id) => write!(out, "the time of backup {id} is in the future: check the clocks"),
+            Self::BlockedBy(id) => write!(out, "it is not known what backup {id} needs, so no pack is removed"),
             Self::MayRun(id) => write!(out, "backup {id} is not finished and may still run"),
             Self::ParentIsGone(id) => write!(out, "the unfinished backup {id} builds on a backup that is gone"),
             Self::WalMissing(id) => write!(out, "WAL that backup {id} needs is missing"),
@@ -357,7 +358,8 @@ impl fmt::Display for Warning {
             Self::WindowNotReached { from: None } => out.write_str("no moment of the window can be restored"),
             Self::Remnant(id) => write!(
                 out,
-                "backup {id} cannot be restored, and goes: its run was taken for dead and wrote its record later"
+                "backup {id} cannot be restored and will be removed: its run was taken for dead and wrote its record \
+                 later"
             ),
             Self::FewVerified { found } => write!(out, "only {found} backups are verified, fewer than configured"),
         }

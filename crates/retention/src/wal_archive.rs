@@ -1,4 +1,4 @@
-//! The WAL of one claim: which segments are there, on which timelines, and how these branched off.
+//! The WAL of one claim: which segments there are, on which timelines, and where these branched off.
 
 use crate::number_ranges::NumberRanges;
 use chrono::{DateTime, Utc};
@@ -8,18 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The WAL of one claim.
 #[derive(Debug, Clone)]
 pub struct WalArchive {
-    /// The size that the segment numbers are based on.
+    /// The segment size on which the segment numbers are based.
     pub segment_size: WalSegmentSize,
     /// The whole segments of each timeline, by number.
     pub segments: BTreeMap<TimelineId, NumberRanges>,
-    /// Partial segments.
+    /// The partial segments.
     pub partials: BTreeSet<SegmentName>,
-    /// The segments that backup history files follow in their names.
+    /// The segments in the names of backup history files.
     pub backup_histories: BTreeSet<SegmentName>,
     /// Every history file that could be read. They stay for ever.
     pub histories: BTreeMap<TimelineId, HistoryFile>,
-    /// When the newest file of a timeline was stored, by the store's clock, as far as that is known: a segment or its
-    /// history file. A timeline that began a moment ago has only the history file.
+    /// When the newest file of a timeline was stored, by the store's clock, if known. The file is a segment or the
+    /// history file: a timeline that has just begun has only the history file.
     pub last_stored: BTreeMap<TimelineId, DateTime<Utc>>,
 }
 
@@ -42,8 +42,8 @@ impl WalArchive {
         self.segments.get(&timeline).unwrap_or(&NOTHING)
     }
 
-    /// The path to a timeline; `None` if nobody knows it. The first timeline has no parent. For another one without a
-    /// history file, the history of a descendant tells as much. Without that it may have branched off anywhere.
+    /// The path to a timeline; `None` if it is not known. The first timeline has no parent. For another timeline
+    /// without a history file, the history of a descendant is enough. Without that, it may have branched off anywhere.
     pub(crate) fn ancestry(&self, timeline: TimelineId) -> Option<Ancestry> {
         if let Some(history) = self.histories.get(&timeline) {
             return Some(Ancestry::from_history(history));

@@ -1,9 +1,9 @@
-//! Which WAL is needed, and by whom.
+//! Which WAL is needed, and why.
 //!
-//! A backup from which every moment can be restored needs all WAL from its start on, on every timeline that it leads
-//! to; also what an old timeline wrote after the switch, since one can still recover along it. Any other kept backup
-//! needs the WAL from its own start to its own stop. A segment in which the timeline switches is needed under both
-//! names: recovery reads the newer one, and falls back on the older.
+//! A backup from which every moment must be restorable needs all WAL from its start on, on every timeline to which it
+//! leads. That includes WAL of an old timeline after the switch, since recovery along the old timeline is possible. Any
+//! other kept backup needs the WAL from its own start to its own stop. A segment in which the timeline switches is
+//! needed under both names: recovery reads the newer one, and falls back to the older one.
 
 use crate::catalog::Backup;
 use crate::judge::Judged;
@@ -14,21 +14,20 @@ use crate::verdict::WalKept;
 use holdfast_pgtypes::{Lsn, TimelineId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Segments that are needed: the numbers of the first and the last, and why.
+/// Needed segments: the numbers of the first and the last, and the reason.
 pub(crate) type Need = (u64, u64, WalKept);
 
-/// What is needed of one claim.
+/// The needed WAL of one claim.
 #[derive(Default)]
 pub(crate) struct Needs {
-    /// Needed on every timeline.
+    /// Segments that are needed on every timeline.
     pub(crate) everywhere: Vec<Need>,
-    /// Needed on one timeline.
+    /// Segments that are needed on one timeline.
     pub(crate) on: BTreeMap<TimelineId, Vec<Need>>,
     /// Timelines to which a kept backup leads.
     pub(crate) reached: BTreeSet<TimelineId>,
 }
 
-/// The needs of a claim.
 pub(crate) fn of_claim(setting: &Setting<'_>, judged: &Judged, claim: ClaimNumber, lines: &Lines<'_>) -> Needs {
     let mut needs = Needs::default();
     of_doubt(setting, claim, lines, &mut needs);
@@ -60,14 +59,14 @@ pub(crate) fn of_claim(setting: &Setting<'_>, judged: &Judged, claim: ClaimNumbe
         let own_span = ancestry.as_ref().and_then(|path| path.span(*timeline));
         let begin = own_span.map_or(Lsn::INVALID, |span| span.start);
         let reason = if ancestry.is_some() { WalKept::EveryMomentSince } else { WalKept::UnknownHistory };
-        // Its parents have their own turn: who leads here through them leads to them as well.
+        // The loop also visits its parents: a backup that leads to this timeline also leads to them.
         let first = number_containing(begin, lines.wal.segment_size).max(start);
         needs.on.entry(*timeline).or_default().push((first, u64::MAX, reason(earliest.id)));
     }
     needs
 }
 
-/// What is needed although nobody can say by whom.
+/// WAL that is kept because of a doubt.
 fn of_doubt(setting: &Setting<'_>, claim: ClaimNumber, lines: &Lines<'_>, needs: &mut Needs) {
     let catalog = setting.catalog;
     let mut all = |reason| needs.everywhere.push((0, u64::MAX, reason));

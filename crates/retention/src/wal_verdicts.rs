@@ -1,4 +1,4 @@
-//! The verdict on each range of WAL: the needs laid over the segments that are there.
+//! The verdict on each range of WAL: compares the needed WAL with the segments that are there.
 
 use crate::judge::Judged;
 use crate::number_ranges::NumberRanges;
@@ -7,13 +7,14 @@ use crate::verdict::{WalGoes, WalKept, WalRange, WalVerdict};
 use crate::wal_needs::{self, Need};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Every range of WAL with its verdict, by claim, timeline and number. Ranges are split where the verdict changes.
+/// Every range of WAL with its verdict, sorted by claim, timeline and number. Ranges are split where the verdict
+/// changes.
 pub(crate) fn of_all(setting: &Setting<'_>, judged: &Judged) -> Vec<(WalRange, WalVerdict)> {
     let mut found = Vec::new();
     for (claim, lines) in &setting.lines {
         let needs = wal_needs::of_claim(setting, judged, *claim, lines);
-        // A partial segment may be the only file of its number, or of its whole timeline; and so may a backup history file,
-        // after a removal that was interrupted.
+        // A partial segment can be the only file with its number, or even the only file of its timeline. After an
+        // interrupted removal, a backup history file can be the only one too.
         let mut segments: BTreeMap<_, Vec<(u64, u64)>> = BTreeMap::new();
         for other in lines.wal.partials.iter().chain(&lines.wal.backup_histories) {
             let (timeline, number) = (other.timeline(), other.number(lines.wal.segment_size));
@@ -58,7 +59,7 @@ fn painted(mut needs: Vec<Need>) -> Vec<Need> {
         while let Some((_, last, reason)) = waiting.next_if(|need| need.0 <= first) {
             active.insert((reason, last));
         }
-        // The first reason whose range is not over; those before it never come back.
+        // Drop reasons whose range is over. Then the first one applies.
         while active.first().is_some_and(|(_, last)| *last < first) {
             active.pop_first();
         }
@@ -72,7 +73,7 @@ fn painted(mut needs: Vec<Need>) -> Vec<Need> {
     painted
 }
 
-/// Cuts one range of segments where its verdict changes.
+/// Splits one range of segments where its verdict changes.
 fn cut(first: u64, last: u64, painted: &[Need], is_reached: bool, push: &mut impl FnMut(u64, u64, WalVerdict)) {
     let goes = |number: u64| {
         WalVerdict::Goes(match painted.first() {

@@ -1,4 +1,4 @@
-//! What the user should know beside the verdicts.
+//! The warnings for the user, besides the verdicts.
 
 use crate::catalog::{Place, Verified};
 use crate::names::ClaimNumber;
@@ -7,7 +7,7 @@ use crate::setting::{Setting, is_in_the_future};
 use crate::verdict::Warning;
 use std::collections::BTreeSet;
 
-/// The warnings of a setting, each once.
+/// All warnings, each once.
 pub(crate) fn of(setting: &Setting<'_>) -> BTreeSet<Warning> {
     let catalog = setting.catalog;
     let mut found = BTreeSet::new();

@@ -1,8 +1,8 @@
 //! Which backups the window needs.
 //!
-//! Every backup that ended inside the window is kept. And to restore the window's first moments there has to be one
-//! that ended before it: the newest such backup on the way to each timeline that was alive inside the window. "Newest
-//! before" goes by the *end* of a backup, because nothing before its end can be restored from it.
+//! Every backup that ended inside the window is kept. To restore the window's first moments, there must also be a
+//! backup that ended before the window: for each timeline that was active inside the window, the newest such backup
+//! that leads to it. The *end* of a backup decides, because no moment before its end can be restored from it.
 
 use crate::catalog::Backup;
 use crate::lines::Lines;
@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use holdfast_pgtypes::TimelineId;
 use std::collections::BTreeSet;
 
-/// The backups that a window from `start` on needs, from these.
+/// The backups that the window needs, chosen from `newest_first`.
 pub(crate) fn chosen(setting: &Setting<'_>, newest_first: &[&Backup]) -> Vec<(BackupId, BackupKept)> {
     let Some(start) = setting.window_start() else {
         return newest_first.iter().map(|backup| (backup.id, BackupKept::Window)).collect();
@@ -38,13 +38,13 @@ pub(crate) fn chosen(setting: &Setting<'_>, newest_first: &[&Backup]) -> Vec<(Ba
     found
 }
 
-/// Whether the claim was the current one at some moment since `start`: no later claim was made before.
+/// Whether the claim was the current one at some moment since `start`: no later claim was made before `start`.
 fn was_current_since(setting: &Setting<'_>, claim: ClaimNumber, start: DateTime<Utc>) -> bool {
     let later = setting.catalog.claims.iter().filter(|(number, _)| **number > claim);
     !later.filter_map(|(_, later)| later.since).any(|since| since <= start)
 }
 
-/// Timelines that had WAL or a backup since `start`, or of which nobody knows.
+/// The timelines that had WAL or a backup since `start`, or may have had.
 fn alive_since(
     setting: &Setting<'_>,
     claim: ClaimNumber,

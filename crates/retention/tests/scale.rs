@@ -1,5 +1,5 @@
-//! Large archives: a thousand backups, 80,000 packs, a million segments. No time is asserted; run with `--nocapture` to
-//! see it.
+//! Large archives: a thousand backups, 80,000 packs, a million segments. The tests check no times; run them with
+//! `--nocapture` to see the times.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use chrono::{DateTime, Duration, Utc};

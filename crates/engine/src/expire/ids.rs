@@ -1,4 +1,4 @@
-//! Converts the ids of the repository to the ids of the planner, and back.
+//! The names of the repository as those of the planner, and back.
 
 use holdfast_repo::name::{BackupId, ClaimNumber};
 use holdfast_retention as planner;

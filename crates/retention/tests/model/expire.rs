@@ -1,4 +1,5 @@
-//! Hosts that run `expire`: each with its own clock, interrupted anywhere, acting on what it saw hours ago.
+//! Hosts that run `expire`. Each has its own clock, can be interrupted anywhere, and may act on a plan that is hours
+//! old.
 
 use crate::random::Random;
 use crate::world::{World, moment};
@@ -12,8 +13,8 @@ const GRACE: Duration = Duration::hours(48);
 pub(crate) struct Host {
     /// Hours by which its clock is late.
     late: i64,
-    /// What it is about to remove, and the restores that ran when it looked. A later one knows from the ledger which
-    /// WAL it cannot count on.
+    /// What it is about to remove, and the restores that were running when it planned. A later restore knows from the
+    /// ledger which WAL may be removed.
     seen: Option<(Removal, Vec<BackupId>)>,
 }
 
@@ -26,13 +27,13 @@ impl Host {
         self.seen.is_none()
     }
 
-    /// The first step: the ledger.
+    /// The first step: writes decisions into the ledger.
     pub(crate) fn decide(&self, world: &mut World, random: &mut Random) {
         let (catalog, manifests) = world.catalog();
         let plan = decide(&catalog, &manifests, &world.policy, moment(world.hour - self.late)).unwrap();
         let back = plan.taken_back(&world.ledger);
-        // An interrupted run takes nothing back, and in some histories none ever does: the removal has to be safe
-        // without it.
+        // An interrupted run takes nothing back, and in some histories no run ever does: the removal must be safe
+        // without that.
         if !world.seed.is_multiple_of(3) && random.below(3) > 0 {
             for decision in &mut world.ledger {
                 decision.backups.retain(|id| !back.backups.contains(id));
@@ -47,17 +48,17 @@ impl Host {
         }
     }
 
-    /// The second step reads the catalog.
+    /// The second step, first half: reads the catalog and plans the removal.
     pub(crate) fn look(&mut self, world: &World, random: &mut Random) {
         let (catalog, manifests) = world.catalog();
         let now = moment(world.hour - self.late);
         let removal = carry_out(&world.ledger, &catalog, &manifests, &world.policy, now, GRACE).unwrap();
-        // Now and then it dies before it does anything.
+        // Sometimes it dies before it removes anything.
         let restores = world.restores.iter().filter(|(_, lease)| *lease >= world.hour).map(|(id, _)| *id);
         self.seen = (random.below(8) > 0).then_some((removal, restores.collect()));
     }
 
-    /// And removes, some time later, as far as it comes.
+    /// The second step, second half, some time later: removes some or all of it.
     pub(crate) fn remove(&mut self, world: &mut World, random: &mut Random) {
         if let Some((removal, restores)) = self.seen.take() {
             let all = removal.backups.len() * 2 + removal.packs.len() + removal.wal.len();
@@ -77,7 +78,7 @@ fn overlap(a: &WalRange, b: &WalRange) -> bool {
     (a.claim, a.timeline) == (b.claim, b.timeline) && a.first <= b.last && b.first <= a.last
 }
 
-/// Removes in the order of the removal, so many steps, and looks at every promise.
+/// Removes the first `steps` objects in the order of the removal, and checks every promise.
 fn remove(world: &mut World, removal: &Removal, restores: &[BackupId], steps: usize) {
     let seed = world.seed;
     let promised = world.promised();
@@ -108,7 +109,7 @@ fn remove(world: &mut World, removal: &Removal, restores: &[BackupId], steps: us
             world.packs.remove(pack);
         }
     }
-    // The manifest stays as long as a pack of its folder does.
+    // The manifest stays while a pack of its backup does.
     for id in &removal.backups {
         if step() && !world.packs.iter().any(|pack| pack.backup == *id) {
             world.half_removed.remove(id);

@@ -1,7 +1,7 @@
-//! Random histories of an archive, and the promises that must hold in all of them.
+//! Random histories of an archive, and the promises that must be true in all of them.
 //!
-//! `world.rs` is the truth: what a cluster, its hosts and its users did, hour by hour. `promise.rs` says in its own
-//! way, by looking at each backup and each segment alone, what can be restored and what nothing needs. The planner sees
+//! `world.rs` is the truth: what a cluster, its hosts and its users did, hour by hour. `promise.rs` computes in another
+//! way what can be restored and what nothing needs: it looks at each backup and each segment alone. The planner sees
 //! only the catalog. `HOLDFAST_TEST_SEED` repeats one history.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -16,7 +16,7 @@ use expire::Host;
 use random::Random;
 use world::World;
 
-/// Histories of one test.
+/// The number of histories in one test.
 const HISTORIES: u64 = 2_500;
 
 fn run(seed: u64) {
@@ -32,7 +32,7 @@ fn run(seed: u64) {
             0..12 => hosts[host].decide(&mut world, &mut random),
             12..24 => hosts[host].look(&world, &mut random),
             24..36 => hosts[host].remove(&mut world, &mut random),
-            // What changes what is restorable, or is refused for what is decided, does not happen in between.
+            // These changes affect what is restorable, so they do not happen between a plan and its removal.
             36..42 if world.is_quiet => world.change_backups(&mut random),
             _ => world.live(&mut random),
         }
@@ -64,7 +64,8 @@ fn run_from(first: u64) {
     }
 }
 
-/// What a kept promise needs is never gone, and what nothing needs goes in the end: in four tests, for as many cores.
+/// Data that a promise needs is never removed, and data that nothing needs is removed in the end. There are four tests,
+/// so that four cores can run them.
 #[test]
 fn promises_hold_in_the_first_histories() {
     run_from(0);

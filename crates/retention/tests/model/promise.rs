@@ -1,4 +1,4 @@
-//! What can be restored, and what nothing needs: said again, without a word of the planner.
+//! Computes again what can be restored and what nothing needs, without any code of the planner.
 
 use crate::world::{SIZE, Stored, World, moment};
 use chrono::Datelike as _;
@@ -34,14 +34,14 @@ impl World {
         self.wal.get(&line).is_some_and(|segments| segments.contains_key(&number))
     }
 
-    /// Whether all that the backup names and needs of its own is there.
+    /// Whether all packs and all WAL that the backup needs are there.
     pub(crate) fn is_intact(&self, backup: &Stored) -> bool {
         let wal = backup.start / SIZE..=(backup.stop - 1) / SIZE;
         backup.packs.iter().all(|pack| self.packs.contains(pack))
             && wal.into_iter().all(|number| self.has((backup.claim, backup.line), number))
     }
 
-    /// Backups that count: nobody knows of a fault.
+    /// Backups without a known fault.
     pub(crate) fn sound(&self) -> Vec<&Stored> {
         let mut sound: Vec<&Stored> = self.dated();
         sound.retain(|backup| !backup.damaged && self.is_intact(backup));
@@ -88,7 +88,7 @@ impl World {
         self.policy.window.map(|window| self.hour - window.num_hours())
     }
 
-    /// Segments of the window that can be restored to, with the timeline that one has to follow.
+    /// The segments of the window to which a restore is possible, with the timeline that it must follow.
     pub(crate) fn restorable_segments(&self, reach: &Reach) -> BTreeSet<((u32, u32), u64)> {
         let Some(start) = self.window_start() else { return BTreeSet::new() };
         let mut found = BTreeSet::new();
@@ -105,7 +105,7 @@ impl World {
         found
     }
 
-    /// The newest of each of so many periods.
+    /// The backups that the counts of the policy choose.
     fn counted(&self, from: &[&Stored]) -> BTreeSet<BackupId> {
         let Keep { last, hourly, daily, weekly, monthly, yearly, .. } = self.policy.keep;
         let mut chosen: BTreeSet<BackupId> = from.iter().take(last as usize).map(|backup| backup.id).collect();
@@ -127,7 +127,7 @@ impl World {
         chosen
     }
 
-    /// The last restorable ones of the newest claim that has one.
+    /// The last restorable backups of the newest claim that has one.
     fn last(&self, sound: &[&Stored]) -> BTreeSet<BackupId> {
         let Some(claim) = sound.iter().map(|backup| backup.claim).max() else { return BTreeSet::new() };
         let of_claim = || sound.iter().filter(move |backup| backup.claim == claim);
@@ -153,7 +153,7 @@ impl World {
         promised
     }
 
-    /// Backups that the window needs, of these.
+    /// The backups that the window needs, chosen from these.
     fn windowed(&self, from: &[&Stored]) -> BTreeSet<BackupId> {
         let Some(start) = self.window_start() else { return BTreeSet::new() };
         let mut found: BTreeSet<BackupId> =
@@ -171,7 +171,8 @@ impl World {
     }
 }
 
-/// At rest: the backups are those of the policy, the packs those that they name, the WAL what they need.
+/// Checks an archive at rest: it has only the backups that the policy keeps, the packs that they name, and the WAL that
+/// they need.
 pub(crate) fn nothing_useless_is_left(world: &World) {
     let seed = world.seed;
     if world.policy.is_empty() {
@@ -194,7 +195,7 @@ pub(crate) fn nothing_useless_is_left(world: &World) {
     continuous.extend(last);
     expected.extend(&continuous);
     assert_eq!(world.backups.keys().copied().collect::<BTreeSet<_>>(), expected, "seed {seed}: backups");
-    // A manifest without its backup is left only where packs of its folder are needed.
+    // A manifest of a removed backup is left only if packs of that backup are needed.
     let has_packs = |id: &BackupId| world.packs.iter().any(|pack| pack.backup == *id);
     assert!(world.half_removed.iter().all(has_packs), "seed {seed}: half removed");
 

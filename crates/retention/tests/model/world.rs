@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const SIZE: u64 = 16 << 20;
 
-/// A timeline of a claim: the line it left and where, and the number of the segment that is being filled.
+/// A timeline of a claim: its parent and the LSN where it branched off, and the number of the segment that is being
+/// filled.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) parent: Option<(u32, u64)>,
@@ -40,7 +41,7 @@ pub(crate) struct Stored {
 pub(crate) struct Run {
     pub(crate) backup: Stored,
     pub(crate) parent: Option<BackupId>,
-    /// A release without leases, which takes full backups only.
+    /// A release without leases, which takes only full backups.
     pub(crate) old: bool,
     pub(crate) lease: i64,
     pub(crate) alive: bool,
@@ -51,7 +52,7 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) hour: i64,
     pub(crate) policy: Policy,
-    /// By claim: since when.
+    /// The hour since which each claim exists.
     pub(crate) claims: BTreeMap<u32, i64>,
     pub(crate) lines: BTreeMap<(u32, u32), Line>,
     /// The hour at which each segment was stored.
@@ -62,9 +63,9 @@ pub(crate) struct World {
     pub(crate) packs: BTreeSet<PackId>,
     pub(crate) restores: Vec<(BackupId, i64)>,
     pub(crate) ledger: Vec<Decision>,
-    /// No host is about to remove what it saw earlier.
+    /// Whether no host is about to remove something from an earlier plan.
     pub(crate) is_quiet: bool,
-    /// Where the primary writes.
+    /// The claim and timeline on which the primary writes.
     pub(crate) current: (u32, u32),
 }
 
@@ -116,14 +117,14 @@ impl World {
         }
     }
 
-    /// What a cluster does.
+    /// One random event in the life of the cluster.
     pub(crate) fn live(&mut self, random: &mut Random) {
         match random.below(100) {
             0..35 => self.archive(self.current, random.below(4)),
             35..60 => self.begin(random),
             60..85 => self.end(random),
             85..91 => {
-                // A failover; the old primary may go on for a while.
+                // A failover. The old primary may continue for a while.
                 let (old, at) = (self.current, self.line().next);
                 self.branch(at, random);
                 self.archive(old, random.below(3));
@@ -152,7 +153,7 @@ impl World {
         }
     }
 
-    /// A recovery to an earlier moment: a restore of a backup and of WAL that nobody decided to remove, and a new
+    /// A recovery to an earlier moment: it restores a backup and WAL whose removal is not decided, and begins a new
     /// timeline.
     fn recover_to(&mut self, at: u64, random: &mut Random) {
         let current = self.current;
@@ -195,7 +196,7 @@ impl World {
             return;
         }
         let old = random.below(4) == 0;
-        // A release that builds on earlier backups and knows nothing of decisions.
+        // A release that builds on earlier backups and does not know decisions.
         let careless = self.is_quiet && random.below(4) == 0;
         let decided = if careless { BTreeSet::new() } else { self.decided() };
         let sound = |backup: &&Stored| !backup.damaged && !backup.unknown && !decided.contains(&backup.id);
@@ -235,7 +236,7 @@ impl World {
         }
         let index = alive[random.index(alive.len())];
         let lasted = self.hour - self.runs[index].backup.start_hour;
-        // Whoever runs renews its lease; nobody runs for a week.
+        // A living run renews its lease, and no run lives for a week.
         let run = &mut self.runs[index];
         if random.below(5) == 0 || lasted > 160 || (run.backup.claim, run.backup.line) != self.current {
             run.alive = false;
@@ -250,7 +251,7 @@ impl World {
         self.backups.insert(run.backup.id, run.backup);
     }
 
-    /// Holds, verifications, records that cannot be read for a while.
+    /// Changes a backup: a hold, the result of a verification, a record that cannot be read for a while.
     pub(crate) fn change_backups(&mut self, random: &mut Random) {
         let ids: Vec<BackupId> = self.backups.keys().copied().collect();
         if ids.is_empty() {
@@ -265,7 +266,8 @@ impl World {
         }
     }
 
-    /// Everybody goes home; what nobody can judge is removed by hand; one backup a day goes on.
+    /// Ends all runs, restores and holds. Backups that cannot be judged are removed by hand. Then a few more backups
+    /// are taken.
     pub(crate) fn come_to_rest(&mut self, random: &mut Random) {
         self.runs.iter_mut().for_each(|run| run.alive = false);
         self.restores.clear();

@@ -1,7 +1,7 @@
-//! A small archive to begin from: tests change one thing in it.
+//! A small archive, in which each test changes one thing.
 //!
-//! Time is counted in days, and a day has ten segments: the backup of day 7 begins in segment 70, ends in segment 71,
-//! and writes the pack 7/1. WAL of the first timeline reaches to the end of the last day.
+//! Time is counted in days, and a day has ten segments. The backup of day 7 begins in segment 70, ends in segment 71,
+//! and writes the pack 7/1. The WAL of the first timeline ends at the end of the last day.
 
 use chrono::{DateTime, Duration, Utc};
 use holdfast_pgtypes::history::HistoryEntry;
@@ -75,7 +75,7 @@ impl Archive {
         &mut self.catalog.claims.get_mut(&claim(of)).unwrap().wal
     }
 
-    /// Segments of a timeline, the last of them stored at its day.
+    /// Adds segments of a timeline. The last one is stored on its day.
     pub(crate) fn wal(&mut self, of: u32, on: u32, first: u64, last: u64) {
         let stored = day(i64::try_from(last / 10).unwrap());
         let wal = self.wal_of(of);
@@ -84,7 +84,7 @@ impl Archive {
         wal.last_stored.insert(timeline(on), stored);
     }
 
-    /// A timeline that branches off from its parent in the middle of a segment, with WAL from there on.
+    /// Adds a timeline that branches off from its parent in the middle of a segment, with WAL from there on.
     pub(crate) fn branch(&mut self, on: u32, from: u32, at: u64, last: u64) {
         let wal = self.wal_of(1);
         let mut entries = wal.histories.get(&timeline(from)).map_or(Vec::new(), |parent| parent.entries().to_vec());
@@ -97,7 +97,7 @@ impl Archive {
         self.backup_of(on, &[])
     }
 
-    /// A backup that names packs of earlier ones as well.
+    /// Adds a backup that also names packs of earlier ones.
     pub(crate) fn backup_of(&mut self, on: i64, others: &[PackId]) -> &mut Backup {
         let own = pack(on, 1);
         self.catalog.packs.push(Pack { id: own, size_bytes: 100 });
@@ -140,12 +140,12 @@ impl Archive {
         decide(&self.catalog, &self.manifests, &self.policy, day(self.today)).unwrap()
     }
 
-    /// The days of the backups that go.
+    /// The days of the backups to remove.
     pub(crate) fn going(&self) -> Vec<i64> {
         self.plan().going().backups.iter().map(|id| (id.time() - day(0)).num_days()).collect()
     }
 
-    /// The WAL of the first claim that goes: timeline, first and last number.
+    /// The WAL of the first claim to remove: timeline, first and last number.
     pub(crate) fn going_wal(&self) -> Vec<(u32, u64, u64)> {
         let wal = self.plan().going().wal;
         wal.iter()

@@ -28,7 +28,7 @@ fn each_count_takes_the_newest_of_its_periods() {
     }
 }
 
-/// Weeks are ISO weeks: the last days of a December may belong to the first week of the next year, and one ISO week has
+/// Weeks are ISO weeks: the last days of December can belong to the first week of the next year, so one week can have
 /// days of two years.
 #[test]
 fn a_week_across_new_year_is_one_week() {
@@ -48,16 +48,16 @@ fn an_hour_belongs_to_its_day() {
     assert_eq!(archive.going(), [2, 3]);
 }
 
-/// If backups stop for a year, nothing goes meanwhile: periods without a backup are not counted.
+/// If backups stop for a year, nothing is removed during that year: periods without a backup are not counted.
 #[test]
-fn time_alone_takes_nothing_away() {
+fn time_alone_removes_nothing() {
     let keep = Keep { hourly: 1, daily: 2, weekly: 2, monthly: 2, ..Keep::default() };
     let days: Vec<i64> = (0..100).collect();
     assert_eq!(kept(&days, 100, keep), kept(&days, 1000, keep));
 }
 
 #[test]
-fn every_reason_is_told() {
+fn every_reason_is_listed() {
     let archive = Archive::new(&[1, 2], 3).keep(Keep { last: 1, daily: 1, yearly: 1, ..Keep::default() });
     assert_eq!(
         archive.reasons(2),
@@ -65,9 +65,10 @@ fn every_reason_is_told() {
     );
 }
 
-/// A damaged backup takes no place of a sound one, but does not go earlier than a sound one would.
+/// A damaged backup does not fill a count in place of a sound one, but it is not removed earlier than a sound one would
+/// be.
 #[test]
-fn a_damaged_backup_takes_no_place() {
+fn a_damaged_backup_does_not_count() {
     let mut archive = Archive::new(&[1, 2, 3, 4], 5).keep(Keep { last: 2, ..Keep::default() });
     archive.find(4).verified = Verified::Damaged;
     assert_eq!(archive.going(), [1]);
@@ -76,9 +77,9 @@ fn a_damaged_backup_takes_no_place() {
     assert_eq!(archive.going(), [1]);
 }
 
-/// So does one whose own WAL is not there: it cannot be restored, however sound its packs are.
+/// The same is true for a backup whose own WAL is missing: it cannot be restored, however sound its packs are.
 #[test]
-fn a_backup_without_its_wal_takes_no_place() {
+fn a_backup_without_its_wal_does_not_count() {
     let mut archive = Archive::new(&[1, 2, 3, 4], 5).keep(Keep { last: 2, ..Keep::default() });
     archive.wal_of(1).segments.insert(crate::archive::timeline(1), [(1, 40), (42, 59)].into_iter().collect());
     assert_eq!(archive.going(), [1]);
@@ -87,7 +88,7 @@ fn a_backup_without_its_wal_takes_no_place() {
 }
 
 #[test]
-fn the_newest_verified_ones_stay() {
+fn the_newest_verified_backups_stay() {
     let mut archive = Archive::new(&[1, 2, 3, 4, 5], 6).keep(Keep { last: 1, verified: 2, ..Keep::default() });
     assert_eq!(archive.going(), [1, 2, 3, 4]);
     assert!(archive.warns(&Warning::FewVerified { found: 0 }));

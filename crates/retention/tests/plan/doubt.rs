@@ -1,4 +1,4 @@
-//! What nobody can read stays, and keeps what it may need.
+//! Unreadable objects stay, and keep everything that they may need.
 
 use crate::archive::{Archive, claim, id, pack};
 use holdfast_retention::*;
@@ -20,7 +20,7 @@ fn a_backup_that_cannot_be_read_keeps_every_pack_and_the_wal() {
             assert_eq!(archive.reasons(15), [BackupKept::Unknown(reason.clone())]);
             assert!(archive.warns(&Warning::BlockedBy(id(15))));
         }
-        // It needs WAL of its own claim only.
+        // It needs only WAL of its own claim.
         assert_eq!(unknown(reason, Some(2)).going_wal(), [(1, 1, 199)]);
     }
 }
@@ -31,7 +31,7 @@ fn a_manifest_that_cannot_be_read_keeps_every_pack() {
     archive.find(1).verified = Verified::ManifestUnreadable("bad tag".to_owned());
     assert_eq!(archive.going(), [10]);
     assert_eq!(archive.going_packs(), []);
-    // Its record tells which WAL it needs.
+    // Its record shows which WAL it needs.
     assert_eq!(archive.going_wal(), [(1, 1, 9), (1, 12, 199)]);
 }
 
@@ -55,9 +55,9 @@ fn no_verdict_without_every_manifest() {
     assert_eq!(error.to_string(), format!("the manifests of 1 kept backups were not read, the first is {}", id(20)));
 }
 
-/// Two conditions at once: an empty policy is not changed by doubt.
+/// Two conditions at once: with an empty policy, doubts do not matter.
 #[test]
-fn an_empty_policy_warns_of_nothing() {
+fn an_empty_policy_gives_no_warnings() {
     let mut archive = unknown(UnknownReason::Newer, None);
     archive.policy = Policy::default();
     assert!(archive.plan().going().is_empty());

@@ -1,4 +1,4 @@
-//! Two steps: decided, and carried out after the grace time if it still holds.
+//! The two steps: a removal is decided, and carried out after the grace time if it is still right.
 
 use crate::archive::{Archive, day, id, pack};
 use chrono::Duration;
@@ -19,7 +19,7 @@ fn decided() -> (Archive, Vec<Decision>) {
 }
 
 #[test]
-fn nothing_goes_before_the_grace_time_is_over() {
+fn nothing_is_removed_before_the_grace_time_is_over() {
     let (mut archive, decided) = decided();
     for (today, count) in [(31, 0), (32, 0), (33, 2), (50, 2)] {
         archive.today = today;
@@ -30,9 +30,9 @@ fn nothing_goes_before_the_grace_time_is_over() {
     }
 }
 
-/// What came later than the decision waits for its own decision.
+/// What becomes useless after the decision waits for its own decision.
 #[test]
-fn only_what_was_decided_goes() {
+fn only_what_was_decided_is_removed() {
     let (mut archive, mut decided) = decided();
     archive.today = 60;
     assert_eq!(archive.going(), [1, 10, 20, 29]);
@@ -44,11 +44,11 @@ fn only_what_was_decided_goes() {
     assert!(archive.plan().to_decide(&decided).is_empty());
 }
 
-/// A backup that waits stays restorable: what it needs waits with it, although that was decided long ago.
+/// A waiting backup stays restorable: everything that it needs waits with it, even if that was decided long ago.
 #[test]
 fn what_a_waiting_backup_needs_waits_too() {
     let (mut archive, mut decided) = decided();
-    // An old decision says that the pack and the WAL of day 20 may go. Then they were needed again.
+    // An old decision removes the pack and the WAL of day 20. After it, they were needed again.
     decided.push(Decision {
         at: day(5),
         backups: [].into(),
@@ -63,7 +63,7 @@ fn what_a_waiting_backup_needs_waits_too() {
     assert_eq!(gone, [(1, 199), (202, 289), (292, 299)]);
 }
 
-/// An old release, or another host, took a backup in between that names a pack of one that goes.
+/// An old release, or another host, took a backup in between. It names a pack of a backup that is to be removed.
 #[test]
 fn a_new_backup_takes_a_pack_back() {
     let (mut archive, decided) = decided();
@@ -76,7 +76,7 @@ fn a_new_backup_takes_a_pack_back() {
 }
 
 #[test]
-fn a_hold_a_restore_and_a_changed_policy_take_back() {
+fn a_hold_a_restore_and_a_changed_policy_take_a_decision_back() {
     type Change = fn(&mut Archive);
     let changes: [(&str, Change); 4] = [
         ("hold", |archive| archive.find(1).hold = Some(Hold { until: None })),
@@ -98,7 +98,7 @@ fn a_hold_a_restore_and_a_changed_policy_take_back() {
     }
 }
 
-/// A lagging standby's backup came in between: WAL that was decided to go is needed again.
+/// A backup from a lagging standby was taken in between. It needs WAL whose removal is decided.
 #[test]
 fn a_backup_with_an_old_start_takes_wal_back() {
     let (mut archive, decided) = decided();
@@ -111,9 +111,9 @@ fn a_backup_with_an_old_start_takes_wal_back() {
     assert_eq!(back, [(150, 199)]);
 }
 
-/// A decision of a clock that is ahead is not ripe before that moment and the grace time.
+/// A decision by a clock that was ahead is not ripe before its time and the grace time.
 #[test]
-fn a_decision_of_the_future_waits() {
+fn a_decision_from_the_future_waits() {
     let (mut archive, mut decided) = decided();
     decided[0].at = day(100);
     archive.today = 60;
@@ -122,7 +122,7 @@ fn a_decision_of_the_future_waits() {
     assert_eq!(removal(&archive, &decided).backups.len(), 2);
 }
 
-/// What is gone already is not removed twice, and nothing is left of it.
+/// An interrupted removal is finished by the next one, which removes nothing twice.
 #[test]
 fn a_removal_that_was_interrupted_is_finished() {
     let (mut archive, decided) = decided();
@@ -137,10 +137,10 @@ fn a_removal_that_was_interrupted_is_finished() {
     assert_eq!(again.wal, removal.wal);
 }
 
-/// A backup began between the listing of backups and that of packs: nothing names its first pack, and nothing is known of
-/// its WAL. The grace time protects both.
+/// A backup began between the listing of backups and that of packs. No manifest names its first pack, and its WAL is
+/// not known to be needed. The grace time protects both.
 #[test]
-fn what_came_between_two_listings_is_not_removed() {
+fn a_backup_that_began_between_two_listings_loses_nothing() {
     let (mut archive, decided) = decided();
     archive.today = 35;
     archive.catalog.packs.push(Pack { id: pack(35, 1), size_bytes: 1 });

@@ -1,4 +1,4 @@
-//! The planner as tables: each test begins from a small archive and changes one thing.
+//! Tests of the planner: each test begins with a small archive and changes one thing.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![expect(clippy::panic, reason = "a panic is a failed test")]
 

@@ -1,4 +1,4 @@
-//! Packs: by reference, whatever becomes of the backup that wrote them.
+//! Packs stay while a manifest names them, even if the backup that wrote them is removed.
 
 use crate::archive::{Archive, id, pack};
 use holdfast_retention::*;
@@ -16,9 +16,9 @@ fn verdict_on(archive: &Archive, which: PackId) -> PackVerdict {
     archive.plan().packs.iter().find(|(pack, _)| pack.id == which).unwrap().1.clone()
 }
 
-/// A parent may go: what its children need of it are packs, and they stay.
+/// A parent may be removed: its children need only its packs, and those stay.
 #[test]
-fn a_parent_goes_and_its_packs_stay() {
+fn a_parent_is_removed_and_its_packs_stay() {
     let archive = incremental();
     assert_eq!(archive.going(), [1, 10, 20]);
     assert_eq!(archive.going_packs(), [pack(10, 1)]);
@@ -36,18 +36,18 @@ fn a_held_child_keeps_the_packs_of_others() {
 
 /// A crash left packs of a backup that is gone.
 #[test]
-fn a_pack_that_nothing_names_goes() {
+fn a_pack_that_nothing_names_is_removed() {
     let mut archive = incremental();
     archive.catalog.packs.push(Pack { id: pack(5, 3), size_bytes: 1 });
     assert_eq!(verdict_on(&archive, pack(5, 3)), PackVerdict::Goes(PackGoes::NotNamed));
-    // As long as its backup is not finished, it belongs to that run.
+    // While its backup is not finished, the pack belongs to that run.
     archive.unfinished(5).lease_until = None;
     assert_eq!(verdict_on(&archive, pack(5, 3)), PackVerdict::Kept(PackKept::Unfinished));
 }
 
-/// A crash left a manifest without records: it names nothing any more.
+/// A crash left a manifest without records: its packs no longer count as named.
 #[test]
-fn a_half_removed_backup_goes_with_its_packs() {
+fn a_half_removed_backup_is_removed_with_its_packs() {
     let mut archive = incremental();
     archive.catalog.half_removed.insert(id(10));
     archive.catalog.backups.retain(|backup| backup.id != id(10));
@@ -76,9 +76,9 @@ fn a_mostly_dead_pack_is_rewritten() {
     }
 }
 
-/// What one manifest needs little of, another may need wholly.
+/// One manifest may need little of a pack, and another one all of it.
 #[test]
-fn a_pack_is_as_live_as_its_most_demanding_manifest() {
+fn the_manifest_that_needs_most_decides_how_live_a_pack_is() {
     let mut archive = incremental();
     archive.policy.rewrite = Some(RewriteRule { live_percent: 30, dead_bytes: 1 });
     archive.manifests.get_mut(&id(29)).unwrap()[0].live_bytes = 5;
@@ -88,11 +88,12 @@ fn a_pack_is_as_live_as_its_most_demanding_manifest() {
 }
 
 #[test]
-fn a_missing_pack_is_told() {
+fn a_missing_pack_is_reported() {
     let mut archive = incremental();
     archive.catalog.packs.retain(|one| one.id != pack(20, 1));
     assert!(archive.warns(&Warning::PackMissing { backup: id(29), pack: pack(20, 1) }));
-    // So it is not the last restorable backup, nor is that of day 20, which names it too: the one of day 10 is.
+    // So the backup of day 29 is not the last restorable one. The backup of day 20 is not either, because it names the
+    // same pack. The backup of day 10 is.
     assert_eq!(archive.going(), [1, 20]);
     assert_eq!(archive.reasons(29), [BackupKept::Unsound]);
     assert_eq!(archive.reasons(10), [BackupKept::Last, BackupKept::LastRestorable]);
@@ -106,7 +107,7 @@ fn a_pack_that_a_manifest_names_twice_has_one_user() {
     assert_eq!(verdict_on(&archive, pack(29, 1)), PackVerdict::Kept(PackKept::Named { by: id(29), count: 1 }));
 }
 
-/// A pack that somebody reads, or is about to name in a manifest, must stay under its name.
+/// A pack that a restore reads, or that a backup will name in its manifest, must keep its name.
 #[test]
 fn nothing_is_rewritten_beside_a_running_backup_or_restore() {
     let mut archive = incremental();

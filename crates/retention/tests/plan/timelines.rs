@@ -1,4 +1,4 @@
-//! Failovers, recoveries to an earlier moment, and branches that nobody needs any more.
+//! Failovers, recoveries to an earlier moment, and branches that are no longer needed.
 
 use crate::archive::{Archive, SIZE, claim, day, id, lsn, timeline};
 use holdfast_pgtypes::SegmentName;
@@ -28,9 +28,9 @@ fn the_window_reaches_over_a_failover() {
     assert_eq!(archive.going_wal(), [(1, 1, 150), (2, 150, 199)]);
 }
 
-/// The server kept archiving on the old timeline after the switch: a moment there can be restored as well.
+/// The server kept archiving on the old timeline after the switch: moments there can also be restored.
 #[test]
-fn the_tail_of_an_old_timeline_stays_as_long_as_a_backup_leads_to_it() {
+fn the_end_of_an_old_timeline_stays_while_a_backup_leads_to_it() {
     let mut archive = failed_over(31).window(15);
     archive.wal(1, 1, 151, 160);
     assert_eq!(archive.going_wal(), [(1, 1, 99)]);
@@ -40,8 +40,8 @@ fn the_tail_of_an_old_timeline_stays_as_long_as_a_backup_leads_to_it() {
     assert!(archive.plan().wal.iter().any(|(_, verdict)| *verdict == WalVerdict::Goes(WalGoes::Unreachable)));
 }
 
-/// A recovery to segment 105 on day 30 makes timeline 2. The backups after 105 on timeline 1 lead nowhere new, but
-/// inside the window they are what the abandoned moments are restored from.
+/// A recovery to segment 105 on day 30 makes timeline 2. The backups after segment 105 on timeline 1 do not lead to
+/// timeline 2, but inside the window they are needed to restore moments of the abandoned timeline.
 #[test]
 fn a_recovery_to_an_earlier_moment_leaves_two_lines() {
     let mut archive = Archive::new(&[1, 10, 20, 29], 60).window(35);
@@ -49,13 +49,13 @@ fn a_recovery_to_an_earlier_moment_leaves_two_lines() {
     archive.wal(1, 1, 1, 299);
     archive.branch(2, 1, 105, 400);
     archive.wal_of(1).last_stored.insert(timeline(2), day(60));
-    // Window from day 25: timeline 1 had WAL until day 29 and needs the backup of day 20; timeline 2 needs that of day
-    // 10.
+    // The window begins on day 25. Timeline 1 had WAL until day 29 and needs the backup of day 20. Timeline 2 needs the
+    // backup of day 10.
     assert_eq!(archive.going(), [1]);
     assert_eq!(archive.reasons(10), [BackupKept::WindowStart(timeline(2)), BackupKept::LastRestorable]);
     assert!(archive.reasons(20).contains(&BackupKept::WindowStart(timeline(1))));
-    // Later, only timeline 2 is inside the window. The newest backup of all is on the abandoned line, and stays until
-    // timeline 2 has one of its own.
+    // Later, only timeline 2 is inside the window. The newest backup of all is on the abandoned timeline, and stays
+    // until timeline 2 has its own backup.
     archive.today = 90;
     archive.wal_of(1).last_stored.insert(timeline(2), day(90));
     assert_eq!(archive.going(), [1, 20]);
@@ -77,8 +77,8 @@ fn a_backup_across_a_switch_keeps_both_timelines() {
     assert_eq!(archive.going_wal(), [(1, 1, 148), (2, 153, 199)]);
 }
 
-/// The history file is not there: nobody knows which backup leads to the timeline, so everything after the oldest start
-/// stays. What is older is of use to nobody.
+/// The history file is missing: it is not known which backup leads to the timeline, so everything after the oldest
+/// start stays. Older WAL is useless.
 #[test]
 fn a_timeline_of_unknown_history_is_kept() {
     let mut archive = failed_over(31).window(5);
@@ -88,8 +88,8 @@ fn a_timeline_of_unknown_history_is_kept() {
     assert!(archive.warns(&Warning::UnknownHistory { claim: claim(1), timeline: timeline(2) }));
 }
 
-/// The archive was set up after the promotion, so that the first history file was never archived. That must not keep
-/// WAL for ever.
+/// The archive was set up after the promotion, so the first history file was never archived. That must not keep WAL for
+/// ever.
 #[test]
 fn a_history_file_that_was_never_archived_does_not_keep_wal_for_ever() {
     let mut archive = Archive::new(&[1, 10, 20], 300).window(5);
@@ -103,7 +103,7 @@ fn a_history_file_that_was_never_archived_does_not_keep_wal_for_ever() {
     assert_eq!(archive.going_wal(), [(3, 1, 199)]);
 }
 
-/// A descendant's history file tells the history of its parents too.
+/// A descendant's history file also contains the history of its parents.
 #[test]
 fn the_history_of_a_descendant_is_enough() {
     let mut archive = failed_over(31).window(15);
@@ -113,7 +113,7 @@ fn the_history_of_a_descendant_is_enough() {
     assert!(!archive.warns(&Warning::UnknownHistory { claim: claim(1), timeline: timeline(2) }));
 }
 
-/// A partial segment follows the segment of its number, also if the whole one does not exist.
+/// A partial segment has the verdict of the segment with its number, even if the whole segment does not exist.
 #[test]
 fn partial_segments_follow_their_number() {
     let mut archive = failed_over(31).window(5);
@@ -125,8 +125,8 @@ fn partial_segments_follow_their_number() {
     assert_eq!(archive.going_wal(), [(1, 1, 99)]);
 }
 
-/// A drill promoted a copy that archives into the same archive: the line on which something happened last, and the
-/// newest backup, both stay.
+/// A promoted copy archives into the same archive. The backup that leads to the timeline with the latest activity
+/// stays, and so does the newest backup.
 #[test]
 fn a_foreign_branch_does_not_take_the_last_backup_away() {
     let mut archive = Archive::new(&[1, 10, 20], 300).keep(Keep { last: 1, ..Keep::default() });
@@ -141,7 +141,7 @@ fn a_foreign_branch_does_not_take_the_last_backup_away() {
     assert!(archive.plan().backups.contains_key(&id(31)));
 }
 
-/// A switch exactly on a border of segments: the parent owns nothing of the segment that begins there.
+/// The switch is exactly on a segment boundary: the parent owns nothing of the segment that begins there.
 #[test]
 fn a_switch_on_a_border_leaves_the_parents_next_segment() {
     let archive = failed_over(31).window(5).keep(Keep { last: 3, ..Keep::default() });
@@ -149,8 +149,8 @@ fn a_switch_on_a_border_leaves_the_parents_next_segment() {
     assert_eq!(archive.going_wal(), [(1, 1, 99), (1, 102, 150), (2, 150, 199)]);
 }
 
-/// After a recovery to an earlier moment the server wrote nothing yet: only the history file is there. The backup that
-/// it came from is all that leads to the line that is current now.
+/// After a recovery to an earlier moment, the server has not written WAL yet: only the history file is there. Only the
+/// backup from which it was restored leads to the current timeline.
 #[test]
 fn a_line_that_has_only_a_history_file_is_alive() {
     for (archive, going) in [
@@ -162,7 +162,7 @@ fn a_line_that_has_only_a_history_file_is_alive() {
         archive.wal_of(1).segments.remove(&timeline(2));
         archive.wal_of(1).last_stored.insert(timeline(2), day(31) + chrono::Duration::hours(1));
         assert_eq!(archive.going(), going);
-        // Without the time of the file, the window takes the line for alive.
+        // Without the time of the file, the timeline counts as active.
         archive.wal_of(1).last_stored.remove(&timeline(2));
         assert!(archive.policy.window.is_none() || archive.going() == going);
     }

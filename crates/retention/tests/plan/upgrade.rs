@@ -1,4 +1,5 @@
-//! Several claims: `pg_upgrade` begins LSNs and timelines anew, so only time orders backups of two claims.
+//! Several claims: `pg_upgrade` starts again with new LSNs and timelines, so backups of two claims can be ordered only
+//! by time.
 
 use crate::archive::{Archive, claim, day, id, lsn, timeline};
 use holdfast_retention::*;
@@ -29,21 +30,21 @@ fn upgraded(today: i64, new_backups: &[i64]) -> Archive {
 }
 
 #[test]
-fn the_newest_are_those_of_the_new_claim() {
+fn the_newest_backups_are_those_of_the_new_claim() {
     let archive = upgraded(30, &[22, 25, 29]).keep(Keep { last: 2, ..Keep::default() });
     assert_eq!(archive.going(), [1, 10, 20, 22]);
     let archive = upgraded(30, &[29]).keep(Keep { last: 2, ..Keep::default() });
     assert_eq!(archive.going(), [1, 10]);
 }
 
-/// Until the new claim has a backup, the last one of the old claim is all there is.
+/// Until the new claim has a backup, only the last backup of the old claim can be restored.
 #[test]
-fn the_old_claims_last_stays_until_the_new_claim_has_one() {
+fn the_old_claims_last_backup_stays_until_the_new_claim_has_one() {
     let archive = upgraded(300, &[]).window(5);
     assert_eq!(archive.going(), [1, 10]);
     assert_eq!(archive.reasons(20), [BackupKept::LastRestorable]);
     assert!(archive.warns(&Warning::CurrentClaimHasNone(claim(2))));
-    // Nothing of the new claim's WAL goes either.
+    // The new claim's WAL also stays.
     assert!(archive.plan().going().wal.iter().all(|range| range.claim == claim(1)));
     let archive = upgraded(300, &[22]).window(5);
     assert_eq!(archive.going(), [1, 10, 20]);
@@ -62,7 +63,7 @@ fn the_window_begins_in_the_claim_that_was_current_then() {
 
 /// A damaged backup of the new claim does not count.
 #[test]
-fn a_damaged_backup_of_the_new_claim_does_not_free_the_old_claims_last() {
+fn a_damaged_backup_of_the_new_claim_does_not_replace_the_old_claims_last() {
     let mut archive = upgraded(300, &[22]).window(5);
     archive.find(22).verified = Verified::Damaged;
     assert_eq!(archive.going(), [1, 10]);
@@ -78,10 +79,10 @@ fn a_claim_that_cannot_be_read_keeps_everything_of_its_own() {
     assert!(archive.plan().going().wal.iter().all(|range| range.claim == claim(2)));
 }
 
-/// In the old claim a history file is missing, so that nobody knows when its timelines were alive. The window begins
-/// after the upgrade: the old claim is not needed, whatever its timelines are.
+/// In the old claim a history file is missing, so it is not known when its timelines were active. If the window begins
+/// after the upgrade, the old claim is not needed, whatever its timelines are.
 #[test]
-fn an_old_claim_of_unknown_history_goes_after_the_window() {
+fn an_old_claim_of_unknown_history_is_removed_after_the_window() {
     let mut archive = upgraded(30, &[22, 29]).window(12);
     archive.wal_of(1).histories.clear();
     assert_eq!(archive.going(), [1]);
@@ -100,7 +101,7 @@ fn a_claim_without_any_backup_keeps_its_wal() {
 }
 
 #[test]
-fn nothing_restorable_is_nothing_gone() {
+fn without_a_restorable_backup_no_backup_is_removed() {
     let mut archive = Archive::new(&[1, 2, 3], 300).window(1);
     for backup in &mut archive.catalog.backups {
         backup.verified = Verified::Damaged;

@@ -11,26 +11,26 @@ fn a_held_backup_stays_with_its_own_wal() {
     assert_eq!(archive.reasons(1), [BackupKept::Held]);
     assert_eq!(archive.going_wal(), [(1, 1, 9), (1, 12, 199)]);
     assert_eq!(archive.going_packs(), [pack(10, 1)]);
-    // A hold stops nothing else, and ends.
+    // A hold keeps nothing else, and it ends.
     archive.find(1).hold = Some(Hold { until: Some(day(31)) });
     assert_eq!(archive.going(), [10]);
     archive.find(1).hold = Some(Hold { until: Some(day(30)) });
     assert_eq!(archive.going(), [1, 10]);
 }
 
-/// A backup that is being restored, and all WAL after it, however old it is.
+/// A backup that is being restored stays with all WAL after it, however old it is.
 #[test]
 fn a_running_restore_keeps_its_backup() {
     let mut archive = Archive::new(&[1, 10, 20, 29], 31).window(5);
     archive.catalog.restores.push(RunningRestore { backup: Some(id(1)), lease_until: day(32) });
     assert_eq!(archive.going(), [10]);
     assert_eq!(archive.going_wal(), [(1, 1, 9)]);
-    // A lease that ended a moment ago may be a clock that is ahead.
+    // A lease that ended a moment ago still counts, because a clock may be ahead.
     archive.catalog.restores[0].lease_until = day(31) - chrono::Duration::minutes(10);
     assert_eq!(archive.going(), [10]);
     archive.catalog.restores[0].lease_until = day(30);
     assert_eq!(archive.going(), [1, 10]);
-    // It does not say what it reads, or reads what is not there any more: it may be anything.
+    // If it names no backup, or one that does not exist, it may read any backup.
     for backup in [None, Some(id(5))] {
         archive.catalog.restores[0] = RunningRestore { backup, lease_until: day(32) };
         assert!(archive.plan().going().is_empty(), "{backup:?}");
@@ -47,7 +47,7 @@ fn a_running_backup_keeps_its_parent() {
     assert_eq!(archive.reasons(31), [BackupKept::Unfinished]);
 }
 
-/// A standby that lags far behind begins its backup at an old position: the run says from where it needs WAL.
+/// A standby that lags far behind begins its backup at an old LSN: the run records from where it needs WAL.
 #[test]
 fn a_running_backup_keeps_wal_from_its_start() {
     let mut archive = Archive::new(&[1, 10, 20, 29], 31).window(5);
@@ -57,9 +57,9 @@ fn a_running_backup_keeps_wal_from_its_start() {
     assert_eq!(archive.going_wal(), []);
 }
 
-/// An old release: no lease, no word about a parent. Nothing goes that it may need, for as long as a backup may take.
+/// A run of an old release has no lease and names no parent. What it may need stays for the longest time of a backup.
 #[test]
-fn a_run_of_an_old_release_is_believed_for_a_week() {
+fn a_run_of_an_old_release_counts_as_alive_for_a_week() {
     let mut archive = Archive::new(&[1, 10, 20, 29], 31).window(5);
     let old = archive.unfinished(30);
     (old.lease_until, old.parent, old.start_lsn) = (None, Parent::Unknown, None);
@@ -68,22 +68,22 @@ fn a_run_of_an_old_release_is_believed_for_a_week() {
     assert_eq!((archive.going_packs(), archive.going_wal()), (vec![], vec![]));
     assert!(archive.warns(&Warning::MayRun(id(30))));
     archive.today = 38;
-    // It is dead. Its own packs are left to whoever removes the remains.
+    // The run is dead. Its own packs are left for the next backup on its host.
     assert_eq!(archive.going_packs(), [pack(1, 1), pack(10, 1), pack(20, 1)]);
     assert!(!archive.warns(&Warning::MayRun(id(30))));
 }
 
 #[test]
-fn a_parent_that_is_gone_stops_everything() {
+fn a_missing_parent_keeps_every_pack() {
     let mut archive = Archive::new(&[1, 10, 20, 29], 31).window(5);
     archive.unfinished(31).parent = Parent::Backup(id(5));
     assert_eq!(archive.going_packs(), []);
     assert!(archive.warns(&Warning::ParentIsGone(id(31))));
 }
 
-/// Nobody here knows whether a snapshot still exists: it takes no place, and its WAL stays as long as its record.
+/// It is not known whether a snapshot still exists: it does not fill a count, and its WAL stays as long as its record.
 #[test]
-fn a_snapshot_takes_no_place_and_keeps_its_wal() {
+fn a_snapshot_does_not_count_and_keeps_its_wal() {
     let mut archive = Archive::new(&[1, 10, 20, 29], 31).keep(Keep { last: 1, ..Keep::default() });
     archive.find(29).place = Place::Snapshot;
     archive.find(1).place = Place::Snapshot;

@@ -5,14 +5,14 @@ use chrono::Duration;
 use holdfast_retention::*;
 
 #[test]
-fn nothing_written_is_nothing_deleted() {
+fn an_empty_policy_removes_nothing() {
     let archive = Archive::new(&[1, 2, 3], 400);
     assert!(archive.plan().going().is_empty());
     assert_eq!(archive.reasons(1), [BackupKept::NoPolicy]);
 }
 
 #[test]
-fn the_newest_before_the_window_begins_it() {
+fn the_window_begins_with_the_newest_backup_before_it() {
     for (today, days, going) in [
         // The window begins at noon of day 20, an hour before the backup of that day is complete.
         (30, 10, vec![1]),
@@ -27,9 +27,9 @@ fn the_newest_before_the_window_begins_it() {
     }
 }
 
-/// A backup that begins before the window and ends inside of it restores no moment before its end.
+/// A backup that begins before the window and ends inside it cannot restore a moment before its end.
 #[test]
-fn a_backup_across_the_windows_beginning_does_not_begin_it() {
+fn the_window_does_not_begin_with_a_backup_across_its_beginning() {
     let mut archive = Archive::new(&[1, 10, 20], 30).window(10);
     archive.find(20).stop_time = day(20) + Duration::hours(30);
     archive.find(20).stop_lsn = lsn(212);
@@ -56,7 +56,7 @@ fn all_wal_from_the_windows_first_backup_on_stays() {
     assert_eq!((last.0.first, last.0.last), (200, 319));
 }
 
-/// Beyond the window there are backups and not moments.
+/// Beyond the window, only the backups themselves can be restored.
 #[test]
 fn a_backup_beyond_the_window_keeps_only_its_own_wal() {
     let archive = Archive::new(&[1, 10, 20, 29], 31).window(5).keep(Keep { last: 4, ..Keep::default() });
@@ -76,23 +76,23 @@ fn a_backup_beyond_the_window_keeps_only_its_own_wal() {
     );
 }
 
-/// Without a window, the last so many are a window that is counted in backups.
+/// Without a window, `keep.last` is a window that is counted in backups.
 #[test]
-fn without_a_window_every_moment_since_the_oldest_of_the_last_stays() {
+fn without_a_window_every_moment_since_the_oldest_of_the_last_backups_stays() {
     let archive = Archive::new(&[1, 10, 20, 29], 31).keep(Keep { last: 2, ..Keep::default() });
     assert_eq!(archive.going(), [1, 10]);
     assert_eq!(archive.going_wal(), [(1, 1, 199)]);
 }
 
 #[test]
-fn a_stop_on_a_border_needs_the_segment_that_ends_there() {
+fn a_stop_on_a_segment_boundary_needs_the_segment_that_ends_there() {
     let mut archive = Archive::new(&[1, 20], 31).window(5).keep(Keep { last: 2, ..Keep::default() });
     archive.find(1).stop_lsn = (12 * crate::archive::SIZE.as_u64()).into();
     assert_eq!(archive.going_wal(), [(1, 1, 9), (1, 12, 199)]);
 }
 
 #[test]
-fn the_windows_before_and_after_are_told() {
+fn the_windows_before_and_after_are_reported() {
     let archive = Archive::new(&[1, 10, 20, 29], 31).window(5).keep(Keep { last: 3, ..Keep::default() });
     let plan = archive.plan();
     let told = |windows: &[RecoverableWindow]| {
@@ -106,7 +106,7 @@ fn the_windows_before_and_after_are_told() {
     assert_eq!(told(&plan.after), [(id(10), 1, 101, 102), (id(20), 2, 201, 320)]);
 }
 
-/// WAL that is missing from the middle splits what can be restored; the planner must not take it for deleted.
+/// Missing WAL in the middle splits the restorable window. The planner must not treat it as removed.
 #[test]
 fn a_hole_in_the_wal_changes_no_verdict() {
     let mut archive = Archive::new(&[1, 10, 20, 29], 31).window(15);
@@ -117,15 +117,15 @@ fn a_hole_in_the_wal_changes_no_verdict() {
 }
 
 #[test]
-fn a_window_that_is_not_full_yet_is_told() {
+fn a_window_that_is_not_full_yet_is_reported() {
     let archive = Archive::new(&[20], 30).window(20);
     assert!(archive.warns(&Warning::WindowNotReached { from: Some(day(20) + Duration::hours(1)) }));
     assert!(!Archive::new(&[5], 30).window(20).warns(&Warning::WindowNotReached { from: None }));
 }
 
-/// A million segments without a gap or with one after each: the same verdicts, only more of them.
+/// Segments with gaps between them get the same verdicts as segments without gaps, only in more ranges.
 #[test]
-fn lone_segments_are_judged_one_by_one() {
+fn single_segments_are_judged_one_by_one() {
     let mut archive = Archive::new(&[1, 20], 31).window(5);
     let lone = (1..300).filter(|number| number % 2 == 0 || [200, 201].contains(number) || (10..12).contains(number));
     archive.wal_of(1).segments.insert(timeline(1), lone.map(|number| (number, number)).collect());
@@ -134,7 +134,7 @@ fn lone_segments_are_judged_one_by_one() {
     assert_eq!(wal.iter().map(WalRange::count).sum::<u64>(), 99 + 1);
 }
 
-/// The example of `docs/retention.md`: backups on Sundays, today is the 28th of April.
+/// The example in `docs/retention.md`: backups on Sundays, and today is the 28th of April.
 #[test]
 fn the_example_of_the_document() {
     let sundays: Vec<i64> = (59..=115).step_by(7).collect();

@@ -1,4 +1,4 @@
-//! How the verdicts read.
+//! The texts of the verdicts.
 
 use crate::archive::{Archive, claim, day, id, pack, timeline};
 use holdfast_retention::*;

@@ -31,7 +31,7 @@ async fn a_record_that_came_too_late_is_not_a_backup_and_is_removed() {
         assert!(planned.warnings.iter().any(|warning| warning.contains(&late.to_string())), "{:?}", planned.warnings);
         let fates: Vec<bool> = planned.backups.iter().map(|backup| backup.kept).collect();
         assert_eq!(fates, [false, true, true, false]);
-        assert_eq!(planned.backups[3].why, ["no backup: its run was taken for dead and wrote its record later"]);
+        assert_eq!(planned.backups[3].why, ["not a backup: its run was taken for dead and wrote its record later"]);
 
         let report = bench.expire(&bench.last(2)).await.unwrap();
         assert_eq!(report.removed.backups, [bench.id(0), late]);
