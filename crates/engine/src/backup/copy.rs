@@ -89,7 +89,7 @@ impl Copier<'_> {
         copied.add(of_parts);
         self.copy_again(changed, &mut copied, sinks).await?;
         for file in kept {
-            let unknown = || Cause::Internal("a file is said to be the parent's and is not".to_owned());
+            let unknown = || Cause::Internal("a file should be in the parent and is not".to_owned());
             sinks.kept_file(&file, base.find(&file.path).ok_or_else(unknown)?).await?;
             copied.file_count += 1;
             copied.size_bytes += file.size_bytes;
@@ -500,7 +500,7 @@ impl Current {
         sinks: &mut Sinks<'_>,
     ) -> Result<(), Error> {
         while self.size_bytes < bytes {
-            let unknown = || Cause::Internal("an extent is said to be the parent's and is not".to_owned());
+            let unknown = || Cause::Internal("an extent should be in the parent and is not".to_owned());
             let base = base.ok_or_else(unknown)?;
             if self.parent.is_none() {
                 self.parent = files.get(self.file).and_then(|file| base.find(&file.path));

@@ -313,7 +313,7 @@ enum Manifest {
 /// own remains. If it is still alive, it finds its `start.json` gone before it completes, and gives up with or without
 /// these parts. Uploads of WAL and of all other folders are left alone.
 ///
-/// If the store cannot list or abort uploads, or is slow, the remains are removed all the same, and the backup
+/// If the store cannot list or abort uploads, or is slow, the remains are still removed, and the backup
 /// continues.
 async fn abort_uploads(repository: &Repository, cluster: &ClusterName, backup: BackupId) {
     let store = repository.store();

@@ -251,7 +251,7 @@ impl Sink {
 
     /// The place of bytes that a killed run has stored.
     pub(super) fn stored_earlier(&mut self, hash: ChunkHash, length: u32) -> Result<Extent, Error> {
-        let unknown = || Cause::Internal("something is said to be stored by a killed run and is not".to_owned());
+        let unknown = || Cause::Internal("a chunk should be in a pack of a killed run and is not".to_owned());
         let EarlierHere { earlier, numbers } = self.earlier.as_mut().ok_or_else(unknown)?;
         let place = earlier.find(hash, length).ok_or_else(unknown)?;
         let number = numbers.get_mut(place.pack as usize).ok_or_else(unknown)?;
@@ -467,7 +467,7 @@ fn add_pack(packs: &mut Vec<Option<PackEntry>>, numbers: &mut HashMap<String, u3
 }
 
 fn not_in_parent() -> Error {
-    Cause::Internal("something is said to be the parent's and is not".to_owned()).into()
+    Cause::Internal("an extent or a pack should be in the parent and is not".to_owned()).into()
 }
 
 /// The error for data that our format cannot hold. It is not an error of one repository: no repository could hold the

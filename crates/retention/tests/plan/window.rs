@@ -95,15 +95,15 @@ fn a_stop_on_a_segment_boundary_needs_the_segment_that_ends_there() {
 fn the_windows_before_and_after_are_reported() {
     let archive = Archive::new(&[1, 10, 20, 29], 31).window(5).keep(Keep { last: 3, ..Keep::default() });
     let plan = archive.plan();
-    let told = |windows: &[RecoverableWindow]| {
+    let summary = |windows: &[RecoverableWindow]| {
         let size = crate::archive::SIZE.as_u64();
         windows
             .iter()
             .map(|one| (one.backup, one.backup_count, one.start.as_u64() / size, one.end.as_u64() / size))
             .collect::<Vec<_>>()
     };
-    assert_eq!(told(&plan.before), [(id(1), 4, 11, 320)]);
-    assert_eq!(told(&plan.after), [(id(10), 1, 101, 102), (id(20), 2, 201, 320)]);
+    assert_eq!(summary(&plan.before), [(id(1), 4, 11, 320)]);
+    assert_eq!(summary(&plan.after), [(id(10), 1, 101, 102), (id(20), 2, 201, 320)]);
 }
 
 /// Missing WAL in the middle splits the restorable window. The planner must not treat it as removed.

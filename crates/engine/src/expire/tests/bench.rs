@@ -56,7 +56,8 @@ impl Bench {
         Self { memory, store, target, repository, cluster, claim, now, began: Instant::now() }
     }
 
-    /// The same with one full backup a day, two packs each, and all WAL up to a few segments after the last backup.
+    /// As [`Self::new`], with one full backup a day, two packs each, and all WAL up to a few segments after the last
+    /// backup.
     pub(super) async fn with_days(encrypted: bool, days: u64) -> Self {
         let bench = Self::new(encrypted).await;
         for day in 0..days {

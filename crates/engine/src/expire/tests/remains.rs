@@ -22,7 +22,7 @@ async fn a_record_that_came_too_late_is_not_a_backup_and_is_removed() {
             bench.remove(&name::manifest(&bench.cluster, &late)).await;
         }
         let listed = bench.repository.backups(&bench.cluster).await.unwrap();
-        assert_eq!(listed.records.len(), 3, "it cannot be restored, nor be a parent");
+        assert_eq!(listed.records.len(), 3, "it cannot be restored, and it cannot be a parent");
         let [bad] = listed.unreadable.as_slice() else { unreachable!("{:?}", listed.unreadable) };
         assert_eq!(bad.id, late);
         assert!(matches!(*bad.error.what, Cause::Remnant { .. }), "{}", bad.error);

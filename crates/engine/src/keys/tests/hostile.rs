@@ -16,7 +16,7 @@ fn why<T: std::fmt::Debug>(refused: Result<T, Error>) -> String {
     error.what.to_string()
 }
 
-/// So many other slots that a reader who takes the first names misses the real one.
+/// Adds other slots: enough that a reader who takes only the first names misses the real one.
 async fn plant_many(bench: &Bench, like: &str) {
     for number in 0..64 {
         bench.plant(like, &format!("a-{number:02}"), |_| {}).await;
