@@ -12,7 +12,7 @@
 //! Invariant: nothing is removed that a kept backup needs; in doubt everything stays. After a crash or an error
 //! anywhere, the ledger has the decisions, a half-removed backup has no `start.json`, and the next run continues.
 //!
-//! [`holds`] are the backups that no policy removes.
+//! [`holds`] are for backups that no policy may remove.
 
 mod carry_out;
 mod clock;
