@@ -12,9 +12,9 @@ use holdfast_contract::report::repo::{
 };
 use holdfast_contract::report::{PerRepository, RepositoryDescription, UnreadableRepository};
 use holdfast_engine::archive::Spool;
-use holdfast_engine::backup::read_control_file;
 use holdfast_engine::repository::claim::{Claimant, Identity};
 use holdfast_engine::repository::{Repository, RepositoryTarget, begin, init as engine};
+use holdfast_engine::server::read_control_file;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::{Checksums, ClaimRecord, ConditionalCreate, RepositoryRecord, Uploads};
 use holdfast_secret::Secret;

@@ -20,9 +20,9 @@ use holdfast_engine::archive::{
     self, GetOptions, GetReport, GetSource, PushOptions, PushOutcome, RepositorySetId, Spool, StandbyPushOptions,
     Stored, marked_durable,
 };
-use holdfast_engine::backup::read_control_file;
 use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
+use holdfast_engine::server::read_control_file;
 use holdfast_engine::{Cause, Error};
 use holdfast_pgtypes::{ControlFile, SegmentName, SystemIdentifier, WalFileName};
 use holdfast_store::Hurry;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use holdfast_pgtypes::recovery_target::TargetTimeline;
 use holdfast_pgtypes::{TimelineId, WalFileName};
 use holdfast_repo::name;
+use holdfast_repo::recovery::RecoveryRequest;
 use holdfast_repo::{BackupRecord, wal_object};
 use holdfast_store::{Fault, FaultRule, Faulty, Operation, PutMode, Store};
 

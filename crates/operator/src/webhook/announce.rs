@@ -3,7 +3,6 @@
 //! The bundle is the authority that is in force and the one before it, since other replicas show that one's certificate until
 //! they look again. Applying the manifest again takes nothing away: it does not have the field.
 
-use super::CONFIGURATION;
 use crate::environment::FIELD_MANAGER;
 use crate::error::{Error, is_not_found};
 use k8s_openapi::ByteString;
@@ -11,6 +10,9 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
+
+/// The configuration that gets the authority.
+pub const CONFIGURATION: &str = "holdfast";
 
 /// Begins each certificate of a bundle.
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";

@@ -11,6 +11,9 @@
 mod announce;
 mod identity;
 
+pub use announce::CONFIGURATION;
+pub use identity::SECRET;
+
 use crate::deadline::within;
 use crate::error::Error;
 use chrono::Utc;
@@ -33,12 +36,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// The Secret with authority, certificate and keys.
-pub const SECRET: &str = "holdfast-webhook";
 /// The Service that the API server calls, unless the configuration has a URL.
 pub const SERVICE: &str = "holdfast-webhook";
-/// The configuration that gets the authority.
-pub const CONFIGURATION: &str = "holdfast";
 /// How often Secret and configuration are looked at: for so long a configuration that was made anew is without authority.
 const LOOK: Duration = Duration::from_mins(1);
 /// The same after an error.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::LocalError;
+use super::local_error::LocalError;
 use crate::random::Random;
 use crate::{Buffer, Failure, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
 

@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::Advice;
 
+use super::DirectoryStore;
 use super::files::Temporary;
-use super::{DirectoryStore, LocalError};
+use super::local_error::LocalError;
 use crate::parts::total_size;
 use crate::{ObjectName, Operation, PutMode, StoreError, StoreErrorKind, Upload};
 

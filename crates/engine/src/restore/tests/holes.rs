@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use holdfast_store::PutMode;
 
 use super::super::*;
