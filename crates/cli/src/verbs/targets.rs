@@ -19,9 +19,10 @@ use holdfast_store::{
     Capabilities, ConditionalCreate, Hurry, ListPage, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig,
     StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload,
 };
+use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long `wal push` repeats requests to a store where nobody listens, and all requests once its server is stopping.
@@ -137,7 +138,7 @@ struct AsRecorded {
 
 impl AsRecorded {
     fn adopted(&self) -> Option<(Capabilities, Arc<dyn Store>)> {
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.adopted.lock().clone()
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -155,7 +156,7 @@ impl AsRecorded {
             return Ok(());
         }
         let store = holdfast_store::open(&StoreConfig { capabilities, ..self.config.clone() }).await?;
-        *self.adopted.lock().unwrap_or_else(PoisonError::into_inner) = Some((capabilities, store));
+        *self.adopted.lock() = Some((capabilities, store));
         Ok(())
     }
 

@@ -6,8 +6,8 @@
 //! the store refuses the header.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
@@ -15,6 +15,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUploa
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::shared::Shared;
 use crate::parts::total_size;
@@ -114,7 +115,7 @@ impl S3Upload {
     async fn complete_once(&self, condition: Option<String>) -> Result<(), StoreError> {
         let shared = &self.shared;
         let name = self.name.as_str();
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let parts = self.parts.lock().clone();
         let sizes = parts.iter().map(|(number, part)| (*number, part.size_bytes as u64)).collect();
         let total = total_size(&sizes)
             .map_err(|detail| shared.fail(Operation::Complete, name, StoreErrorKind::InvalidConfig, detail))?;
@@ -195,12 +196,12 @@ impl Upload for S3Upload {
         let request = if settings.tls { request.disable_payload_signing() } else { request };
         let output = request.send().await.map_err(|error| shared.error(Operation::Part, self.name.as_str(), error))?;
         let part = Part { size_bytes, crc32c, etag: output.e_tag().map(str::to_owned) };
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
+        self.parts.lock().insert(number, part);
         Ok(())
     }
 
     async fn try_complete(&self) -> Result<(), StoreError> {
-        let is_empty = self.parts.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let is_empty = self.parts.lock().is_empty();
         if self.mode == PutMode::Create && !is_empty {
             self.shared.must_be_absent(Operation::Complete, &self.name).await?;
         }

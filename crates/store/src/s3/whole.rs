@@ -2,10 +2,11 @@
 //! one PUT. Repositories on such stores use small packs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use super::shared::Shared;
 use crate::parts::total_size;
@@ -28,13 +29,13 @@ impl WholeUpload {
 #[async_trait]
 impl Upload for WholeUpload {
     async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, body);
+        self.parts.lock().insert(number, body);
         Ok(())
     }
 
     async fn try_complete(&self) -> Result<(), StoreError> {
         // The parts are kept for another attempt.
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let parts = self.parts.lock().clone();
         let sizes = parts.iter().map(|(number, part)| (*number, part.len() as u64)).collect();
         let total = total_size(&sizes).map_err(|detail| {
             self.shared.fail(Operation::Complete, self.name.as_str(), StoreErrorKind::InvalidConfig, detail)
@@ -47,7 +48,7 @@ impl Upload for WholeUpload {
     }
 
     async fn try_abort(&self) -> Result<(), StoreError> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.parts.lock().clear();
         Ok(())
     }
 }

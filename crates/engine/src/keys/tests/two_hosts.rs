@@ -4,12 +4,13 @@
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_store::{ListPage, ObjectInfo, ObjectName, PutMode, Store, StoreError, Trials, UnfinishedUpload, Upload};
+use parking_lot::Mutex;
 
 use super::bench::{ANNA, BEN, Bench, VAULT, add_to, remove_from, rotate_in, through};
 use crate::error::Error;
@@ -36,7 +37,7 @@ impl std::fmt::Debug for Interrupted {
 impl Interrupted {
     async fn pass(&self) -> &Arc<dyn Store> {
         if self.requests.fetch_add(1, Ordering::SeqCst) == self.before {
-            let other = self.other.lock().unwrap().take();
+            let other = self.other.lock().take();
             if let Some(other) = other {
                 other.await;
             }
