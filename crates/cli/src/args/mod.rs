@@ -10,6 +10,7 @@ mod key;
 mod manifest;
 mod operator;
 mod restore;
+mod target;
 mod verify;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use key::{KeyCommand, NewSecret, RotateArgs};
 pub use manifest::ManifestCommand;
 pub use operator::{OperatorArgs, OperatorCommand};
 pub use restore::RestoreArgs;
+pub use target::TargetArgs;
 pub use verify::{VerifyArgs, WhichRepository};
 
 use crate::config::reader::absolute;

@@ -20,10 +20,8 @@ use std::fmt::Write;
 const RANGES_SHOWN: usize = 50;
 
 pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode, Failure> {
-    let count = context.config.repositories.len();
-    if let Some(number) = args.repo.filter(|number| !(1..=count).contains(number)) {
-        return Err(Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
-            .hint(format!("--repo counts from 1, and the configuration has {count}")));
+    if let Some(number) = args.repo {
+        targets::by_number(&context.config, number)?;
     }
     let asked = |index: usize| args.repo.is_none_or(|number| number == index + 1);
     let retentions: Vec<&Retention> = context.config.repositories.iter().map(|one| retention(context, one)).collect();

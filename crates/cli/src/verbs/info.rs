@@ -194,8 +194,7 @@ async fn of_repository(
 
 /// What tells the repository with this number, counted from 1, from its copies.
 fn place_of(context: &Context, number: usize) -> String {
-    let configured = number.checked_sub(1).and_then(|index| context.config.repositories.get(index));
-    configured.map(crate::config::repository::Repository::place).unwrap_or_default()
+    targets::by_number(&context.config, number).map(crate::config::repository::Repository::place).unwrap_or_default()
 }
 
 fn brief_backup(backup: &BackupRecord) -> BriefBackup {

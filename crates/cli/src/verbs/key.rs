@@ -55,10 +55,7 @@ async fn target(context: &Context, number: Option<usize>) -> Result<(&Configured
             )
             .hint("say which one with --repo; the first one in the configuration is 1"));
         }
-        (Some(number), all) => number.checked_sub(1).and_then(|index| all.get(index)).ok_or_else(|| {
-            Failure::new(ExitCode::Usage, format!("there is no repository {number} in the configuration"))
-                .hint(format!("--repo takes 1 to {}", all.len()))
-        })?,
+        (Some(number), _) => targets::by_number(&context.config, number)?,
     };
     Ok((chosen, targets::one(chosen, targets::Directory::MustExist, None).await?))
 }

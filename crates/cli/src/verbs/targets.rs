@@ -5,7 +5,9 @@
 //! `repo init` writes the record before anything else but its probe and the key slot.
 
 use super::Context;
+use crate::config::Config;
 use crate::config::repository::{KeySource, Repository as Configured};
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -99,6 +101,20 @@ async fn with_patience(
     Ok(RepositoryTarget { store, unlock })
 }
 
+/// The repository that `--repo` names, counted from 1.
+pub(super) fn by_number(config: &Config, number: usize) -> Result<&Configured, Failure> {
+    let chosen = number.checked_sub(1).and_then(|index| config.repositories.get(index));
+    chosen.ok_or_else(|| {
+        Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
+            .hint(format!("--repo counts from 1, and the configuration has {}", config.repositories.len()))
+    })
+}
+
+/// One repository, opened.
+pub(super) async fn open(configured: &Configured) -> Result<Repository, Failure> {
+    Ok(Repository::open(&one(configured, Directory::MustExist, None).await?).await?)
+}
+
 /// What was read, as the engine takes it.
 pub(super) fn unlock(source: KeySource) -> Unlock {
     match source {
@@ -120,10 +136,11 @@ pub(super) fn raw_variable(name: &str) -> Option<OsString> {
 
 /// Every configured repository, opened or with the reason why not, so that one that is gone does not hide the others.
 pub(super) async fn opened(context: &Context) -> Vec<(String, Result<Repository, Failure>)> {
-    let opening = context.config.repositories.iter().map(|configured| async {
-        let opened = async { Ok(Repository::open(&one(configured, Directory::MustExist, None).await?).await?) };
-        (configured.location().to_string(), opened.await)
-    });
+    let opening = context
+        .config
+        .repositories
+        .iter()
+        .map(|configured| async { (configured.location().to_string(), open(configured).await) });
     futures::future::join_all(opening).await
 }
 

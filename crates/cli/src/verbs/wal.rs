@@ -59,13 +59,7 @@ pub(crate) fn already_fetched(config: &Config, name: &str, destination: &Path) -
 
 /// Leaves one repository in the configuration, by its number.
 pub(crate) fn only(config: &mut Config, number: usize) -> Result<(), Failure> {
-    let count = config.repositories.len();
-    let chosen = number.checked_sub(1).filter(|index| *index < count);
-    let chosen = chosen.ok_or_else(|| {
-        Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
-            .hint(format!("--repo counts from 1, and the configuration has {count}"))
-    })?;
-    config.repositories = vec![config.repositories.swap_remove(chosen)];
+    config.repositories = vec![targets::by_number(config, number)?.clone()];
     Ok(())
 }
 
