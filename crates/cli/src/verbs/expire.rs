@@ -1,6 +1,6 @@
 //! `expire`: the configured retention as a policy, and what goes and stays as text.
 
-use super::{Context, repo, targets, time};
+use super::{Context, answers, targets, time};
 use crate::args::ExpireArgs;
 use crate::config::repository::Repository as Configured;
 use crate::config::validated::Retention;
@@ -58,7 +58,7 @@ pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode
             }
             Err(failure) => {
                 let _ = writeln!(text, "{url}: {failure}");
-                repositories.push(repo::unreadable(url, &failure));
+                repositories.push(answers::unreadable(url, &failure));
                 failed.get_or_insert(failure);
             }
         }

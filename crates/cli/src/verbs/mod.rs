@@ -3,6 +3,7 @@
 //! A verb's file builds the engine's options from configuration and flags, calls, and prints. Nothing is decided here
 //! that the engine could decide. [`targets`] opens what is configured.
 
+mod answers;
 mod asked;
 mod backup;
 mod check;

@@ -1,6 +1,6 @@
 //! `verify`: what the engine found, for people and programs, and the one exit code for monitoring.
 
-use super::{Context, asked, repo, targets, time};
+use super::{Context, answers, asked, repo, targets, time};
 use crate::args::{VerifyArgs, WhichRepository};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
@@ -40,7 +40,7 @@ pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode
             Err(failure) if failure.code == ExitCode::Cancelled => return Err(failure),
             Err(failure) => {
                 let _ = writeln!(text, "{} in {url}: cannot be verified: {failure}", options.cluster);
-                described.push(repo::unreadable(url, &failure));
+                described.push(answers::unreadable(url, &failure));
                 Some(failure)
             }
         };

@@ -1,0 +1,64 @@
+//! What the configured repositories answer to one question, each for itself.
+//!
+//! One that cannot be read does not hide the others: they are shown, and the command fails at its end with the first
+//! failure.
+//!
+//! `verify` and `expire` have loops of their own: damage counts more for `verify` than an earlier failure, and what `expire`
+//! removes is not a question.
+
+use super::Context;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use holdfast_contract::report::{PerRepository, UnreadableRepository};
+use std::fmt::Write;
+
+/// What one repository answers: its text, its part of the report, and what the command fails with although it answered.
+pub(super) type Answer<R> = Result<(String, R, Option<Failure>), Failure>;
+
+/// The answers of all repositories, in their order.
+#[derive(Debug)]
+pub(super) struct Answers<R> {
+    text: String,
+    repositories: Vec<PerRepository<R>>,
+    failed: Option<Failure>,
+}
+
+impl<R> Answers<R> {
+    /// None yet.
+    pub(super) const fn new() -> Self {
+        Self { text: String::new(), repositories: Vec::new(), failed: None }
+    }
+
+    /// Adds the answer of the repository at `url`. `whose` is said before the address of one that cannot be read.
+    pub(super) fn add(&mut self, whose: &str, url: String, answer: Answer<R>) {
+        let failure = match answer {
+            Ok((lines, report, failure)) => {
+                self.text.push_str(&lines);
+                self.repositories.push(PerRepository::Read(report));
+                failure
+            }
+            Err(failure) => {
+                let _ = writeln!(self.text, "{whose}{url}: cannot be read: {failure}");
+                self.repositories.push(unreadable(url, &failure));
+                Some(failure)
+            }
+        };
+        self.failed = self.failed.take().or(failure);
+    }
+
+    /// Prints them, and ends the command.
+    pub(super) fn print<T: serde::Serialize>(
+        self,
+        context: &Context,
+        report: impl FnOnce(Vec<PerRepository<R>>) -> T,
+    ) -> Result<ExitCode, Failure> {
+        let Self { text, repositories, failed } = self;
+        context.print(|| text, &report(repositories))?;
+        failed.map_or(Ok(ExitCode::Ok), Err)
+    }
+}
+
+/// A failure as it stands beside the repositories that could be read.
+pub(super) fn unreadable<R>(url: String, failure: &Failure) -> PerRepository<R> {
+    PerRepository::Unreadable(UnreadableRepository { repository: url, error: failure.brief() })
+}
