@@ -31,16 +31,8 @@ use crate::repository::{Repository, object_name};
 /// throttling.
 const AT_ONCE: usize = 16;
 
-<<<<<<< HEAD
-/// The size of the end of an object that is read first; it holds the facts of nearly every segment.
-const FACTS_BYTES: u64 = 4096;
-
 /// How far the clock of a server may have gone backwards between two transactions: a search for a time ends only when
 /// it is this far past the target.
-=======
-/// How far the clock of a server may have gone backwards between two transactions: a search for a time does not end
-/// before it is this far past the target.
->>>>>>> 43fe3e7 (repository: read the end of an object in one place)
 const CLOCK_TOLERANCE: Duration = Duration::hours(1);
 
 /// Looks into the WAL of one claim.
