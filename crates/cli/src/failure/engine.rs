@@ -447,7 +447,6 @@ impl Explain for Unreachable {
             Self::NoBackups => {
                 failure.hint("take one with `holdfast backup`; `holdfast list` also shows unfinished ones")
             }
-            Self::BackupUnknown { known, .. } => failure.hint(format!("complete backups: {}", listed(known))),
             Self::TimelineUnknown { known, .. } => failure.hint(format!("timelines in the archive: {}", listed(known))),
             Self::BackupNotOnTimeline { .. } => {
                 failure.hint("leave --backup out, or follow the backup's own timeline with --target-timeline current")

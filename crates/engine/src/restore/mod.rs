@@ -127,8 +127,9 @@ pub async fn plan(
 /// Restores a backup so that PostgreSQL recovers to the requested moment when it is started.
 ///
 /// # Errors
-/// About the request: [`Cause::Unreachable`], [`Cause::UnreadableHistory`] or [`Cause::NoClaim`] if the archive does
-/// not lead there, [`Cause::Refused`] for options that do not fit the backup or the directory.
+/// About the request: [`Cause::NoSuchBackup`] if the backup that is named is not there; [`Cause::Unreachable`],
+/// [`Cause::UnreadableHistory`] or [`Cause::NoClaim`] if the archive does not lead there; [`Cause::Refused`] for
+/// options that do not fit the backup or the directory.
 ///
 /// About the directories: [`Cause::NotEmpty`], [`Cause::TablespaceNotEmpty`], [`Cause::NotOurs`],
 /// [`Cause::UnarchivedWal`], [`Cause::WrongCluster`], [`Cause::ControlFile`] or [`Cause::Overlap`] if something else is

@@ -408,7 +408,7 @@ async fn a_damaged_summary_loses_only_its_own_backup() {
         let error = named("20260823T101500Z").await.unwrap_err();
         assert!(matches!(*error.what, Cause::Record(_)), "{error}");
         let error = named("20260824T101500Z").await.unwrap_err();
-        assert!(matches!(*error.what, Cause::Unreachable(_)), "{error}");
+        assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
         assert!(
             error.doing[0].ends_with("without the backups that cannot be read: 20260821T101500Z, 20260823T101500Z"),
             "{error}"
