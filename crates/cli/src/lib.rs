@@ -21,6 +21,7 @@ pub mod output;
 mod resident;
 mod run;
 pub mod signals;
+pub mod style;
 mod verbs;
 
 /// The table of exit codes, which whoever runs this command shares with it.

@@ -4,8 +4,8 @@
 //! every request is wanted: the S3 client at `debug` prints headers.
 
 use crate::config::validated::{Log, LogFormat, LogLevel};
-use crate::output::Style;
 use crate::output::bars::above_bar;
+use crate::style::Style;
 use std::io;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;

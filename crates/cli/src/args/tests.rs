@@ -14,7 +14,7 @@ fn refusal(line: &str) -> String {
     let error = parse(line).err().unwrap();
     let failure = failure::of_command_line(&error);
     assert_eq!(failure.code, ExitCode::Usage, "{line}");
-    failure::present::text(&failure, crate::output::Style::Plain)
+    failure::present::text(&failure, crate::style::Style::Plain)
 }
 
 fn restore(line: &str) -> RestoreArgs {

@@ -496,7 +496,7 @@ mod tests {
         let failure = error.explain();
         assert_eq!(failure.code, ExitCode::Cancelled);
         assert_eq!(
-            super::super::present::text(&failure, crate::output::Style::Plain),
+            super::super::present::text(&failure, crate::style::Style::Plain),
             "error: backup 20260822T101500Z may exist in s3://one/pg and in s3://two/pg: cancelled by a signal\n\
              while: taking backup 20260822T101500Z\n\
              hint:  the last record of the backup was sent, and no answer came: `holdfast list` tells whether it exists; if it is \

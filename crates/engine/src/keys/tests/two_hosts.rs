@@ -282,7 +282,7 @@ async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
         let done = rotate_in(&through(Arc::new(store), ANNA), &[VAULT, BEN], &[]).await;
         let keys = bench.keys().await;
         let Err(error) = done else {
-                // The other slot was written after everything was done.
+            // The other slot was written after everything was done.
             let after_all = keys.contains(&"other.json".to_owned()) && before > 10 && stayed > 0;
             assert!(after_all, "it ended too early to be true, before request {before}: {keys:?}");
             return;
