@@ -23,6 +23,20 @@ const HIGHEST_ORDINARY_STATUS: u8 = 125;
 /// Added to a number so that `restore_command` stops recovery; also what a shell adds to a signal's number.
 const SIGNAL_BASE: u8 = 128;
 
+/// The status of a container whose manager ended without a status that can be passed on.
+pub const CONTAINER_FAILED: u8 = 1;
+
+/// The status of a process that another one ran: its own, or as a shell reports a signal.
+pub fn of_process(code: Option<i32>, signal: Option<i32>) -> u8 {
+    let status = code.or_else(|| signal.map(|signal| i32::from(SIGNAL_BASE) + signal));
+    status.and_then(|status| u8::try_from(status).ok()).unwrap_or(CONTAINER_FAILED)
+}
+
+/// The number of the exit code with which `holdfast wal get` stopped a recovery, from the status that PostgreSQL reports.
+pub fn of_restore_command(status: u8) -> Option<u8> {
+    status.checked_sub(SIGNAL_BASE)
+}
+
 /// What whoever ran the command has to do about its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outlook {
@@ -228,6 +242,19 @@ mod tests {
                 Some(((*number).to_owned(), name.to_owned(), (*outlook).to_owned(), (*meaning).to_owned()))
             })
             .collect()
+    }
+
+    #[test]
+    fn the_end_of_another_process_has_a_status() {
+        assert_eq!(of_process(Some(44), None), 44);
+        assert_eq!(of_process(None, Some(9)), 137);
+        assert_eq!(of_process(None, None), CONTAINER_FAILED);
+        assert_eq!(of_process(Some(300), None), CONTAINER_FAILED);
+        assert_eq!(
+            of_restore_command(ExitCode::Unreachable.for_restore_command()),
+            Some(ExitCode::Unreachable.number())
+        );
+        assert_eq!(of_restore_command(1), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::watchdog::{Feed, Watchdog};
+use holdfast_contract::exit_code;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use std::ffi::OsString;
@@ -16,8 +17,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Says to the child that it is the manager.
 const CHILD: &str = "HOLDFAST_INSTANCE_CHILD";
-/// Exit code of a container whose manager did nothing any more.
-const SILENT: u8 = 1;
 /// Of a manager that was told to end at least so often something is heard: it speaks about every two seconds.
 const SPEAKS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -78,7 +77,7 @@ async fn look_after(words: &[OsString]) -> Result<u8> {
                     "the instance manager hangs: PID 1 did not hear in time that the manager is alive and that \
                      PostgreSQL may keep running; it ends this container now"
                 );
-                return Ok(SILENT);
+                return Ok(exit_code::CONTAINER_FAILED);
             }
         };
         if passed_on == Some(Signal::TERM) {
@@ -101,12 +100,7 @@ fn reap(manager: Option<Pid>) -> Option<u8> {
             Ok(Some((pid, status))) if Some(pid) == manager => {
                 use std::os::unix::process::ExitStatusExt as _;
                 let status = ExitStatus::from_raw(status.as_raw());
-                return Some(match (status.code(), status.signal()) {
-                    (Some(code), _) => u8::try_from(code).unwrap_or(1),
-                    // As a shell says it.
-                    (None, Some(signal)) => u8::try_from(128 + signal).unwrap_or(1),
-                    (None, None) => 1,
-                });
+                return Some(exit_code::of_process(status.code(), status.signal()));
             }
             Ok(Some(_)) | Err(Errno::INTR) => {}
             Ok(None) | Err(_) => return None,

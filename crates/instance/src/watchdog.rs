@@ -204,7 +204,7 @@ async fn read_word(socket: &mut tokio::net::UnixStream, part: &mut Vec<u8>) -> i
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used, reason = "a failed set-up fails the test")]
+#[expect(clippy::expect_used, reason = "a failed set-up fails the test")]
 mod tests {
     use super::*;
 

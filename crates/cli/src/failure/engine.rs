@@ -461,7 +461,8 @@ impl Explain for Unreachable {
                 failure.hint(lines.join("\n"))
             }
             _ if self.windows().is_empty() && self.other_lines().is_empty() => {
-                failure.hint("`holdfast info` shows what can be restored")
+                let begun = self.only_begun().map(|line| format!("{line}\n")).unwrap_or_default();
+                failure.hint(format!("{begun}`holdfast info` shows what can be restored"))
             }
             _ => {
                 let mut lines: Vec<String> = self.windows().iter().map(ToString::to_string).collect();
@@ -470,6 +471,7 @@ impl Explain for Unreachable {
                 }
                 let others = self.other_lines().iter();
                 lines.extend(others.map(|line| format!("not followed; --target-timeline {}: {line}", line.timeline)));
+                lines.extend(self.only_begun());
                 failure.hint(format!("what can be restored: {}", lines.join("\n")))
             }
         }

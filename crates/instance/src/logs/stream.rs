@@ -2,6 +2,7 @@
 
 use super::{Parser, Record};
 use chrono::{DateTime, Utc};
+use holdfast_contract::problem::Problem;
 use parking_lot::Mutex;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -27,15 +28,9 @@ impl Errors {
     }
 
     fn note(&self, record: &Record) {
-        let mut text = format!("error: {}", record.message);
-        for (label, part) in [("while: ", &record.context), ("hint:  ", &record.hint)] {
-            if let Some(part) = part {
-                text.push('\n');
-                text.push_str(label);
-                text.push_str(part);
-            }
-        }
-        *self.0.lock() = Some((Utc::now(), text));
+        let Record { message, context, hint, .. } = record;
+        let problem = Problem { hint: hint.clone(), message: message.clone(), doing: context.clone() };
+        *self.0.lock() = Some((Utc::now(), problem.to_string()));
     }
 }
 

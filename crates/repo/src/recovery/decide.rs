@@ -1,6 +1,6 @@
 //! Step 2: one backup and the WAL it needs.
 
-use super::{BeginningKind, Candidate, Newer, OtherLine, ReachableWindow, RecoveryPath, Unreachable, WalRun};
+use super::{BeginningKind, Candidate, Hole, Newer, OtherLine, ReachableWindow, RecoveryPath, Unreachable, WalRun};
 use crate::catalog::SegmentRange;
 use crate::name::BackupId;
 use chrono::{DateTime, Utc};
@@ -259,7 +259,7 @@ impl RecoveryPath {
         let (windows, other_lines) = (self.windows(facts), self.others.clone());
         let run = self.runs.get(candidate.run);
         match run.and_then(|run| run.hole) {
-            Some(hole) => Unreachable::Hole { target, hole, windows, other_lines },
+            Some(hole) => Unreachable::Hole { target, hole, follows: self.begins_with(hole), windows, other_lines },
             None => Unreachable::BeyondArchive {
                 target,
                 until_lsn: run.map_or(candidate.backup.stop_lsn, |run| run.end_lsn),
@@ -268,6 +268,16 @@ impl RecoveryPath {
                 other_lines,
             },
         }
+    }
+
+    /// The timeline before, if the hole begins with the first segment of a later one.
+    fn begins_with(&self, hole: Hole) -> Option<TimelineId> {
+        let mut spans = self.ancestry.path().windows(2);
+        spans.find_map(|pair| {
+            let first = pair[1].start.as_u64() / self.size.as_u64();
+            let is_first = pair[1].timeline == hole.timeline && hole.first_missing.number(self.size) == first;
+            is_first.then_some(pair[0].timeline)
+        })
     }
 
     /// Every backup on the timeline, or the named one, lacks WAL between its start and its stop.
@@ -281,6 +291,7 @@ impl RecoveryPath {
             Some(rejection) => Unreachable::Hole {
                 target,
                 hole: rejection.hole,
+                follows: self.begins_with(rejection.hole),
                 windows: self.windows(facts),
                 other_lines: self.others.clone(),
             },

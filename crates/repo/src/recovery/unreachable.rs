@@ -162,6 +162,10 @@ pub enum Unreachable {
         target: RecoveryTarget,
         /// The missing segments.
         hole: Hole,
+        /// The timeline before, if the first segment of a new timeline is the one that is missing: its server archives
+        /// that only when the segment is full.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        follows: Option<TimelineId>,
         /// The ranges that can be reached.
         windows: Vec<ReachableWindow>,
         /// The content of timelines that were not followed.
@@ -180,6 +184,16 @@ pub enum Unreachable {
 }
 
 impl Unreachable {
+    /// What to do if the timeline has only begun, and its first segment is not archived yet.
+    pub fn only_begun(&self) -> Option<String> {
+        let Self::Hole { hole, follows: Some(before), .. } = self else { return None };
+        Some(format!(
+            "{} is the first segment of timeline {}, which is archived when it is full: wait for it, or restore the timeline \
+             before with --target-timeline {before}",
+            hole.first_missing, hole.timeline
+        ))
+    }
+
     /// The ranges on the timeline that can be reached, oldest first.
     pub fn windows(&self) -> &[ReachableWindow] {
         match self {

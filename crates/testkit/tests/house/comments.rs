@@ -1,19 +1,25 @@
-//! Comments are plain English: no words that make people read a sentence twice.
+//! Comments, messages and documents are plain English: no words that make people read a sentence twice.
 
-use crate::sources::{assert_none, files};
+use crate::sources::{Source, assert_none, files};
 
-/// What not to write in a comment, and what to write instead.
+/// What not to write, and what to write instead.
 const FORBIDDEN: &[(&str, &str)] = &[
     ("behind", "after, beyond"),
     ("shall", "must, should"),
     ("is none", "is absent, there is no"),
-    ("goes on with", "continues with"),
-    ("gone on with", "resumed"),
+    ("goes on", "continues"),
+    ("go on", "continue"),
+    ("gone on", "continued"),
     ("in vain", "without success"),
     ("affair", "matter, task"),
-    ("told of", "informed about"),
+    ("told", "informed, reported, known"),
     ("said of", "reported about"),
-    ("told by", "known from"),
+    ("anew", "again"),
+    ("whoever", "a user who, the host that"),
+    ("stands in", "is in, is recorded in"),
+    ("so long", "this long, as long"),
+    ("belongs into", "belongs in"),
+    ("no more", "no longer"),
 ];
 
 /// Where a forbidden word is the right one: a server lags behind another, a proxy stands in front of one.
@@ -34,6 +40,9 @@ const RIGHT_USES: &[&str] = &[
     "there is none",
     "behind a proxy",
     "behind the proxy",
+    "is behind this host's",
+    "no more than",
+    "no more and no less",
 ];
 
 /// The comment of a line, without its slashes; `None` if there is none.
@@ -67,20 +76,113 @@ fn complaints(comment: &str) -> Vec<String> {
         .collect()
 }
 
+/// The comments of a source, each with its first line. Lines that follow each other are one comment: a sentence may break
+/// anywhere.
+fn comments(text: &str) -> Vec<(usize, String)> {
+    let mut found: Vec<(usize, String)> = Vec::new();
+    let mut last = usize::MAX;
+    for (number, line) in text.lines().enumerate() {
+        let Some(comment) = comment_of(line) else { continue };
+        let follows = last != usize::MAX && last + 1 == number && line.trim_start().starts_with("//");
+        match found.last_mut().filter(|_| follows) {
+            Some((_, whole)) => {
+                whole.push(' ');
+                whole.push_str(comment);
+            }
+            None => found.push((number + 1, comment.to_owned())),
+        }
+        last = number;
+    }
+    found
+}
+
+/// The texts of several words in the code of a source, without its tests.
+fn messages(file: &Source) -> Vec<String> {
+    struct Texts(Vec<String>);
+    impl<'ast> syn::visit::Visit<'ast> for Texts {
+        fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+            if item.ident != "tests" {
+                syn::visit::visit_item_mod(self, item);
+            }
+        }
+        fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+            // Comments of documentation are read with the others; the texts of errors are here.
+            if !attribute.path().is_ident("doc") {
+                syn::visit::visit_attribute(self, attribute);
+                if let syn::Meta::List(list) = &attribute.meta {
+                    self.visit_tokens(list.tokens.clone());
+                }
+            }
+        }
+        fn visit_macro(&mut self, call: &'ast syn::Macro) {
+            self.visit_tokens(call.tokens.clone());
+        }
+        fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+            self.0.push(text.value());
+        }
+    }
+    impl Texts {
+        fn visit_tokens(&mut self, tokens: proc_macro2::TokenStream) {
+            for token in tokens {
+                match token {
+                    proc_macro2::TokenTree::Group(group) => self.visit_tokens(group.stream()),
+                    proc_macro2::TokenTree::Literal(literal) => {
+                        if let syn::Lit::Str(text) = syn::Lit::new(literal) {
+                            self.0.push(text.value());
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    let mut texts = Texts(Vec::new());
+    let syntax = syn::parse_file(&file.text).unwrap_or_else(|error| panic!("{}: {error}", file.path));
+    syn::visit::Visit::visit_file(&mut texts, &syntax);
+    texts.0.retain(|text| text.contains(' '));
+    texts.0
+}
+
 #[test]
 fn comments_use_plain_english() {
     let mut found = Vec::new();
-    for file in files(".rs") {
-        // The list above has to name the words.
-        if file.path.ends_with("/house/comments.rs") {
-            continue;
-        }
-        for (number, line) in file.text.lines().enumerate() {
-            let Some(comment) = comment_of(line) else { continue };
-            found.extend(complaints(comment).iter().map(|why| format!("{}:{}: {why}", file.path, number + 1)));
+    // The list above has to name the words.
+    for file in files(".rs").iter().filter(|file| !file.path.ends_with("/house/comments.rs")) {
+        for (number, comment) in comments(&file.text) {
+            found.extend(complaints(&comment).iter().map(|why| format!("{}:{number}: {why}", file.path)));
         }
     }
     assert_none("these comments have to be read twice:", &found);
+}
+
+#[test]
+fn messages_use_plain_english() {
+    let mut found = Vec::new();
+    for file in files(".rs").iter().filter(|file| !file.is_test() && file.path.starts_with("crates/")) {
+        for text in messages(file) {
+            found.extend(complaints(&text).iter().map(|why| format!("{}: {why} in {text:?}", file.path)));
+        }
+    }
+    assert_none("these messages have to be read twice:", &found);
+}
+
+#[test]
+fn documents_use_plain_english() {
+    let mut found = Vec::new();
+    // docs/style.md has to name the words.
+    let pages = files(".md").into_iter().filter(|file| file.path != "docs/style.md");
+    for file in pages.chain(files(".py")).chain(files(".sh")) {
+        let mut in_code = false;
+        for (number, line) in file.text.lines().enumerate() {
+            if line.trim_start().starts_with("```") {
+                in_code = !in_code;
+            }
+            if !in_code {
+                found.extend(complaints(line).iter().map(|why| format!("{}:{}: {why}", file.path, number + 1)));
+            }
+        }
+    }
+    assert_none("these lines have to be read twice:", &found);
 }
 
 #[test]
@@ -90,4 +192,10 @@ fn a_word_is_found_and_its_right_use_is_not() {
     assert_eq!(complaints("what shallow means"), Vec::<String>::new());
     assert_eq!(comment_of("    let x = 1; // a reason"), Some("a reason"));
     assert_eq!(comment_of("    let url = \"http://host\";"), None);
+    // A sentence breaks anywhere, and a message is in the code of a macro.
+    let whole = comments("// it goes\n// on\nlet a = 1; // told\n");
+    assert_eq!(whole, [(1, "it goes on".to_owned()), (3, "told".to_owned())]);
+    let text = "fn f() { say!(\"nobody is told\"); }\n#[error(\"it goes on\")]\nstruct E;\n";
+    let file = Source { path: "crates/a/src/b.rs".to_owned(), text: text.to_owned() };
+    assert_eq!(messages(&file), ["nobody is told", "it goes on"]);
 }

@@ -53,6 +53,104 @@ fn every_file_that_a_document_names_exists() {
     assert_none("these documents name files that do not exist:", &gone);
 }
 
+/// Folders in the page of the architecture that are PostgreSQL's.
+const OF_POSTGRESQL: &[&str] = &["archive_status/"];
+
+/// In the page of the architecture a bare name such as `plan.rs` means a file of the crate that its paragraph is about, and
+/// `cluster/decide/` a folder. A paragraph is about the crates that it names, or that the heading or row before it names.
+#[test]
+fn every_bare_name_of_the_architecture_exists() {
+    let all: Vec<String> =
+        ["rs", "md", "py"].iter().flat_map(|ending| files(&format!(".{ending}"))).map(|file| file.path).collect();
+    let page = std::fs::read_to_string(root().join("docs/architecture.md")).expect("read the page");
+    assert_none("docs/architecture.md names what does not exist:", &gone_names(&page, &all));
+}
+
+/// The bare names of a page that are neither a file nor a folder of any crate that its section names.
+fn gone_names(page: &str, all: &[String]) -> Vec<String> {
+    let crates: Vec<&str> = all
+        .iter()
+        .filter_map(|path| path.strip_prefix("crates/")?.split('/').next())
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let mut gone = Vec::new();
+    for section in page.split("\n## ") {
+        let named: Vec<&str> = crates
+            .iter()
+            .copied()
+            .filter(|name| {
+                section.contains(&format!("`{name}`"))
+                    || section.contains(&format!("`{name}/"))
+                    || section.contains(&format!("`crates/{name}"))
+            })
+            .collect();
+        for name in quoted(section) {
+            let is_file = name.ends_with(".rs") && !name.contains('/');
+            let is_folder = name.ends_with('/') && !name.starts_with('/');
+            let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+            if !is_plain || !(is_file || is_folder) {
+                continue;
+            }
+            let of_a_crate = |path: &String| {
+                let inside = path.strip_prefix("crates/").and_then(|path| path.split_once('/'));
+                inside.is_some_and(|(of, inside)| {
+                    named.contains(&of)
+                        && if is_file {
+                            inside.ends_with(&format!("/{name}"))
+                        } else {
+                            format!("/{inside}").contains(&format!("/{name}"))
+                        }
+                })
+            };
+            let from_known = ["", "docs", "crates"].iter().any(|folder| root().join(folder).join(name).exists());
+            if !all.iter().any(of_a_crate) && !from_known && !OF_POSTGRESQL.contains(&name) {
+                gone.push(name.to_owned());
+            }
+        }
+    }
+    gone
+}
+
+#[test]
+fn a_name_that_is_gone_is_found() {
+    let all = ["crates/engine/src/backup/plan.rs".to_owned(), "crates/store/src/s3.rs".to_owned()];
+    let gone = |page: &str| gone_names(page, &all);
+    assert_eq!(gone("In `engine`, `plan.rs` of `backup/` sorts."), Vec::<String>::new());
+    assert_eq!(gone("In `engine`, `plans.rs` of `backups/` sorts."), ["plans.rs", "backups/"]);
+    // A file of another crate than those that the section names.
+    assert_eq!(gone("In `engine`, `s3.rs` sends."), ["s3.rs"]);
+}
+
+/// The anchor that a heading has on the usual sites: lower case, without marks, with hyphens for spaces.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-' || *c == '_');
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_to_a_heading_leads_to_one() {
+    let mut broken = Vec::new();
+    for document in files(".md") {
+        let folder = Path::new(&document.path).parent().unwrap_or_else(|| Path::new(""));
+        for link in document.text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
+            let Some((file, wanted)) = link.split_once('#') else { continue };
+            if link.contains("://") {
+                continue;
+            }
+            let path = if file.is_empty() { root().join(&document.path) } else { root().join(folder).join(file) };
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            let mut headings = text.lines().filter(|line| line.starts_with('#'));
+            if !headings.any(|heading| anchor(heading) == wanted) && !text.contains(&format!("id=\"{wanted}\"")) {
+                broken.push(format!("{}: {link}", document.path));
+            }
+        }
+    }
+    assert_none("these links lead to no heading:", &broken);
+    assert_eq!(anchor("## What it is, `now`"), "what-it-is-now");
+}
+
 #[test]
 fn every_link_of_a_document_leads_to_a_file() {
     let mut broken = Vec::new();

@@ -13,3 +13,4 @@ mod measures;
 mod modules;
 mod sources;
 mod units;
+mod widths;

@@ -10,8 +10,24 @@ const AMOUNTS: &[&str] = &["size", "length", "len", "offset", "timeout", "interv
 
 /// Words that are units.
 const UNITS: &[&str] = &[
-    "byte", "page", "block", "segment", "second", "minute", "millis", "micro", "hour", "day", "extent", "frame", "mib",
-    "kib", "gib", "bits", "file", "object", "pack", "record", "row", "part", "attempt", "thread", "request",
+    "byte",
+    "page",
+    "block",
+    "segment",
+    "second",
+    "minute",
+    "millis",
+    "micro",
+    "hour",
+    "day",
+    "extent",
+    "frame",
+    "mib",
+    "kib",
+    "gib",
+    "bits",
+    "number of",
+    "count",
 ];
 
 /// The name of a public constant or field of an integer type.
@@ -26,30 +42,52 @@ fn public_number(line: &str) -> Option<&str> {
     (number && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')).then_some(name)
 }
 
+/// The public amounts of a source without a unit, with their lines.
+fn without_unit(source: &str) -> Vec<(usize, String)> {
+    let mut without = Vec::new();
+    let mut comment = String::new();
+    for (number, line) in source.lines().enumerate() {
+        if let Some(text) = line.trim_start().strip_prefix("///") {
+            comment.push_str(&text.to_lowercase());
+            comment.push(' ');
+            continue;
+        }
+        if let Some(name) = public_number(line) {
+            let lower = name.to_lowercase();
+            let amount = lower.split('_').any(|word| AMOUNTS.contains(&word));
+            let said = UNITS.iter().any(|unit| lower.contains(unit) || comment.contains(unit));
+            if amount && !said {
+                without.push((number + 1, name.to_owned()));
+            }
+        }
+        if !line.trim_start().starts_with("#[") {
+            comment.clear();
+        }
+    }
+    without
+}
+
 #[test]
 fn public_amounts_say_their_unit() {
     let mut without = Vec::new();
     for file in files(".rs").iter().filter(|file| CRATES.iter().any(|name| file.path.starts_with(name))) {
-        let mut comment = String::new();
-        for (number, line) in file.text.lines().enumerate() {
-            if let Some(text) = line.trim_start().strip_prefix("///") {
-                comment.push_str(&text.to_lowercase());
-                continue;
-            }
-            if let Some(name) = public_number(line) {
-                let lower = name.to_lowercase();
-                let amount = lower.split('_').any(|word| AMOUNTS.contains(&word));
-                let said = UNITS.iter().any(|unit| lower.contains(unit) || comment.contains(unit));
-                if amount && !said {
-                    without.push(format!("{}:{}: {name}", file.path, number + 1));
-                }
-            }
-            if !line.trim_start().starts_with("#[") {
-                comment.clear();
-            }
-        }
+        let found = without_unit(&file.text);
+        without.extend(found.into_iter().map(|(number, name)| format!("{}:{number}: {name}", file.path)));
     }
     assert_none("these public numbers do not say in which unit they are:", &without);
+}
+
+#[test]
+fn an_amount_without_a_unit_is_found() {
+    assert_eq!(without_unit("/// How long it waits.\npub timeout: u64,\n"), [(2, "timeout".to_owned())]);
+    assert_eq!(without_unit("/// Of the file.\npub const SIZE: usize = 3;\n"), [(2, "SIZE".to_owned())]);
+    for said in [
+        "/// In seconds.\npub timeout: u64,\n",
+        "pub size_bytes: u64,\n",
+        "/// The number of waiting files.\npub limit: u32,\n",
+    ] {
+        assert_eq!(without_unit(said), Vec::new(), "{said}");
+    }
 }
 
 /// Clippy knows which public functions return a `Result`; it only has to be asked in each of these crates.

@@ -126,6 +126,20 @@ fn what_is_not_followed_is_named() {
     );
 }
 
+/// A copy was promoted in the very segment in which its backup ended, and has archived nothing but its history.
+#[test]
+fn a_timeline_that_has_only_begun_names_the_one_before() {
+    let begun = with(drill(), |w| {
+        w.backups.truncate(1);
+        (4..=5).for_each(|segment| w.remove(2, segment));
+        w.remove(1, 4);
+        w.history(2, &[(1, half(3))]);
+    });
+    let error = begun.plan().unwrap_err();
+    let Unreachable::Hole { follows, .. } = &error else { panic!("{error}") };
+    assert_eq!(*follows, Some(timeline(1)), "{error}");
+}
+
 #[test]
 fn what_cannot_be_reached_names_the_other_lines() {
     let beyond = with(drill(), |w| {
