@@ -6,9 +6,7 @@ use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline, moment};
 use std::path::PathBuf;
 
 /// `holdfast drill`
-// The flag belongs to both commands, its conflict to this one.
 #[derive(Clone, Debug, clap::Args)]
-#[command(mut_arg("timeline", |timeline| timeline.conflicts_with("random")))]
 pub struct DrillArgs {
     /// Where the throw-away directory is made, absolute [default: drill.directory]
     #[arg(long, value_name = "DIR", value_parser = absolute)]
@@ -17,7 +15,7 @@ pub struct DrillArgs {
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub bin_dir: Option<PathBuf>,
     /// Choose a moment at random, anywhere in what can be restored [default: the newest moment]
-    #[arg(long, group = "target")]
+    #[arg(long, group = "target", conflicts_with = "timeline")]
     pub random: bool,
     /// Choose the same moment as the drill that printed this number
     #[arg(long, value_name = "NUMBER", requires = "random")]
