@@ -6,25 +6,25 @@ use holdfast_kube_api::backup::{BackupPhase, BackupStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-/// The condition of the `Cluster` about its newest backup that is over.
+/// The condition of the `Cluster` about its newest backup that has ended.
 pub(crate) const LAST_BACKUP: &str = "LastBackupSucceeded";
 
-/// What a condition says.
+/// The new content of a condition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Said<'a> {
     /// Its type.
     pub(crate) kind: &'a str,
     /// Whether it holds.
     pub(crate) holds: bool,
-    /// Why, in a word.
+    /// The reason, one word in camel case.
     pub(crate) reason: &'a str,
-    /// Why, in words.
+    /// The message, for people.
     pub(crate) message: &'a str,
-    /// The generation it is about.
+    /// The generation that was observed.
     pub(crate) generation: Option<i64>,
 }
 
-/// Sets a condition among others. Its time changes only with its value.
+/// Sets one condition in the list. Its transition time changes only if its value changes.
 pub(crate) fn set(conditions: &mut Vec<Condition>, said: Said<'_>, now: DateTime<Utc>) {
     let value = if said.holds { "True" } else { "False" };
     let before = conditions.iter().find(|condition| condition.type_ == said.kind);
@@ -46,7 +46,7 @@ pub(crate) fn set(conditions: &mut Vec<Condition>, said: Said<'_>, now: DateTime
     }
 }
 
-/// Sets what the `Cluster` says of a `Backup` that is over.
+/// Sets the condition of the `Cluster` about a `Backup` that has ended.
 pub(crate) fn set_last_backup(conditions: &mut Vec<Condition>, name: &str, status: &BackupStatus, now: DateTime<Utc>) {
     let holds = status.phase == Some(BackupPhase::Completed);
     let message = if holds {
@@ -69,7 +69,7 @@ mod tests {
     use crate::backups::fixture::at;
 
     #[test]
-    fn the_last_backup_is_told_and_its_time_changes_with_its_value_only() {
+    fn the_condition_of_the_last_backup_changes_its_time_only_with_its_value() {
         let mut conditions = Vec::new();
         set(&mut conditions, Said { kind: "Ready", holds: true, reason: "R", message: "m", generation: None }, at(0));
         let over = |phase, stopped: i64| BackupStatus {

@@ -1,4 +1,4 @@
-//! What to do about volume snapshots that were begun. Pure.
+//! What to do about volume snapshots that have begun. Pure.
 
 use super::objects::SnapshotSeen;
 use super::volumes::{Standing, plan, standing};
@@ -19,15 +19,16 @@ use std::time::Duration;
 
 /// The limit when `volumeSnapshot.deadlineSeconds` is absent.
 const DEADLINE: TimeDelta = TimeDelta::minutes(10);
-/// How much later than the operator the instance ends it by itself: only when nobody is there to ask it to.
+/// How much later than the operator's deadline the instance ends it by itself. This is for the case that no operator
+/// runs.
 const INSTANCE_MARGIN: TimeDelta = TimeDelta::minutes(1);
 
-/// What the instance is asked for.
+/// The request to the instance.
 pub(crate) fn request(task: &Task, cluster: &ClusterView, online: bool, now: DateTime<Utc>) -> SnapshotRequest {
     SnapshotRequest { name: task.name.clone(), online, deadline: Some(now + deadline(cluster) + INSTANCE_MARGIN) }
 }
 
-/// Deletes what was snapshotted.
+/// Deletes these snapshots.
 pub(crate) fn delete_all(snapshots: &[SnapshotSeen]) -> impl Iterator<Item = Action> {
     snapshots
         .iter()
@@ -39,23 +40,23 @@ fn deadline(cluster: &ClusterView) -> TimeDelta {
     cluster.snapshots.deadline_seconds.map_or(DEADLINE, |seconds| TimeDelta::seconds(i64::from(seconds)))
 }
 
-/// What all steps look at.
+/// The input that all steps share.
 struct Look<'a> {
     task: &'a Task,
     cluster: &'a ClusterView,
     memory: Memory,
     now: DateTime<Utc>,
     instance: &'a str,
-    /// Each volume of the instance, and where its snapshot stands.
+    /// Each volume of the instance, and the state of its snapshot.
     volumes: Vec<(&'a Volume, Standing<'a>)>,
     all: &'a [SnapshotSeen],
 }
 
-/// Decides about snapshots that were begun.
+/// Decides about snapshots that have begun.
 pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Decision {
     let cluster = observed.cluster.as_ref().filter(|cluster| !cluster.deleting);
     if task.status.end_lsn.is_some() {
-        // The instance said all there is to say, and is not needed any more; nor is the cluster.
+        // The instance has reported everything; neither it nor the cluster is needed any more.
         return finish(task, cluster, &observed.snapshots, memory, now);
     }
     let Some(cluster) = cluster else {
@@ -117,7 +118,7 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     }
 }
 
-/// Waiting for the checkpoint, or for the server to stop.
+/// Waits for the checkpoint, or for the server to stop.
 fn starting(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     let text = if run.online { "waiting for the checkpoint at the start of the backup" } else { "stopping the server" };
     running(look, text.to_owned())
@@ -167,23 +168,24 @@ fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     decision
 }
 
-/// The stop call is made and WAL waited for, or the server is being started.
+/// Waits for the end of backup mode and its WAL, or for the server to start.
 fn stopping(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     let mut decision = running(look, ending(run).to_owned());
     decision.status.phase = Some(BackupPhase::Finalizing);
     keep_positions(&mut decision, run);
-    // A cold one of a standby waits too: the segment it stopped in is in the archive when the primary has left it.
+    // A cold snapshot of a standby waits too: the segment in which it stopped is archived after the primary has left
+    // it.
     decision.status.reason =
         if run.wal_confirmed { None } else { switch_wal(&mut decision, look.cluster, look.instance, look.now) };
     decision
 }
 
-/// What the instance does once the snapshots are taken.
+/// What the instance does after the snapshots are taken.
 fn ending(run: &SnapshotRun) -> &'static str {
     if run.online { "waiting for WAL" } else { "starting the server, waiting for WAL" }
 }
 
-/// The instance is done with it: what it said is kept before anything else, since it may forget it.
+/// The instance has ended the snapshot. What it reported is kept first, since the instance may forget it.
 fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     let missing = if !is_cut(&look.volumes) {
         Some("the instance ended the snapshot before all volumes were snapshotted")
@@ -208,7 +210,7 @@ fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     status.phase = Some(BackupPhase::Finalizing);
     status.reason = None;
     status.backup_id.clone_from(&run.snapshot_id);
-    // A cold one is whole at the position where the server stopped.
+    // A cold snapshot is consistent at the position where the server stopped.
     status.end_lsn = run.end_lsn.clone().or_else(|| run.begin_lsn.clone()).or_else(|| Some("0/0".to_owned()));
     status.end_wal.clone_from(&run.end_wal);
     let encoded =
@@ -219,7 +221,7 @@ fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     decision
 }
 
-/// All that is left is the driver's: copying what was cut. The instance is not needed any more.
+/// The driver still has to copy what was cut. The instance is not needed any more.
 fn finish(
     task: &Task,
     cluster: Option<&ClusterView>,
@@ -254,7 +256,7 @@ fn finish(
         }
     }
     if !snapshots.iter().all(|snapshot| snapshot.ready) {
-        // One that the driver has something to say about, if there is one.
+        // A snapshot for which the driver reports an error, if there is one.
         let waiting =
             snapshots.iter().filter(|snapshot| !snapshot.ready).min_by_key(|snapshot| snapshot.error.is_none());
         let until = task.status.started_at.unwrap_or(now) + cluster.map_or(DEADLINE, deadline);
@@ -273,7 +275,7 @@ fn finish(
         decision.next = after((until - now).min(TimeDelta::from_std(LOOK_EVERY).unwrap_or(TimeDelta::seconds(5))));
         return decision;
     }
-    // Tries before the ones that count.
+    // Earlier tries that no longer count.
     let named: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
     let rest = all.iter().filter(|snapshot| !named.contains(&snapshot.name.as_str()) && !snapshot.deleting);
     decision.actions.extend(rest.map(|snapshot| Action::DeleteSnapshot { snapshot: snapshot.name.clone() }));
@@ -289,7 +291,7 @@ fn finish(
     decision
 }
 
-/// What a restore needs, kept on each snapshot too: they may be all that is left.
+/// What a restore needs, kept on each snapshot too: the snapshots may be all that is left.
 fn annotations(task: &Task) -> Vec<(String, String)> {
     [
         (names::SNAPSHOT_BACKUP_LABEL, &task.status.backup_label_file),
@@ -301,7 +303,7 @@ fn annotations(task: &Task) -> Vec<(String, String)> {
     .collect()
 }
 
-/// The limit is over before the instance could end it.
+/// The deadline has passed before the instance could end it.
 fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
     let driver = look.volumes.iter().find_map(|(volume, standing)| match standing {
         Standing::Cut(_) | Standing::Ready(_) => None,
@@ -341,24 +343,24 @@ fn driver_failed(look: &Look<'_>, snapshot: &SnapshotSeen) -> Decision {
     released(decision, look.task)
 }
 
-/// The newest error of the driver about a volume.
+/// The driver's newest error about a volume.
 fn driver_error(all: &[SnapshotSeen], volume: &Volume) -> Option<String> {
     let of_it = all.iter().filter(|snapshot| snapshot.claim == volume.claim);
     of_it.max_by_key(|snapshot| (snapshot.attempt, snapshot.number)).and_then(|snapshot| snapshot.error.clone())
 }
 
-/// Whether the point in time of each volume is taken.
+/// Whether the point in time of each volume's snapshot is taken.
 fn is_cut(volumes: &[(&Volume, Standing<'_>)]) -> bool {
     !volumes.is_empty() && volumes.iter().all(|(_, standing)| matches!(standing, Standing::Cut(_) | Standing::Ready(_)))
 }
 
-/// What is being waited for while snapshots are taken.
+/// What the snapshots wait for.
 fn taking(look: &Look<'_>) -> String {
     let taken = look.volumes.iter().filter(|(_, standing)| matches!(standing, Standing::Cut(_) | Standing::Ready(_)));
     format!("{} of {} snapshots taken", taken.count(), look.volumes.len())
 }
 
-/// Goes on, looking again soon: the instance is in backup mode, or stopped, meanwhile.
+/// Continues, and looks again soon: the instance is in backup mode or stopped.
 fn running(look: &Look<'_>, progress: String) -> Decision {
     let mut decision = Decision::keep(look.task, &look.memory, Requeue::After(Duration::from_millis(500)));
     decision.status.phase = Some(BackupPhase::Running);
@@ -377,7 +379,7 @@ fn running(look: &Look<'_>, progress: String) -> Decision {
     decision
 }
 
-/// Keeps the position that the instance reported.
+/// Keeps the positions that the instance reported.
 fn keep_positions(decision: &mut Decision, run: &SnapshotRun) {
     let status = &mut decision.status;
     status.online = Some(run.online);
@@ -386,7 +388,7 @@ fn keep_positions(decision: &mut Decision, run: &SnapshotRun) {
     status.timeline_id = run.timeline_id;
 }
 
-/// Names the snapshots that count.
+/// Names the snapshots of this attempt in the status.
 fn elements(decision: &mut Decision, look: &Look<'_>) {
     let elements = look
         .volumes
@@ -401,12 +403,12 @@ fn elements(decision: &mut Decision, look: &Look<'_>) {
     decision.status.snapshot_backup_status = Some(SnapshotStatus { elements });
 }
 
-/// Another attempt, the snapshots of this one deleted.
+/// Begins another attempt and deletes the snapshots of this one.
 fn another_attempt(task: &Task, all: &[SnapshotSeen], memory: &Memory, now: DateTime<Utc>, error: &str) -> Decision {
     with_deletions(attempt::over(task, memory, now, error), all)
 }
 
-/// The end, the snapshots deleted.
+/// Fails the `Backup` and deletes its snapshots.
 fn fail(look: &Look<'_>, error: &str) -> Decision {
     with_deletions(attempt::fail(look.task, &look.memory, look.now, error.to_owned()), look.all)
 }

@@ -451,7 +451,7 @@ fn progress_is_written_for_people_not_for_every_block() {
         task.status = decision.status;
         memory = decision.memory;
     }
-    // Six seconds: at 0.0, 2.1, 4.2, and the generation that was seen first with it.
+    // Six seconds: at 0.0, 2.1 and 4.2 s; the generation is written with the first.
     assert_eq!(written, 3);
     assert_eq!(task.status.progress.as_deref(), Some("14% (140 B of 1000 B)"));
 }
@@ -503,8 +503,8 @@ fn a_deleted_backup_gives_up_its_run_first() {
     }
 }
 
-/// Whatever instances say and however often a run is lost, the `Backup` ends within a known time, and asks for a run at
-/// most five times.
+/// Whatever instances report, and however often a run is lost, the `Backup` ends within a known time and asks for a run
+/// at most five times.
 #[test]
 fn nothing_makes_it_run_for_ever() {
     let answers: [fn(u64) -> InstanceAnswer<BackupRun>; 6] = [
