@@ -77,12 +77,12 @@ pub fn signed(authority: &Pair, purpose: &Purpose, now: DateTime<Utc>) -> Result
 
 fn common_name(name: &str) -> DistinguishedName {
     let mut all = DistinguishedName::new();
-    // X.509 bounds a common name to 64 characters.
+    // X.509 limits a common name to 64 characters.
     all.push(DnType::CommonName, name.chars().take(64).collect::<String>());
     all
 }
 
-/// Whole days, from yesterday: nodes whose clocks are late take it too. The end is reported.
+/// Sets the validity in whole days, from yesterday, so that nodes with a late clock accept it too. Returns its end.
 fn validity(params: &mut CertificateParams, days: i64, now: DateTime<Utc>) -> DateTime<Utc> {
     let date = |at: DateTime<Utc>| {
         rcgen::date_time_ymd(at.year(), u8::try_from(at.month()).unwrap_or(1), u8::try_from(at.day()).unwrap_or(1))

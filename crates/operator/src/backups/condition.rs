@@ -11,7 +11,7 @@ pub(crate) const LAST_BACKUP: &str = "LastBackupSucceeded";
 
 /// The new content of a condition.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Said<'a> {
+pub(crate) struct NewCondition<'a> {
     /// Its type.
     pub(crate) kind: &'a str,
     /// Whether it holds.
@@ -25,22 +25,22 @@ pub(crate) struct Said<'a> {
 }
 
 /// Sets one condition in the list. Its transition time changes only if its value changes.
-pub(crate) fn set(conditions: &mut Vec<Condition>, said: Said<'_>, now: DateTime<Utc>) {
-    let value = if said.holds { "True" } else { "False" };
-    let before = conditions.iter().find(|condition| condition.type_ == said.kind);
+pub(crate) fn set(conditions: &mut Vec<Condition>, wanted: NewCondition<'_>, now: DateTime<Utc>) {
+    let value = if wanted.holds { "True" } else { "False" };
+    let before = conditions.iter().find(|condition| condition.type_ == wanted.kind);
     let since = match before {
         Some(before) if before.status == value => before.last_transition_time.clone(),
         _ => Time(Timestamp::from_second(now.timestamp()).unwrap_or_default()),
     };
     let condition = Condition {
-        type_: said.kind.to_owned(),
+        type_: wanted.kind.to_owned(),
         status: value.to_owned(),
-        reason: said.reason.to_owned(),
-        message: said.message.to_owned(),
-        observed_generation: said.generation,
+        reason: wanted.reason.to_owned(),
+        message: wanted.message.to_owned(),
+        observed_generation: wanted.generation,
         last_transition_time: since,
     };
-    match conditions.iter_mut().find(|condition| condition.type_ == said.kind) {
+    match conditions.iter_mut().find(|condition| condition.type_ == wanted.kind) {
         Some(before) => *before = condition,
         None => conditions.push(condition),
     }
@@ -59,8 +59,8 @@ pub(crate) fn set_last_backup(conditions: &mut Vec<Condition>, name: &str, statu
         )
     };
     let reason = if holds { "BackupCompleted" } else { "BackupFailed" };
-    let said = Said { kind: LAST_BACKUP, holds, reason, message: &message, generation: None };
-    set(conditions, said, status.stopped_at.unwrap_or(now));
+    let wanted = NewCondition { kind: LAST_BACKUP, holds, reason, message: &message, generation: None };
+    set(conditions, wanted, status.stopped_at.unwrap_or(now));
 }
 
 #[cfg(test)]
@@ -71,7 +71,11 @@ mod tests {
     #[test]
     fn the_condition_of_the_last_backup_changes_its_time_only_with_its_value() {
         let mut conditions = Vec::new();
-        set(&mut conditions, Said { kind: "Ready", holds: true, reason: "R", message: "m", generation: None }, at(0));
+        set(
+            &mut conditions,
+            NewCondition { kind: "Ready", holds: true, reason: "R", message: "m", generation: None },
+            at(0),
+        );
         let over = |phase, stopped: i64| BackupStatus {
             phase: Some(phase),
             stopped_at: Some(at(stopped)),

@@ -9,7 +9,7 @@
 //! - [`snapshot`]: the steps of volume snapshots
 //! - [`target`]: which instance is backed up
 //! - [`cluster_view`]: what decisions see of a cluster
-//! [`schedule`]: backups at scheduled times
+//! - [`schedule`]: backups at scheduled times
 //! - [`event`]: the closed set of reasons of Events
 
 pub mod backup;

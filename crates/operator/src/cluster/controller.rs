@@ -120,7 +120,7 @@ async fn reconcile(cached: &DynamicObject, context: &ClusterContext) -> Result<R
         return Ok(Requeue::await_change());
     };
     if cluster.meta().deletion_timestamp.is_some() {
-        // Everything goes with its owner.
+        // Kubernetes deletes the objects with their owner.
         return Ok(Requeue::await_change());
     }
     let uid = cluster.uid().unwrap_or_default();

@@ -1,9 +1,9 @@
 //! `Backup`: one backup of a cluster, taken once.
 //!
-//! [`task`]: the input and the output of a decision
+//! - [`task`]: the input and the output of a decision
 //! - [`decide`]: pure: [`pending`] before an attempt, [`follow`] while it runs, [`attempt`] at its end
 //! - [`queue`]: whose turn it is within a cluster
-//! [`controller`]: when a reconcile runs; [`read`] and [`apply`] hold the clients
+//! - [`controller`]: when a reconcile runs; [`read`] and [`apply`] hold the clients
 
 mod apply;
 pub(crate) mod attempt;

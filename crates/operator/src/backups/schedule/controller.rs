@@ -2,7 +2,7 @@
 
 use super::decide::{BackupPlan, Made, Observed, Scheduled, decide};
 use crate::backups::clock::chrono_time;
-use crate::backups::condition::{self, Said};
+use crate::backups::condition::{self, NewCondition};
 use crate::backups::context::{BackupsContext, RECONCILE_LIMIT};
 use crate::backups::event::{BackupEvent, Reason};
 use crate::deadline::within;
@@ -218,6 +218,6 @@ fn set_condition(
     generation: Option<i64>,
     now: DateTime<Utc>,
 ) {
-    let said = Said { kind: "SpecAccepted", holds, reason, message, generation };
-    condition::set(&mut status.conditions, said, now);
+    let wanted = NewCondition { kind: "SpecAccepted", holds, reason, message, generation };
+    condition::set(&mut status.conditions, wanted, now);
 }

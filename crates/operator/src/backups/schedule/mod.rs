@@ -1,6 +1,6 @@
 //! `ScheduledBackup`: backups at scheduled times.
 //!
-//! [`decide`]: pure: which times are due, which `Backup`s are created, skipped, or deleted by the history limits
+//! - [`decide`]: pure: which times are due, which `Backup`s are created, skipped, or deleted by the history limits
 //! - [`controller`]: reads, creates, deletes, writes the status
 //!
 //! The name of a `Backup` is the schedule's name with the time that it is due at. So one time never makes two, whatever

@@ -89,8 +89,8 @@ pub(super) fn plan(task: &Task, cluster: &ClusterView, instance: &str, volume: &
     }
 }
 
-/// Its name: that of the `Backup` with the beginning of its uid, since snapshots outlive a `Backup` whose name is used
-/// again. The same for the same try, so that a restart in the middle makes none twice.
+/// The name of a snapshot: that of the `Backup` with the beginning of its uid, since a snapshot may outlive a `Backup`
+/// whose name is then used again. One try has one name, so a restart in the middle creates no second snapshot.
 fn name(task: &Task, wal: bool, number: i32) -> String {
     let uid: String = task.uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
     let attempt = task.status.attempts;

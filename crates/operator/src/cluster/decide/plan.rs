@@ -105,12 +105,12 @@ impl<'a> Plan<'a> {
         if !self.observed.objects_read {
             return;
         }
-        let stands = self.observed.objects.get(&(kind, name.to_owned()));
+        let existing = self.observed.objects.get(&(kind, name.to_owned()));
         let mut wanted = desired.clone();
         if let Some(map) = wanted.as_object_mut() {
             map.retain(|key, _| key != "apiVersion" && key != "kind");
         }
-        if stands.is_none_or(|stands| !covers(stands, &wanted)) {
+        if existing.is_none_or(|existing| !covers(existing, &wanted)) {
             self.actions.push(Action::Apply(kind, desired));
         }
     }
@@ -175,17 +175,18 @@ pub fn owner(desired: &Desired) -> Value {
     })
 }
 
-/// Whether `stands` has all fields of `wanted`. Fields that the API server adds do not count. Lists must have equal
+/// Whether `existing` has all fields of `wanted`. Fields that the API server adds do not count. Lists must have equal
 /// lengths, since one more element is one more rule.
-fn covers(stands: &Value, wanted: &Value) -> bool {
-    match (stands, wanted) {
-        (Value::Object(stands), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, wanted)| stands.get(key).map_or_else(|| is_empty(wanted), |stands| covers(stands, wanted))),
-        (Value::Array(stands), Value::Array(wanted)) => {
-            stands.len() == wanted.len() && stands.iter().zip(wanted).all(|(stands, wanted)| covers(stands, wanted))
+fn covers(existing: &Value, wanted: &Value) -> bool {
+    match (existing, wanted) {
+        (Value::Object(existing), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
+            existing.get(key).map_or_else(|| is_empty(wanted), |existing| covers(existing, wanted))
+        }),
+        (Value::Array(existing), Value::Array(wanted)) => {
+            existing.len() == wanted.len()
+                && existing.iter().zip(wanted).all(|(existing, wanted)| covers(existing, wanted))
         }
-        (stands, wanted) => stands == wanted,
+        (existing, wanted) => existing == wanted,
     }
 }
 

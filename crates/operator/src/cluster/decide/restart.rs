@@ -66,13 +66,14 @@ fn replace(plan: &mut Plan<'_>, name: &str, primary: &str) {
     }
 }
 
-/// Whether every standby has read the settings that the primary waits with: only then it has said whether it waits too.
+/// Whether every standby has read the settings that the primary waits to restart for: only then has it reported whether
+/// it must restart too.
 fn all_have_read(plan: &Plan<'_>, primary: &str) -> bool {
     let read = |name: &str| plan.observed.answer(name).and_then(|answer| answer.applied_generation);
     plan.status.instance_names.iter().all(|name| read(name) >= read(primary))
 }
 
-/// Whether all instances are ready; one may be excused, since replacing it may be what makes it ready.
+/// Whether all instances are ready. One may be left out, since replacing it may make it ready.
 fn all_ready(plan: &Plan<'_>, but: Option<&str>) -> bool {
     plan.status
         .instance_names

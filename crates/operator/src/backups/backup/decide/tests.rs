@@ -105,7 +105,7 @@ fn a_pending_backup_begins_waits_or_fails() {
             "Running [hold] ",
         ),
         (
-            "an old failed run of it is no run",
+            "an old failed run does not count",
             1,
             |_, o, _| status(o.cluster.as_mut().unwrap(), 2).backup = Some(run(BackupState::Failed, 5)),
             "Running [hold, start main-2] ",
@@ -179,7 +179,7 @@ fn a_snapshot_that_cannot_be_restored_is_not_begun() {
             "Running [hold, prepare main-2 online=false] ",
         ),
         (
-            "the Backup's word counts",
+            "the Backup's own setting counts",
             |t, o| {
                 t.spec.online = Some(true);
                 o.cluster.as_mut().unwrap().snapshots.online = Some(false);
@@ -362,7 +362,7 @@ fn a_running_backup_is_followed_to_its_end() {
         ),
         ("the cluster is gone", 1, |_, o, _| o.cluster = None, "Failed [] cluster main was deleted"),
         (
-            "the archive was taken from the spec in the middle: the run goes on",
+            "the archive was removed from the spec during the run: it continues",
             1,
             |_, o, _| {
                 o.cluster.as_mut().unwrap().archive = None;
