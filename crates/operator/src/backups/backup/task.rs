@@ -167,7 +167,7 @@ pub enum Action {
         instance: String,
         /// The name of the run.
         run: String,
-        /// Online or not, and the limits.
+        /// The request to the instance.
         request: SnapshotRequest,
     },
     /// End the backup mode, or start the server again, with a result.
