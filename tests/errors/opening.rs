@@ -58,7 +58,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
             "error: the passphrase does not open key slot default\n\
                  while: opening the repository $REPO\n\
                  hint:  check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
-                 repository; if the keys were rotated, this passphrase may open it no more\n",
+                 repository; if the keys were rotated, this passphrase may no longer open it\n",
         ),
         (
             "passphrase file missing",
@@ -127,7 +127,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
             "error: the passphrase does not open key slot default\n\
                  while: opening the repository $REPO, making a repository at $REPO\n\
                  hint:  check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
-                 repository; if the keys were rotated, this passphrase may open it no more\n",
+                 repository; if the keys were rotated, this passphrase may no longer open it\n",
         ),
         (
             "init without encryption",
@@ -148,7 +148,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
         &["--output", "json", "list"],
         11,
         "{\"error\":{\"code\":11,\"hint\":\"check the passphrase in `encryption` of this [[repo]], and that `url` \
-         names the right repository; if the keys were rotated, this passphrase may open it no more\",\"message\":\"the \
+         names the right repository; if the keys were rotated, this passphrase may no longer open it\",\"message\":\"the \
          passphrase does not open key slot default\",\"name\":\"wrong-key\",\"while\":\"opening the repository $REPO\"}}\n",
     );
     bench.fails(
@@ -158,7 +158,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
         "error: the passphrase does not open key slot default\n\
              while: opening the repository $REPO, fetching $SEGMENT from the archive\n\
              hint:  check the passphrase in `encryption` of this [[repo]], and that `url` names the right repository; \
-             if the keys were rotated, this passphrase may open it no more\n",
+             if the keys were rotated, this passphrase may no longer open it\n",
     );
     bench.finish();
 }
@@ -174,7 +174,7 @@ fn secrets_where_others_are_needed() {
         "error: the key file does not open key slot default\n\
              while: opening the repository $REPO\n\
              hint:  check the key file in `encryption` of this [[repo]], and that `url` names the right repository; \
-             if the keys were rotated, this file may open it no more\n",
+             if the keys were rotated, this file may no longer open it\n",
     );
     bench.configure(&with("{ passphrase_file = \"$DIR/passphrase\" }"));
     bench.fails(

@@ -138,7 +138,7 @@ fn a_wrong_passphrase_is_refused() {
             "the passphrase does not open key slot default",
             doing,
             "check the passphrase in `encryption` of this [[repo]], and that `url` names the right repository; if the keys \
-             were rotated, this passphrase may open it no more",
+             were rotated, this passphrase may no longer open it",
         )
     };
     let opening = "opening the repository file://DIR/repo";

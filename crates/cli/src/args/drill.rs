@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[command(group = clap::ArgGroup::new("target").multiple(false))]
 #[command(group = clap::ArgGroup::new("exclusive-target").multiple(true))]
 pub struct DrillArgs {
-    /// Where the throw-away directory is made, absolute [default: drill.directory]
+    /// Where the throw-away directory is created, absolute [default: drill.directory]
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub directory: Option<PathBuf>,
     /// Where PostgreSQL's programs are [default: drill.bin_dir, or the PATH and the folders of the packages]
@@ -71,7 +71,7 @@ pub struct DrillArgs {
     /// How long the drill may take, such as 4h [default: drill.time_limit, or 23h]
     #[arg(long, value_name = "DURATION")]
     pub time_limit: Option<String>,
-    /// Leave the directory when the drill is over; the server is stopped all the same
+    /// Keep the directory after the drill; the server is stopped nevertheless
     #[arg(long)]
     pub keep: bool,
     /// Do not write the result into the repository

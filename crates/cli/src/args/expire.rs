@@ -26,7 +26,7 @@ pub enum BackupCommand {
         /// is released]
         #[arg(long, value_name = "TIME", value_parser = until)]
         until: Option<Until>,
-        /// Why, for those who find it
+        /// The reason, shown in `expire --plan`
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },

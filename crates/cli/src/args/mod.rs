@@ -115,15 +115,14 @@ pub enum Command {
     Backup(BackupArgs),
     /// List the backups
     List,
-    /// Remove what the configured retention needs no more; decided first, removed after the grace time
+    /// Decide what the retention policy no longer needs, and remove it after the grace time
     Expire(ExpireArgs),
     /// Show the cluster's archive: backups, WAL, and the moments that can be restored
     Info {
-        /// Remember in this file which WAL is there without a gap, and list only newer WAL for one day; for a monitor
-        /// that asks often
+        /// Keep in this file which WAL has no gap, and list only newer WAL for one day; for a monitor that runs often
         #[arg(long, value_name = "FILE")]
         wal_cache: Option<PathBuf>,
-        /// Look at all WAL that a backup or snapshot needs, however long that takes
+        /// Check all WAL that a backup or snapshot needs, however long that takes
         #[arg(long)]
         all_wal: bool,
     },
@@ -136,7 +135,7 @@ pub enum Command {
     /// List, add, rotate and remove what opens an encrypted repository
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Prove that a restore brings back what it should: restore into a throw-away directory, start PostgreSQL there, look
+    /// Prove that a restore works: restore into a throw-away directory, start PostgreSQL there, check the data
     Drill(DrillArgs),
     /// Archive and fetch WAL
     #[command(subcommand)]
@@ -255,7 +254,7 @@ pub enum BackupType {
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct BackupArgs {
-    /// What to do with a backup that is there
+    /// What to do with an existing backup
     #[command(subcommand)]
     pub action: Option<BackupCommand>,
     /// What to store

@@ -64,7 +64,7 @@ pub struct RestoreArgs {
     /// With --delta or a snapshot: remove WAL of the existing data directory even if it was never archived
     #[arg(long, requires = "existing")]
     pub discard_wal: bool,
-    /// Switch archiving off in the restored server (archive_mode = off), for a copy that is only looked at
+    /// Switch archiving off in the restored server (archive_mode = off), for a copy that is only read
     #[arg(long)]
     pub no_archiving: bool,
     /// Restore a standby: it follows the archive instead of ending recovery

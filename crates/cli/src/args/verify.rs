@@ -13,7 +13,7 @@ pub struct VerifyArgs {
     /// Read every byte of packs and WAL, instead of looking up sizes and checksums
     #[arg(long)]
     pub deep: bool,
-    /// Read so many percent of packs and WAL, chosen at random, such as 5%
+    /// Read this percentage of packs and WAL, chosen at random, such as 5%
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub sample: Option<u8>,
     /// Choose the same objects as the run that printed this number

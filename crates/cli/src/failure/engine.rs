@@ -124,7 +124,7 @@ fn of_what(what: &Cause) -> Failure {
         Cause::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
         Cause::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
         Cause::Remnant { .. } => new(ExitCode::MissingObject)
-            .hint("nothing is lost, for this backup was never complete: use another one, and run `holdfast expire`"),
+            .hint("nothing is lost, because this backup was never complete: use another one, and run `holdfast expire`"),
         Cause::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
         Cause::NotArchived { .. } => new(ExitCode::WalNotArchived)
             .hint(
@@ -172,7 +172,7 @@ fn of_what(what: &Cause) -> Failure {
             directory.display()
         )),
         Cause::LeaseEnded { .. } => new(ExitCode::Locked)
-            .hint("run this again: what was done stays done, and the rest is looked at anew"),
+            .hint("run this again: finished work is kept; the rest is checked again"),
         Cause::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
         Cause::NoSuchSnapshot { .. } => new(ExitCode::NoBackup).hint("`holdfast snapshot list` shows the recorded ones"),
         Cause::NoSuchBackup { .. } => new(ExitCode::NoBackup).hint("`holdfast list` shows the complete backups"),
@@ -196,7 +196,7 @@ fn of_what(what: &Cause) -> Failure {
             .hint(format!("make room on the file system of {}, or name another directory", directory.display())),
         Cause::ReplayStopped { status, .. } => {
             let code = ExitCode::from_number(*status).unwrap_or(ExitCode::Unreachable);
-            new(code).hint("nothing is known of the backup by this: run it again when the store answers")
+            new(code).hint("this says nothing about the backup: run it again when the store answers")
         }
         Cause::TooManyPacks { .. } => new(ExitCode::Usage).hint(
             "if its store takes objects only whole, packs are no larger than `backup.memory` allows: give the backup more, \
@@ -418,10 +418,10 @@ impl Explain for KeyError {
         match self {
             Self::WrongPassphrase { .. } => new(ExitCode::WrongKey)
                 .hint("check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
-                       repository; if the keys were rotated, this passphrase may open it no more"),
+                       repository; if the keys were rotated, this passphrase may no longer open it"),
             Self::WrongKeyFile { .. } => new(ExitCode::WrongKey)
                 .hint("check the key file in `encryption` of this [[repo]], and that `url` names the right repository; if the keys \
-                       were rotated, this file may open it no more"),
+                       were rotated, this file may no longer open it"),
             Self::WrongKind { .. } => new(ExitCode::WrongKey).hint("correct `encryption` of this [[repo]]"),
             Self::Malformed { .. } => new(ExitCode::CorruptObject).hint(
                 "without its key slot a repository cannot be opened: restore the object below keys/ from a copy of the repository",

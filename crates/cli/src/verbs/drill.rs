@@ -138,9 +138,9 @@ fn failure(report: &DrillReport) -> Failure {
     Failure::new(ExitCode::DrillFailed, format!("the restore of backup {} is not proven: {first}{more}", report.backup))
         .doing(format!("drilling a restore of {} from {}", report.cluster, report.repository))
         .hint(
-            "the lines FOUND say what is wrong: of a damaged object `holdfast verify --deep` says what it means; run the drill \
-             again with --keep to look at the directory and the log of its server, and with --backup or --repo for another \
-             backup or copy",
+            "the lines FOUND say what is wrong; for a damaged object, run `holdfast verify --deep` to see which backups it \
+             affects; run the drill again with --keep to look at the directory and the log of its server, or with --backup \
+             or --repo for another backup or copy",
         )
 }
 
@@ -167,7 +167,7 @@ fn text(report: &DrillReport) -> String {
     };
     line("target", target);
     if let Some(seed) = report.target.seed {
-        line("seed", format!("{seed}; --seed chooses the same moment, as long as the same can be restored"));
+        line("seed", format!("{seed}; --seed chooses the same moment while the restorable windows are unchanged"));
     }
     if let Some(lsn) = report.restored_lsn {
         let last = match report.restored_time {

@@ -161,10 +161,10 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
         let _ = writeln!(text, "packs stay: {why}");
     }
     if report.uploads_going > 0 {
-        let _ = writeln!(text, "unfinished uploads: {} go, nobody finishes them any more", report.uploads_going);
+        let _ = writeln!(text, "unfinished uploads: {} will be aborted, because no run will finish them", report.uploads_going);
     }
     windows(&mut text, "can be restored now", &report.before);
-    windows(&mut text, "can be restored when all of that is gone", &report.after);
+    windows(&mut text, "can be restored after the removal", &report.after);
     for warning in &report.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
@@ -180,7 +180,7 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
     if let Some(next) = report.next_removal {
         let _ = writeln!(
             text,
-            "what is decided and waits is removed by the first `holdfast expire` after {}",
+            "the first `holdfast expire` after {} removes what was decided",
             time::shown(next)
         );
     }

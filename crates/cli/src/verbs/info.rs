@@ -356,8 +356,8 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
     if let Some(NotLookedAt { before, backups, snapshots }) = &claimed.not_looked_at {
         let _ = writeln!(
             text,
-            "    NOT SEEN  WAL before LSN {before}, and whether it is whole for what begins there (backups: {backups}, \
-             snapshots: {snapshots}); `holdfast info --all-wal` and `holdfast verify` look at it"
+            "    NOT SEEN  WAL before LSN {before}, and whether it is complete for what begins there (backups: {backups}, \
+             snapshots: {snapshots}); `holdfast info --all-wal` and `holdfast verify` check it"
         );
     }
     let windows: Vec<&ReachableWindow> =

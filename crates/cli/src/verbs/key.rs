@@ -39,7 +39,7 @@ fn options() -> KeyOptions {
 /// The change is done, so the command succeeds: done again, it would be another change.
 fn warn_of_ledger(context: &Context, unrecorded: Option<&Error>) {
     if let Some(error) = unrecorded {
-        context.warn(&format!("the change is done, and does not stand in every ledger: {error}"));
+        context.warn(&format!("the change is done, but it is not recorded in every ledger: {error}"));
     }
 }
 
@@ -143,9 +143,9 @@ async fn rotate_keys(context: &Context, args: &RotateArgs) -> Result<ExitCode, F
     context.print(
         || {
             format!(
-                "{}: key epoch {} for what is written from now on\n  opened by           {}\n  removed             {}\n\
-                 runs that are under way end under the earlier key, and what it encrypted stays readable with every slot; \
-                 whoever had a removed secret and a copy of its slot can still read what was written before\n",
+                "{}: key epoch {} for new data\n  opened by           {}\n  removed             {}\n\
+                 current runs finish under the earlier key, and what it encrypted stays readable with every slot; anybody \
+                 with a removed secret and a copy of its slot can still read the older data\n",
                 report.repository,
                 report.epoch,
                 names(&report.written),
@@ -189,8 +189,8 @@ async fn remove_slot(context: &Context, slot: &SlotName, number: Option<usize>) 
                 let _ = writeln!(text, "besides it there are {}", names(&others));
             }
             text.push_str(
-                "whoever had its secret and a copy of the slot still has the key: `holdfast key rotate` gives what is written \
-                 from now on another one\n",
+                "anybody with its secret and a copy of the slot still has the key: `holdfast key rotate` encrypts new data \
+                 under another one\n",
             );
             text
         },
@@ -271,12 +271,11 @@ fn shown(url: &str, found: &KeyList, remarks: &Remarks) -> String {
         let _ = writeln!(
             text,
             "the keys were rotated without the configured secret: it gives the keys up to epoch {epoch}, and cannot read what is \
-             written under a later one; as long as there is a slot that begins one, nothing is written with it"
+             written under a later one; while a slot of a later epoch exists, nothing is written with it"
         );
     } else if found.slots.iter().any(|slot| slot.epoch < epoch) {
         text.push_str(
-            "slots of an earlier epoch do not open what is written now: a rotation was interrupted, and `holdfast key rotate` \
-             ends it\n",
+            "slots of an earlier epoch do not open new data: a rotation was interrupted, and `holdfast key rotate` finishes it\n",
         );
     }
     text

@@ -76,7 +76,7 @@ fn options(context: &Context, args: &VerifyArgs) -> Result<VerifyOptions, Failur
         "latest" => Which::Latest,
         id => Which::One(id.parse().map_err(|_| {
             Failure::new(ExitCode::Usage, format!("{id:?} is not the id of a backup")).hint(
-                "an id looks like 20260822T101500Z; `holdfast list` shows them; `all` and `latest` may be given, too",
+                "an id looks like 20260822T101500Z; `holdfast list` shows them; `all` and `latest` are possible too",
             )
         })?),
     };
@@ -148,14 +148,14 @@ fn failure(
         let objects: u64 = found.damage.iter().map(|damage| damage.count).sum();
         let objects = if objects == 1 { "1 object is".to_owned() } else { format!("{objects} objects are") };
         let backups = match with(BackupResult::Damaged) {
-            0 => "no backup that was looked at is harmed".to_owned(),
+            0 => "no checked backup is affected".to_owned(),
             harmed => format!("{harmed} of {} backups cannot be restored", found.backups.len()),
         };
         let rest = interrupted.map(|failure| format!("; {failure}")).unwrap_or_default();
         let failure = Failure::new(ExitCode::DamageFound, format!("{objects} missing or damaged: {backups}{rest}"));
         return Some(failure.doing(doing()).hint(
-            "the lines DAMAGE say which, and what that means: bring the objects back from another copy (a second repository, \
-             a version in the bucket), or take a new backup now",
+            "see the DAMAGE lines for the objects and the backups affected: bring the objects back from another copy (a \
+             second repository, a version in the bucket), or take a new backup now",
         ));
     }
     if let Some(failure) = interrupted {
