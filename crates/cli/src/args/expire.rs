@@ -26,7 +26,7 @@ pub enum BackupCommand {
         /// is released]
         #[arg(long, value_name = "TIME", value_parser = until)]
         until: Option<Until>,
-        /// The reason, shown in `expire --plan`
+        /// The reason, recorded in the repository with the hold
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },

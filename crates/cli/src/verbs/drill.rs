@@ -138,9 +138,9 @@ fn failure(report: &DrillReport) -> Failure {
     Failure::new(ExitCode::DrillFailed, format!("the restore of backup {} is not proven: {first}{more}", report.backup))
         .doing(format!("drilling a restore of {} from {}", report.cluster, report.repository))
         .hint(
-            "the lines FOUND say what is wrong; for a damaged object, run `holdfast verify --deep` to see which backups it \
-             affects; run the drill again with --keep to look at the directory and the log of its server, or with --backup \
-             or --repo for another backup or copy",
+            "the lines FOUND say what is wrong; for a damaged object, run `holdfast verify --deep` to see which backups \
+             it affects; run the drill again with --keep to look at the directory and the log of its server, or with \
+             --backup or --repo for another backup or copy",
         )
 }
 

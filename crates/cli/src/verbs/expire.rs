@@ -161,7 +161,8 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
         let _ = writeln!(text, "packs stay: {why}");
     }
     if report.uploads_going > 0 {
-        let _ = writeln!(text, "unfinished uploads: {} will be aborted, because no run will finish them", report.uploads_going);
+        let count = report.uploads_going;
+        let _ = writeln!(text, "unfinished uploads: {count} will be aborted, because no run will finish them");
     }
     windows(&mut text, "can be restored now", &report.before);
     windows(&mut text, "can be restored after the removal", &report.after);
@@ -178,11 +179,7 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
         let _ = writeln!(text, "aborted: {} unfinished uploads", report.removed.uploads);
     }
     if let Some(next) = report.next_removal {
-        let _ = writeln!(
-            text,
-            "the first `holdfast expire` after {} removes what was decided",
-            time::shown(next)
-        );
+        let _ = writeln!(text, "the first `holdfast expire` after {} removes what was decided", time::shown(next));
     }
     text
 }

@@ -144,8 +144,8 @@ async fn rotate_keys(context: &Context, args: &RotateArgs) -> Result<ExitCode, F
         || {
             format!(
                 "{}: key epoch {} for new data\n  opened by           {}\n  removed             {}\n\
-                 current runs finish under the earlier key, and what it encrypted stays readable with every slot; anybody \
-                 with a removed secret and a copy of its slot can still read the older data\n",
+                 current runs finish under the earlier key, and what it encrypted stays readable with every slot; \
+                 anybody with a removed secret and a copy of its slot can still read the older data\n",
                 report.repository,
                 report.epoch,
                 names(&report.written),
@@ -189,8 +189,8 @@ async fn remove_slot(context: &Context, slot: &SlotName, number: Option<usize>) 
                 let _ = writeln!(text, "besides it there are {}", names(&others));
             }
             text.push_str(
-                "anybody with its secret and a copy of the slot still has the key: `holdfast key rotate` encrypts new data \
-                 under another one\n",
+                "anybody with its secret and a copy of the slot still has the key: `holdfast key rotate` encrypts new \
+                 data under another one\n",
             );
             text
         },
@@ -270,12 +270,13 @@ fn shown(url: &str, found: &KeyList, remarks: &Remarks) -> String {
     if found.slots.iter().any(|slot| slot.epoch > epoch) {
         let _ = writeln!(
             text,
-            "the keys were rotated without the configured secret: it gives the keys up to epoch {epoch}, and cannot read what is \
-             written under a later one; while a slot of a later epoch exists, nothing is written with it"
+            "the keys were rotated without the configured secret: it gives the keys up to epoch {epoch}, and cannot read \
+             what is written under a later one; while a slot of a later epoch exists, nothing is written with it"
         );
     } else if found.slots.iter().any(|slot| slot.epoch < epoch) {
         text.push_str(
-            "slots of an earlier epoch do not open new data: a rotation was interrupted, and `holdfast key rotate` finishes it\n",
+            "slots of an earlier epoch do not open new data: a rotation was interrupted, and `holdfast key rotate` \
+             finishes it\n",
         );
     }
     text

@@ -154,8 +154,8 @@ fn failure(
         let rest = interrupted.map(|failure| format!("; {failure}")).unwrap_or_default();
         let failure = Failure::new(ExitCode::DamageFound, format!("{objects} missing or damaged: {backups}{rest}"));
         return Some(failure.doing(doing()).hint(
-            "see the DAMAGE lines for the objects and the backups affected: bring the objects back from another copy (a \
-             second repository, a version in the bucket), or take a new backup now",
+            "see the DAMAGE lines for the objects and the backups affected: bring the objects back from another copy \
+             (a second repository, a version in the bucket), or take a new backup now",
         ));
     }
     if let Some(failure) = interrupted {
