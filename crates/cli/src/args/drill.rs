@@ -1,4 +1,4 @@
-//! `holdfast drill`: which moment, where, and what is looked at.
+//! `holdfast drill`: the target, the directory, and the checks.
 
 use super::restore::{parse_restore_point, parse_timeline, parse_xid};
 use crate::config::reader::absolute;
@@ -83,7 +83,7 @@ pub struct DrillArgs {
 }
 
 impl DrillArgs {
-    /// The target; clap has seen to it that there is at most one.
+    /// The target; clap ensures that there is at most one.
     pub fn target(&self) -> RecoveryTarget {
         match (self.target_time, self.target_lsn, self.target_xid, &self.target_name, self.target_immediate) {
             (Some(time), ..) => RecoveryTarget::Time(time),
@@ -95,7 +95,7 @@ impl DrillArgs {
         }
     }
 
-    /// The flags of the request, as they can be typed again.
+    /// The flags of the target, as they can be typed again.
     pub fn target_flags(&self) -> String {
         let mut flags = match self.target() {
             RecoveryTarget::Latest => Vec::new(),

@@ -1,4 +1,5 @@
-//! `holdfast key`: who can open an encrypted repository. Secrets come from files and the environment, never from an argument.
+//! `holdfast key`: the key slots of an encrypted repository. Secrets come from files and the environment, never from an
+//! argument.
 
 use clap::Subcommand;
 use holdfast_repo::name::SlotName;

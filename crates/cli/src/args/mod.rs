@@ -1,7 +1,8 @@
-//! The command line: what was written, by clap, with values parsed into PostgreSQL's own types where that needs no I/O.
+//! The command line: what was typed, parsed by clap, with values parsed into PostgreSQL's own types where that needs no
+//! I/O.
 //!
-//! Flags that also exist as configuration keys are laid over the configuration ([`Args::overlay`]), so that they are
-//! validated, and complained about, in one place.
+//! Flags that also exist as configuration keys override the configuration ([`Args::overlay`]). So both are validated in
+//! one place, with the same errors.
 
 mod drill;
 mod expire;
@@ -40,7 +41,7 @@ pub struct Args {
     /// Flags of all commands.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -105,7 +106,7 @@ pub enum Color {
     Never,
 }
 
-/// What to do.
+/// The command.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Create and show repositories
@@ -280,11 +281,11 @@ pub struct BackupArgs {
     pub no_page_checks: bool,
 }
 
-/// A value for the configuration, its key and the flag it came from.
+/// A value for the configuration, its key and the flag that set it.
 pub type FlagValue = (Written, &'static str, &'static str);
 
 impl Args {
-    /// The values that the flags lay over the configuration.
+    /// The values of flags that override the configuration.
     pub fn overlay(&self) -> Vec<FlagValue> {
         let mut values = Vec::new();
         let mut set = |key, flag, put: &dyn Fn(&mut Written)| {
@@ -406,10 +407,10 @@ impl Args {
         values
     }
 
-    /// What the command is doing as a whole: the `while:` line where nothing nearer said it.
+    /// What the command does as a whole: the `while` line, unless a nearer step has set it.
     pub fn doing(&self) -> &'static str {
         match &self.command {
-            Command::Repo(RepoCommand::Init { .. }) => "making the repositories",
+            Command::Repo(RepoCommand::Init { .. }) => "creating the repositories",
             Command::Repo(RepoCommand::Claim { check: true, .. }) => "checking that the archive is free",
             Command::Repo(RepoCommand::Claim { .. }) => "claiming the archive",
             Command::Repo(RepoCommand::Info) => "looking at the repositories",

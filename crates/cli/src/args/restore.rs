@@ -1,4 +1,4 @@
-//! `holdfast restore`: where to, up to where, along which timeline.
+//! `holdfast restore`: the directory, the target, the timeline.
 
 use crate::config::reader::absolute;
 use chrono::{DateTime, Utc};
@@ -79,7 +79,7 @@ pub struct RestoreArgs {
 }
 
 impl RestoreArgs {
-    /// The target; clap has seen to it that there is at most one.
+    /// The target; clap ensures that there is at most one.
     pub fn target(&self) -> RecoveryTarget {
         match (self.target_time, self.target_lsn, self.target_xid, &self.target_name, self.target_immediate) {
             (Some(time), ..) => RecoveryTarget::Time(time),
@@ -104,7 +104,7 @@ fn actions() -> impl TypedValueParser<Value = TargetAction> {
     PossibleValuesParser::new(values).try_map(|text| text.parse())
 }
 
-/// The message repeats no input: clap says it.
+/// The message does not repeat the input: clap does.
 pub(super) fn parse_timeline(text: &str) -> Result<TargetTimeline, String> {
     text.parse().map_err(|error: ParseError| format!("expected {}", error.what()))
 }
@@ -118,7 +118,7 @@ pub(super) fn parse_xid(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "expected the number of a transaction, 3 or more".to_owned())
 }
 
-/// As `pg_create_restore_point` takes it: at most `MAXFNAMELEN - 1` bytes.
+/// As `pg_create_restore_point` accepts it: at most `MAXFNAMELEN - 1` bytes.
 pub(super) fn parse_restore_point(text: &str) -> Result<String, String> {
     match text {
         "" => Err("the name is empty".to_owned()),

@@ -1,4 +1,4 @@
-//! `holdfast verify`: which backups, how much of them, in which repository.
+//! `holdfast verify`: the backups, how much of them, and the repository.
 
 use crate::config::units::duration;
 use std::str::FromStr;
@@ -36,9 +36,9 @@ pub struct VerifyArgs {
 /// `--repo`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhichRepository {
-    /// Every one.
+    /// Every repository.
     All,
-    /// The one with this number.
+    /// The repository with this number, from 1.
     Number(usize),
 }
 

@@ -1,4 +1,4 @@
-//! `drill`: the flags as the engine takes them, the report as text, and the exit code for monitoring.
+//! `drill`: the flags as options of the engine, the report as text, and the exit code for monitoring.
 
 use super::{Context, command_line, places, root, targets, time};
 use crate::args::DrillArgs;
@@ -112,7 +112,7 @@ fn options(context: &Context, args: &DrillArgs) -> Result<DrillOptions, Failure>
     })
 }
 
-/// Who runs the server when root calls: PostgreSQL refuses to run as root.
+/// The user and group that run the server if root calls: PostgreSQL refuses to run as root.
 fn owner(context: &Context, directory: &Path) -> Result<Option<(u32, u32)>, Failure> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! `expire`: the configured retention as a policy, and what goes and stays as text.
+//! `expire`: the configured retention as a policy, and the verdicts as text.
 
 use super::{Context, repo, targets, time};
 use crate::args::ExpireArgs;
@@ -16,7 +16,7 @@ use holdfast_engine::expire::{ExpireOptions, Keep, Policy, expire, plan};
 use holdfast_engine::repository::Repository;
 use std::fmt::Write;
 
-/// The most ranges of WAL that are shown one by one; all of them are in the JSON.
+/// The maximum number of WAL ranges that are shown; the JSON has all of them.
 const RANGES_SHOWN: usize = 50;
 
 pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode, Failure> {
@@ -65,7 +65,7 @@ pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode
             }
         }
     }
-    // Alone, a failure is said once.
+    // With one repository, its failure is reported only once.
     if repositories.len() == 1
         && let Some(failure) = failed
     {
@@ -92,7 +92,7 @@ async fn one(
     Ok(report)
 }
 
-/// What is kept in a repository: what it says itself counts instead of `[retention]`.
+/// The retention of a repository: its own, otherwise `[retention]`.
 fn retention<'a>(context: &'a Context, repository: &'a Configured) -> &'a Retention {
     repository.retention.as_ref().unwrap_or(&context.config.retention)
 }
@@ -100,7 +100,7 @@ fn retention<'a>(context: &'a Context, repository: &'a Configured) -> &'a Retent
 fn policy(retention: &Retention) -> Policy {
     let Retention { window, keep, grace: _ } = retention;
     Policy {
-        // A window that is longer than time never begins.
+        // A window that is longer than the range of times never begins.
         window: window.map(|window| TimeDelta::from_std(window).unwrap_or(TimeDelta::MAX)),
         keep: Keep {
             last: keep.last,

@@ -36,14 +36,14 @@ fn options() -> KeyOptions {
     KeyOptions { host: time::host(), now: time::now(), cost: Argon2Cost::default() }
 }
 
-/// The change is done, so the command succeeds: done again, it would be another change.
+/// The change is done, so the command succeeds: a repetition would be another change.
 fn warn_of_ledger(context: &Context, unrecorded: Option<&Error>) {
     if let Some(error) = unrecorded {
         context.warn(&format!("the change is done, but it is not recorded in every ledger: {error}"));
     }
 }
 
-/// The repository whose slots are changed. Of several it has to be named, because their slots have nothing in common.
+/// The repository whose slots are changed. With several it must be named, because their slots are independent.
 async fn target(context: &Context, number: Option<usize>) -> Result<(&Configured, RepositoryTarget), Failure> {
     let all = &context.config.repositories;
     let chosen = match (number, all.as_slice()) {
@@ -63,7 +63,7 @@ async fn target(context: &Context, number: Option<usize>) -> Result<(&Configured
     Ok((chosen, targets::one(chosen, targets::Directory::MustExist, None).await?))
 }
 
-/// A secret that the command line names. Files that every user of this machine may read are named on stderr.
+/// Reads a secret that the command line names. A warning names files that every user of this machine can read.
 fn read(context: &Context, encryption: &Encryption) -> Result<(Unlock, KeySource), Failure> {
     let source = encryption.key_source(targets::variable)?;
     if let Encryption::PassphraseFile(path) | Encryption::KeyFile(path) = encryption
@@ -175,7 +175,7 @@ async fn remove_slot(context: &Context, slot: &SlotName, number: Option<usize>) 
         removed: if done.was_there { vec![slot.clone()] } else { Vec::new() },
         opens: done.opens,
     };
-    // What else opens it; the removal itself is done.
+    // What else opens the repository; the removal itself is done.
     let left = list(&target).await.map(|(_, found)| found.slots).unwrap_or_default();
     context.print(
         || {
@@ -203,7 +203,7 @@ fn names(slots: &[SlotName]) -> String {
     slots.iter().map(SlotName::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Shows the slots of every repository. Those that cannot be opened fail the command, after the others were shown.
+/// Shows the slots of every repository. If one cannot be opened, the command fails after the others were shown.
 async fn show(context: &Context) -> Result<ExitCode, Failure> {
     let (mut text, mut repositories, mut failed) = (String::new(), Vec::new(), None);
     for configured in &context.config.repositories {

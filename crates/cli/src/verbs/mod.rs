@@ -1,7 +1,7 @@
 //! From a parsed command to the engine's verb, and from its report to text or JSON: a file for each verb.
 //!
-//! A verb's file builds the engine's options from configuration and flags, calls, and prints. Nothing is decided here
-//! that the engine could decide. [`targets`] opens what is configured.
+//! A verb's file builds the engine's options from configuration and flags, calls the engine, and prints. Nothing is
+//! decided here that the engine could decide. [`targets`] opens the configured repositories.
 
 mod backup;
 mod check;
@@ -41,12 +41,12 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use wal::{already_durable, already_fetched, only, refuse_after};
 
-/// What every verb is given.
+/// The input of every verb.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The configuration, flags included.
     pub config: Config,
-    /// The file that was read, absolute; none where the environment said everything.
+    /// The file that was read, absolute; `None` if the environment set everything.
     pub config_file: Option<PathBuf>,
     /// The names of the variables that the configuration depends on.
     pub variables: Vec<String>,
@@ -56,25 +56,25 @@ pub struct Context {
     pub show: Show,
     /// Whether text on stderr may be coloured.
     pub style: Style,
-    /// Tripped by the first signal.
+    /// Cancelled by the first signal.
     pub cancellation: CancellationToken,
 }
 
 impl Context {
-    /// Says on stderr what does not fail the command and must be seen.
+    /// Prints a warning on stderr.
     fn warn(&self, text: &str) {
-        // Where stderr cannot be written, nobody is there to be warned.
+        // If stderr cannot be written, nobody can be warned.
         let _ = above_bar(present::warning(text, self.style).as_bytes());
     }
 
-    /// Says which files with secrets every user of this machine may read. No refusal, which would stop what runs unattended.
+    /// Warns about files with secrets that every user of this machine can read. An error would stop unattended runs.
     fn warn_of_open_secrets(&self) {
         for path in self.config.repositories.iter().flat_map(|configured| configured.secrets_open_to_all()) {
             self.warn_of_open_secret(path);
         }
     }
 
-    /// Says so of one file.
+    /// Warns about one file.
     fn warn_of_open_secret(&self, path: &Path) {
         let path = path.display();
         self.warn(&format!(
@@ -82,7 +82,8 @@ impl Context {
         ));
     }
 
-    /// Prints a result, as text or as the report that `holdfast_contract` says. Keys ascend in all JSON but that of `wal`.
+    /// Prints a result, as text or as its report type from `holdfast_contract`. Keys are sorted in all JSON but that of
+    /// `wal`.
     fn print(&self, text: impl FnOnce() -> String, report: &impl Serialize) -> Result<(), Failure> {
         match self.output {
             Output::Text => stdout::text(&text()),
@@ -95,7 +96,7 @@ impl Context {
     }
 }
 
-/// Runs the commands that need neither configuration nor runtime; others answer `None`.
+/// Runs the commands that need neither configuration nor runtime; `None` for any other.
 pub(crate) fn run_bare(command: &Command, output: Output) -> Option<Result<ExitCode, Failure>> {
     match command {
         Command::Completions { shell } => {

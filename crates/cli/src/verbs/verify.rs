@@ -1,4 +1,4 @@
-//! `verify`: what the engine found, for people and programs, and the one exit code for monitoring.
+//! `verify`: the engine's findings, for people and programs, and the one exit code for monitoring.
 
 use super::{Context, repo, targets, time};
 use crate::args::{VerifyArgs, WhichRepository};
@@ -44,7 +44,7 @@ pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode
                 described.push(PerRepository::Read(report));
                 failure
             }
-            // Whoever cancels wants no report.
+            // A user who cancels wants no report.
             Err(failure) if failure.code == ExitCode::Cancelled => return Err(failure),
             Err(failure) => {
                 let _ = writeln!(text, "{} in {url}: cannot be verified: {failure}", options.cluster);
@@ -59,7 +59,7 @@ pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode
     worst.map_or(Ok(ExitCode::Ok), Err)
 }
 
-/// Damage counts more than anything else; then the first failure does.
+/// Damage counts most; after that the first failure does.
 fn worse(first: Option<Failure>, second: Option<Failure>) -> Option<Failure> {
     match (first, second) {
         (Some(first), Some(second)) if first.code != ExitCode::DamageFound && second.code == ExitCode::DamageFound => {
@@ -135,7 +135,7 @@ async fn one_repository(
     Ok((text, report, failure))
 }
 
-/// What the command ends with.
+/// The failure of the command.
 fn failure(
     repository: &Repository,
     options: &VerifyOptions,
