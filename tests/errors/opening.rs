@@ -18,8 +18,8 @@ fn with(encryption: &str) -> String {
     format!("{URL}encryption = {encryption}")
 }
 
-/// Changes a text in the body of a plain record, and its digest to match: as a newer release would write it, or
-/// somebody who may write to the store.
+/// Changes a text in the body of a plain record, and its digest to match, as a newer release or somebody with write
+/// access would.
 fn rewritten(record: &Path, from: &str, to: &str) -> Damage {
     Damage::change(record, |bytes| {
         let text = std::str::from_utf8(bytes).expect("a text");
@@ -294,7 +294,7 @@ fn a_key_slot_without_its_repository_is_not_overwritten() {
 }
 
 #[test]
-fn an_archive_without_its_repository_is_not_made_anew() {
+fn an_archive_without_its_repository_is_not_created_again() {
     let mut bench = repository("\"none\"");
     let lost = Damage::remove(&bench.path("repository/holdfast.json"));
     let claims = bench.path("repository/main/claims");
@@ -350,8 +350,8 @@ fn a_store_that_ignores_conditions_keeps_the_key_slot() {
     drop(lost);
     bench.ok(&["list"]);
 
-    // Two at the same time: the record of one of them remains, and a slot that opens it. Neither overwrites the
-    // other's.
+    // Two at the same time: the record of one of them remains, and a slot that opens it. Neither overwrites the other's
+    // slot.
     bench.configure(&place("raced"));
     let running: Vec<_> = (0..2)
         .map(|_| {
@@ -575,7 +575,7 @@ fn records_of_the_repository_that_are_damaged() {
              hint:  use the release of holdfast that wrote it, or a newer one\n",
     );
     drop(damage);
-    // Next to a slot that opens, the damaged one is only named.
+    // If another slot opens the repository, the damaged one is only reported.
     let second = bench.path("repository/keys/second.json");
     fs::copy(&slot, &second).expect("copy the slot");
     bench.scratch.user().own(&second).expect("give it to PostgreSQL's user");
