@@ -1,7 +1,7 @@
 //! What the programs of Holdfast agree on.
 //!
-//! The command `holdfast` is run by people, by PostgreSQL, by schedulers and by its own instance manager. What they read is
-//! typed here, once, below those who write it and those who read it:
+//! People, PostgreSQL, schedulers and Holdfast's own instance manager run the command `holdfast`. The types of its
+//! output are here, in one place, below the crates that write it and the crates that read it:
 //!
 //! | Module | What it holds |
 //! |---|---|

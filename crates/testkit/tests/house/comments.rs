@@ -16,7 +16,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("told by", "known from"),
 ];
 
-/// Where a forbidden word is the right one: a server lags behind another, a proxy stands in front of one.
+/// Where a forbidden word is right: a server lags behind another, a proxy is in front of a store.
 const RIGHT_USES: &[&str] = &[
     "lag behind",
     "lags behind",
@@ -46,7 +46,7 @@ pub(crate) fn comment_of(line: &str) -> Option<&str> {
     line.find(" // ").map(|at| line[at + 4..].trim())
 }
 
-/// Whether the words stand in the text, not as a part of longer words.
+/// Whether these words are in the text, not as a part of longer words.
 fn has_words(text: &str, words: &str) -> bool {
     text.match_indices(words).any(|(at, _)| {
         let letter = |c: char| c.is_alphanumeric() || c == '_';
@@ -71,7 +71,7 @@ fn complaints(comment: &str) -> Vec<String> {
 fn comments_use_plain_english() {
     let mut found = Vec::new();
     for file in files(".rs") {
-        // The list above has to name the words.
+        // The list above must name the words.
         if file.path.ends_with("/house/comments.rs") {
             continue;
         }
@@ -84,7 +84,7 @@ fn comments_use_plain_english() {
 }
 
 #[test]
-fn a_word_is_found_and_its_right_use_is_not() {
+fn a_forbidden_word_is_found_and_its_right_use_is_not() {
     assert_eq!(complaints("the bytes behind its end").len(), 1);
     assert_eq!(complaints("a standby that lags behind its primary"), Vec::<String>::new());
     assert_eq!(complaints("what shallow means"), Vec::<String>::new());

@@ -2,7 +2,7 @@
 
 use crate::sources::{Source, assert_none, files};
 
-/// The number that a call such as `exit(3)` ends with.
+/// The number in a call such as `exit(3)`.
 fn bare_codes(file: &Source) -> Vec<String> {
     let mut found = Vec::new();
     for (number, line) in file.text.lines().enumerate() {

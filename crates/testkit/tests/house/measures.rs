@@ -1,4 +1,4 @@
-//! The house in numbers: printed here, shown in `docs/architecture.md`.
+//! The measures of the sources: printed here, shown in `docs/architecture.md`.
 
 use crate::circles::{between_folders, circles};
 use crate::modules::crates;
@@ -48,7 +48,7 @@ fn table() -> String {
 
 /// `HOLDFAST_UPDATE=1` writes the table into the document.
 #[test]
-fn the_document_shows_the_measures_of_today() {
+fn the_document_shows_the_current_measures() {
     let table = table();
     println!("{table}");
     let path = root().join("docs/architecture.md");
@@ -59,7 +59,7 @@ fn the_document_shows_the_measures_of_today() {
         std::fs::write(&path, format!("{before}{}{table}{}{after}", MARKS[0], MARKS[1])).expect("write the document");
         return;
     }
-    // Numbers of files and lines move with every change; the others are promises.
+    // Numbers of files and lines change with every commit; the others are promises.
     let promises = |table: &str| -> Vec<String> {
         table.lines().filter(|line| line.contains("circle") || line.contains("JSON")).map(str::to_owned).collect()
     };

@@ -1,8 +1,8 @@
-//! A public number of a size or a time says its unit, in its name or in its comment.
+//! A public number of a size or a time names its unit, in its name or in its comment.
 
 use crate::sources::{assert_none, files, root};
 
-/// The crates whose items other programs build on.
+/// The crates whose items other programs use.
 const CRATES: &[&str] = &["crates/pgtypes/src/", "crates/repo/src/", "crates/store/src/", "crates/engine/src/"];
 
 /// Parts of names that mean an amount of something.
@@ -52,7 +52,7 @@ fn public_amounts_say_their_unit() {
     assert_none("these public numbers do not say in which unit they are:", &without);
 }
 
-/// Clippy knows which public functions return a `Result`; it only has to be asked in each of these crates.
+/// Clippy knows which public functions return a `Result`; each of these crates only has to switch the lint on.
 #[test]
 fn clippy_asks_for_the_errors_of_public_functions() {
     let asked = |name: &&str| {
