@@ -1,4 +1,4 @@
-//! `spec.bootstrap`: exactly one method, and all that it needs.
+//! `spec.bootstrap`: exactly one method, and its fields.
 
 use super::finding::{Findings, Reason};
 use crate::cluster::{Bootstrap, ClusterSpec, InitDb, Recovery, RecoveryTarget};
