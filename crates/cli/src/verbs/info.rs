@@ -29,12 +29,12 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// How much WAL is looked at.
+/// How much WAL is listed and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// All that some recovery could need.
+    /// All WAL that any recovery could need.
     AtAll,
-    /// The newest, so much that it takes seconds.
+    /// Only the newest WAL, so that it takes seconds.
     Short,
 }
 
