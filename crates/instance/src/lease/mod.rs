@@ -11,7 +11,7 @@
 //! A holder that hangs stops nothing. So each time the keeper tells the [`crate::watchdog`] until when PostgreSQL may
 //! run: for [`WATCHED`], longer than the keeper's own stop takes and shorter than a taker waits.
 //!
-//! [`decide`](may_take) and [`may_go_on`] are pure; [`Keeper`] has the client.
+//! [`may_take`] and [`may_go_on`] are pure; [`Keeper`] has the client.
 
 mod keeper;
 mod sightings;

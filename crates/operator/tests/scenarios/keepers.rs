@@ -1,9 +1,9 @@
 //! The real keepers of the Lease of two instances, against the simulated API server: the primary's keeper is cut off or
 //! hangs, and the other one takes the Lease only after the first must have stopped.
 //!
-//! When "the first must have stopped" is [`WATCHED`] after its last proof was requested. A proof is an answered
-//! renewal, or the answers of all other instances that they are not the primary. A keeper that runs has stopped
-//! PostgreSQL long before. A keeper that hangs is ended by PID 1 at that time.
+//! The first must have stopped [`WATCHED`] after its last proof was requested. A proof is an answered renewal, or the
+//! answers of all other instances that they are not the primary. A keeper that runs has stopped PostgreSQL long before.
+//! A keeper that hangs is ended by PID 1 at that time.
 //!
 //! The keepers' messages to PID 1 are checked as well. The last message decides how long PostgreSQL lives if its
 //! manager hangs. No message may allow more time than the proof does. When an instance takes the Lease, PID 1 of the
