@@ -321,5 +321,13 @@ async fn refusals_say_what_to_do_and_contain_no_secret() {
     let (code, error) = stage.fails(&["key", "list", "--repo", "2"]);
     assert_eq!(code, 2, "{error}");
     let (code, error) = stage.fails(&["key", "remove", "short", "--repo", "2"]);
-    assert!(code == 2 && error.contains("there is no repository 2 in the configuration"), "{error}");
+    assert_eq!(
+        (code, error.as_str()),
+        (
+            2,
+            "error: there is no repository 2\n\
+             while: removing a key slot\n\
+             hint:  --repo counts from 1, and the configuration has 1\n"
+        )
+    );
 }

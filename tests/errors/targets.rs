@@ -83,10 +83,10 @@ async fn targets_that_cannot_be_reached() {
             "an unknown backup",
             &["--backup", "20260101T000000Z"],
             60,
-            "error: there is no complete backup $BACKUP\n\
+            "error: there is no complete backup $BACKUP of cluster main\n\
                  while: choosing a backup of main for the end of the archived WAL, restoring main into \
                  $DIR/target\n\
-                 hint:  complete backups: $BACKUP\n",
+                 hint:  `holdfast list` shows the complete backups\n",
         ),
         (
             "no id of a backup",
@@ -156,6 +156,25 @@ async fn targets_that_cannot_be_reached() {
              restoring main into $DIR/target\"}}\n",
     );
     texts.finish();
+
+    // Every command that names a backup says the same of one that is not there.
+    let drills = stage.scratch.folder("drills").expect("make a folder").display().to_string();
+    let unknown = "20260101T000000Z";
+    for command in [
+        &["restore", "--pgdata", &path, "--backup", unknown][..],
+        &["drill", "--directory", &drills, "--backup", unknown],
+        &["verify", "--backup", unknown],
+        &["backup", "hold", unknown],
+    ] {
+        let (code, said) = stage.fails(command);
+        assert_eq!(code, 60, "{command:?}: {said}");
+        for line in [
+            "error: there is no complete backup 20260101T000000Z of cluster main",
+            "hint:  `holdfast list` shows the complete backups",
+        ] {
+            assert!(said.lines().any(|said| said == line), "{command:?}: {said}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 //! the rows that each must have.
 
 use crate::stage::Stage;
+use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_mins(5);
@@ -117,19 +117,19 @@ fn every_target_brings_its_rows_and_no_more() {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let Some((name, lines, last)) = todo.lock().unwrap().pop_front() else { return };
+                    let Some((name, lines, last)) = todo.lock().pop_front() else { return };
                     stage.apply(&recovered(&stage, name, &target(&lines)));
                     stage.wait_ready(name, 1, LIMIT);
                     let (found, expected) = (stage.numbers(name), (1..=last).collect::<Vec<_>>());
                     if found != expected {
-                        wrong.lock().unwrap().push(format!("{name}: {found:?}, expected {expected:?}"));
+                        wrong.lock().push(format!("{name}: {found:?}, expected {expected:?}"));
                     }
                     stage.kubectl(&["delete", "clusters.holdfast.dev", name, "--wait=false"]);
                 }
             });
         }
     });
-    let wrong = wrong.into_inner().unwrap();
+    let wrong = wrong.into_inner();
     assert!(wrong.is_empty(), "{wrong:#?}");
 
     // A target that does not exist is refused at once. The recovery does not search the whole archive for it and then

@@ -22,6 +22,7 @@ pub mod output;
 mod resident;
 mod run;
 pub mod signals;
+pub mod style;
 mod verbs;
 
 /// The table of exit codes, shared with the programs that run this command.

@@ -4,8 +4,8 @@
 //! at `trace`: the S3 client prints headers at `debug`.
 
 use crate::config::validated::{Log, LogFormat, LogLevel};
-use crate::output::Style;
 use crate::output::bars::above_bar;
+use crate::style::Style;
 use std::io;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;

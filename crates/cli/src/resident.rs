@@ -7,8 +7,8 @@ use crate::config::validated::{Log, LogFormat, LogLevel};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::logging;
-use crate::output::Style;
 use crate::signals::Signals;
+use crate::style::Style;
 use crate::verbs;
 use std::io::IsTerminal;
 

@@ -85,8 +85,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
     use super::*;
+    use parking_lot::Mutex;
     use std::collections::VecDeque;
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -101,7 +101,7 @@ mod tests {
 
         async fn accept(&self) -> io::Result<u32> {
             self.asked.fetch_add(1, Ordering::Relaxed);
-            let next = self.answers.lock().unwrap().pop_front();
+            let next = self.answers.lock().pop_front();
             match next {
                 Some(answer) => answer,
                 // EMFILE: no file descriptor is free.
@@ -117,11 +117,11 @@ mod tests {
         let served = std::sync::Arc::new(Mutex::new(Vec::new()));
         let accepting = accept_each(&listener, "test", |stream| {
             let served = std::sync::Arc::clone(&served);
-            async move { served.lock().unwrap().push(stream) }
+            async move { served.lock().push(stream) }
         });
         // A failure, a pause, an aborted connection, one that is served at once; then only failures.
         assert!(tokio::time::timeout(Duration::from_secs(10), accepting).await.is_err());
-        assert_eq!(*served.lock().unwrap(), [7]);
+        assert_eq!(*served.lock(), [7]);
         let asked = listener.asked.load(Ordering::Relaxed);
         assert!((40..=60).contains(&asked), "asked {asked} times in 10 s");
     }

@@ -140,7 +140,7 @@ fn shorten(description: &mut String) {
 
 /// The CRD as text, as in its file in `deploy/crds`.
 pub fn yaml(definition: &Definition) -> Result<String, crate::manifest::WriteError> {
-    let document = crate::manifest::write(&definition.value)?;
+    let document = crate::yaml::write(&definition.value)?;
     Ok(format!("# Generated from the types in crates/kube-api by `make crds`.\n{document}"))
 }
 

@@ -38,6 +38,7 @@ pub mod schedule;
 pub mod scheduled_backup;
 pub mod status_port;
 pub mod validate;
+mod yaml;
 
 pub use backup::{Backup, BackupSpec, BackupStatus};
 pub use cluster::{Cluster, ClusterSpec, ClusterStatus};

@@ -12,8 +12,9 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 
 use crate::format_error::Fault;
-use crate::frame::{ObjectType, epoch};
 use crate::identity::{RepositoryId, RepositoryKey};
+use crate::object_type::ObjectType;
+use crate::salt::epoch;
 
 /// Length of the authentication tag at the end of every encrypted body, in bytes.
 pub(crate) const TAG_BYTES: usize = 16;

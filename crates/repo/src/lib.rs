@@ -62,6 +62,8 @@ pub mod recovery;
 pub mod wal_object;
 
 mod cipher;
+mod object_type;
+mod salt;
 mod varint;
 
 pub use catalog::{BackupCatalog, SegmentRange, WalInventory};

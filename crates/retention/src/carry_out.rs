@@ -9,13 +9,13 @@
 
 use crate::catalog::Catalog;
 use crate::decision::{Decision, combine, wal_ranges, wal_set};
-use crate::names::{BackupId, PackId};
 use crate::number_ranges::NumberRanges;
 use crate::packs::CannotPlan;
 use crate::plan::{Manifests, Outline, Plan, plan_with};
 use crate::policy::Policy;
 use crate::verdict::{BackupKept, BackupVerdict, WalRange};
 use chrono::{DateTime, Duration, Utc};
+use holdfast_repo::name::{BackupId, PackId};
 use std::collections::BTreeSet;
 
 /// What is removed now, in this order. After a crash at any point, the next plan finds the rest and finishes the

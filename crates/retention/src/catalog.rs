@@ -3,11 +3,11 @@
 //! Unreadable objects must be in it as unreadable. The planner can protect only what it knows: if the caller leaves out
 //! a backup because its record cannot be read, its packs are removed.
 
-use crate::names::{BackupId, ClaimNumber, PackId};
 use crate::policy::Policy;
 use crate::wal_archive::WalArchive;
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, TimelineId};
+use holdfast_repo::name::{BackupId, ClaimNumber, PackId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything in one archive that may be kept or removed.

@@ -1,10 +1,10 @@
 //! A decision, as recorded in the ledger: these backups, packs and WAL will be removed, decided at this time.
 
-use crate::names::{BackupId, ClaimNumber, PackId};
 use crate::number_ranges::NumberRanges;
 use crate::verdict::WalRange;
 use chrono::{DateTime, Duration, Utc};
 use holdfast_pgtypes::TimelineId;
+use holdfast_repo::name::{BackupId, ClaimNumber, PackId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One decision. Several can be in force at once. Anything that was taken back must be left out of them.

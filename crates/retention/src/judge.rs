@@ -1,10 +1,10 @@
 //! The verdict on each backup, and from which of them on every moment can be restored.
 
 use crate::catalog::{Backup, Hold, Parent, Place, Verified};
-use crate::names::BackupId;
 use crate::setting::{Setting, is_in_the_future};
 use crate::verdict::{BackupGoes, BackupKept, BackupVerdict};
 use crate::{slots, window};
+use holdfast_repo::name::BackupId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The verdicts on the backups.

@@ -27,7 +27,7 @@
 //! let mut catalog = Catalog { claims: [(ClaimNumber::FIRST, claim)].into(), ..Catalog::default() };
 //! for (start, number) in [(2, 10), (4, 20), (6, 30)] {
 //!     catalog.backups.push(Backup {
-//!         id: BackupId::new(day(start)?),
+//!         id: BackupId::new(day(start)?)?,
 //!         claim: ClaimNumber::FIRST,
 //!         timeline: TimelineId::FIRST,
 //!         start_lsn: (number << 24).into(),
@@ -46,7 +46,7 @@
 //! // The window begins on the 5th, so the backup of the 4th is needed, and the WAL from its start on.
 //! let plan = decide(&catalog, &manifests, &policy, day(8)?)?;
 //! let going = plan.going();
-//! assert_eq!(going.backups.into_iter().collect::<Vec<_>>(), [BackupId::new(day(2)?)]);
+//! assert_eq!(going.backups.into_iter().collect::<Vec<_>>(), [BackupId::new(day(2)?)?]);
 //! assert_eq!((going.wal[0].first, going.wal[0].last), (1, 19));
 //! # Ok(())
 //! # }
@@ -57,7 +57,6 @@ mod catalog;
 mod decision;
 mod judge;
 mod lines;
-mod names;
 mod number_ranges;
 mod packs;
 mod plan;
@@ -72,13 +71,14 @@ mod wal_verdicts;
 mod warnings;
 mod window;
 
+pub use holdfast_repo::name::{BackupId, ClaimNumber, PackId};
+
 pub use carry_out::{Removal, carry_out, waiting};
 pub use catalog::{
     Backup, Catalog, Claim, Hold, Pack, Parent, Place, RunningRestore, UnfinishedBackup, UnknownBackup, UnknownReason,
     Verified,
 };
 pub use decision::Decision;
-pub use names::{BackupId, ClaimNumber, PackId};
 pub use number_ranges::NumberRanges;
 pub use packs::{CannotPlan, PackTally, PackUse};
 pub use plan::{Manifests, Outline, Plan, decide};

@@ -6,10 +6,10 @@
 
 use crate::catalog::{Pack, Parent, Place, Verified};
 use crate::judge::Judged;
-use crate::names::{BackupId, PackId};
 use crate::policy::RewriteRule;
 use crate::setting::{Setting, is_named_for_the_future};
 use crate::verdict::{BackupVerdict, PackGoes, PackKept, PackVerdict, Warning};
+use holdfast_repo::name::{BackupId, PackId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One pack that a manifest names.

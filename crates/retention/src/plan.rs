@@ -7,7 +7,6 @@
 use crate::catalog::{Catalog, Pack, Verified};
 use crate::decision::{Decision, combine, wal_ranges, wal_set};
 use crate::judge::judge;
-use crate::names::{BackupId, PackId};
 use crate::number_ranges::NumberRanges;
 use crate::packs::{CannotPlan, PackTally, PackUse};
 use crate::policy::Policy;
@@ -16,6 +15,7 @@ use crate::setting::Setting;
 use crate::verdict::{BackupVerdict, PackKept, PackVerdict, WalKept, WalRange, WalVerdict, Warning};
 use crate::{wal_verdicts, warnings};
 use chrono::{DateTime, Utc};
+use holdfast_repo::name::{BackupId, PackId};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,12 +6,12 @@
 
 use crate::catalog::Backup;
 use crate::lines::{Lines, number_containing};
-use crate::names::{BackupId, ClaimNumber};
 use crate::number_ranges::NumberRanges;
 use crate::setting::Setting;
 use crate::verdict::{WalRange, WalVerdict};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Ancestry, Lsn, TimelineId};
+use holdfast_repo::name::{BackupId, ClaimNumber};
 use std::collections::BTreeMap;
 
 /// A window in which any moment can be restored.

@@ -2,9 +2,9 @@
 
 use crate::catalog::{Backup, Catalog, Parent, Place, RunningRestore, UnfinishedBackup, Verified};
 use crate::lines::Lines;
-use crate::names::{BackupId, ClaimNumber};
 use crate::policy::Policy;
 use chrono::{DateTime, Duration, Utc};
+use holdfast_repo::name::{BackupId, ClaimNumber};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The catalog with a policy at a time.

@@ -5,10 +5,10 @@
 //! moment that can be restored from it.
 
 use crate::catalog::{Backup, Verified};
-use crate::names::BackupId;
 use crate::policy::Keep;
 use crate::verdict::BackupKept;
 use chrono::{DateTime, Datelike as _, Timelike as _, Utc};
+use holdfast_repo::name::BackupId;
 
 /// The chosen backups, each with its reason. A backup may be chosen for several reasons. `newest_first` has the backups
 /// to choose from.

@@ -4,9 +4,9 @@
 //! wants it removed.
 
 use crate::catalog::UnknownReason;
-use crate::names::{BackupId, ClaimNumber, PackId};
 use chrono::{DateTime, SecondsFormat, Utc};
 use holdfast_pgtypes::{SegmentName, TimelineId, WalSegmentSize};
+use holdfast_repo::name::{BackupId, ClaimNumber, PackId};
 use std::fmt;
 
 /// The verdict on a backup.

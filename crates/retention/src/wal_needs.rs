@@ -8,10 +8,10 @@
 use crate::catalog::Backup;
 use crate::judge::Judged;
 use crate::lines::{Lines, number_containing};
-use crate::names::ClaimNumber;
 use crate::setting::Setting;
 use crate::verdict::WalKept;
 use holdfast_pgtypes::{Lsn, TimelineId};
+use holdfast_repo::name::ClaimNumber;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Needed segments: the numbers of the first and the last, and the reason.

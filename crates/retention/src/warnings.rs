@@ -1,10 +1,10 @@
 //! The warnings for the user, besides the verdicts.
 
 use crate::catalog::{Place, Verified};
-use crate::names::ClaimNumber;
 use crate::packs::names_a_lost_parent;
 use crate::setting::{Setting, is_in_the_future};
 use crate::verdict::Warning;
+use holdfast_repo::name::ClaimNumber;
 use std::collections::BTreeSet;
 
 /// All warnings, each once.

@@ -6,11 +6,11 @@
 
 use crate::catalog::Backup;
 use crate::lines::Lines;
-use crate::names::{BackupId, ClaimNumber};
 use crate::setting::Setting;
 use crate::verdict::BackupKept;
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::TimelineId;
+use holdfast_repo::name::{BackupId, ClaimNumber};
 use std::collections::BTreeSet;
 
 /// The backups that the window needs, chosen from `newest_first`.

@@ -20,7 +20,7 @@ fn archive(segments: NumberRanges) -> Catalog {
     let mut catalog = Catalog::default();
     catalog.claims.insert(ClaimNumber::FIRST, Claim { since: Some(hour(0)), wal });
     for number in 0..BACKUPS {
-        let id = BackupId::new(hour(number));
+        let id = BackupId::new(hour(number)).unwrap();
         let lsn = Lsn::new((u64::from(number) * (SEGMENTS / u64::from(BACKUPS)) + 2) << 24);
         catalog.backups.push(Backup {
             id,

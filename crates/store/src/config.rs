@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use holdfast_secret::Secret;
 
+use crate::config_error::ConfigError;
 use crate::proxies::Host;
 use crate::wrappers::hurry::Hurry;
 use crate::wrappers::retry::RetryPolicy;
@@ -20,22 +21,6 @@ use crate::{Capabilities, ObjectName, Proxies, Proxy};
 const DEFAULT_PART_SIZE_BYTES: u64 = 8 << 20;
 /// S3's own limits for all parts but the last.
 const PART_SIZE_RANGE: std::ops::RangeInclusive<u64> = (5 << 20)..=(5 << 30);
-
-/// Why a piece of configuration is not valid.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid {what}: {reason}")]
-pub struct ConfigError {
-    /// The setting, with its value unless that is secret.
-    pub what: String,
-    /// What is wrong with the setting, as text for people.
-    pub reason: String,
-}
-
-impl ConfigError {
-    pub(crate) fn new(what: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { what: what.into(), reason: reason.into() }
-    }
-}
 
 /// Where the objects are. Parses and prints as a URL.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

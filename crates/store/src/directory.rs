@@ -23,10 +23,11 @@
 //! - Nothing else may write below the root. An object cannot have the name of a folder (`a` beside `a/b`).
 
 mod files;
+mod local_error;
 mod page;
 mod upload;
 
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -37,6 +38,7 @@ use bytes::Bytes;
 
 use crate::{Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
 use files::Files;
+use local_error::LocalError;
 use upload::DirectoryUpload;
 
 /// A store whose objects are files below one directory.
@@ -102,42 +104,6 @@ impl DirectoryStore {
             kind,
             Failure { store: self.describe(), name: name.to_owned(), operation, detail, source: trouble.source },
         ))
-    }
-}
-
-/// An error that does not yet name its store and object.
-#[derive(Debug)]
-struct LocalError {
-    kind: Option<StoreErrorKind>,
-    detail: String,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-impl LocalError {
-    fn new(kind: StoreErrorKind, detail: impl Into<String>) -> Self {
-        Self { kind: Some(kind), detail: detail.into(), source: None }
-    }
-}
-
-impl From<io::Error> for LocalError {
-    fn from(error: io::Error) -> Self {
-        use io::ErrorKind as Io;
-        let kind = match error.kind() {
-            Io::NotFound | Io::NotADirectory | Io::IsADirectory => Some(StoreErrorKind::NotFound),
-            Io::AlreadyExists => Some(StoreErrorKind::AlreadyExists),
-            Io::PermissionDenied | Io::ReadOnlyFilesystem => Some(StoreErrorKind::PermissionDenied),
-            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => Some(StoreErrorKind::NoSpace),
-            Io::CrossesDevices | Io::InvalidFilename => Some(StoreErrorKind::InvalidConfig),
-            Io::TimedOut => Some(StoreErrorKind::Timeout),
-            _ => None,
-        };
-        Self { kind, detail: error.to_string(), source: Some(Box::new(error)) }
-    }
-}
-
-impl From<rustix::io::Errno> for LocalError {
-    fn from(error: rustix::io::Errno) -> Self {
-        io::Error::from(error).into()
     }
 }
 

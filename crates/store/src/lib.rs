@@ -48,6 +48,7 @@ mod buffer;
 mod capabilities;
 mod compare;
 mod config;
+mod config_error;
 mod directory;
 mod error;
 mod memory;
@@ -70,7 +71,8 @@ use bytes::Bytes;
 
 pub use buffer::Buffer;
 pub use capabilities::{Capabilities, Checksums, ConditionalCreate, Dropped, Trials, Uploads};
-pub use config::{ConfigError, Credentials, Encryption, Location, S3Config, StoreConfig, Timeouts};
+pub use config::{Credentials, Encryption, Location, S3Config, StoreConfig, Timeouts};
+pub use config_error::ConfigError;
 pub use directory::DirectoryStore;
 pub use error::{Failure, Operation, StoreError, StoreErrorKind};
 pub use memory::MemoryStore;

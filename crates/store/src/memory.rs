@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use crate::parts::total_size;
 use crate::{
@@ -41,20 +42,12 @@ impl MemoryStore {
 
     /// Makes everything that is stored older by this much, for tests that need old objects.
     pub fn age(&self, by: Duration) {
-        self.lock().values_mut().for_each(|stored| stored.modified -= by);
+        self.objects.lock().values_mut().for_each(|stored| stored.modified -= by);
     }
 
     /// As [`Self::age`], for uploads that are not completed.
     pub fn age_uploads(&self, by: Duration) {
-        self.uploads().iter_mut().for_each(|upload| upload.begun = upload.begun.map(|begun| begun - by));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Stored>> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn uploads(&self) -> MutexGuard<'_, Vec<UnfinishedUpload>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+        self.uploads.lock().iter_mut().for_each(|upload| upload.begun = upload.begun.map(|begun| begun - by));
     }
 
     fn fail(operation: Operation, name: &str, kind: StoreErrorKind, detail: String) -> StoreError {
@@ -63,14 +56,15 @@ impl MemoryStore {
     }
 
     fn stored(&self, operation: Operation, name: &ObjectName) -> Result<Stored, StoreError> {
-        self.lock()
+        self.objects
+            .lock()
             .get(name)
             .cloned()
             .ok_or_else(|| Self::fail(operation, name.as_str(), StoreErrorKind::NotFound, String::new()))
     }
 
     fn store(&self, operation: Operation, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
-        let mut objects = self.lock();
+        let mut objects = self.objects.lock();
         if mode == PutMode::Create && objects.contains_key(name) {
             return Err(Self::fail(operation, name.as_str(), StoreErrorKind::AlreadyExists, String::new()));
         }
@@ -139,7 +133,7 @@ impl Store for MemoryStore {
             Some(after) => (Bound::Excluded(after), Bound::Unbounded),
             None => (Bound::Included(prefix), Bound::Unbounded),
         };
-        let objects = self.lock();
+        let objects = self.objects.lock();
         let mut wanted = objects.range::<str, _>(from).take_while(|(name, _)| name.as_str().starts_with(prefix));
         let found: Vec<ObjectInfo> = wanted
             .by_ref()
@@ -156,7 +150,7 @@ impl Store for MemoryStore {
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let objects = self.lock();
+        let objects = self.objects.lock();
         let folders = objects.keys().filter_map(|name| {
             let (folder, _) = name.as_str().strip_prefix(prefix)?.split_once('/')?;
             Some(folder.to_owned())
@@ -169,7 +163,7 @@ impl Store for MemoryStore {
     }
 
     async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
-        let mut objects = self.lock();
+        let mut objects = self.objects.lock();
         for name in names {
             objects.remove(name);
         }
@@ -179,16 +173,18 @@ impl Store for MemoryStore {
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
         let id = self.begun.fetch_add(1, Ordering::Relaxed).to_string();
         let begun = Some(SystemTime::now());
-        self.uploads().push(UnfinishedUpload { name: name.clone(), id: id.clone(), begun });
+        self.uploads.lock().push(UnfinishedUpload { name: name.clone(), id: id.clone(), begun });
         Ok(Box::new(MemoryUpload { store: self.clone(), name: name.clone(), id, mode, parts: Mutex::default() }))
     }
 
     async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
-        Ok(Some(self.uploads().iter().filter(|upload| upload.name.as_str().starts_with(prefix)).cloned().collect()))
+        Ok(Some(
+            self.uploads.lock().iter().filter(|upload| upload.name.as_str().starts_with(prefix)).cloned().collect(),
+        ))
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
-        self.uploads().retain(|known| known.id != upload.id);
+        self.uploads.lock().retain(|known| known.id != upload.id);
         Ok(())
     }
 
@@ -207,10 +203,6 @@ struct MemoryUpload {
 }
 
 impl MemoryUpload {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Bytes>> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn fail(&self, operation: Operation, kind: StoreErrorKind, detail: String) -> StoreError {
         MemoryStore::fail(operation, self.name.as_str(), kind, detail)
     }
@@ -219,12 +211,12 @@ impl MemoryUpload {
 #[async_trait]
 impl Upload for MemoryUpload {
     async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
-        self.lock().insert(number, body);
+        self.parts.lock().insert(number, body);
         Ok(())
     }
 
     async fn try_complete(&self) -> Result<(), StoreError> {
-        let parts = self.lock().clone();
+        let parts = self.parts.lock().clone();
         let sizes = parts.iter().map(|(number, body)| (*number, body.len() as u64)).collect();
         total_size(&sizes).map_err(|detail| self.fail(Operation::Complete, StoreErrorKind::InvalidConfig, detail))?;
         let body = parts.into_values().fold(BytesMut::new(), |mut whole, part| {
@@ -232,13 +224,13 @@ impl Upload for MemoryUpload {
             whole
         });
         self.store.store(Operation::Complete, &self.name, body.freeze(), self.mode)?;
-        self.store.uploads().retain(|known| known.id != self.id);
+        self.store.uploads.lock().retain(|known| known.id != self.id);
         Ok(())
     }
 
     async fn try_abort(&self) -> Result<(), StoreError> {
-        self.lock().clear();
-        self.store.uploads().retain(|known| known.id != self.id);
+        self.parts.lock().clear();
+        self.store.uploads.lock().retain(|known| known.id != self.id);
         Ok(())
     }
 }

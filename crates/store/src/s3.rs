@@ -27,6 +27,7 @@ mod delete;
 mod dial;
 mod errors;
 mod http;
+mod put;
 mod receive;
 mod settings;
 mod shared;
@@ -38,21 +39,18 @@ mod whole;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
-use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
-use aws_sdk_s3::error::SdkError;
+use aws_sdk_s3::config::http::HttpRequest;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
-use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
-use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
 use crate::{
-    Checksums, ConditionalCreate, Failure, ListPage, Location, ObjectInfo, ObjectName, Operation, PutMode, Store,
-    StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload, Uploads, check_size,
+    Checksums, Failure, ListPage, Location, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreConfig, StoreError,
+    StoreErrorKind, Trials, UnfinishedUpload, Upload, Uploads, check_size,
 };
 use errors::judge;
 use receive::{last, receive, system_time, whole_crc32c, whole_size};
@@ -105,68 +103,6 @@ impl S3Store {
                 no_condition_by_parts: AtomicBool::new(false),
             }),
         })
-    }
-
-    /// A PUT with our checksum; without it if the store refuses that header.
-    async fn put_checked(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
-        let shared = &self.shared;
-        let checksum = shared.checksum(crc32c::crc32c(&body));
-        let with_checksum = checksum.is_some();
-        match self.put_once(name, body.clone(), mode, checksum).await {
-            Err(error) if with_checksum && shared.may_refuse_checksums(&error) => {
-                // If the checksum was not the reason, this fails as well, and the first error is returned.
-                self.put_once(name, body, mode, None).await.map_err(|_| error)?;
-                shared.remember_no_checksums();
-                Ok(())
-            }
-            result => result,
-        }
-    }
-
-    /// One PUT, with or without our checksum.
-    async fn put_once(
-        &self,
-        name: &ObjectName,
-        body: Bytes,
-        mode: PutMode,
-        checksum: Option<String>,
-    ) -> Result<(), StoreError> {
-        match self.send_put(name, body.into(), mode, checksum, false).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.shared.error(Operation::Put, name.as_str(), error)),
-        }
-    }
-
-    /// One PUT with the SDK's own result. `unsigned` leaves the body out of the signature, also without TLS.
-    async fn send_put(
-        &self,
-        name: &ObjectName,
-        body: ByteStream,
-        mode: PutMode,
-        checksum: Option<String>,
-        unsigned: bool,
-    ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
-        let shared = &self.shared;
-        let settings = &shared.settings;
-        let request = shared
-            .client
-            .put_object()
-            .bucket(&shared.bucket)
-            .key(name.as_str())
-            .set_checksum_crc32_c(checksum)
-            .set_if_none_match(Shared::if_none_match(mode, &shared.no_condition))
-            .set_storage_class(settings.storage_class.clone())
-            .set_tagging(settings.tagging.clone())
-            .set_server_side_encryption(settings.server_side_encryption.clone())
-            .set_ssekms_key_id(settings.kms_key_id.clone())
-            .set_sse_customer_algorithm(settings.customer_algorithm())
-            .set_sse_customer_key(settings.customer_key())
-            .set_sse_customer_key_md5(settings.customer_key_md5())
-            .body(body)
-            .customize()
-            .mutate_request(Shared::name_checksum);
-        let request = if settings.tls || unsigned { request.disable_payload_signing() } else { request };
-        request.send().await
     }
 
     fn get_request(&self, name: &ObjectName) -> GetObjectFluentBuilder {
@@ -263,21 +199,7 @@ fn ask_for_checksum(request: &mut HttpRequest) {
 #[async_trait]
 impl Store for S3Store {
     async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
-        let shared = &self.shared;
-        if mode == PutMode::Create && shared.capabilities.create == ConditionalCreate::Emulated {
-            shared.must_be_absent(Operation::Put, name).await?;
-        }
-        match self.put_checked(name, body.clone(), mode).await {
-            Err(error) if shared.may_refuse_condition(&error, mode, &shared.no_condition) => {
-                // If the condition was not the reason, this fails as well. An object that came meanwhile is not
-                // overwritten.
-                shared.must_be_absent(Operation::Put, name).await?;
-                self.put_checked(name, body, PutMode::Overwrite).await.map_err(|_| error)?;
-                shared.no_condition.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            result => result,
-        }
+        self.shared.put(name, body, mode).await
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
@@ -484,13 +406,13 @@ impl Store for S3Store {
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
         match self.shared.capabilities.uploads {
-            Uploads::Parts => Ok(Box::new(S3Upload::begin(self.clone(), name, mode).await?)),
-            Uploads::Whole => Ok(Box::new(WholeUpload::new(self.clone(), name, mode))),
+            Uploads::Parts => Ok(Box::new(S3Upload::begin(Arc::clone(&self.shared), name, mode).await?)),
+            Uploads::Whole => Ok(Box::new(WholeUpload::new(Arc::clone(&self.shared), name, mode))),
         }
     }
 
     async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
-        trials::run(self, scratch).await
+        trials::run(&self.shared, scratch).await
     }
 
     async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {

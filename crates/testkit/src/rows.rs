@@ -18,10 +18,11 @@
 //! After a switch of timelines a new writer continues on the new primary after the rows that exist there
 //! ([`RowWriter::continue_from`]), and its journal is that of the new branch.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -284,7 +285,7 @@ impl RowWriter {
 
     /// The commits so far.
     pub fn journal(&self) -> Journal {
-        lock(&self.journal).clone()
+        self.journal.lock().clone()
     }
 
     /// Waits until this many rows are committed.
@@ -294,7 +295,7 @@ impl RowWriter {
     pub async fn wait_for_rows(&self, count: u64) -> Result<()> {
         let limit = Duration::from_mins(1);
         let waiting = async {
-            while (lock(&self.journal).rows.len() as u64) < count {
+            while (self.journal.lock().rows.len() as u64) < count {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
@@ -326,10 +327,6 @@ impl RowWriter {
     }
 }
 
-fn lock(journal: &Mutex<Journal>) -> std::sync::MutexGuard<'_, Journal> {
-    journal.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 async fn write(
     connection: &str,
     pace: Pace,
@@ -346,12 +343,12 @@ async fn write(
                 Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
             }
         }
-        let number = lock(journal).rows.len() as u64 + 1;
+        let number = journal.lock().rows.len() as u64 + 1;
         match commit(&client, number, pace.payload_bytes).await {
-            Ok(row) => lock(journal).rows.push(row),
+            Ok(row) => journal.lock().rows.push(row),
             Err(Failure { committing, error }) => {
                 let gone = matches!(&error, KitError::Sql { source, .. } if is_gone(source));
-                lock(journal).in_doubt = committing;
+                journal.lock().in_doubt = committing;
                 return if gone { Ok(()) } else { Err(error) };
             }
         }
@@ -418,7 +415,7 @@ async fn restore_point(client: &Client, journal: &Mutex<Journal>, name: &str) ->
     let quoted = name.replace('\'', "''");
     let query = format!("select pg_create_restore_point('{quoted}') - '0/0'::pg_lsn");
     let lsn = number(&one_row(client, &query).await?, 0, &query)?;
-    let mut journal = lock(journal);
+    let mut journal = journal.lock();
     let rows = journal.rows.len() as u64;
     journal.restore_points.push((name.to_owned(), rows));
     Ok(lsn)

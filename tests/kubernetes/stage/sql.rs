@@ -2,8 +2,9 @@
 
 use super::Stage;
 use base64::Engine as _;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
@@ -239,7 +240,7 @@ impl Writer {
 
     /// The record so far.
     pub(crate) fn so_far(&self) -> Written {
-        self.state.lock().unwrap().clone()
+        self.state.lock().clone()
     }
 
     /// Waits until a number is acknowledged after this call. Returns how long that took.
@@ -290,7 +291,7 @@ async fn write(connection: &str, stop: &AtomicBool, noted: &Mutex<Written>) {
                 break;
             }
             {
-                let mut noted = noted.lock().unwrap();
+                let mut noted = noted.lock();
                 let now = Instant::now();
                 if let Some(last) = noted.last {
                     noted.longest_pause = noted.longest_pause.max(now - last);

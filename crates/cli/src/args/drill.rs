@@ -1,16 +1,14 @@
 //! `holdfast drill`: the target, the directory, and the checks.
 
-use super::restore::{parse_restore_point, parse_timeline, parse_xid};
+use super::target::TargetArgs;
 use crate::config::reader::absolute;
-use chrono::{DateTime, Utc};
-use holdfast_pgtypes::Lsn;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline, moment};
 use std::path::PathBuf;
 
 /// `holdfast drill`
+// The flag belongs to both commands, its conflict to this one.
 #[derive(Clone, Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("target").multiple(false))]
-#[command(group = clap::ArgGroup::new("exclusive-target").multiple(true))]
+#[command(mut_arg("timeline", |timeline| timeline.conflicts_with("random")))]
 pub struct DrillArgs {
     /// Where the throw-away directory is created, absolute [default: drill.directory]
     #[arg(long, value_name = "DIR", value_parser = absolute)]
@@ -24,28 +22,9 @@ pub struct DrillArgs {
     /// Choose the same moment as the drill that printed this number
     #[arg(long, value_name = "NUMBER", requires = "random")]
     pub seed: Option<u64>,
-    /// Recover up to this moment, such as "2026-11-22 10:15:00+00"; the zone must be given
-    #[arg(long, value_name = "TIME", value_parser = moment::parse_with_zone, groups = ["target", "exclusive-target"])]
-    pub target_time: Option<DateTime<Utc>>,
-    /// Recover up to this place in the WAL, such as 16/B374D848
-    #[arg(long, value_name = "LSN", groups = ["target", "exclusive-target"])]
-    pub target_lsn: Option<Lsn>,
-    /// Recover up to this transaction
-    #[arg(long, value_name = "XID", value_parser = parse_xid, groups = ["target", "exclusive-target"])]
-    pub target_xid: Option<u64>,
-    /// Recover up to this restore point, made with pg_create_restore_point()
-    #[arg(long, value_name = "NAME", value_parser = parse_restore_point, group = "target")]
-    pub target_name: Option<String>,
-    /// Recover only until the backup is consistent
-    #[arg(long, group = "target")]
-    pub target_immediate: bool,
-    /// latest: the newest timeline; current: the backup's; or a number
-    #[arg(long, value_name = "TIMELINE", default_value = "latest", value_parser = parse_timeline,
-          conflicts_with = "random")]
-    pub target_timeline: TargetTimeline,
-    /// Stop just before the target instead of just after it; for times, LSNs and transactions
-    #[arg(long, requires = "exclusive-target")]
-    pub target_exclusive: bool,
+    /// Up to where, and along which timeline.
+    #[command(flatten)]
+    pub to: TargetArgs,
     /// The backup to begin with [default: the newest one before the target]
     #[arg(long, value_name = "ID", conflicts_with = "random")]
     pub backup: Option<String>,
@@ -83,21 +62,9 @@ pub struct DrillArgs {
 }
 
 impl DrillArgs {
-    /// The target; clap ensures that there is at most one.
-    pub fn target(&self) -> RecoveryTarget {
-        match (self.target_time, self.target_lsn, self.target_xid, &self.target_name, self.target_immediate) {
-            (Some(time), ..) => RecoveryTarget::Time(time),
-            (None, Some(lsn), ..) => RecoveryTarget::Lsn(lsn),
-            (None, None, Some(xid), ..) => RecoveryTarget::Xid(xid),
-            (None, None, None, Some(name), _) => RecoveryTarget::Name(name.clone()),
-            (None, None, None, None, true) => RecoveryTarget::Immediate,
-            (None, None, None, None, false) => RecoveryTarget::Latest,
-        }
-    }
-
     /// The flags of the target, as they can be typed again.
     pub fn target_flags(&self) -> String {
-        let mut flags = match self.target() {
+        let mut flags = match self.to.target() {
             RecoveryTarget::Latest => Vec::new(),
             RecoveryTarget::Immediate => vec!["--target-immediate".to_owned()],
             RecoveryTarget::Time(time) => vec![format!("--target-time \"{}\"", moment::text(time))],
@@ -105,10 +72,10 @@ impl DrillArgs {
             RecoveryTarget::Xid(xid) => vec![format!("--target-xid {xid}")],
             RecoveryTarget::Name(name) => vec![format!("--target-name \"{name}\"")],
         };
-        if self.target_timeline != TargetTimeline::Latest {
-            flags.push(format!("--target-timeline {}", self.target_timeline));
+        if self.to.timeline != TargetTimeline::Latest {
+            flags.push(format!("--target-timeline {}", self.to.timeline));
         }
-        if self.target_exclusive {
+        if self.to.exclusive {
             flags.push("--target-exclusive".to_owned());
         }
         flags.extend(self.backup.as_ref().map(|backup| format!("--backup {backup}")));

@@ -11,6 +11,7 @@ mod key;
 mod manifest;
 mod operator;
 mod restore;
+mod target;
 mod verify;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use key::{KeyCommand, NewSecret, RotateArgs};
 pub use manifest::ManifestCommand;
 pub use operator::{OperatorArgs, OperatorCommand};
 pub use restore::RestoreArgs;
+pub use target::TargetArgs;
 pub use verify::{VerifyArgs, WhichRepository};
 
 use crate::config::reader::absolute;

@@ -1,42 +1,21 @@
 //! `holdfast restore`: the directory, the target, the timeline.
 
+use super::target::TargetArgs;
 use crate::config::reader::absolute;
-use chrono::{DateTime, Utc};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction, TargetTimeline, moment};
-use holdfast_pgtypes::{Lsn, ParseError};
+use holdfast_pgtypes::recovery_target::TargetAction;
 use std::path::PathBuf;
 
 /// `holdfast restore`
 #[derive(Clone, Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("target").multiple(false))]
-#[command(group = clap::ArgGroup::new("exclusive-target").multiple(true))]
 #[command(group = clap::ArgGroup::new("existing").args(["delta", "snapshot", "snapshot_record"]).multiple(true))]
 pub struct RestoreArgs {
     /// The directory to restore into, absolute; it must be empty, unless --delta or --snapshot is given
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub pgdata: PathBuf,
-    /// Recover up to this moment, such as "2026-11-22 10:15:00+00"; the zone must be given
-    #[arg(long, value_name = "TIME", value_parser = moment::parse_with_zone, groups = ["target", "exclusive-target"])]
-    pub target_time: Option<DateTime<Utc>>,
-    /// Recover up to this place in the WAL, such as 16/B374D848
-    #[arg(long, value_name = "LSN", groups = ["target", "exclusive-target"])]
-    pub target_lsn: Option<Lsn>,
-    /// Recover up to this transaction
-    #[arg(long, value_name = "XID", value_parser = parse_xid, groups = ["target", "exclusive-target"])]
-    pub target_xid: Option<u64>,
-    /// Recover up to this restore point, made with pg_create_restore_point()
-    #[arg(long, value_name = "NAME", value_parser = parse_restore_point, group = "target")]
-    pub target_name: Option<String>,
-    /// Recover only until the backup is consistent
-    #[arg(long, group = "target")]
-    pub target_immediate: bool,
-    /// latest: the newest timeline; current: the backup's; or a number
-    #[arg(long, value_name = "TIMELINE", default_value = "latest", value_parser = parse_timeline)]
-    pub target_timeline: TargetTimeline,
-    /// Stop just before the target instead of just after it; for times, LSNs and transactions
-    #[arg(long, requires = "exclusive-target")]
-    pub target_exclusive: bool,
+    /// Up to where, and along which timeline.
+    #[command(flatten)]
+    pub to: TargetArgs,
     /// What the server does at the target [default: pause, as in PostgreSQL]
     #[arg(long, value_name = "ACTION", value_parser = actions(), requires = "target")]
     pub target_action: Option<TargetAction>,
@@ -78,20 +57,6 @@ pub struct RestoreArgs {
     pub jobs: Option<u32>,
 }
 
-impl RestoreArgs {
-    /// The target; clap ensures that there is at most one.
-    pub fn target(&self) -> RecoveryTarget {
-        match (self.target_time, self.target_lsn, self.target_xid, &self.target_name, self.target_immediate) {
-            (Some(time), ..) => RecoveryTarget::Time(time),
-            (None, Some(lsn), ..) => RecoveryTarget::Lsn(lsn),
-            (None, None, Some(xid), ..) => RecoveryTarget::Xid(xid),
-            (None, None, None, Some(name), _) => RecoveryTarget::Name(name.clone()),
-            (None, None, None, None, true) => RecoveryTarget::Immediate,
-            (None, None, None, None, false) => RecoveryTarget::Latest,
-        }
-    }
-}
-
 /// The values of `--target-action` with their help.
 fn actions() -> impl TypedValueParser<Value = TargetAction> {
     let values = TargetAction::ALL.map(|action| {
@@ -102,30 +67,6 @@ fn actions() -> impl TypedValueParser<Value = TargetAction> {
         })
     });
     PossibleValuesParser::new(values).try_map(|text| text.parse())
-}
-
-/// The message does not repeat the input: clap does.
-pub(super) fn parse_timeline(text: &str) -> Result<TargetTimeline, String> {
-    text.parse().map_err(|error: ParseError| format!("expected {}", error.what()))
-}
-
-/// A transaction that can have committed: 3 is the first ordinary one (`FirstNormalTransactionId`). With epoch, as
-/// `pg_current_xact_id()` prints it, it may need more than 32 bits.
-pub(super) fn parse_xid(text: &str) -> Result<u64, String> {
-    text.parse()
-        .ok()
-        .filter(|xid| *xid >= 3)
-        .ok_or_else(|| "expected the number of a transaction, 3 or more".to_owned())
-}
-
-/// As `pg_create_restore_point` accepts it: at most `MAXFNAMELEN - 1` bytes.
-pub(super) fn parse_restore_point(text: &str) -> Result<String, String> {
-    match text {
-        "" => Err("the name is empty".to_owned()),
-        text if text.len() > 63 => Err("a restore point has a name of at most 63 bytes".to_owned()),
-        text if text.chars().any(char::is_control) => Err("the name holds control characters".to_owned()),
-        text => Ok(text.to_owned()),
-    }
 }
 
 /// NAME is the tablespace's name or its OID.

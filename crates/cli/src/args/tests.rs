@@ -14,7 +14,7 @@ fn refusal(line: &str) -> String {
     let error = parse(line).err().unwrap();
     let failure = failure::of_command_line(&error);
     assert_eq!(failure.code, ExitCode::Usage, "{line}");
-    failure::present::text(&failure, crate::output::Style::Plain)
+    failure::present::text(&failure, crate::style::Style::Plain)
 }
 
 fn restore(line: &str) -> RestoreArgs {
@@ -31,7 +31,7 @@ fn the_definition_of_the_command_line_is_consistent() {
 
 #[test]
 fn targets() {
-    let target = |flags: &str| restore(&format!("restore --pgdata /data{flags}")).target();
+    let target = |flags: &str| restore(&format!("restore --pgdata /data{flags}")).to.target();
     assert_eq!(target(""), RecoveryTarget::Latest);
     assert_eq!(target(" --target-immediate"), RecoveryTarget::Immediate);
     assert_eq!(target(" --target-lsn 16/B374D848"), RecoveryTarget::Lsn("16/B374D848".parse().unwrap()));
@@ -44,13 +44,13 @@ fn targets() {
         target(" --target-time 2026-11-22T10:15:00Z"),
         RecoveryTarget::Time("2026-11-22T10:15:00Z".parse().unwrap())
     );
-    assert_eq!(restore("restore --pgdata /data").target_timeline, TargetTimeline::Latest);
+    assert_eq!(restore("restore --pgdata /data").to.timeline, TargetTimeline::Latest);
     assert_eq!(
-        restore("restore --pgdata /data --target-timeline 7").target_timeline,
+        restore("restore --pgdata /data --target-timeline 7").to.timeline,
         TargetTimeline::Number("7".parse().unwrap())
     );
     assert_eq!(
-        restore("restore --pgdata /data --target-timeline 0x1F").target_timeline,
+        restore("restore --pgdata /data --target-timeline 0x1F").to.timeline,
         TargetTimeline::Number("31".parse().unwrap())
     );
     for action in TargetAction::ALL {

@@ -7,7 +7,7 @@ use super::*;
 use crate::args::Args;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, present};
-use crate::output::Style;
+use crate::style::Style;
 use clap::Parser;
 use holdfast_secret::Secret;
 use holdfast_store::{Credentials, Location};

@@ -448,7 +448,6 @@ impl Explain for Unreachable {
             Self::NoBackups => {
                 failure.hint("take one with `holdfast backup`; `holdfast list` also shows unfinished ones")
             }
-            Self::BackupUnknown { known, .. } => failure.hint(format!("complete backups: {}", listed(known))),
             Self::TimelineUnknown { known, .. } => failure.hint(format!("timelines in the archive: {}", listed(known))),
             Self::BackupNotOnTimeline { .. } => {
                 failure.hint("leave --backup out, or follow the backup's own timeline with --target-timeline current")
@@ -498,7 +497,7 @@ mod tests {
         let failure = error.explain();
         assert_eq!(failure.code, ExitCode::Cancelled);
         assert_eq!(
-            super::super::present::text(&failure, crate::output::Style::Plain),
+            super::super::present::text(&failure, crate::style::Style::Plain),
             "error: backup 20260822T101500Z may exist in s3://one/pg and in s3://two/pg: cancelled by a signal\n\
              while: taking backup 20260822T101500Z\n\
              hint:  the last record of the backup was sent, and no answer came: `holdfast list` tells whether it exists; if it is \

@@ -7,7 +7,7 @@
 //! ```
 
 use super::Failure;
-use crate::output::Style;
+use crate::style::Style;
 use holdfast_contract::problem::{ErrorLine, Label};
 
 const RED: &str = "\u{1b}[1;31m";

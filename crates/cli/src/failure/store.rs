@@ -83,7 +83,7 @@ mod tests {
     fn the_three_parts_come_from_the_store() {
         let failure = error(StoreErrorKind::NoSuchBucket, "404 NoSuchBucket").explain();
         assert_eq!(
-            super::super::present::text(&failure, crate::output::Style::Plain),
+            super::super::present::text(&failure, crate::style::Style::Plain),
             "error: s3://bucket/pg does not exist: 404 NoSuchBucket\n\
              while: get holdfast.json from s3://bucket/pg\n\
              hint:  create the bucket, or correct `url`\n"

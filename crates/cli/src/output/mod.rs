@@ -10,12 +10,3 @@ mod progress_json;
 pub mod size;
 pub mod stdout;
 pub mod table;
-
-/// Whether text may be coloured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// Without colour.
-    Plain,
-    /// With colour.
-    Coloured,
-}

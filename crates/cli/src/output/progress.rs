@@ -9,9 +9,10 @@ use super::bars::{BARS, above_bar};
 use super::progress_json::JsonLines;
 use super::size;
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::{Condvar, Mutex};
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -129,8 +130,8 @@ impl Progress {
         }
     }
 
-    fn current_bar(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
-        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current_bar(&self) -> parking_lot::MutexGuard<'_, Option<ProgressBar>> {
+        self.bar.lock()
     }
 }
 
@@ -212,10 +213,9 @@ impl Lines {
         let shared = Arc::new(Shared::default());
         let seen = Arc::clone(&shared);
         let body = move || {
-            let mut state = seen.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = seen.state.lock();
             loop {
-                let (woken, waited) = seen.wake.wait_timeout(state, every).unwrap_or_else(PoisonError::into_inner);
-                state = woken;
+                let waited = seen.wake.wait_for(&mut state, every);
                 if state.ended {
                     return;
                 }
@@ -248,8 +248,8 @@ impl Lines {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.shared.state.lock()
     }
 }
 

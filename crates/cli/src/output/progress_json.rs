@@ -7,8 +7,9 @@
 
 use super::bars::above_bar;
 use holdfast_contract::progress::{Progress, ProgressLine, WAITING_FOR_WAL};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -84,8 +85,7 @@ impl JsonLines {
         let body = move || {
             let mut state = seen.state();
             loop {
-                let (woken, waited) = seen.wake.wait_timeout(state, every).unwrap_or_else(PoisonError::into_inner);
-                state = woken;
+                let waited = seen.wake.wait_for(&mut state, every);
                 if state.ended {
                     return;
                 }
@@ -126,7 +126,7 @@ impl JsonLines {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Writes a line if it differs from the last one.
@@ -229,9 +229,9 @@ mod tests {
     #[test]
     fn a_line_at_each_change_and_some_in_between() {
         let lines = JsonLines::start_with(Duration::from_millis(5), |line| {
-            WRITTEN.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+            WRITTEN.lock().push(line.to_owned());
         });
-        let written = || WRITTEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let written = || WRITTEN.lock().clone();
         lines.end();
         assert!(written().is_empty(), "before the first step nothing is written");
         lines.phase("listing files", None);

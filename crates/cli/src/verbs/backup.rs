@@ -16,7 +16,8 @@ use crate::output::progress::Progress;
 use crate::output::size::{duration, rate, size};
 use holdfast_contract::problem::ErrorReport;
 use holdfast_contract::report::backup::{BackupReport, FailedRepository, StoredBackup};
-use holdfast_engine::backup::{BackupOptions, BackupOutcome, FailedBackup, Kind, Resumed, backup, read_control_file};
+use holdfast_engine::backup::{BackupOptions, BackupOutcome, FailedBackup, Kind, Resumed, backup};
+use holdfast_engine::server::read_control_file;
 use std::fmt::Write;
 use std::time::Duration;
 

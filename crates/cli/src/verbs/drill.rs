@@ -1,6 +1,6 @@
 //! `drill`: the flags as options of the engine, the report as text, and the exit code for monitoring.
 
-use super::{Context, command_line, places, root, targets, time};
+use super::{Context, asked, command_line, places, root, targets, time};
 use crate::args::DrillArgs;
 use crate::config::environment::variable_name;
 use crate::exit_code::ExitCode;
@@ -10,9 +10,7 @@ use crate::output::size::{duration, size};
 use holdfast_contract::report::drill::{CheckOutcome, DrillReport, DrillResult, LeftBehind};
 use holdfast_engine::drill::{DrillOptions, Moment, drill, random_seed};
 use holdfast_engine::places::{Place, of_data_directory, refuse_overlap};
-use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{Archiving, RestoreOptions};
-use holdfast_repo::recovery::RecoveryRequest;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,12 +18,7 @@ use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: &DrillArgs) -> Result<ExitCode, Failure> {
     let options = options(context, args)?;
-    let configured =
-        args.repo.checked_sub(1).and_then(|index| context.config.repositories.get(index)).ok_or_else(|| {
-            Failure::new(ExitCode::Usage, format!("there is no repository {}", args.repo))
-                .hint(format!("--repo counts from 1, and the configuration has {}", context.config.repositories.len()))
-        })?;
-    let repository = Repository::open(&targets::one(configured, targets::Directory::MustExist, None).await?).await?;
+    let repository = targets::open(targets::by_number(&context.config, args.repo)?).await?;
     let show = Arc::new(Progress::new(context.show));
     let progress: Arc<dyn holdfast_engine::progress::Progress> = Arc::clone(&show) as _;
     let report = drill(&repository, &options, &progress, &context.cancellation).await?;
@@ -49,18 +42,7 @@ fn options(context: &Context, args: &DrillArgs) -> Result<DrillOptions, Failure>
             refuse_overlap(&place, &used)?;
         }
     }
-    let backup = args.backup.as_deref().map(|id| {
-        id.parse().map_err(|_| {
-            Failure::new(ExitCode::Usage, format!("{id:?} is not the id of a backup"))
-                .hint("an id looks like 20260822T101500Z; `holdfast list` shows them")
-        })
-    });
-    let request = RecoveryRequest {
-        target: args.target(),
-        inclusive: !args.target_exclusive,
-        timeline: args.target_timeline,
-        backup: backup.transpose()?,
-    };
+    let request = asked::recovery(&args.to, args.backup.as_deref())?;
     let moment = match (args.random, args.seed) {
         (false, _) => Moment::Asked { request: request.clone(), flags: args.target_flags() },
         (true, Some(seed)) => Moment::Random { seed },

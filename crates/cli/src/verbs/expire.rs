@@ -1,6 +1,6 @@
 //! `expire`: the configured retention as a policy, and the verdicts as text.
 
-use super::{Context, repo, targets, time};
+use super::{Context, answers, targets, time};
 use crate::args::ExpireArgs;
 use crate::config::repository::Repository as Configured;
 use crate::config::validated::Retention;
@@ -20,10 +20,8 @@ use std::fmt::Write;
 const RANGES_SHOWN: usize = 50;
 
 pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode, Failure> {
-    let count = context.config.repositories.len();
-    if let Some(number) = args.repo.filter(|number| !(1..=count).contains(number)) {
-        return Err(Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
-            .hint(format!("--repo counts from 1, and the configuration has {count}")));
+    if let Some(number) = args.repo {
+        targets::by_number(&context.config, number)?;
     }
     let asked = |index: usize| args.repo.is_none_or(|number| number == index + 1);
     let retentions: Vec<&Retention> = context.config.repositories.iter().map(|one| retention(context, one)).collect();
@@ -60,7 +58,7 @@ pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode
             }
             Err(failure) => {
                 let _ = writeln!(text, "{url}: {failure}");
-                repositories.push(repo::unreadable(url, &failure));
+                repositories.push(answers::unreadable(url, &failure));
                 failed.get_or_insert(failure);
             }
         }

@@ -1,23 +1,19 @@
 //! `backup hold` and `backup release`: in every repository that has the backup.
 
-use super::{Context, targets, time};
+use super::{Context, asked, targets, time};
 use crate::args::BackupCommand;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use holdfast_contract::report::expire::HoldReport;
 use holdfast_engine::Cause;
 use holdfast_engine::expire::{HoldOptions, hold, release};
-use holdfast_repo::name::BackupId;
 
 pub(super) async fn run(context: &Context, command: &BackupCommand) -> Result<ExitCode, Failure> {
     let (id, options) = match command {
         BackupCommand::Hold { id, until, reason } => (id, Some((*until, reason))),
         BackupCommand::Release { id } => (id, None),
     };
-    let backup: BackupId = id.parse().map_err(|_| {
-        Failure::new(ExitCode::Usage, format!("{id:?} is not the id of a backup"))
-            .hint("an id looks like 20260822T101500Z; `holdfast list` shows them")
-    })?;
+    let backup = asked::backup(id)?;
     let cluster = &context.config.cluster.name;
     let now = time::now();
     let options = options.map(|(until, reason)| HoldOptions {

@@ -4,13 +4,13 @@
 //! For each repository and each claim: its cluster, the backups, the WAL with its gaps, and the windows that can be
 //! restored, as the recovery planner sees them. Everything is read from the repository at the time of the call.
 
+use super::answers::{Answer, Answers};
 use super::unreadable::Remarks;
 use super::{Context, list, repo, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
 use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
-use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::drill::Drilled;
 use holdfast_contract::report::info::{
     Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, NotLookedAt, RepositoryInfo, Snapshots, WalEnd,
@@ -42,32 +42,17 @@ pub(super) async fn run(context: &Context, wal_cache: Option<&Path>, look: Look)
     let now = time::now();
     let cluster = &context.config.cluster.name;
     let mut cache = wal_cache.map(WalCache::load).unwrap_or_default();
-    let (mut text, mut described, mut failed) = (String::new(), Vec::new(), None);
+    let mut answers = Answers::new();
     for (index, (url, opened)) in targets::opened(context).await.into_iter().enumerate() {
-        let shown = match opened {
-            Ok(repository) => of_repository(context, &repository, index + 1, now, &mut cache, look).await,
-            Err(failure) => Err(failure),
-        };
-        match shown {
-            Ok((lines, info, unreadable)) => {
-                text.push_str(&lines);
-                described.push(PerRepository::Read(info));
-                failed = failed.or(unreadable);
-            }
-            Err(failure) => {
-                let _ = writeln!(text, "{cluster} in {url}: cannot be read: {failure}");
-                described.push(repo::unreadable(url, &failure));
-                failed.get_or_insert(failure);
-            }
-        }
+        let answer = async { of_repository(context, &opened?, index + 1, now, &mut cache, look).await };
+        answers.add(&format!("{cluster} in "), url, answer.await);
     }
     if let Some(path) = wal_cache
         && let Err(error) = cache.save(path)
     {
         tracing::warn!(path = %path.display(), %error, "--wal-cache cannot be written: WAL will be listed again");
     }
-    context.print(|| text, &InfoReport { cluster: cluster.clone(), now, repositories: described })?;
-    failed.map_or(Ok(ExitCode::Ok), Err)
+    answers.print(context, |repositories| InfoReport { cluster: cluster.clone(), now, repositories })
 }
 
 async fn of_repository(
@@ -77,7 +62,7 @@ async fn of_repository(
     now: DateTime<Utc>,
     cache: &mut WalCache,
     look: Look,
-) -> Result<(String, RepositoryInfo, Option<Failure>), Failure> {
+) -> Answer<RepositoryInfo> {
     let cluster = &context.config.cluster.name;
     let (claims, backups, snapshots, unfinished) = tokio::try_join!(
         repository.claims(cluster),
@@ -195,8 +180,7 @@ async fn of_repository(
 
 /// The place of the repository with this number (from 1), which distinguishes it from its copies.
 fn place_of(context: &Context, number: usize) -> String {
-    let configured = number.checked_sub(1).and_then(|index| context.config.repositories.get(index));
-    configured.map(crate::config::repository::Repository::place).unwrap_or_default()
+    targets::by_number(&context.config, number).map(crate::config::repository::Repository::place).unwrap_or_default()
 }
 
 fn brief_backup(backup: &BackupRecord) -> BriefBackup {

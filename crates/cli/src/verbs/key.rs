@@ -1,14 +1,14 @@
 //! `key list`, `key add`, `key rotate` and `key remove`.
 
+use super::answers::{Answer, Answers};
 use super::repo::warn_of_short;
 use super::unreadable::Remarks;
-use super::{Context, repo, targets, time};
+use super::{Context, targets, time};
 use crate::args::{KeyCommand, NewSecret, RotateArgs};
 use crate::config::repository::{Encryption, KeySource, Repository as Configured, is_open_to_all};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::table::{Align, Table};
-use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::key::{KeyChangeReport, KeyListReport, KeySlotReport, RepositoryKeys};
 use holdfast_engine::Error;
 use holdfast_engine::keys::KeyOptions;
@@ -55,10 +55,7 @@ async fn target(context: &Context, number: Option<usize>) -> Result<(&Configured
             )
             .hint("say which one with --repo; the first one in the configuration is 1"));
         }
-        (Some(number), all) => number.checked_sub(1).and_then(|index| all.get(index)).ok_or_else(|| {
-            Failure::new(ExitCode::Usage, format!("there is no repository {number} in the configuration"))
-                .hint(format!("--repo takes 1 to {}", all.len()))
-        })?,
+        (Some(number), _) => targets::by_number(&context.config, number)?,
     };
     Ok((chosen, targets::one(chosen, targets::Directory::MustExist, None).await?))
 }
@@ -205,36 +202,27 @@ fn names(slots: &[SlotName]) -> String {
 
 /// Shows the slots of every repository. If one cannot be opened, the command fails after the others were shown.
 async fn show(context: &Context) -> Result<ExitCode, Failure> {
-    let (mut text, mut repositories, mut failed) = (String::new(), Vec::new(), None);
+    let mut answers = Answers::new();
     for configured in &context.config.repositories {
-        let listed = async {
-            let target = targets::one(configured, targets::Directory::MustExist, None).await?;
-            Ok::<_, Failure>(list(&target).await?)
-        };
-        match listed.await {
-            Ok((repository, found)) => {
-                let url = repository.describe();
-                let mut remarks = Remarks::default();
-                remarks.note("key slot", &found.unreadable);
-                text.push_str(&shown(&url, &found, &remarks));
-                repositories.push(PerRepository::Read(RepositoryKeys {
-                    repository: url,
-                    encryption: repository.record().encryption,
-                    epoch: found.epoch,
-                    slots: found.slots.into_iter().map(reported).collect(),
-                    unreadable: remarks.records(),
-                }));
-            }
-            Err(failure) => {
-                let url = configured.location().to_string();
-                let _ = writeln!(text, "{url}: cannot be read: {failure}");
-                repositories.push(repo::unreadable(url, &failure));
-                failed.get_or_insert(failure);
-            }
-        }
+        answers.add("", configured.location().to_string(), keys_of(configured).await);
     }
-    context.print(|| text, &KeyListReport { repositories })?;
-    failed.map_or(Ok(ExitCode::Ok), Err)
+    answers.print(context, |repositories| KeyListReport { repositories })
+}
+
+async fn keys_of(configured: &Configured) -> Answer<RepositoryKeys> {
+    let target = targets::one(configured, targets::Directory::MustExist, None).await?;
+    let (repository, found) = list(&target).await?;
+    let mut remarks = Remarks::default();
+    remarks.note("key slot", &found.unreadable);
+    let text = shown(&repository.describe(), &found, &remarks);
+    let report = RepositoryKeys {
+        repository: repository.describe(),
+        encryption: repository.record().encryption,
+        epoch: found.epoch,
+        slots: found.slots.into_iter().map(reported).collect(),
+        unreadable: remarks.records(),
+    };
+    Ok((text, report, None))
 }
 
 fn shown(url: &str, found: &KeyList, remarks: &Remarks) -> String {

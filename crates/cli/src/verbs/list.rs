@@ -1,13 +1,13 @@
 //! `list`: the backups of the cluster, in each repository.
 
+use super::answers::{Answer, Answers};
 use super::backup::ratio;
 use super::unreadable::{self, Remarks};
-use super::{Context, repo, targets, time};
+use super::{Context, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
 use crate::output::size::{duration, size};
 use crate::output::table::{Align, Table};
-use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::list::{ListReport, RepositoryBackups, Unfinished};
 use holdfast_engine::repository::Repository;
 use holdfast_engine::repository::catalog::UnfinishedBackup;
@@ -16,33 +16,16 @@ use std::fmt::Write;
 use std::time::Duration;
 
 pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
-    let (mut text, mut listed, mut failed) = (String::new(), Vec::new(), None);
+    let mut answers = Answers::new();
     for (url, opened) in targets::opened(context).await {
-        let shown = match opened {
-            Ok(repository) => list_of(context, &repository).await,
-            Err(failure) => Err(failure),
-        };
-        match shown {
-            Ok((lines, backups, unreadable)) => {
-                text.push_str(&lines);
-                listed.push(PerRepository::Read(backups));
-                failed = failed.or(unreadable);
-            }
-            Err(failure) => {
-                let _ = writeln!(text, "{url}: cannot be read: {failure}");
-                listed.push(repo::unreadable(url, &failure));
-                failed.get_or_insert(failure);
-            }
-        }
+        let answer = async { list_of(context, &opened?).await };
+        answers.add("", url, answer.await);
     }
-    context.print(|| text, &ListReport { cluster: context.config.cluster.name.clone(), repositories: listed })?;
-    failed.map_or(Ok(ExitCode::Ok), Err)
+    let cluster = context.config.cluster.name.clone();
+    answers.print(context, |repositories| ListReport { cluster, repositories })
 }
 
-async fn list_of(
-    context: &Context,
-    repository: &Repository,
-) -> Result<(String, RepositoryBackups, Option<Failure>), Failure> {
+async fn list_of(context: &Context, repository: &Repository) -> Answer<RepositoryBackups> {
     let cluster = &context.config.cluster.name;
     let (backups, unfinished) = tokio::try_join!(repository.backups(cluster), repository.describe_unfinished(cluster))?;
     let mut remarks = Remarks::default();

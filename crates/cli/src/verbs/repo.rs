@@ -1,20 +1,21 @@
 //! `repo init`, `repo claim` and `repo info`.
 
+use super::answers::{Answer, Answers};
 use super::unreadable::Remarks;
 use super::{Context, command_line, places, root, targets, time};
 use crate::config::repository::{KeySource, Repository as Configured};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
 use crate::output::table::{Align, Table};
+use holdfast_contract::report::RepositoryDescription;
 use holdfast_contract::report::repo::{
     ClaimReport, ClaimedRepository, ClusterClaims, InitReport, InitialisedRepository, RepoInfoReport,
     RepositoryClusters,
 };
-use holdfast_contract::report::{PerRepository, RepositoryDescription, UnreadableRepository};
 use holdfast_engine::archive::Spool;
-use holdfast_engine::backup::read_control_file;
 use holdfast_engine::repository::claim::{Claimant, Identity};
 use holdfast_engine::repository::{Repository, RepositoryTarget, begin, init as engine};
+use holdfast_engine::server::read_control_file;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::{Checksums, ClaimRecord, ConditionalCreate, RepositoryRecord, Uploads};
 use holdfast_secret::Secret;
@@ -257,37 +258,17 @@ pub(super) fn description(repository: &Repository) -> RepositoryDescription {
     RepositoryDescription::of(repository.describe(), repository.record())
 }
 
-/// A failure beside the repositories that could be read.
-pub(super) fn unreadable<T>(url: String, failure: &Failure) -> PerRepository<T> {
-    PerRepository::Unreadable(UnreadableRepository { repository: url, error: failure.brief() })
-}
-
 /// Shows the configured repositories. If one cannot be opened, the command fails after the others were shown.
 pub(super) async fn info(context: &Context) -> Result<ExitCode, Failure> {
-    let (mut text, mut described, mut failed) = (String::new(), Vec::new(), None);
+    let mut answers = Answers::new();
     for (url, opened) in targets::opened(context).await {
-        let shown = match opened {
-            Ok(repository) => info_of(&repository).await,
-            Err(failure) => Err(failure),
-        };
-        match shown {
-            Ok((lines, clusters, unreadable)) => {
-                text.push_str(&lines);
-                described.push(PerRepository::Read(clusters));
-                failed = failed.or(unreadable);
-            }
-            Err(failure) => {
-                let _ = writeln!(text, "{url}: cannot be read: {failure}");
-                described.push(unreadable(url, &failure));
-                failed.get_or_insert(failure);
-            }
-        }
+        let answer = async { info_of(&opened?).await };
+        answers.add("", url, answer.await);
     }
-    context.print(|| text, &RepoInfoReport { repositories: described })?;
-    failed.map_or(Ok(ExitCode::Ok), Err)
+    answers.print(context, |repositories| RepoInfoReport { repositories })
 }
 
-async fn info_of(repository: &Repository) -> Result<(String, RepositoryClusters, Option<Failure>), Failure> {
+async fn info_of(repository: &Repository) -> Answer<RepositoryClusters> {
     let record = repository.record();
     let mut table = Table::new([
         ("CLUSTER", Align::Left),

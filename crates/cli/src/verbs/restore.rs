@@ -1,6 +1,6 @@
 //! `restore`: the flags as a request, the plan or the report as text, and the next step.
 
-use super::{Context, command_line, places, targets, time};
+use super::{Context, asked, command_line, places, targets, time};
 use crate::args::RestoreArgs;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
@@ -14,19 +14,14 @@ use holdfast_engine::restore::{
 };
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction};
 use holdfast_repo::record::SnapshotRecord;
-use holdfast_repo::recovery::{RecoveryPlan, RecoveryRequest};
+use holdfast_repo::recovery::RecoveryPlan;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
 pub(super) async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode, Failure> {
     let options = options(context, args)?;
-    let configured =
-        args.repo.checked_sub(1).and_then(|index| context.config.repositories.get(index)).ok_or_else(|| {
-            Failure::new(ExitCode::Usage, format!("there is no repository {}", args.repo))
-                .hint(format!("--repo counts from 1, and the configuration has {}", context.config.repositories.len()))
-        })?;
-    let repository = Repository::open(&targets::one(configured, targets::Directory::MustExist, None).await?).await?;
+    let repository = targets::open(targets::by_number(&context.config, args.repo)?).await?;
     let show = Arc::new(Progress::new(context.show));
     let progress: Arc<dyn holdfast_engine::progress::Progress> = Arc::clone(&show) as _;
     if args.snapshot.is_some() || args.snapshot_record.is_some() {
@@ -126,12 +121,6 @@ fn refused(error: &Error) -> Failure {
 
 fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Failure> {
     let config = &context.config;
-    let backup = args.backup.as_deref().map(|id| {
-        id.parse().map_err(|_| {
-            Failure::new(ExitCode::Usage, format!("{id:?} is not the id of a backup"))
-                .hint("an id looks like 20260822T101500Z; `holdfast list` shows them")
-        })
-    });
     let mut places = places::needed(context);
     if args.snapshot.is_some() || args.snapshot_record.is_some() {
         places.extend(places::of_original(context, &args.pgdata));
@@ -140,12 +129,7 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
     Ok(RestoreOptions {
         cluster: config.cluster.name.clone(),
         pgdata: args.pgdata.clone(),
-        request: RecoveryRequest {
-            target: args.target(),
-            inclusive: !args.target_exclusive,
-            timeline: args.target_timeline,
-            backup: backup.transpose()?,
-        },
+        request: asked::recovery(&args.to, args.backup.as_deref())?,
         target_action: args.target_action,
         delta: args.delta,
         tablespaces: args
@@ -269,7 +253,7 @@ fn report_text(report: &RestoreReport, repository: &Repository, root: bool, args
     }
     let _ = writeln!(text, "next: {}", next_text(report, root));
     let promotes = args.target_action == Some(TargetAction::Promote);
-    if args.standby || (args.target() != RecoveryTarget::Latest && !promotes) {
+    if args.standby || (args.to.target() != RecoveryTarget::Latest && !promotes) {
         let _ = writeln!(text, "to open it for writing: {}", promote_text(&report.pgdata));
     }
     text

@@ -1,18 +1,17 @@
 //! `snapshot record` and `snapshot list`.
 
+use super::answers::{Answer, Answers};
 use super::unreadable::Remarks;
-use super::{Context, repo, targets, time};
+use super::{Context, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
 use crate::output::table::{Align, Table};
-use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::snapshot::{RepositorySnapshots, SnapshotListReport};
 use holdfast_contract::request::SnapshotRequest;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::snapshot::{RecordOptions, record as engine};
 use holdfast_repo::record::SnapshotRecord;
-use std::fmt::Write;
 use std::io::Read;
 
 /// A request has a few kilobytes; a longer text is not a request.
@@ -51,34 +50,16 @@ fn of_request(error: &dyn std::fmt::Display) -> Failure {
 }
 
 pub(super) async fn list(context: &Context) -> Result<ExitCode, Failure> {
-    let cluster = &context.config.cluster.name;
-    let (mut text, mut listed, mut failed) = (String::new(), Vec::new(), None);
+    let mut answers = Answers::new();
     for (url, opened) in targets::opened(context).await {
-        let shown = match opened {
-            Ok(repository) => list_of(context, &repository).await,
-            Err(failure) => Err(failure),
-        };
-        match shown {
-            Ok((lines, snapshots, unreadable)) => {
-                text.push_str(&lines);
-                listed.push(PerRepository::Read(snapshots));
-                failed = failed.or(unreadable);
-            }
-            Err(failure) => {
-                let _ = writeln!(text, "{url}: cannot be read: {failure}");
-                listed.push(repo::unreadable(url, &failure));
-                failed.get_or_insert(failure);
-            }
-        }
+        let answer = async { list_of(context, &opened?).await };
+        answers.add("", url, answer.await);
     }
-    context.print(|| text, &SnapshotListReport { cluster: cluster.clone(), repositories: listed })?;
-    failed.map_or(Ok(ExitCode::Ok), Err)
+    let cluster = context.config.cluster.name.clone();
+    answers.print(context, |repositories| SnapshotListReport { cluster, repositories })
 }
 
-async fn list_of(
-    context: &Context,
-    repository: &Repository,
-) -> Result<(String, RepositorySnapshots, Option<Failure>), Failure> {
+async fn list_of(context: &Context, repository: &Repository) -> Answer<RepositorySnapshots> {
     let cluster = &context.config.cluster.name;
     let mut remarks = Remarks::default();
     let snapshots = remarks.sound("snapshot", repository.snapshots(cluster).await?);

@@ -5,7 +5,9 @@
 //! `repo init` writes the record before anything but its probe and the key slot.
 
 use super::Context;
+use crate::config::Config;
 use crate::config::repository::{KeySource, Repository as Configured};
+use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,9 +21,10 @@ use holdfast_store::{
     Capabilities, ConditionalCreate, Hurry, ListPage, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig,
     StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload,
 };
+use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long `wal push` repeats requests to a store that refuses connections, and all requests once its server is
@@ -99,6 +102,20 @@ async fn with_patience(
     Ok(RepositoryTarget { store, unlock })
 }
 
+/// The repository that `--repo` names, counted from 1.
+pub(super) fn by_number(config: &Config, number: usize) -> Result<&Configured, Failure> {
+    let chosen = number.checked_sub(1).and_then(|index| config.repositories.get(index));
+    chosen.ok_or_else(|| {
+        Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
+            .hint(format!("--repo counts from 1, and the configuration has {}", config.repositories.len()))
+    })
+}
+
+/// One repository, opened.
+pub(super) async fn open(configured: &Configured) -> Result<Repository, Failure> {
+    Ok(Repository::open(&one(configured, Directory::MustExist, None).await?).await?)
+}
+
 /// The secret as the engine's type.
 pub(super) fn unlock(source: KeySource) -> Unlock {
     match source {
@@ -120,10 +137,11 @@ pub(super) fn raw_variable(name: &str) -> Option<OsString> {
 
 /// Every configured repository, opened or with the reason why not, so that one that is away does not hide the others.
 pub(super) async fn opened(context: &Context) -> Vec<(String, Result<Repository, Failure>)> {
-    let opening = context.config.repositories.iter().map(|configured| async {
-        let opened = async { Ok(Repository::open(&one(configured, Directory::MustExist, None).await?).await?) };
-        (configured.location().to_string(), opened.await)
-    });
+    let opening = context
+        .config
+        .repositories
+        .iter()
+        .map(|configured| async { (configured.location().to_string(), open(configured).await) });
     futures::future::join_all(opening).await
 }
 
@@ -138,7 +156,7 @@ struct AsRecorded {
 
 impl AsRecorded {
     fn adopted(&self) -> Option<(Capabilities, Arc<dyn Store>)> {
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.adopted.lock().clone()
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -156,7 +174,7 @@ impl AsRecorded {
             return Ok(());
         }
         let store = holdfast_store::open(&StoreConfig { capabilities, ..self.config.clone() }).await?;
-        *self.adopted.lock().unwrap_or_else(PoisonError::into_inner) = Some((capabilities, store));
+        *self.adopted.lock() = Some((capabilities, store));
         Ok(())
     }
 

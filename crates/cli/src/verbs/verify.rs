@@ -1,6 +1,6 @@
 //! `verify`: the engine's findings, for people and programs, and the one exit code for monitoring.
 
-use super::{Context, repo, targets, time};
+use super::{Context, answers, asked, repo, targets, time};
 use crate::args::{VerifyArgs, WhichRepository};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
@@ -17,24 +17,16 @@ use std::time::Duration;
 
 pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode, Failure> {
     let options = options(context, args)?;
-    let configured = &context.config.repositories;
-    if let WhichRepository::Number(number) = args.repo
-        && number > configured.len()
-    {
-        return Err(Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
-            .hint(format!("--repo counts from 1, and the configuration has {}", configured.len())));
+    if let WhichRepository::Number(number) = args.repo {
+        targets::by_number(&context.config, number)?;
     }
     let (mut text, mut described, mut worst) = (String::new(), Vec::new(), None);
-    for (index, one) in configured.iter().enumerate() {
+    for (index, one) in context.config.repositories.iter().enumerate() {
         if args.repo != WhichRepository::All && args.repo != WhichRepository::Number(index + 1) {
             continue;
         }
         let url = one.location().to_string();
-        let opened = async {
-            let target = targets::one(one, targets::Directory::MustExist, None).await?;
-            Ok::<_, Failure>(Repository::open(&target).await?)
-        };
-        let verified = match opened.await {
+        let verified = match targets::open(one).await {
             Ok(repository) => one_repository(context, &repository, index + 1, &options).await,
             Err(failure) => Err(failure),
         };
@@ -48,7 +40,7 @@ pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode
             Err(failure) if failure.code == ExitCode::Cancelled => return Err(failure),
             Err(failure) => {
                 let _ = writeln!(text, "{} in {url}: cannot be verified: {failure}", options.cluster);
-                described.push(repo::unreadable(url, &failure));
+                described.push(answers::unreadable(url, &failure));
                 Some(failure)
             }
         };
@@ -74,10 +66,9 @@ fn options(context: &Context, args: &VerifyArgs) -> Result<VerifyOptions, Failur
     let which = match args.backup.as_str() {
         "all" => Which::All,
         "latest" => Which::Latest,
-        id => Which::One(id.parse().map_err(|_| {
-            Failure::new(ExitCode::Usage, format!("{id:?} is not the id of a backup")).hint(
-                "an id looks like 20260822T101500Z; `holdfast list` shows them; `all` and `latest` are possible too",
-            )
+        id => Which::One(asked::backup(id).map_err(|mut failure| {
+            failure.hint = failure.hint.map(|hint| format!("{hint}; `all` and `latest` are possible too"));
+            failure
         })?),
     };
     let sample = match (args.sample, args.seed) {

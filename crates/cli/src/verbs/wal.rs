@@ -20,9 +20,9 @@ use holdfast_engine::archive::{
     self, GetOptions, GetReport, GetSource, PushOptions, PushOutcome, RepositorySetId, Spool, StandbyPushOptions,
     Stored, marked_durable,
 };
-use holdfast_engine::backup::read_control_file;
 use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
+use holdfast_engine::server::read_control_file;
 use holdfast_engine::{Cause, Error};
 use holdfast_pgtypes::{ControlFile, SegmentName, SystemIdentifier, WalFileName};
 use holdfast_store::Hurry;
@@ -59,13 +59,7 @@ pub(crate) fn already_fetched(config: &Config, name: &str, destination: &Path) -
 
 /// Keeps only one repository in the configuration, by its number.
 pub(crate) fn only(config: &mut Config, number: usize) -> Result<(), Failure> {
-    let count = config.repositories.len();
-    let chosen = number.checked_sub(1).filter(|index| *index < count);
-    let chosen = chosen.ok_or_else(|| {
-        Failure::new(ExitCode::Usage, format!("there is no repository {number}"))
-            .hint(format!("--repo counts from 1, and the configuration has {count}"))
-    })?;
-    config.repositories = vec![config.repositories.swap_remove(chosen)];
+    config.repositories = vec![targets::by_number(config, number)?.clone()];
     Ok(())
 }
 

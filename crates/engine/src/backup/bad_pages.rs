@@ -4,11 +4,11 @@
 //! Only the first bad pages are listed with their position; the rest are counted.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use holdfast_pgtypes::Lsn;
 use holdfast_repo::record::{ChecksumFailure, ChecksumFailures, MAX_LISTED_CHECKSUM_FAILURES};
+use parking_lot::Mutex;
 
 use super::encode::BadPage;
 
@@ -35,15 +35,13 @@ pub(super) struct Patience {
 impl Patience {
     /// The waits before each further read of a page of this file.
     pub(super) fn waits(&self, file: usize) -> &'static [Duration] {
-        let bad = self.bad.lock().map_or(0, |bad| bad.get(&file).copied().unwrap_or(0));
+        let bad = self.bad.lock().get(&file).copied().unwrap_or(0);
         if bad < WAITED_FOR { &READ_AGAIN_AFTER } else { READ_AGAIN_AFTER.first_chunk::<1>().map_or(&[], |one| one) }
     }
 
     /// Counts another bad page of this file.
     pub(super) fn note_bad(&self, file: usize) {
-        if let Ok(mut bad) = self.bad.lock() {
-            *bad.entry(file).or_default() += 1;
-        }
+        *self.bad.lock().entry(file).or_default() += 1;
     }
 }
 

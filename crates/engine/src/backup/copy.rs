@@ -11,13 +11,14 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use holdfast_pgtypes::Lsn;
 use holdfast_repo::FrameLocation;
 use holdfast_repo::manifest::Extent;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::bad_pages::{BadPages, Patience};
@@ -186,9 +187,7 @@ impl Copier<'_> {
             let buffer = std::mem::take(&mut encoded.buffer);
             let raw_len = encoded.raw_len;
             commit.unit(encoded, permit, sinks).await?;
-            if let Ok(mut free) = buffers.lock() {
-                free.push(buffer);
-            }
+            buffers.lock().push(buffer);
             self.progress.advance(raw_len as u64);
         }
         commit.finish_current(sinks).await?;
@@ -269,7 +268,7 @@ impl Copier<'_> {
         let (crew, encoding, patience) = (self.crew.clone(), self.encoding.clone(), Arc::clone(patience));
         tokio::spawn(async move {
             let read = tokio::task::spawn_blocking(move || {
-                let buffer = buffers.lock().ok().and_then(|mut free| free.pop()).unwrap_or_default();
+                let buffer = buffers.lock().pop().unwrap_or_default();
                 read_unit(&pgdata, &files, &unit, &version, buffer).map(|read| (pgdata, files, read))
             });
             let (pgdata, files, read) =

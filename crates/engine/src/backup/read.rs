@@ -14,8 +14,9 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
@@ -82,7 +83,7 @@ enum Listed {
 
 impl OneVersion {
     fn open(&self, pgdata: &Path, path: &Path, file: &SourceFile) -> Result<Listed, Error> {
-        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = self.0.lock();
         if let Some(opened) = &*opened {
             return Ok(opened.clone());
         }

@@ -29,14 +29,14 @@ use super::session::{self, Started, Stopped};
 use super::sink::Sink;
 use super::sinks::Sinks;
 use super::timelines::Course;
-use super::{BackupOptions, CANCEL_WITHIN, CLEAN_WITHIN, Resumed, StoredBackup, control, remains};
+use super::{BackupOptions, CANCEL_WITHIN, CLEAN_WITHIN, Resumed, StoredBackup, remains};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::leases::{Clock, Lease};
-use crate::server::{Connection, Database, ServerFacts, prove_started, prove_timeline};
+use crate::server::{Connection, Database, ServerFacts, prove_started, prove_timeline, read_control_bytes};
 
 /// A backup that has its id.
 pub(super) struct Run<'a> {
@@ -338,7 +338,7 @@ impl Run<'_> {
         // The control file is read after all other files and before the stop call. On a standby, its minimum recovery
         // ending location says where the copied pages become consistent, and the stop LSN must not be before that. If
         // the standby is promoted in between, the stop call fails (`do_pg_backup_stop`), and not the restore.
-        let control = control::read_control_bytes(&options.pgdata)?;
+        let control = read_control_bytes(&options.pgdata)?;
         Ok(CopiedFiles { copier, totals, tablespaces, control, is_incremental })
     }
 

@@ -11,9 +11,9 @@ use std::path::Path;
 use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 use holdfast_repo::record::BackupRecord;
 
-use super::control::read_control_file;
 use super::incremental::parent::is_on_the_way;
 use crate::error::{Cause, Error, ResultExt};
+use crate::server::read_control_file;
 
 /// The path of the WAL from start to stop, over one or more timelines.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,11 +23,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive;
-use crate::backup::read_control_file;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget, capabilities, init};
+use crate::server::read_control_file;
 use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts, prove_same};
 
 /// The name of the restore point that a check writes.

@@ -261,9 +261,9 @@ async fn drill_inner(
     };
     if options.remember {
         let entry = entry(&report, &backup);
-        let remembering = drills::remember(repository, cluster, host, clock.now(), entry);
+        let remembering = repository.write_ledger(cluster, host, clock.now(), entry);
         match tokio::time::timeout(WAIT, remembering).await {
-            Ok(Ok(())) => report.recorded = true,
+            Ok(Ok(_)) => report.recorded = true,
             Ok(Err(error)) => report.notes.push(not_remembered(&error.to_string())),
             Err(_) => report.notes.push(not_remembered("the store did not answer in time")),
         }

@@ -20,13 +20,13 @@ use super::outside::refuse_living;
 use super::programs::Programs;
 use super::server::{Access, Down, Server};
 use super::{Bounds, DrillOptions, amcheck, blocking, milliseconds, pages, probes, settings};
-use crate::backup::read_control_file;
 use crate::error::{Cause, Error, ResultExt};
 use crate::places::tablespaces;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::leases::Clock;
 use crate::restore::{self, RestoreOptions};
+use crate::server::read_control_file;
 
 /// The results of the steps, for the report.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName};
-use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, ObjectPath};
+use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, ObjectPath, PackId};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_retention as planner;
 use holdfast_store::ObjectName;
@@ -22,7 +22,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gather::{Users, Viewer};
-use super::ids;
 use super::manifests::Planned;
 use crate::archive::stored::wal_object_name;
 use crate::error::{Cause, Error, ResultExt};
@@ -79,7 +78,7 @@ impl Done {
 /// Removes what the job names. `done` is correct even after an error.
 pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> {
     let mut guard = Guard { job, looked: None };
-    let backups: Vec<BackupId> = job.removal.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<_, _>>()?;
+    let backups: Vec<BackupId> = job.removal.backups.iter().copied().collect();
     if !backups.is_empty() || !job.removal.packs.is_empty() {
         job.progress.phase("removing backups", None);
     }
@@ -103,7 +102,7 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
         // A backup whose removal was interrupted has been counted before.
         done.backups.extend(chunk.iter().map(|(_, id)| *id).filter(|id| job.users.complete.contains(id)));
     }
-    let sizes: BTreeMap<planner::PackId, u64> = job
+    let sizes: BTreeMap<PackId, u64> = job
         .planned
         .plan
         .packs
@@ -111,7 +110,7 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
         .map(|(pack, _)| (pack.id, pack.size_bytes))
         .filter(|(id, _)| job.removal.packs.contains(id))
         .collect();
-    let packs: Vec<planner::PackId> = job.removal.packs.iter().copied().collect();
+    let packs: Vec<PackId> = job.removal.packs.iter().copied().collect();
     // The first check for packs must come after the last `backup.json` was deleted.
     guard.looked = None;
     for chunk in packs.chunks(AT_ONCE) {
@@ -119,8 +118,7 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
             done.disturbed = true;
             return Ok(());
         }
-        let names =
-            chunk.iter().map(|id| object_name(&name::pack(job.cluster, &ids::to_backup(id.backup)?, id.number)));
+        let names = chunk.iter().map(|id| object_name(&name::pack(job.cluster, &id.backup, id.number)));
         let names: Vec<ObjectName> = names.collect::<Result<_, _>>()?;
         delete(job, done, names.iter()).await?;
         done.packs += chunk.len() as u64;
@@ -136,10 +134,10 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
 /// Deletes the manifests of backups that have no packs left.
 async fn manifests(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<(), Error> {
     let stays = job.planned.plan.packs.iter().map(|(pack, _)| pack.id).filter(|id| !job.removal.packs.contains(id));
-    let with_packs: BTreeSet<planner::BackupId> = stays.map(|id| id.backup).collect();
+    let with_packs: BTreeSet<BackupId> = stays.map(|id| id.backup).collect();
     let empty = job.removal.backups.iter();
     let empty = empty.filter(|id| !with_packs.contains(id) && !job.planned.keeps_manifest(**id));
-    let names = empty.map(|id| object_name(&name::manifest(job.cluster, &ids::to_backup(*id)?)));
+    let names = empty.map(|id| object_name(&name::manifest(job.cluster, id)));
     let names: Vec<ObjectName> = names.collect::<Result<_, _>>()?;
     for chunk in names.chunks(AT_ONCE) {
         if !guard.is_alone(false).await? {
@@ -192,12 +190,11 @@ struct Folder<'a> {
 fn folders<'a>(job: &Job<'a>) -> Vec<Folder<'a>> {
     let mut logs: BTreeMap<(ClaimNumber, TimelineId, u64), Vec<(u64, u64)>> = BTreeMap::new();
     for range in &job.removal.wal {
-        let number = ids::to_claim(range.claim);
-        let Some(claim) = job.claims.get(&number) else { continue };
+        let Some(claim) = job.claims.get(&range.claim) else { continue };
         let per_log = claim.wal_segment_size.segments_per_id();
         for log in range.first / per_log..=range.last / per_log {
             let within = (range.first.max(log * per_log), range.last.min(log * per_log + per_log - 1));
-            logs.entry((number, range.timeline, log)).or_default().push(within);
+            logs.entry((range.claim, range.timeline, log)).or_default().push(within);
         }
     }
     let folder = |((number, timeline, log), numbers): ((ClaimNumber, TimelineId, u64), Vec<(u64, u64)>)| {

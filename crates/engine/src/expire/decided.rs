@@ -6,11 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use holdfast_repo::name::{ClaimNumber, ClusterName, LedgerKind};
+use holdfast_repo::name::{ClaimNumber, ClusterName, LedgerKind, PackId};
 use holdfast_repo::record::{ClaimRecord, DecidedWal, LedgerEntry, LedgerRecord, PackRange};
 use holdfast_retention as planner;
 
-use super::ids;
 use crate::error::Error;
 use crate::repository::Repository;
 use crate::repository::leases::CLOCK_DIFFERENCE;
@@ -60,15 +59,14 @@ pub(super) async fn read(
 fn decision_of(record: LedgerRecord, claims: &BTreeMap<ClaimNumber, ClaimRecord>) -> Option<planner::Decision> {
     let LedgerEntry::Deletion { backups, packs, wal, decided, .. } = record.entry else { return None };
     let packs = packs.iter().flat_map(|range| {
-        let backup = ids::backup(range.backup);
         (range.first..=range.last.min(holdfast_repo::name::MAX_PACK_NUMBER))
-            .map(move |number| planner::PackId { backup, number })
+            .map(|number| PackId { backup: range.backup, number })
     });
     let wal = wal.iter().filter_map(|range| {
         let size = claims.get(&range.claim)?.wal_segment_size;
         let (first, last) = (range.first.number(size), range.last.number(size));
         (range.first.timeline() == range.last.timeline() && first <= last).then(|| planner::WalRange {
-            claim: ids::claim(range.claim),
+            claim: range.claim,
             timeline: range.first.timeline(),
             first,
             last,
@@ -76,7 +74,7 @@ fn decision_of(record: LedgerRecord, claims: &BTreeMap<ClaimNumber, ClaimRecord>
     });
     Some(planner::Decision {
         at: decided.unwrap_or(record.time),
-        backups: backups.into_iter().map(ids::backup).collect(),
+        backups: backups.into_iter().collect(),
         packs: packs.collect(),
         wal: wal.collect(),
     })
@@ -96,8 +94,8 @@ pub(super) struct Writing<'a> {
 
 /// Writes a decision, in as many entries as it needs.
 pub(super) async fn write(to: Writing<'_>, decision: &planner::Decision) -> Result<Vec<Entry>, Error> {
-    let mut backups: Vec<_> = decision.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<_, _>>()?;
-    let packs = pack_ranges(&decision.packs)?;
+    let mut backups: Vec<_> = decision.backups.iter().copied().collect();
+    let packs = pack_ranges(&decision.packs);
     let wal: Vec<DecidedWal> = decision.wal.iter().filter_map(|range| decided_wal(range, to.claims)).collect();
     let segments: u64 = decision.wal.iter().map(planner::WalRange::count).fold(0, u64::saturating_add);
     let of_decision = to.packs.iter().map(|(pack, _)| pack).filter(|pack| decision.packs.contains(&pack.id));
@@ -131,21 +129,19 @@ pub(super) fn decided_wal(
     range: &planner::WalRange,
     claims: &BTreeMap<ClaimNumber, ClaimRecord>,
 ) -> Option<DecidedWal> {
-    let claim = ids::to_claim(range.claim);
-    let (first, last) = range.names(claims.get(&claim)?.wal_segment_size)?;
-    Some(DecidedWal { claim, first, last })
+    let (first, last) = range.names(claims.get(&range.claim)?.wal_segment_size)?;
+    Some(DecidedWal { claim: range.claim, first, last })
 }
 
-pub(super) fn pack_ranges(packs: &BTreeSet<planner::PackId>) -> Result<Vec<PackRange>, Error> {
+pub(super) fn pack_ranges(packs: &BTreeSet<PackId>) -> Vec<PackRange> {
     let mut ranges: Vec<PackRange> = Vec::new();
-    for pack in packs {
-        let backup = ids::to_backup(pack.backup)?;
+    for &PackId { backup, number } in packs {
         match ranges.last_mut() {
-            Some(range) if range.backup == backup && range.last + 1 == pack.number => range.last = pack.number,
-            _ => ranges.push(PackRange { backup, first: pack.number, last: pack.number }),
+            Some(range) if range.backup == backup && range.last + 1 == number => range.last = number,
+            _ => ranges.push(PackRange { backup, first: number, last: number }),
         }
     }
-    Ok(ranges)
+    ranges
 }
 
 /// Takes out of the ledger what is kept now; gives the entries that are left.

@@ -12,11 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{SegmentName, TimelineId, WalSegmentSize};
 use holdfast_repo::catalog::BackupCatalog;
-use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, LedgerKind, ObjectPath, RunId};
+use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, LedgerKind, ObjectPath, PackId, RunId};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, LeasePurpose, LedgerEntry, SnapshotRecord, StartRecord};
 use holdfast_retention as planner;
 
-use super::ids;
 use crate::archive::{WalFolders, Wanted};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
@@ -42,7 +41,7 @@ impl Gathered {
     /// The unfinished backups that may still run.
     pub(super) fn may_run(&self, policy: &planner::Policy, now: DateTime<Utc>) -> BTreeSet<BackupId> {
         let running = self.catalog.may_run(policy, now);
-        running.filter_map(|unfinished| ids::to_backup(unfinished.id).ok()).collect()
+        running.map(|unfinished| unfinished.id).collect()
     }
 }
 
@@ -136,7 +135,7 @@ pub(super) async fn gather(
     for claim in &claims.records {
         let (wal, unread) = wal(repository, claim).await?;
         notes.extend(unread);
-        catalog.claims.insert(ids::claim(claim.number), planner::Claim { since: Some(claim.since), wal });
+        catalog.claims.insert(claim.number, planner::Claim { since: Some(claim.since), wal });
     }
     for bad in &claims.unreadable {
         notes.push(format!(
@@ -145,7 +144,7 @@ pub(super) async fn gather(
         ));
         // Without the record, the segment size is not known, so the WAL is not listed.
         let wal = planner::WalArchive::new(WalSegmentSize::DEFAULT);
-        catalog.claims.insert(ids::claim(bad.id), planner::Claim { since: None, wal });
+        catalog.claims.insert(bad.id, planner::Claim { since: None, wal });
     }
     let verified = verifications(repository, cluster, |_| true).await?;
     notes.extend(
@@ -157,7 +156,7 @@ pub(super) async fn gather(
     catalog.backups.extend(snapshots.records.iter().map(of_snapshot));
     for bad in backups.unreadable.iter().chain(&snapshots.unreadable) {
         if matches!(*bad.error.what, Cause::Remnant { .. }) {
-            catalog.remnants.insert(ids::backup(bad.id));
+            catalog.remnants.insert(bad.id);
         } else {
             catalog.unknown.push(of_unreadable(bad));
         }
@@ -165,7 +164,7 @@ pub(super) async fn gather(
     for (id, objects) in listed.unfinished() {
         // Only the removal of a complete backup leaves a manifest without a start record.
         if !objects.start {
-            catalog.half_removed.insert(ids::backup(id));
+            catalog.half_removed.insert(id);
         }
     }
 
@@ -206,8 +205,7 @@ pub(super) async fn gather(
 
 /// Adds a hold to its backup. The longest of several holds wins.
 fn hold(catalog: &mut planner::Catalog, backup: BackupId, until: Option<DateTime<Utc>>) {
-    let id = ids::backup(backup);
-    for held in catalog.backups.iter_mut().filter(|one| one.id == id) {
+    for held in catalog.backups.iter_mut().filter(|one| one.id == backup) {
         let until = match held.hold {
             Some(planner::Hold { until: known }) => known.zip(until).map(|(known, until)| known.max(until)),
             None => until,
@@ -239,7 +237,7 @@ async fn packs(repository: &Repository, cluster: &ClusterName) -> Result<Vec<pla
         let page = page.doing(|| format!("listing the packs of {cluster} in {}", repository.describe()))?;
         packs.extend(page.objects.iter().filter_map(|object| match object.name.as_ref().parse() {
             Ok(ObjectPath::Pack { backup, number, .. }) => {
-                let id = planner::PackId { backup: ids::backup(backup), number };
+                let id = PackId { backup, number };
                 Some(planner::Pack { id, size_bytes: object.size_bytes })
             }
             _ => None,
@@ -286,8 +284,8 @@ fn of_backup(
     proven: &BTreeSet<BackupId>,
 ) -> planner::Backup {
     planner::Backup {
-        id: ids::backup(backup.backup_id),
-        claim: ids::claim(backup.claim),
+        id: backup.backup_id,
+        claim: backup.claim,
         timeline: backup.timeline,
         start_lsn: backup.start_lsn,
         stop_timeline: backup.stop_segment.timeline(),
@@ -308,8 +306,8 @@ fn of_backup(
 
 fn of_snapshot(snapshot: &SnapshotRecord) -> planner::Backup {
     planner::Backup {
-        id: ids::backup(snapshot.snapshot_id),
-        claim: ids::claim(snapshot.claim),
+        id: snapshot.snapshot_id,
+        claim: snapshot.claim,
         timeline: snapshot.timeline,
         start_lsn: snapshot.start_lsn,
         stop_timeline: snapshot.stop_segment.timeline(),
@@ -328,7 +326,7 @@ fn of_unreadable(bad: &Unreadable<BackupId>) -> planner::UnknownBackup {
     } else {
         planner::UnknownReason::Unreadable(bad.error.to_string())
     };
-    planner::UnknownBackup { id: ids::backup(bad.id), claim: None, reason }
+    planner::UnknownBackup { id: bad.id, claim: None, reason }
 }
 
 fn of_unfinished(id: BackupId, start: Option<&StartRecord>, leases: &[ListedLease]) -> planner::UnfinishedBackup {
@@ -338,8 +336,8 @@ fn of_unfinished(id: BackupId, start: Option<&StartRecord>, leases: &[ListedLeas
     // A backup takes its lease before it writes its start record. If the lease is gone, the run is dead.
     let has_ended = run.map(|_| DateTime::UNIX_EPOCH);
     planner::UnfinishedBackup {
-        id: ids::backup(id),
-        claim: start.map(|start| ids::claim(start.claim)),
+        id,
+        claim: start.map(|start| start.claim),
         started: start.map_or_else(|| id.time(), |start| start.started),
         lease_until: end.or(has_ended),
         parent: start.map_or(planner::Parent::Unknown, parent),
@@ -348,7 +346,7 @@ fn of_unfinished(id: BackupId, start: Option<&StartRecord>, leases: &[ListedLeas
 }
 
 fn parent(start: &StartRecord) -> planner::Parent {
-    start.parent.map_or(planner::Parent::Nothing, |parent| planner::Parent::Backup(ids::backup(parent)))
+    start.parent.map_or(planner::Parent::Nothing, planner::Parent::Backup)
 }
 
 /// What the run of a lease uses. A restore uses its backup; a backup uses the backups whose packs it may name. The run
@@ -358,7 +356,7 @@ fn uses(lease: &ListedLease) -> Vec<planner::RunningRestore> {
     match &lease.record {
         Ok(record) if record.purpose == LeasePurpose::Expire => Vec::new(),
         Ok(record) if !record.backups.is_empty() || record.purpose == LeasePurpose::Backup => {
-            record.backups.iter().map(|id| of(Some(ids::backup(*id)))).collect()
+            record.backups.iter().map(|id| of(Some(*id))).collect()
         }
         _ => vec![of(None)],
     }

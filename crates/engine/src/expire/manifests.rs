@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use futures::stream::{self, StreamExt};
 use holdfast_repo::manifest::ManifestEnd;
-use holdfast_repo::name::{self, ClusterName, ObjectPath};
+use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath, PackId};
 use holdfast_retention as planner;
 
-use super::ids;
 use crate::error::{Cause, Error};
 use crate::repository::Repository;
 
@@ -19,15 +18,15 @@ const ENDS_AT_ONCE: usize = 16;
 pub(super) struct Planned {
     pub(super) plan: planner::Plan,
     /// Backups whose manifest has frames that other manifests use; `None` if that is not known.
-    in_use: Option<BTreeSet<planner::BackupId>>,
+    in_use: Option<BTreeSet<BackupId>>,
     /// Backups with at least one pack that stays.
-    with_packs: BTreeSet<planner::BackupId>,
+    with_packs: BTreeSet<BackupId>,
 }
 
 impl Planned {
     /// Whether the manifest of a removed backup must stay: while one of its packs stays, or while another manifest
     /// refers to its frames.
-    pub(super) fn keeps_manifest(&self, id: planner::BackupId) -> bool {
+    pub(super) fn keeps_manifest(&self, id: BackupId) -> bool {
         self.in_use.as_ref().is_none_or(|in_use| in_use.contains(&id)) || self.with_packs.contains(&id)
     }
 }
@@ -42,7 +41,7 @@ pub(super) async fn plan(
     // The loop ends: each round marks at least one more backup as unreadable or damaged.
     loop {
         let mut outline = outline(catalog);
-        let to_read: Vec<planner::BackupId> = outline.packs.to_read().collect();
+        let to_read: Vec<BackupId> = outline.packs.to_read().collect();
         let mut in_use = BTreeSet::new();
         let unreadable = count(repository, cluster, &to_read, &mut outline, &mut in_use).await?;
         if !unreadable.is_empty() {
@@ -61,7 +60,7 @@ pub(super) async fn plan(
     }
 }
 
-fn mark(catalog: &mut planner::Catalog, ids: &[planner::BackupId], verified: &planner::Verified) {
+fn mark(catalog: &mut planner::Catalog, ids: &[BackupId], verified: &planner::Verified) {
     for backup in catalog.backups.iter_mut().filter(|backup| ids.contains(&backup.id)) {
         if backup.place == planner::Place::Packs {
             backup.verified = verified.clone();
@@ -70,7 +69,7 @@ fn mark(catalog: &mut planner::Catalog, ids: &[planner::BackupId], verified: &pl
 }
 
 /// Takes the verdict away from a half-removed backup whose manifest others use: it is no longer a backup.
-fn settled(plan: planner::Plan, catalog: &planner::Catalog, in_use: Option<BTreeSet<planner::BackupId>>) -> Planned {
+fn settled(plan: planner::Plan, catalog: &planner::Catalog, in_use: Option<BTreeSet<BackupId>>) -> Planned {
     let stays = |verdict: &planner::PackVerdict| !matches!(verdict, planner::PackVerdict::Goes(_));
     let with_packs = plan.packs.iter().filter(|(_, verdict)| stays(verdict)).map(|(pack, _)| pack.id.backup).collect();
     let mut planned = Planned { plan, in_use, with_packs };
@@ -85,14 +84,14 @@ fn settled(plan: planner::Plan, catalog: &planner::Catalog, in_use: Option<BTree
 async fn count(
     repository: &Repository,
     cluster: &ClusterName,
-    to_read: &[planner::BackupId],
+    to_read: &[BackupId],
     outline: &mut planner::Outline,
-    in_use: &mut BTreeSet<planner::BackupId>,
-) -> Result<Vec<(planner::BackupId, String)>, Error> {
+    in_use: &mut BTreeSet<BackupId>,
+) -> Result<Vec<(BackupId, String)>, Error> {
     let reads: Vec<_> = to_read
         .iter()
         .map(|id| async move {
-            let name = name::manifest(cluster, &ids::to_backup(*id)?);
+            let name = name::manifest(cluster, id);
             // Read again after an error: one bit that flipped on the way must not keep every pack.
             let end = match repository.manifest_end(&name).await {
                 Err(error) if error.is_of_one_object() && !error.is_newer() => repository.manifest_end(&name).await,
@@ -122,18 +121,18 @@ async fn count(
 }
 
 /// The packs that a manifest names, and the backups whose frames it refers to.
-type Uses = (Vec<planner::PackUse>, Vec<planner::BackupId>);
+type Uses = (Vec<planner::PackUse>, Vec<BackupId>);
 
 fn uses(cluster: &ClusterName, end: &ManifestEnd) -> Result<Uses, String> {
     let packs = end.packs.iter().map(|entry| match entry.name.parse() {
         Ok(ObjectPath::Pack { cluster: of, backup, number }) if of == *cluster => {
-            let pack = planner::PackId { backup: ids::backup(backup), number };
+            let pack = PackId { backup, number };
             Ok(planner::PackUse { pack, live_bytes: entry.live_bytes, size_bytes: Some(entry.size_bytes) })
         }
         _ => Err(format!("it names the pack {:?}, which is not a pack of {cluster}", entry.name)),
     });
     let origins = end.origins.iter().map(|origin| match origin.parse() {
-        Ok(ObjectPath::Manifest { cluster: of, backup }) if of == *cluster => Ok(ids::backup(backup)),
+        Ok(ObjectPath::Manifest { cluster: of, backup }) if of == *cluster => Ok(backup),
         _ => Err(format!("it refers to {origin:?}, which is not a manifest of {cluster}")),
     });
     Ok((packs.collect::<Result<_, _>>()?, origins.collect::<Result<_, _>>()?))

@@ -19,7 +19,6 @@ mod clock;
 mod decided;
 mod gather;
 mod holds;
-mod ids;
 mod manifests;
 mod removed;
 mod report;
@@ -94,7 +93,7 @@ pub async fn plan(
         decided::take_future(&mut decided, options.now, &mut notes);
         let outline = |catalog: &planner::Catalog| planner::Outline::new(catalog, &options.policy, options.now);
         let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
-        let mut report = report::describe(repository, &planned.plan, &claims, &decided, options.grace(), notes)?;
+        let mut report = report::describe(repository, &planned.plan, &claims, &decided, options.grace(), notes);
         report.uploads_going = uploads.len() as u64;
         Ok::<_, Error>(report)
     };
@@ -188,8 +187,8 @@ impl Run<'_> {
         if !new.is_empty() {
             entries.extend(decided::write(writing, &new).await?);
         }
-        let mut report = report::describe(repository, plan, &claims, &entries, grace, notes)?;
-        report.decided = report::amount(&new, plan)?;
+        let mut report = report::describe(repository, plan, &claims, &entries, grace, notes);
+        report.decided = report::amount(&new, plan);
         report.uploads_going = uploads.len() as u64;
 
         if entries.iter().any(|entry| entry.decision.is_ripe(self.clock.now(), grace)) {

@@ -9,14 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
-use holdfast_repo::name::{BackupId, LedgerKind, LedgerTime, RunId};
+use holdfast_repo::name::{BackupId, LedgerKind, LedgerTime, PackId, RunId};
 use holdfast_repo::record::{DecidedWal, LedgerEntry, LedgerRecord, PackRange};
 use holdfast_retention as planner;
 
 use super::carry_out::Done;
 use super::decided::{RANGES_AT_MOST, Writing, decided_wal, pack_ranges};
 use super::gather::{Gathered, Users};
-use super::ids;
 use crate::error::{Cause, Error};
 
 /// Writes what will be deleted, before the first object is. Gives the names of the entries.
@@ -26,10 +25,9 @@ pub(super) async fn begin(
     removal: &planner::Removal,
     users: &Users,
 ) -> Result<Vec<String>, Error> {
-    let backups = removal.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<Vec<_>, _>>()?;
     // An interrupted removal has named its backups before.
-    let mut backups: Vec<BackupId> = backups.into_iter().filter(|id| users.complete.contains(id)).collect();
-    let packs = pack_ranges(&removal.packs)?;
+    let mut backups: Vec<BackupId> = removal.backups.iter().copied().filter(|id| users.complete.contains(id)).collect();
+    let packs = pack_ranges(&removal.packs);
     let wal: Vec<DecidedWal> = removal.wal.iter().filter_map(|range| decided_wal(range, to.claims)).collect();
     let goes = to.packs.iter().map(|(pack, _)| pack).filter(|pack| removal.packs.contains(&pack.id));
     let mut pack_bytes: u64 = goes.map(|pack| pack.size_bytes).sum();
@@ -153,12 +151,11 @@ async fn recorded(to: Writing<'_>, since: LedgerTime) -> Result<BTreeSet<RunId>,
 /// The `removal` entry for the objects that are gone; `None` if that cannot be known.
 fn gone(run: &RunId, removing: &Unsettled, found: &Gathered) -> Option<LedgerEntry> {
     let Gathered { catalog, claims, users, .. } = found;
-    let packs: BTreeMap<planner::PackId, u64> = catalog.packs.iter().map(|pack| (pack.id, pack.size_bytes)).collect();
+    let packs: BTreeMap<PackId, u64> = catalog.packs.iter().map(|pack| (pack.id, pack.size_bytes)).collect();
     let (mut pack_count, mut left_bytes) = (0, 0);
     for range in &removing.packs {
-        let backup = ids::backup(range.backup);
         for number in range.first..=range.last.min(holdfast_repo::name::MAX_PACK_NUMBER) {
-            match packs.get(&planner::PackId { backup, number }) {
+            match packs.get(&PackId { backup: range.backup, number }) {
                 Some(size) => left_bytes += size,
                 None => pack_count += 1,
             }
@@ -167,7 +164,7 @@ fn gone(run: &RunId, removing: &Unsettled, found: &Gathered) -> Option<LedgerEnt
     let mut wal_file_count = 0;
     for range in &removing.wal {
         let size = claims.get(&range.claim)?.wal_segment_size;
-        let wal = &catalog.claims.get(&ids::claim(range.claim))?.wal;
+        let wal = &catalog.claims.get(&range.claim)?.wal;
         let timeline = range.first.timeline();
         let partials = wal.partials.iter().filter(|partial| partial.timeline() == timeline);
         let partials = partials.map(|partial| partial.number(size)).map(|number| (number, number));

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use holdfast_contract::report::expire::{Amount, BackupFate, PackFate, RepositoryExpire, RestorableWindow, WalFate};
-use holdfast_repo::name::ClaimNumber;
+use holdfast_repo::name::{BackupId, ClaimNumber};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_retention as planner;
 
 use super::carry_out::Done;
 use super::decided::Entry;
-use super::ids;
-use crate::error::Error;
 use crate::repository::Repository;
 
 pub(super) fn describe(
@@ -21,8 +19,8 @@ pub(super) fn describe(
     decided: &[Entry],
     grace: TimeDelta,
     mut notes: Vec<String>,
-) -> Result<RepositoryExpire, Error> {
-    let due = |id: &planner::BackupId| {
+) -> RepositoryExpire {
+    let due = |id: &BackupId| {
         let of = decided.iter().filter(|entry| entry.decision.backups.contains(id));
         of.filter_map(|entry| entry.decision.at.checked_add_signed(grace)).min()
     };
@@ -33,36 +31,43 @@ pub(super) fn describe(
             planner::BackupVerdict::Goes(reason) => (false, vec![reason.to_string()]),
         };
         let not_before = if kept { None } else { due(id) };
-        backups.push(BackupFate { backup_id: ids::to_backup(*id)?, kept, why, not_before });
+        backups.push(BackupFate { backup_id: *id, kept, why, not_before });
     }
     let mut wal = Vec::new();
     for (range, verdict) in &plan.wal {
-        let claim = ids::to_claim(range.claim);
-        let Some((first, last)) = claims.get(&claim).and_then(|claim| range.names(claim.wal_segment_size)) else {
+        let Some((first, last)) = claims.get(&range.claim).and_then(|claim| range.names(claim.wal_segment_size)) else {
             continue;
         };
         let (kept, why) = match verdict {
             planner::WalVerdict::Kept(reason) => (true, reason.to_string()),
             planner::WalVerdict::Goes(reason) => (false, reason.to_string()),
         };
-        wal.push(WalFate { claim, timeline: range.timeline, first, last, segments: range.count(), kept, why });
+        wal.push(WalFate {
+            claim: range.claim,
+            timeline: range.timeline,
+            first,
+            last,
+            segments: range.count(),
+            kept,
+            why,
+        });
     }
     notes.extend(plan.warnings.iter().map(ToString::to_string));
     let next = decided.iter().filter_map(|entry| entry.decision.at.checked_add_signed(grace)).min();
-    Ok(RepositoryExpire {
+    RepositoryExpire {
         repository: repository.describe(),
         now: plan.now,
         backups,
         wal,
         packs: packs(plan),
-        before: windows(&plan.before)?,
-        after: windows(&plan.after)?,
+        before: windows(&plan.before),
+        after: windows(&plan.after),
         warnings: notes,
         decided: Amount::default(),
         removed: Amount::default(),
         next_removal: next,
         uploads_going: 0,
-    })
+    }
 }
 
 fn packs(plan: &planner::Plan) -> PackFate {
@@ -90,31 +95,29 @@ fn packs(plan: &planner::Plan) -> PackFate {
     fate
 }
 
-fn windows(windows: &[planner::RecoverableWindow]) -> Result<Vec<RestorableWindow>, Error> {
-    let window = |window: &planner::RecoverableWindow| {
-        Ok(RestorableWindow {
-            claim: ids::to_claim(window.claim),
-            timeline: window.timeline,
-            backup: ids::to_backup(window.backup)?,
-            backups: window.backup_count as u64,
-            from: window.start_time,
-            start_lsn: window.start,
-            end_lsn: window.end,
-        })
+fn windows(windows: &[planner::RecoverableWindow]) -> Vec<RestorableWindow> {
+    let window = |window: &planner::RecoverableWindow| RestorableWindow {
+        claim: window.claim,
+        timeline: window.timeline,
+        backup: window.backup,
+        backups: window.backup_count as u64,
+        from: window.start_time,
+        start_lsn: window.start,
+        end_lsn: window.end,
     };
     windows.iter().map(window).collect()
 }
 
 /// The amount that a decision names.
-pub(super) fn amount(decision: &planner::Decision, plan: &planner::Plan) -> Result<Amount, Error> {
+pub(super) fn amount(decision: &planner::Decision, plan: &planner::Plan) -> Amount {
     let named = plan.packs.iter().filter(|(pack, _)| decision.packs.contains(&pack.id));
-    Ok(Amount {
-        backups: decision.backups.iter().map(|id| ids::to_backup(*id)).collect::<Result<_, _>>()?,
+    Amount {
+        backups: decision.backups.iter().copied().collect(),
         packs: decision.packs.len() as u64,
         wal_files: decision.wal.iter().map(planner::WalRange::count).fold(0, u64::saturating_add),
         size_bytes: named.map(|(pack, _)| pack.size_bytes).sum(),
         uploads: 0,
-    })
+    }
 }
 
 /// The amount that was removed.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
 use holdfast_contract::report::drill::Drilled;
 use holdfast_repo::name::{self, BackupId, ClusterName, LedgerTime, ObjectPath};
 use holdfast_repo::record::{LedgerEntry, LedgerRecord};
@@ -111,33 +110,4 @@ fn understood(name: &str, of: BackupId, proven: bool, record: LedgerRecord) -> R
         // Without encryption only this check binds an entry to its name.
         _ => Err(Cause::Malformed { name: name.to_owned(), reason: "it is another entry".to_owned() }.into()),
     }
-}
-
-/// Writes an entry, which must be that of a drill.
-pub(crate) async fn remember(
-    repository: &Repository,
-    cluster: &ClusterName,
-    host: &str,
-    now: DateTime<Utc>,
-    entry: LedgerEntry,
-) -> Result<(), Error> {
-    let LedgerEntry::Drill { backup, ref problems, .. } = entry else {
-        return Err(Cause::Internal("not the entry of a drill".to_owned()).into());
-    };
-    let proven = problems.is_empty();
-    let record = LedgerRecord {
-        time: now,
-        host: host.to_owned(),
-        software_version: env!("CARGO_PKG_VERSION").to_owned(),
-        entry,
-    };
-    let mut time = LedgerTime::new(now).map_err(|e| Cause::Internal(e.to_string()))?;
-    // Another run may have used the same microsecond.
-    for _ in 0..8 {
-        match repository.create_record(&name::drill(cluster, time, &backup, proven), &record).await {
-            Err(error) if error.is_already_exists() => time = time.next(),
-            outcome => return outcome,
-        }
-    }
-    Err(Cause::Internal("no free name in the ledger".to_owned()).into())
 }

@@ -22,7 +22,6 @@ impl Repository {
         now: DateTime<Utc>,
         entry: LedgerEntry,
     ) -> Result<String, Error> {
-        let kind = entry.kind();
         let record = LedgerRecord {
             time: now,
             host: host.to_owned(),
@@ -32,7 +31,7 @@ impl Repository {
         let mut time = LedgerTime::new(now).map_err(|e| Cause::Internal(e.to_string()))?;
         // Another writer may have used the same microsecond.
         for _ in 0..64 {
-            let name = name::ledger(cluster, time, kind);
+            let name = name_of(cluster, time, &record.entry);
             match self.create_record(&name, &record).await {
                 Err(error) if error.is_already_exists() => time = time.next(),
                 Err(error) => return Err(error),
@@ -94,5 +93,17 @@ impl Repository {
     pub(crate) async fn delete_ledger(&self, names: &[String]) -> Result<(), Error> {
         let names: Vec<_> = names.iter().map(|name| object_name(name)).collect::<Result<_, _>>()?;
         self.store().delete(&names).await.doing(|| format!("deleting entries of the ledger in {}", self.describe()))
+    }
+}
+
+/// The name of an entry. That of a verification or a drill says of which backup it is, so that a listing finds the
+/// newest.
+fn name_of(cluster: &ClusterName, time: LedgerTime, entry: &LedgerEntry) -> String {
+    match entry {
+        LedgerEntry::Verification { backup: Some(backup), deep, .. } => {
+            name::verification(cluster, time, backup, *deep)
+        }
+        LedgerEntry::Drill { backup, problems, .. } => name::drill(cluster, time, backup, problems.is_empty()),
+        _ => name::ledger(cluster, time, entry.kind()),
     }
 }

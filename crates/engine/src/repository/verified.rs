@@ -168,29 +168,15 @@ pub(crate) async fn remember(
             problem => format!("{}: {problem}", damage.kind.words()),
         },
     });
-    let record = LedgerRecord {
-        time: result.time,
-        host: result.host.to_owned(),
-        software_version: env!("CARGO_PKG_VERSION").to_owned(),
-        entry: LedgerEntry::Verification {
-            backup: Some(result.backup),
-            deep: result.deep,
-            object_count: result.object_count,
-            size_bytes: result.size_bytes,
-            problems: problems.collect(),
-            sample_percent: result.sample_percent,
-        },
+    let entry = LedgerEntry::Verification {
+        backup: Some(result.backup),
+        deep: result.deep,
+        object_count: result.object_count,
+        size_bytes: result.size_bytes,
+        problems: problems.collect(),
+        sample_percent: result.sample_percent,
     };
-    let mut time = LedgerTime::new(result.time).map_err(|e| Cause::Internal(e.to_string()))?;
-    // Another run may have used the same microsecond.
-    for _ in 0..8 {
-        let name = name::verification(cluster, time, &result.backup, result.deep);
-        match repository.create_record(&name, &record).await {
-            Err(error) if error.is_already_exists() => time = time.next(),
-            outcome => return outcome,
-        }
-    }
-    Err(Cause::Internal("no free name in the ledger".to_owned()).into())
+    repository.write_ledger(cluster, result.host, result.time, entry).await.map(|_| ())
 }
 
 #[cfg(test)]

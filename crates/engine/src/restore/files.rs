@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use holdfast_repo::manifest::{FileEntry, Manifest};
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags};
 use tokio_util::sync::CancellationToken;
 
@@ -117,7 +118,7 @@ impl Files {
         if whole {
             return Ok(file);
         }
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if open.files.len() >= MAX_OPEN
             && let Some(oldest) = open.files.iter().min_by_key(|(_, (used, _))| *used).map(|(number, _)| *number)
         {
@@ -129,7 +130,7 @@ impl Files {
     }
 
     fn lookup(&self, number: u32) -> Option<Arc<File>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         open.uses += 1;
         let now = open.uses;
         let (used, file) = open.files.get_mut(&number)?;
@@ -138,7 +139,7 @@ impl Files {
     }
 
     fn forget(&self, number: u32) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&number);
+        self.open.lock().files.remove(&number);
     }
 
     /// Opens the file and sets its full length. Extents that are not written stay holes.

@@ -16,7 +16,6 @@ use holdfast_pgtypes::wal::reader::WalSegment;
 use holdfast_pgtypes::wal::record::Event;
 use holdfast_pgtypes::wal::scan::SegmentFacts;
 use holdfast_pgtypes::{Lsn, PgVersion, SegmentName, WalFileName};
-use holdfast_repo::frame::{HEAD_FRAME_BYTES, ObjectType, TailPart};
 use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{FactsNeeded, RecoveryPath, RecoveryRequest, RunFacts, TargetFacts, WalRun};
@@ -31,9 +30,6 @@ use crate::repository::{Repository, object_name};
 /// Segments read at the same time, with two small requests each: enough to hide latency, few enough to avoid
 /// throttling.
 const AT_ONCE: usize = 16;
-
-/// The size of the end of an object that is read first; it holds the facts of nearly every segment.
-const FACTS_BYTES: u64 = 4096;
 
 /// How far the clock of a server may have gone backwards between two transactions: a search for a time ends only when
 /// it is this far past the target.
@@ -277,25 +273,7 @@ impl WalLookup {
     }
 
     async fn stored_facts_inner(&self, segment: SegmentName) -> Result<Option<SegmentFacts>, Error> {
-        let object = self.object(segment);
-        let name = object_name(&object)?;
-        let store = self.repository.store();
-        let reading = || format!("reading the facts of {object}");
-        let (head, end) =
-            tokio::try_join!(store.get_range(&name, 0..HEAD_FRAME_BYTES as u64), store.get_tail(&name, FACTS_BYTES))
-                .doing(reading)?;
-        let opener = self.repository.opener(ObjectType::Wal, &object, &head)?;
-        let (end, size_bytes) = end;
-        let facts = match wal_object::facts_from_end(&opener, &end, size_bytes).doing(reading)? {
-            TailPart::Complete(facts) => facts,
-            TailPart::Fetch(range) => {
-                let end = store.get_range(&name, range).await.doing(reading)?;
-                match wal_object::facts_from_end(&opener, &end, size_bytes).doing(reading)? {
-                    TailPart::Complete(facts) => facts,
-                    TailPart::Fetch(_) => return Ok(None),
-                }
-            }
-        };
+        let facts = self.repository.wal_facts(&self.object(segment)).await?;
         let facts: Option<SegmentFacts> = serde_json::from_value(facts.facts).ok();
         // In every segment a record begins or ends. If the facts name neither, the archiver stored a note instead.
         Ok(facts.filter(|facts| facts.first_record_lsn.is_some() || facts.last_record_end.is_some()))

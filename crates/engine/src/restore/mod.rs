@@ -28,6 +28,7 @@ mod from_snapshot;
 mod late;
 mod layout;
 mod lookup;
+mod options;
 mod packs;
 mod preflight;
 mod prepare;
@@ -39,18 +40,15 @@ mod settings;
 mod stored;
 mod trial;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use holdfast_pgtypes::backup_manifest::ManifestWriter;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction};
 use holdfast_pgtypes::{BackupLabel, TablespaceMap};
 use holdfast_repo::manifest::Manifest;
-use holdfast_repo::name::ClusterName;
-use holdfast_repo::recovery::{RecoveryPlan, RecoveryRequest};
+use holdfast_repo::recovery::RecoveryPlan;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use chain::{Chains, Line};
@@ -63,6 +61,7 @@ pub use holdfast_contract::report::restore::{
 };
 pub(crate) use layout::PathIndex;
 pub use layout::TablespaceMapping;
+pub use options::RestoreOptions;
 pub(crate) use packs::Packs;
 pub(crate) use preflight::read_history;
 pub use reach::{Reached, reach};
@@ -84,51 +83,10 @@ use settings::Recovery;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
-use crate::places::Place;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::leases::Clock;
 use crate::server::running::RunningServer;
-
-/// What to restore, where and how.
-#[derive(Debug, Clone)]
-pub struct RestoreOptions {
-    /// The cluster's name in the repository.
-    pub cluster: ClusterName,
-    /// The data directory to make, as an absolute path.
-    pub pgdata: PathBuf,
-    /// The recovery target, the timeline to follow, and perhaps the backup to use.
-    pub request: RecoveryRequest,
-    /// What the server does at the target; `None` means [`TargetAction::Pause`], as in PostgreSQL. Without a target the
-    /// server ends recovery at the end of the WAL, whatever is set here, unless it is a standby.
-    pub target_action: Option<TargetAction>,
-    /// Whether an existing data directory of the same cluster may be changed to the state of the backup.
-    pub delta: bool,
-    /// Other directories for tablespaces.
-    pub tablespaces: Vec<TablespaceMapping>,
-    /// A directory for all other tablespaces, each in a folder named by its OID; `None` for their original directories.
-    pub tablespace_root: Option<PathBuf>,
-    /// Tablespaces, by name or OID, whose directories are reused although their data directory was lost.
-    pub reuse_tablespaces: Vec<String>,
-    /// Whether WAL of an existing data directory that was never archived may be removed.
-    pub discard_wal: bool,
-    /// What the restore and the restored server need: no directory of the restore may contain it or be inside it.
-    pub places: Vec<Place>,
-    /// Whether the restored server archives.
-    pub archiving: Archiving,
-    /// Whether the server follows the archive (`standby.signal`) instead of ending recovery.
-    pub standby: bool,
-    /// Threads that decompress and check; 0 for one per processor.
-    pub jobs: usize,
-    /// The total size of the buffers, in bytes.
-    pub memory_bytes: u64,
-    /// The `restore_command` for PostgreSQL, called for each WAL file.
-    pub restore_command: String,
-    /// The name of this host, for the resume point.
-    pub host: String,
-    /// The time of the restore; recorded in the settings and compared with times of the repository.
-    pub now: DateTime<Utc>,
-}
 
 /// Reports what [`restore`] would do, and refuses what it would refuse. Writes nothing.
 ///
@@ -169,8 +127,9 @@ pub async fn plan(
 /// Restores a backup so that PostgreSQL recovers to the requested moment when it is started.
 ///
 /// # Errors
-/// About the request: [`Cause::Unreachable`], [`Cause::UnreadableHistory`] or [`Cause::NoClaim`] if the archive does
-/// not lead there, [`Cause::Refused`] for options that do not fit the backup or the directory.
+/// About the request: [`Cause::NoSuchBackup`] if the backup that is named is not there; [`Cause::Unreachable`],
+/// [`Cause::UnreadableHistory`] or [`Cause::NoClaim`] if the archive does not lead there; [`Cause::Refused`] for
+/// options that do not fit the backup or the directory.
 ///
 /// About the directories: [`Cause::NotEmpty`], [`Cause::TablespaceNotEmpty`], [`Cause::NotOurs`],
 /// [`Cause::UnarchivedWal`], [`Cause::WrongCluster`], [`Cause::ControlFile`] or [`Cause::Overlap`] if something else is

@@ -18,7 +18,7 @@ use holdfast_repo::manifest::{Manifest, ManifestReader};
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
 use holdfast_repo::recovery::{
-    Beginning, LikelyStart, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld,
+    Beginning, LikelyStart, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld, Unreachable,
 };
 use holdfast_repo::wal_object;
 use tokio_util::sync::CancellationToken;
@@ -327,7 +327,14 @@ impl Archive {
         let world = self.world();
         let choosing = || self.choosing(&options.request, &options.cluster);
         self.check_histories(&options.request, None)?;
-        let path = RecoveryPath::find(&options.request, &world).doing(choosing)?;
+        let path = RecoveryPath::find(&options.request, &world).map_err(|why| match why {
+            // In the words of the other verbs that name a backup, which ask no planner.
+            Unreachable::BackupUnknown { backup } => {
+                Cause::NoSuchBackup { backup: backup.to_string(), cluster: options.cluster.to_string() }.into()
+            }
+            why => Error::from(why),
+        });
+        let path = path.doing(choosing)?;
         self.check_histories(&options.request, Some(path.timeline()))?;
         let version = PgVersion::new(self.claim.pg_major)
             .map_err(|e| Cause::Refused(format!("the archive {}: {e}", options.cluster)))?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use holdfast_pgtypes::recovery_target::TargetTimeline;
 use holdfast_pgtypes::{TimelineId, WalFileName};
 use holdfast_repo::name;
+use holdfast_repo::recovery::RecoveryRequest;
 use holdfast_repo::{BackupRecord, wal_object};
 use holdfast_store::{Fault, FaultRule, Faulty, Operation, PutMode, Store};
 
@@ -407,7 +408,7 @@ async fn a_damaged_summary_loses_only_its_own_backup() {
         let error = named("20260823T101500Z").await.unwrap_err();
         assert!(matches!(*error.what, Cause::Record(_)), "{error}");
         let error = named("20260824T101500Z").await.unwrap_err();
-        assert!(matches!(*error.what, Cause::Unreachable(_)), "{error}");
+        assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
         assert!(
             error.doing[0].ends_with("without the backups that cannot be read: 20260821T101500Z, 20260823T101500Z"),
             "{error}"

@@ -25,8 +25,8 @@ use holdfast_pgtypes::control::DbState;
 use holdfast_pgtypes::{ControlFile, Lsn, TimelineId};
 use tokio_postgres::error::SqlState;
 
+use super::control::read_control_file;
 use super::{Connection, PostmasterPid, RawText};
-use crate::backup::read_control_file;
 use crate::error::{Cause, Error, ResultExt, ServerSetting};
 
 /// How often two sides that differ are compared again: a checkpoint, a restart point or a promotion may happen between

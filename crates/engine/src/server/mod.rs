@@ -8,6 +8,7 @@
 //! - [`facts`]: what a backup must know; [`text`]: names that are not UTF-8.
 
 mod connect;
+mod control;
 mod facts;
 mod identity;
 mod libpq;
@@ -17,6 +18,8 @@ mod text;
 mod tls;
 
 pub use connect::{Connection, ConnectionSettings};
+pub(crate) use control::read_control_bytes;
+pub use control::read_control_file;
 pub use facts::{Database, DatabasePlace, ServerFacts};
 pub use identity::{prove_same, prove_started, prove_timeline};
 pub use libpq::Environment;

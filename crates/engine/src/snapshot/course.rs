@@ -10,11 +10,11 @@ use holdfast_pgtypes::{Ancestry, BackupLabel, ControlFile, SystemIdentifier};
 use holdfast_repo::record::ClaimRecord;
 
 use super::{RecordOptions, SnapshotRequest, Span};
-use crate::backup::read_control_file;
 use crate::backup::timelines::{Course, followed, history_in};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
 use crate::restore::read_history;
+use crate::server::read_control_file;
 use crate::server::{prove_started, prove_timeline};
 
 /// The cluster of the snapshots: from the data directory, if there is one, or else from the request.

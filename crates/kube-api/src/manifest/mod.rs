@@ -7,8 +7,7 @@
 mod check;
 mod fix;
 mod read;
-mod write;
 
+pub use crate::yaml::{WriteError, write};
 pub use check::{Checked, Level, Located, Verdict, check};
 pub use read::{Document, Duplicate, ReadError, read};
-pub use write::{WriteError, write};

@@ -3,7 +3,6 @@
 //! The bundle has the current authority and the one before it, since other replicas still use a certificate of the
 //! older one until their next check. The manifest does not have the field, so applying it again removes nothing.
 
-use super::CONFIGURATION;
 use crate::environment::FIELD_MANAGER;
 use crate::error::{Error, is_not_found};
 use k8s_openapi::ByteString;
@@ -11,6 +10,9 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
+
+/// The name of the configuration that gets the authority.
+pub const CONFIGURATION: &str = "holdfast";
 
 /// The first line of each certificate in a bundle.
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";

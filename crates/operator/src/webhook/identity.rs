@@ -5,7 +5,6 @@
 //! each other's certificates. A new authority is created only if the Secret was deleted or cannot be read; `announce`
 //! says how this works without a gap. The first replica that writes wins, and the others use what it wrote.
 
-use super::SECRET;
 use crate::certificates::{self, Pair, Purpose};
 use crate::error::{Error, is_conflict};
 use chrono::{DateTime, Duration, Utc};
@@ -14,6 +13,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
+
+/// The name of the Secret with authority, certificate and keys.
+pub const SECRET: &str = "holdfast-webhook";
 
 /// A certificate is signed again this many days before its end.
 const RENEW_DAYS: i64 = 30;

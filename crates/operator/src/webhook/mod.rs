@@ -12,6 +12,9 @@
 mod announce;
 mod identity;
 
+pub use announce::CONFIGURATION;
+pub use identity::SECRET;
+
 use crate::deadline::within;
 use crate::error::Error;
 use chrono::Utc;
@@ -34,12 +37,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// The name of the Secret with authority, certificate and keys.
-pub const SECRET: &str = "holdfast-webhook";
 /// The name of the Service that the API server calls, unless the configuration has a URL.
 pub const SERVICE: &str = "holdfast-webhook";
-/// The name of the configuration that gets the authority.
-pub const CONFIGURATION: &str = "holdfast";
 /// The time between two checks of Secret and configuration. A configuration that was created again has no authority for
 /// at most this long.
 const LOOK: Duration = Duration::from_mins(1);

@@ -11,6 +11,7 @@
 //!
 //! Not simulated: PostgreSQL itself, and machines whose clocks run at different speeds.
 
+use crate::fragile::Fragile;
 use crate::transport::{At, Fault, Plan, Transport};
 use crate::world::{NAMESPACE, World};
 use futures::future::BoxFuture;
@@ -25,8 +26,8 @@ use hyper::{Method, Request};
 use kube::Client;
 use kube::client::Body;
 use serde_json::json;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -66,7 +67,7 @@ struct Instance {
     state: Arc<State>,
     handle: Handle,
     running: JoinHandle<()>,
-    plan: Arc<Mutex<Plan>>,
+    plan: Arc<Fragile<Plan>>,
     /// When the keeper's last proof was requested.
     proven: Proven,
     /// What PID 1 was told.
@@ -81,7 +82,7 @@ struct Words {
     wrong: Option<String>,
 }
 
-type Told = Arc<Mutex<Words>>;
+type Told = Arc<Fragile<Words>>;
 
 /// Receives the messages of one keeper.
 fn feed(told: &Told, proven: &Proven, state: &Arc<State>) -> Feed {
@@ -109,7 +110,7 @@ fn feed(told: &Told, proven: &Proven, state: &Arc<State>) -> Feed {
     })
 }
 
-type Proven = Arc<Mutex<Option<Instant>>>;
+type Proven = Arc<Fragile<Option<Instant>>>;
 
 fn prove(proven: &Proven, asked: Instant) {
     let mut proven = proven.lock().expect("the proof");
@@ -182,8 +183,8 @@ fn state(name: &str) -> Arc<State> {
     Arc::new(State::new(&identity, 18))
 }
 
-fn instance(world: &Arc<Mutex<World>>, name: &str, fault: Fault, state: Arc<State>, others: Others) -> Instance {
-    let plan = Arc::new(Mutex::new(Plan::new(fault, At::All)));
+fn instance(world: &Arc<Fragile<World>>, name: &str, fault: Fault, state: Arc<State>, others: Others) -> Instance {
+    let plan = Arc::new(Fragile::new(Plan::new(fault, At::All)));
     let proven = Arc::clone(&others.proven);
     let told = Told::default();
     let transport = Transport { world: Arc::clone(world), plan: Arc::clone(&plan) };
@@ -207,7 +208,7 @@ fn instance(world: &Arc<Mutex<World>>, name: &str, fault: Fault, state: Arc<Stat
 async fn play(case: Ordered) -> Result<(), String> {
     let start = Instant::now();
     let clock = Clock::Since(chrono::DateTime::UNIX_EPOCH, start);
-    let world = Arc::new(Mutex::new(World::new(clock)));
+    let world = Arc::new(Fragile::new(World::new(clock)));
     world.lock().expect("the world").put("leases", &names::primary_lease(CLUSTER), json!({"spec": {}}));
     let (one, two) = (state(FIRST), state(SECOND));
     two.set_phase(InstancePhase::Running, "following the primary");

@@ -1,11 +1,12 @@
 //! The rest of a simulated cluster: scheduler, kubelet, provisioner and garbage collector, in steps of a quarter of a
 //! second.
 
+use crate::fragile::Fragile;
 use crate::instances::Instance;
 use crate::world::{World, key};
 use holdfast_kube_api::names;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The time between two steps.
@@ -14,7 +15,7 @@ const STEP: Duration = Duration::from_millis(250);
 const BOOKMARK: u32 = 40;
 
 /// Runs as long as the runtime does.
-pub(crate) async fn run(world: Arc<Mutex<World>>) {
+pub(crate) async fn run(world: Arc<Fragile<World>>) {
     for step in 0_u32.. {
         tokio::time::sleep(STEP).await;
         let mut world = world.lock().expect("the world");

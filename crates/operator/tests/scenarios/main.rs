@@ -5,6 +5,7 @@
 //! - [`kubelet`] and [`instances`]: the other actors in a cluster
 //! - [`port`]: the status ports
 //! - [`transport`]: counts requests and makes faults
+//! - [`fragile`]: the lock on all of these
 //! - [`keepers`]: the instances' real keepers of the Lease against the same API server
 //! - [`stage`]: one run, [`stories`]: the scenarios, [`faults`]: the sweeps over them
 //!
@@ -14,6 +15,7 @@
 #![expect(clippy::panic, reason = "a test stops at what it did not expect")]
 
 mod faults;
+mod fragile;
 mod instances;
 mod keepers;
 mod kubelet;

@@ -1,6 +1,7 @@
 //! The status ports of the simulated instances: mutual TLS with the certificates that the operator made, over pipes in
 //! memory.
 
+use crate::fragile::Fragile;
 use crate::world::World;
 use base64::Engine as _;
 use bytes::Bytes;
@@ -19,13 +20,13 @@ use serde_json::Value;
 use std::convert::Infallible;
 use std::io::{Error, ErrorKind};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
 /// The connection to the status ports.
-pub(crate) fn dial(world: &Arc<Mutex<World>>) -> Dial {
+pub(crate) fn dial(world: &Arc<Fragile<World>>) -> Dial {
     let world = Arc::clone(world);
-    let known: Arc<Mutex<Option<(String, TlsAcceptor)>>> = Arc::default();
+    let known: Arc<Fragile<Option<(String, TlsAcceptor)>>> = Arc::default();
     Dial::by(move |address| {
         let (world, known) = (Arc::clone(&world), Arc::clone(&known));
         async move {
@@ -60,7 +61,7 @@ fn find(world: &World, address: IpAddr) -> Option<(String, String, bool)> {
     Some((uid.to_owned(), instance.cluster.clone(), instance.frozen))
 }
 
-fn acceptor(world: &World, cluster: &str, known: &Mutex<Option<(String, TlsAcceptor)>>) -> Option<TlsAcceptor> {
+fn acceptor(world: &World, cluster: &str, known: &Fragile<Option<(String, TlsAcceptor)>>) -> Option<TlsAcceptor> {
     let server = world.get("secrets", &names::server_secret(cluster))?;
     let authority = world.get("secrets", &names::ca_secret(cluster))?;
     let version = format!("{}/{}", server["metadata"]["resourceVersion"], authority["metadata"]["resourceVersion"]);
@@ -91,7 +92,7 @@ fn acceptor(world: &World, cluster: &str, known: &Mutex<Option<(String, TlsAccep
 }
 
 async fn answer(
-    world: Arc<Mutex<World>>,
+    world: Arc<Fragile<World>>,
     uid: String,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {

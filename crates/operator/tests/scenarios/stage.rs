@@ -2,6 +2,7 @@
 //!
 //! Time is tokio's paused clock: a run of minutes takes only as long as its computation.
 
+use crate::fragile::Fragile;
 use crate::normal::{self, Normal};
 use crate::port;
 use crate::transport::{At, Fault, Plan, Transport};
@@ -9,7 +10,7 @@ use crate::{kubelet, world::World};
 use chrono::{NaiveDate, Utc};
 use holdfast_operator::{Clock, Environment, Options, run_in};
 use kube::Client;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -79,13 +80,13 @@ pub(crate) fn day() -> NaiveDate {
     *DAY.get_or_init(|| Utc::now().date_naive())
 }
 
-fn begin(plan: &Mutex<Plan>) {
+fn begin(plan: &Fragile<Plan>) {
     plan.lock().expect("the plan").begin();
 }
 
 struct Stage {
-    world: Arc<Mutex<World>>,
-    plan: Arc<Mutex<Plan>>,
+    world: Arc<Fragile<World>>,
+    plan: Arc<Fragile<Plan>>,
     operator: JoinHandle<()>,
     began: Instant,
 }
@@ -94,9 +95,9 @@ impl Stage {
     fn new(fault: Fault, at: At) -> Self {
         let began = Instant::now();
         let start = day().and_hms_opt(1, 58, 0).expect("a time").and_utc();
-        let world = Arc::new(Mutex::new(World::new(Clock::Since(start, began))));
+        let world = Arc::new(Fragile::new(World::new(Clock::Since(start, began))));
         tokio::spawn(kubelet::run(Arc::clone(&world)));
-        let plan = Arc::new(Mutex::new(Plan::new(fault, at)));
+        let plan = Arc::new(Fragile::new(Plan::new(fault, at)));
         let operator = operate(&world, &plan);
         Self { world, plan, operator, began }
     }
@@ -165,7 +166,7 @@ impl Stage {
             let mut plan = Plan::none();
             plan.hits = self.plan.lock().expect("the plan").hits;
             plan.hit = hit;
-            self.plan = Arc::new(Mutex::new(plan));
+            self.plan = Arc::new(Fragile::new(plan));
             self.operator = operate(&self.world, &self.plan);
         }
     }
@@ -209,7 +210,7 @@ impl Stage {
     }
 }
 
-fn operate(world: &Arc<Mutex<World>>, plan: &Arc<Mutex<Plan>>) -> JoinHandle<()> {
+fn operate(world: &Arc<Fragile<World>>, plan: &Arc<Fragile<Plan>>) -> JoinHandle<()> {
     let transport = Transport { world: Arc::clone(world), plan: Arc::clone(plan) };
     let environment = Environment {
         client: Client::new(transport, "holdfast-system"),

@@ -1,5 +1,6 @@
 //! Between the operator and the simulated API server: this module counts the requests and makes the faults.
 
+use crate::fragile::Fragile;
 use crate::world::{Answer, Call, Refusal, World, parse};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -11,7 +12,7 @@ use hyper::{Request, Response};
 use kube::client::Body;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tower_service::Service;
@@ -136,8 +137,8 @@ impl Plan {
 /// The connection of one operator to the API server.
 #[derive(Clone)]
 pub(crate) struct Transport {
-    pub(crate) world: Arc<Mutex<World>>,
-    pub(crate) plan: Arc<Mutex<Plan>>,
+    pub(crate) world: Arc<Fragile<World>>,
+    pub(crate) plan: Arc<Fragile<Plan>>,
 }
 
 impl Service<Request<Body>> for Transport {

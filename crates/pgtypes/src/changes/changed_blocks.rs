@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Range;
 
-use crate::changes::block_set::{BlockSet, Chunk, INVALID_BLOCK};
 use crate::relation::Fork;
+use crate::wal_summary::block_set::{BlockSet, Chunk, INVALID_BLOCK};
 use crate::wal_summary::reader::{ForkSummary, RelationFork, WalSummaryError, WalSummaryReader};
 
 /// The changes of one fork.

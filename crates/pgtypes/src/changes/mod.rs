@@ -47,7 +47,6 @@
 //! parent's: `pg_checksums --enable` writes every page, without WAL and without a new page LSN. The same is true after
 //! `pg_resetwal`, and if the parent is not an ancestor of the cluster's state ([`crate::wal_summary::coverage`]).
 
-pub mod block_set;
 pub mod changed_blocks;
 pub mod decision;
 pub mod page_lsn;

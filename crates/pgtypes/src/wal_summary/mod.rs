@@ -24,6 +24,7 @@
 //!
 //! WAL written with `wal_level = minimal` is never summarized; it is a gap.
 
+pub mod block_set;
 pub mod coverage;
 pub mod name;
 pub mod reader;

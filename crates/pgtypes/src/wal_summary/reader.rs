@@ -20,8 +20,8 @@
 use std::io::{self, Read};
 
 use crate::bytes::{u16_at, u32_at};
-use crate::changes::block_set::{BLOCKS_PER_CHUNK, Chunk, INVALID_BLOCK};
 use crate::relation::Fork;
+use crate::wal_summary::block_set::{BLOCKS_PER_CHUNK, Chunk, INVALID_BLOCK};
 
 /// `BLOCKREFTABLE_MAGIC`
 const MAGIC: u32 = 0x652B_137B;

@@ -4,7 +4,6 @@
 //! its own, so that any frame can be read alone, and all of them in parallel. Decompression writes into a buffer of the
 //! length that the header announces and can never produce more. A header can announce at most [`MAX_FRAME_RAW`].
 
-mod compressor;
 mod decompressor;
 
 use std::fmt;
@@ -12,8 +11,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub use compressor::Compressor;
-pub(crate) use compressor::checked_raw_len;
+use crate::format_error::Fault;
+
+pub use crate::frame::Compressor;
 pub(crate) use decompressor::resize_raw;
 pub use decompressor::{decompress, decompress_into};
 
@@ -212,6 +212,15 @@ impl TryFrom<String> for Compression {
 #[error("`{text}` is not a compression: use zstd:N (N from -7 to 22 without 0), lz4, gzip:N (N from 1 to 9) or none")]
 pub struct CompressionParseError {
     text: String,
+}
+
+/// The length of a frame's raw bytes, if a frame can have so many.
+pub(crate) fn checked_raw_len(raw: &[u8]) -> Result<u32, Fault> {
+    u32::try_from(raw.len()).ok().filter(|length| *length <= MAX_FRAME_RAW).ok_or(Fault::TooLong {
+        what: "frame",
+        bytes: raw.len() as u64,
+        limit: u64::from(MAX_FRAME_RAW),
+    })
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@
 //! it.
 
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
-use super::object_type::ObjectType;
 use crate::codec::Codec;
 use crate::format_error::Fault;
 use crate::identity::RepositoryId;
+use crate::object_type::ObjectType;
 
 /// The version of frames, packs, WAL objects and manifests that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u16 = 1;

@@ -8,24 +8,23 @@
 //! numbers, encrypts and finishes it in the place where the order is known. Reading: [`ObjectOpener`] checks the head
 //! once and opens frames in any order; [`split_frames`] checks that an object in memory is complete.
 
+mod compressor;
 mod head;
 mod header;
-mod object_type;
 mod open;
-mod salt;
 mod seal;
 mod split;
 mod tail;
 
+pub use crate::object_type::ObjectType;
+pub use compressor::Compressor;
 pub use head::{Encryption, FORMAT_VERSION, HEAD_FRAME_BYTES, ObjectHead};
 pub use header::{FRAME_MAGIC, FrameHeader, FrameKind, HEADER_BYTES, Transform};
-pub use object_type::ObjectType;
 pub use open::{Frame, FrameBuffers, ObjectOpener, open_object};
 pub use seal::{CompressedFrame, ObjectSealer, seal_object};
 pub use split::{FrameSpan, split_frames};
 pub use tail::{TAIL_FRAME_BYTES, TAIL_FRAME_BYTES_ENCRYPTED, TailPart, tail_frame_bytes};
 
-pub(crate) use salt::epoch;
 pub(crate) use split::check_order;
 pub(crate) use tail::{locate_last_part, seal_tail};
 

@@ -6,12 +6,12 @@
 
 use super::head::{Encryption, ObjectHead};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
-use super::object_type::ObjectType;
 use super::split::split_frames;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
 use crate::codec::{Codec, MAX_FRAME_RAW, decompress_into, resize_raw};
 use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey};
+use crate::object_type::ObjectType;
 
 /// An opened frame.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,14 +4,15 @@
 //! happens where the frame's place in the object is known, because the number is part of nonce and associated data. It
 //! encrypts in place, fills in the header, and copies nothing.
 
+use super::compressor::Compressor;
 use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
-use super::object_type::ObjectType;
-use super::salt::new_salt;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
-use crate::codec::{Codec, Compression, Compressor};
+use crate::codec::{Codec, Compression};
 use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey};
+use crate::object_type::ObjectType;
+use crate::salt::new_salt;
 
 /// A compressed frame that has no place in its object yet.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! From a passphrase or a key file to the key that wraps the repository key.
 
-use super::KeyError;
+use super::error::KeyError;
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::hkdf;
 use serde::{Deserialize, Serialize};

@@ -10,11 +10,13 @@
 //! Invariants: only the wrapped key is stored. Secrets and keys never print. A slot read from the store is hostile
 //! until it has opened, so its parameters are bounded before any memory is spent on them (see [`MAX_MEMORY_KIB`]).
 
+mod error;
 mod kdf;
 #[cfg(test)]
 mod tests;
 mod wrap;
 
+pub use error::KeyError;
 pub use kdf::{Argon2Cost, MAX_ITERATIONS, MAX_MEMORY_KIB, MAX_PARALLELISM, MIN_MEMORY_KIB};
 
 use crate::identity::{MAX_EPOCHS, RepositoryId, RepositoryKey};
@@ -24,7 +26,6 @@ use chrono::{DateTime, Utc};
 use holdfast_secret::Secret;
 use kdf::{Kdf, SALT_BYTES, WrappingKey};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use wrap::{Bound, random};
 
 /// The least size of a key file in bytes: a smaller one cannot contain 256 bits of entropy.
@@ -75,54 +76,6 @@ impl RecordBody for KeySlot {
         }
         Err(format!("epoch {epoch} with the keys of {} earlier ones; there are {MAX_EPOCHS} at most", earlier.len()))
     }
-}
-
-/// Why a slot does not open or cannot be made.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum KeyError {
-    /// The passphrase does not belong to the slot, or the slot was changed or belongs to another repository.
-    #[error("the passphrase does not open key slot {slot}")]
-    WrongPassphrase {
-        /// The slot that was tried.
-        slot: SlotName,
-    },
-    /// The key file does not belong to the slot, or the slot was changed or belongs to another repository.
-    #[error("the key file does not open key slot {slot}")]
-    WrongKeyFile {
-        /// The slot that was tried.
-        slot: SlotName,
-    },
-    /// The slot opens with the other kind of secret.
-    #[error("key slot {slot} does not open with this kind of secret, it is a {kind:?} slot")]
-    WrongKind {
-        /// The slot that was tried.
-        slot: SlotName,
-        /// The kind of secret that opens it.
-        kind: KeySlotKind,
-    },
-    /// The slot is damaged.
-    #[error("the key slot is damaged: {problem}")]
-    Malformed {
-        /// What is wrong with the slot.
-        problem: &'static str,
-    },
-    /// The key derivation is unknown, or its parameters are outside the safe limits.
-    #[error("key derivation {algorithm:?} is not supported: {problem}")]
-    UnsupportedKdf {
-        /// The algorithm in the slot.
-        algorithm: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The secret is too weak for a new slot.
-    #[error("the secret is too weak: {problem}")]
-    WeakSecret {
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The system gave no random bytes, or the cipher failed.
-    #[error("the cryptographic library failed")]
-    Crypto,
 }
 
 impl KeySlot {

@@ -3,7 +3,7 @@
 //! A slot wraps the newest key under the key of its secret. It wraps the keys of earlier epochs under the newest one.
 //! So a secret gives every key up to the epoch of its slot and none of a later epoch.
 
-use super::KeyError;
+use super::error::KeyError;
 use crate::identity::{KeyBytes, RepositoryId};
 use crate::name::SlotName;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};

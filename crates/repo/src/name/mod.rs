@@ -25,6 +25,7 @@ mod cluster;
 mod feature;
 mod ledger;
 mod object;
+mod pack_id;
 mod run_id;
 mod slot;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use object::{
     leases_folder, ledger, ledger_folder, manifest, pack, packs_folder, snapshot, snapshots_folder, verification,
     wal_claim_folder, wal_codec, wal_file, wal_log_folder, wal_timeline_folder,
 };
+pub use pack_id::PackId;
 pub use run_id::RunId;
 pub use slot::SlotName;
 

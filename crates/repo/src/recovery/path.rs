@@ -81,10 +81,10 @@ impl RecoveryPath {
         let newest = backups.iter().max_by_key(|backup| backup.stop_time).ok_or(Unreachable::NoBackups)?;
         let named = match request.backup {
             None => None,
-            Some(id) => Some(backups.iter().copied().find(|backup| backup.backup_id == id).ok_or_else(|| {
-                let known: BTreeSet<BackupId> = backups.iter().map(|backup| backup.backup_id).collect();
-                Unreachable::BackupUnknown { backup: id, known: known.into_iter().collect() }
-            })?),
+            Some(id) => {
+                let named = backups.iter().copied().find(|backup| backup.backup_id == id);
+                Some(named.ok_or(Unreachable::BackupUnknown { backup: id })?)
+            }
         };
         let known = known_timelines(world, &backups);
         let timeline = match request.timeline {

@@ -69,8 +69,6 @@ pub enum Unreachable {
     BackupUnknown {
         /// The named backup.
         backup: BackupId,
-        /// The existing backups, oldest first.
-        known: Vec<BackupId>,
     },
     /// Nothing in the archive mentions the timeline.
     #[error("timeline {timeline} is not in the archive")]

@@ -187,7 +187,7 @@ impl World {
     fn begin(&mut self, random: &mut Random) {
         let future = random.below(40) == 0;
         let time = moment(self.hour + if future { 9000 } else { 0 });
-        let id = BackupId::new(time);
+        let id = BackupId::new(time).unwrap();
         if self.backups.contains_key(&id)
             || self.half_removed.contains(&id)
             || self.runs.iter().any(|run| run.backup.id == id)

@@ -17,7 +17,7 @@ pub(crate) fn day(number: i64) -> DateTime<Utc> {
 }
 
 pub(crate) fn id(number: i64) -> BackupId {
-    BackupId::new(day(number))
+    BackupId::new(day(number)).unwrap()
 }
 
 pub(crate) fn pack(of: i64, number: u32) -> PackId {

@@ -6,14 +6,14 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::LocalError;
+use super::local_error::LocalError;
 use crate::random::Random;
 use crate::{Buffer, Failure, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
 
@@ -161,7 +161,7 @@ impl Files {
     /// A new empty file without a final name.
     pub(super) fn temporary(&self) -> Result<Temporary, LocalError> {
         let folder = self.root.join(TEMPORARY);
-        let unique = self.random.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let unique = self.random.lock().next();
         let path = folder.join(format!("{}-{unique:016x}", std::process::id()));
         let create = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = match create() {
@@ -213,7 +213,7 @@ impl Files {
 
     /// Makes the folders down to `folder`. Syncs their chain up to the root once per process.
     fn make_chain(&self, folder: &Path) -> io::Result<()> {
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut synced = self.synced.lock();
         if synced.contains(folder) {
             return Ok(());
         }
@@ -236,7 +236,7 @@ impl Files {
     }
 
     fn forget(&self, folder: &Path) {
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut synced = self.synced.lock();
         for ancestor in folder.ancestors() {
             synced.remove(ancestor);
         }

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use std::fs::DirEntry;
 use std::io;
 
-use super::LocalError;
 use super::files::{Files, TEMPORARY, is_absence, may_be_listed};
+use super::local_error::LocalError;
 use crate::{ListPage, ObjectInfo, ObjectName};
 
 /// Objects of a page: few enough to hold, many enough that reading the folders above them again costs little.

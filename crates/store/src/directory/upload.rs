@@ -6,14 +6,16 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::Advice;
 
+use super::DirectoryStore;
 use super::files::Temporary;
-use super::{DirectoryStore, LocalError};
+use super::local_error::LocalError;
 use crate::parts::total_size;
 use crate::{ObjectName, Operation, PutMode, StoreError, StoreErrorKind, Upload};
 
@@ -50,11 +52,11 @@ impl DirectoryUpload {
 
 impl Growing {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn temporary(&self) -> Result<Arc<Temporary>, LocalError> {
-        let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner);
+        let temporary = self.temporary.lock();
         temporary.clone().ok_or_else(|| LocalError::new(StoreErrorKind::InvalidConfig, "the upload was aborted"))
     }
 
@@ -140,7 +142,7 @@ impl Upload for DirectoryUpload {
         let growing = Arc::clone(&self.growing);
         self.store
             .run(Operation::Abort, self.name.as_str(), move |_| {
-                *growing.temporary.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *growing.temporary.lock() = None;
                 Ok(())
             })
             .await

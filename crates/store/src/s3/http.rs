@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
@@ -24,6 +23,7 @@ use hyper::http::Extensions;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpInfo, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
 
 use super::dial::Dial;
 use super::tunnel::Refused;
@@ -52,7 +52,7 @@ impl Http {
 impl HttpClient for Http {
     fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         let limits = Limits { connect: settings.connect_timeout(), read: settings.read_timeout() };
-        let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connectors = self.connectors.lock();
         let made = connectors.entry(limits).or_insert_with(|| {
             let dial = self.dial.clone().within(limits.connect);
             let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(dial.clone());

@@ -17,13 +17,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
-use super::S3Store;
+use super::delete::delete;
 use super::errors::judge;
 use super::shared::Shared;
 use super::upload::S3Upload;
 use crate::{
-    Checksums, ConditionalCreate, Dropped, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
-    Upload, Uploads,
+    Checksums, ConditionalCreate, Dropped, ObjectName, Operation, PutMode, StoreError, StoreErrorKind, Trials, Upload,
+    Uploads,
 };
 
 const BODY: &[u8] = b"written by holdfast to try this store";
@@ -37,47 +37,48 @@ const MEETINGS: u32 = 100;
 const ROUNDS: u32 = 3;
 
 /// Runs all trials below `scratch`.
-pub(super) async fn run(store: &S3Store, scratch: &ObjectName) -> Result<Trials, StoreError> {
+pub(super) async fn run(shared: &Arc<Shared>, scratch: &ObjectName) -> Result<Trials, StoreError> {
     let mut names = Vec::new();
     for part in ["settings", "checksum", "overlap", "condition"] {
         let name = ObjectName::new(format!("{scratch}/{part}"));
         names.push(name.map_err(|error| {
             let detail = error.to_string();
-            store.shared.fail(Operation::Put, scratch.as_str(), StoreErrorKind::InvalidConfig, detail)
+            shared.fail(Operation::Put, scratch.as_str(), StoreErrorKind::InvalidConfig, detail)
         })?);
     }
     let [settings, checksum, overlap, condition] = &names[..] else { return Ok(Trials::default()) };
     // An earlier attempt may have been interrupted.
-    one_by_one(store, &names).await?;
+    one_by_one(shared, &names).await?;
     let tried = async {
-        let mut trials = Trials { dropped: dropped(store, settings).await?, ..Trials::default() };
-        trials.checksums = checksums(store, checksum).await?;
-        trials.overlapping = overlapping(store, overlap).await?;
-        by_parts(store, condition, &mut trials).await?;
+        let mut trials = Trials { dropped: dropped(shared, settings).await?, ..Trials::default() };
+        trials.checksums = checksums(shared, checksum).await?;
+        trials.overlapping = overlapping(shared, overlap).await?;
+        by_parts(shared, condition, &mut trials).await?;
         Ok(trials)
     };
     let tried = tried.await;
-    let cleaned = one_by_one(store, &names).await;
+    let cleaned = one_by_one(shared, &names).await;
     let tried = tried?;
     cleaned?;
     Ok(tried)
 }
 
-async fn one_by_one(store: &S3Store, names: &[ObjectName]) -> Result<(), StoreError> {
+async fn one_by_one(shared: &Arc<Shared>, names: &[ObjectName]) -> Result<(), StoreError> {
     for name in names {
-        store.delete(std::slice::from_ref(name)).await?;
+        delete(shared, std::slice::from_ref(name)).await?;
     }
     Ok(())
 }
 
 /// Compares what the store says about an object with the settings of its write.
-async fn dropped(store: &S3Store, name: &ObjectName) -> Result<Vec<Dropped>, StoreError> {
-    let shared = &store.shared;
+async fn dropped(shared: &Arc<Shared>, name: &ObjectName) -> Result<Vec<Dropped>, StoreError> {
     let settings = &shared.settings;
     let mut dropped = Vec::new();
     let failed = |error| shared.error(Operation::Put, name.as_str(), error);
-    let output =
-        store.send_put(name, Bytes::from_static(BODY).into(), PutMode::Overwrite, None, false).await.map_err(failed)?;
+    let output = shared
+        .send_put(name, Bytes::from_static(BODY).into(), PutMode::Overwrite, None, false)
+        .await
+        .map_err(failed)?;
     if settings.server_side_encryption.is_some()
         && output.server_side_encryption() != settings.server_side_encryption.as_ref()
     {
@@ -90,10 +91,10 @@ async fn dropped(store: &S3Store, name: &ObjectName) -> Result<Vec<Dropped>, Sto
             dropped.push(Dropped { setting: "sse", seen: "an object can be read without the key" });
         }
     }
-    if storage_class_is_another(store, name).await? {
+    if storage_class_is_another(shared, name).await? {
         dropped.push(Dropped { setting: "storage_class", seen: "an object that was written with it has another" });
     }
-    if tags_are_missing(store, name).await {
+    if tags_are_missing(shared, name).await {
         dropped.push(Dropped { setting: "tags", seen: "an object that was written with them has others" });
     }
     Ok(dropped)
@@ -101,13 +102,16 @@ async fn dropped(store: &S3Store, name: &ObjectName) -> Result<Vec<Dropped>, Sto
 
 /// Compares the settings of an object that was uploaded in parts: stores get them with the request that begins the
 /// upload, not with a PUT.
-async fn dropped_by_parts(store: &S3Store, name: &ObjectName, dropped: &mut Vec<Dropped>) -> Result<(), StoreError> {
-    let shared = &store.shared;
+async fn dropped_by_parts(
+    shared: &Arc<Shared>,
+    name: &ObjectName,
+    dropped: &mut Vec<Dropped>,
+) -> Result<(), StoreError> {
     let settings = &shared.settings;
     let is_known = |dropped: &[Dropped], setting| dropped.iter().any(|dropped| dropped.setting == setting);
     let mut not_encrypted = false;
     if !is_known(dropped, "sse") {
-        not_encrypted = !is_encrypted(store, name).await?;
+        not_encrypted = !is_encrypted(shared, name).await?;
         let without = || shared.client.get_object().bucket(&shared.bucket).key(name.as_str()).send();
         if settings.customer_algorithm().is_some() && without().await.is_ok() {
             dropped.push(Dropped {
@@ -116,18 +120,18 @@ async fn dropped_by_parts(store: &S3Store, name: &ObjectName, dropped: &mut Vec<
             });
         }
     }
-    if !is_known(dropped, "storage_class") && storage_class_is_another(store, name).await? {
+    if !is_known(dropped, "storage_class") && storage_class_is_another(shared, name).await? {
         dropped.push(Dropped { setting: "storage_class", seen: "an object that was uploaded in parts has another" });
     }
-    if !is_known(dropped, "tags") && tags_are_missing(store, name).await {
+    if !is_known(dropped, "tags") && tags_are_missing(shared, name).await {
         dropped.push(Dropped { setting: "tags", seen: "an object that was uploaded in parts has others" });
     }
     // Some servers never say how an object is encrypted. Then the missing header says nothing about this object.
     if not_encrypted {
         let failed = |error| shared.error(Operation::Put, name.as_str(), error);
         let body = Bytes::from_static(BODY).into();
-        store.send_put(name, body, PutMode::Overwrite, None, false).await.map_err(failed)?;
-        if is_encrypted(store, name).await? {
+        shared.send_put(name, body, PutMode::Overwrite, None, false).await.map_err(failed)?;
+        if is_encrypted(shared, name).await? {
             dropped
                 .push(Dropped { setting: "sse", seen: "an object that was uploaded in parts is not encrypted by it" });
         }
@@ -136,21 +140,20 @@ async fn dropped_by_parts(store: &S3Store, name: &ObjectName, dropped: &mut Vec<
 }
 
 /// Whether the store says that an object is encrypted as the settings ask, or they ask for nothing.
-async fn is_encrypted(store: &S3Store, name: &ObjectName) -> Result<bool, StoreError> {
-    let Some(wanted) = &store.shared.settings.server_side_encryption else { return Ok(true) };
-    Ok(store.shared.head_once(Operation::Head, name).await?.server_side_encryption() == Some(wanted))
+async fn is_encrypted(shared: &Arc<Shared>, name: &ObjectName) -> Result<bool, StoreError> {
+    let Some(wanted) = &shared.settings.server_side_encryption else { return Ok(true) };
+    Ok(shared.head_once(Operation::Head, name).await?.server_side_encryption() == Some(wanted))
 }
 
 /// Whether the settings ask for a storage class and the object has another.
-async fn storage_class_is_another(store: &S3Store, name: &ObjectName) -> Result<bool, StoreError> {
-    let wanted = store.shared.settings.storage_class.as_ref().filter(|wanted| wanted.as_str() != "STANDARD");
+async fn storage_class_is_another(shared: &Arc<Shared>, name: &ObjectName) -> Result<bool, StoreError> {
+    let wanted = shared.settings.storage_class.as_ref().filter(|wanted| wanted.as_str() != "STANDARD");
     let Some(wanted) = wanted else { return Ok(false) };
-    Ok(store.shared.head_once(Operation::Head, name).await?.storage_class() != Some(wanted))
+    Ok(shared.head_once(Operation::Head, name).await?.storage_class() != Some(wanted))
 }
 
 /// Whether the settings ask for tags and the object has others. False if we may not read tags.
-async fn tags_are_missing(store: &S3Store, name: &ObjectName) -> bool {
-    let shared = &store.shared;
+async fn tags_are_missing(shared: &Arc<Shared>, name: &ObjectName) -> bool {
     let wanted = &shared.settings.tags;
     if wanted.is_empty() {
         return false;
@@ -165,12 +168,11 @@ async fn tags_are_missing(store: &S3Store, name: &ObjectName) -> bool {
 }
 
 /// A wrong checksum must be refused, and the checksum of the stored bytes must be returned.
-async fn checksums(store: &S3Store, name: &ObjectName) -> Result<Checksums, StoreError> {
-    let shared = &store.shared;
+async fn checksums(shared: &Arc<Shared>, name: &ObjectName) -> Result<Checksums, StoreError> {
     let right = crc32c::crc32c(BODY);
     let put = |crc32c: u32| {
         let checksum = super::shared::encoded(crc32c);
-        store.send_put(name, Bytes::from_static(BODY).into(), PutMode::Overwrite, Some(checksum), false)
+        shared.send_put(name, Bytes::from_static(BODY).into(), PutMode::Overwrite, Some(checksum), false)
     };
     let failed = |error| shared.error(Operation::Put, name.as_str(), error);
     match put(right).await {
@@ -196,24 +198,24 @@ fn is_refusal(error: &SdkError<PutObjectError, HttpResponse>) -> bool {
 }
 
 /// Two creates of one name, both under way at the same time: one must be refused.
-async fn overlapping(store: &S3Store, name: &ObjectName) -> Result<ConditionalCreate, StoreError> {
+async fn overlapping(shared: &Arc<Shared>, name: &ObjectName) -> Result<ConditionalCreate, StoreError> {
     let arrived = Arc::new(AtomicUsize::new(0));
     let slow = || {
         let body = ByteStream::new(SdkBody::from_body_1_x(SlowBody::new(Arc::clone(&arrived))));
-        store.send_put(name, body, PutMode::Create, None, true)
+        shared.send_put(name, body, PutMode::Create, None, true)
     };
     let (left, right) = tokio::join!(slow(), slow());
-    match both(store, name, left, right) {
+    match both(shared, name, left, right) {
         Ok(found) => return Ok(found),
         // A store that requires signed bodies does not accept these.
         Err(error) if error.is_retryable() => return Err(error),
         Err(error) => tracing::debug!(%error, "the store does not accept a slow body"),
     }
     for _ in 0..ROUNDS {
-        one_by_one(store, std::slice::from_ref(name)).await?;
-        let quick = || store.send_put(name, Bytes::from_static(BODY).into(), PutMode::Create, None, false);
+        one_by_one(shared, std::slice::from_ref(name)).await?;
+        let quick = || shared.send_put(name, Bytes::from_static(BODY).into(), PutMode::Create, None, false);
         let (left, right) = tokio::join!(quick(), quick());
-        match both(store, name, left, right) {
+        match both(shared, name, left, right) {
             Ok(ConditionalCreate::Native) => {}
             Err(error) if error.is_retryable() => return Err(error),
             // Both were stored, or the condition itself is refused.
@@ -225,7 +227,7 @@ async fn overlapping(store: &S3Store, name: &ObjectName) -> Result<ConditionalCr
 
 type Put = Result<aws_sdk_s3::operation::put_object::PutObjectOutput, SdkError<PutObjectError, HttpResponse>>;
 
-fn both(store: &S3Store, name: &ObjectName, left: Put, right: Put) -> Result<ConditionalCreate, StoreError> {
+fn both(shared: &Arc<Shared>, name: &ObjectName, left: Put, right: Put) -> Result<ConditionalCreate, StoreError> {
     let mut stored = 0;
     for put in [left, right] {
         match put {
@@ -234,7 +236,7 @@ fn both(store: &S3Store, name: &ObjectName, left: Put, right: Put) -> Result<Con
                 let judged = judge(Operation::Put, &error);
                 let conflict = ["ConditionalRequestConflict", "OperationAborted"].contains(&judged.code.as_str());
                 if judged.kind != StoreErrorKind::AlreadyExists && !conflict {
-                    return Err(store.shared.judged(Operation::Put, name.as_str(), judged, Some(error.into())));
+                    return Err(shared.judged(Operation::Put, name.as_str(), judged, Some(error.into())));
                 }
             }
         }
@@ -243,14 +245,14 @@ fn both(store: &S3Store, name: &ObjectName, left: Put, right: Put) -> Result<Con
 }
 
 /// A multipart upload over a name that is taken, with the condition and without the HEAD before it.
-async fn by_parts(store: &S3Store, name: &ObjectName, trials: &mut Trials) -> Result<(), StoreError> {
-    store.put(name, Bytes::from_static(b"taken"), PutMode::Overwrite).await?;
-    match complete(store, name, PutMode::Create).await {
+async fn by_parts(shared: &Arc<Shared>, name: &ObjectName, trials: &mut Trials) -> Result<(), StoreError> {
+    shared.put(name, Bytes::from_static(b"taken"), PutMode::Overwrite).await?;
+    match complete(shared, name, PutMode::Create).await {
         Ok(()) => trials.create_by_parts = ConditionalCreate::Emulated,
         // Nothing was stored, so an upload without the condition shows what happens to the settings.
         Err(error) if error.kind() == StoreErrorKind::AlreadyExists => {
-            if store.shared.settings.any() {
-                complete(store, name, PutMode::Overwrite).await?;
+            if shared.settings.any() {
+                complete(shared, name, PutMode::Overwrite).await?;
             }
         }
         Err(error) if error.is_retryable() => return Err(error),
@@ -260,7 +262,7 @@ async fn by_parts(store: &S3Store, name: &ObjectName, trials: &mut Trials) -> Re
             trials.uploads = Uploads::Whole;
             trials.uploads_fault = Some(error.to_string());
             if trials.overlapping == ConditionalCreate::Emulated
-                && complete(store, name, PutMode::Overwrite).await.is_ok()
+                && complete(shared, name, PutMode::Overwrite).await.is_ok()
             {
                 trials.uploads = Uploads::Parts;
                 trials.uploads_fault = None;
@@ -269,13 +271,13 @@ async fn by_parts(store: &S3Store, name: &ObjectName, trials: &mut Trials) -> Re
         Err(error) => return Err(error),
     }
     if trials.uploads == Uploads::Parts {
-        dropped_by_parts(store, name, &mut trials.dropped).await?;
+        dropped_by_parts(shared, name, &mut trials.dropped).await?;
     }
     Ok(())
 }
 
-async fn complete(store: &S3Store, name: &ObjectName, mode: PutMode) -> Result<(), StoreError> {
-    let upload = S3Upload::begin(store.clone(), name, mode).await?;
+async fn complete(shared: &Arc<Shared>, name: &ObjectName, mode: PutMode) -> Result<(), StoreError> {
+    let upload = S3Upload::begin(Arc::clone(shared), name, mode).await?;
     let completed = async {
         upload.part(1, Bytes::from_static(BODY)).await?;
         upload.complete_without_looking().await

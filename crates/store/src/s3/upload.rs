@@ -6,8 +6,8 @@
 //! the store refuses the header.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
@@ -15,15 +15,15 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUploa
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
-use super::S3Store;
 use super::shared::Shared;
 use crate::parts::total_size;
-use crate::{ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{ObjectName, Operation, PutMode, StoreError, StoreErrorKind, Upload};
 
 #[derive(Debug)]
 pub(super) struct S3Upload {
-    store: S3Store,
+    shared: Arc<Shared>,
     name: ObjectName,
     mode: PutMode,
     id: String,
@@ -49,21 +49,20 @@ struct Part {
 }
 
 impl S3Upload {
-    pub(super) async fn begin(store: S3Store, name: &ObjectName, mode: PutMode) -> Result<Self, StoreError> {
-        let refused = store.shared.no_checksums.load(Ordering::Relaxed);
-        let (id, checksums) = match Self::create(&store, name, !refused).await {
-            Err(error) if !refused && store.shared.may_refuse_checksums(&error) => {
-                let created = Self::create(&store, name, false).await.map_err(|_| error)?;
-                store.shared.remember_no_checksums();
+    pub(super) async fn begin(shared: Arc<Shared>, name: &ObjectName, mode: PutMode) -> Result<Self, StoreError> {
+        let refused = shared.no_checksums.load(Ordering::Relaxed);
+        let (id, checksums) = match Self::create(&shared, name, !refused).await {
+            Err(error) if !refused && shared.may_refuse_checksums(&error) => {
+                let created = Self::create(&shared, name, false).await.map_err(|_| error)?;
+                shared.remember_no_checksums();
                 created
             }
             result => result?,
         };
-        Ok(Self { store, name: name.clone(), mode, id, checksums, parts: Mutex::default() })
+        Ok(Self { shared, name: name.clone(), mode, id, checksums, parts: Mutex::default() })
     }
 
-    async fn create(store: &S3Store, name: &ObjectName, checksums: bool) -> Result<(String, Checksums), StoreError> {
-        let shared = &store.shared;
+    async fn create(shared: &Shared, name: &ObjectName, checksums: bool) -> Result<(String, Checksums), StoreError> {
         let settings = &shared.settings;
         let output = shared
             .client
@@ -100,7 +99,7 @@ impl S3Upload {
 
     /// Completes without a HEAD: only the condition protects an existing object.
     pub(super) async fn complete_without_looking(&self) -> Result<(), StoreError> {
-        let shared = &self.store.shared;
+        let shared = &self.shared;
         let refused = &shared.no_condition_by_parts;
         match self.complete_once(Shared::if_none_match(self.mode, refused)).await {
             Err(error) if shared.may_refuse_condition(&error, self.mode, refused) => {
@@ -114,9 +113,9 @@ impl S3Upload {
     }
 
     async fn complete_once(&self, condition: Option<String>) -> Result<(), StoreError> {
-        let shared = &self.store.shared;
+        let shared = &self.shared;
         let name = self.name.as_str();
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let parts = self.parts.lock().clone();
         let sizes = parts.iter().map(|(number, part)| (*number, part.size_bytes as u64)).collect();
         let total = total_size(&sizes)
             .map_err(|detail| shared.fail(Operation::Complete, name, StoreErrorKind::InvalidConfig, detail))?;
@@ -161,7 +160,7 @@ impl S3Upload {
 
     /// An upload without parts cannot be completed: S3 wants at least one.
     async fn put_empty(&self) -> Result<(), StoreError> {
-        self.store.put(&self.name, Bytes::new(), self.mode).await?;
+        self.shared.put(&self.name, Bytes::new(), self.mode).await?;
         // The object is stored; an upload that remains does no harm.
         if let Err(error) = self.try_abort().await {
             tracing::debug!(%error, name = %self.name, "an empty upload could not be removed");
@@ -173,7 +172,7 @@ impl S3Upload {
 #[async_trait]
 impl Upload for S3Upload {
     async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
-        let shared = &self.store.shared;
+        let shared = &self.shared;
         let settings = &shared.settings;
         let crc32c = crc32c::crc32c(&body);
         let size_bytes = body.len();
@@ -197,19 +196,19 @@ impl Upload for S3Upload {
         let request = if settings.tls { request.disable_payload_signing() } else { request };
         let output = request.send().await.map_err(|error| shared.error(Operation::Part, self.name.as_str(), error))?;
         let part = Part { size_bytes, crc32c, etag: output.e_tag().map(str::to_owned) };
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, part);
+        self.parts.lock().insert(number, part);
         Ok(())
     }
 
     async fn try_complete(&self) -> Result<(), StoreError> {
-        let is_empty = self.parts.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let is_empty = self.parts.lock().is_empty();
         if self.mode == PutMode::Create && !is_empty {
-            self.store.shared.must_be_absent(Operation::Complete, &self.name).await?;
+            self.shared.must_be_absent(Operation::Complete, &self.name).await?;
         }
         self.complete_without_looking().await
     }
 
     async fn try_abort(&self) -> Result<(), StoreError> {
-        self.store.shared.abort_upload(self.name.as_str(), &self.id).await
+        self.shared.abort_upload(self.name.as_str(), &self.id).await
     }
 }

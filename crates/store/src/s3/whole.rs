@@ -2,52 +2,53 @@
 //! one PUT. Repositories on such stores use small packs.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
-use super::S3Store;
+use super::shared::Shared;
 use crate::parts::total_size;
-use crate::{ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{ObjectName, Operation, PutMode, StoreError, StoreErrorKind, Upload};
 
 #[derive(Debug)]
 pub(super) struct WholeUpload {
-    store: S3Store,
+    shared: Arc<Shared>,
     name: ObjectName,
     mode: PutMode,
     parts: Mutex<BTreeMap<u32, Bytes>>,
 }
 
 impl WholeUpload {
-    pub(super) fn new(store: S3Store, name: &ObjectName, mode: PutMode) -> Self {
-        Self { store, name: name.clone(), mode, parts: Mutex::default() }
+    pub(super) fn new(shared: Arc<Shared>, name: &ObjectName, mode: PutMode) -> Self {
+        Self { shared, name: name.clone(), mode, parts: Mutex::default() }
     }
 }
 
 #[async_trait]
 impl Upload for WholeUpload {
     async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, body);
+        self.parts.lock().insert(number, body);
         Ok(())
     }
 
     async fn try_complete(&self) -> Result<(), StoreError> {
         // The parts are kept for another attempt.
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let parts = self.parts.lock().clone();
         let sizes = parts.iter().map(|(number, part)| (*number, part.len() as u64)).collect();
         let total = total_size(&sizes).map_err(|detail| {
-            self.store.shared.fail(Operation::Complete, self.name.as_str(), StoreErrorKind::InvalidConfig, detail)
+            self.shared.fail(Operation::Complete, self.name.as_str(), StoreErrorKind::InvalidConfig, detail)
         })?;
         let mut whole = BytesMut::with_capacity(usize::try_from(total).unwrap_or(0));
         for part in parts.into_values() {
             whole.extend_from_slice(&part);
         }
-        self.store.put(&self.name, whole.freeze(), self.mode).await
+        self.shared.put(&self.name, whole.freeze(), self.mode).await
     }
 
     async fn try_abort(&self) -> Result<(), StoreError> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.parts.lock().clear();
         Ok(())
     }
 }

@@ -6,12 +6,13 @@
 
 use std::future::Future;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use crate::random::Random;
 use crate::{
@@ -119,7 +120,7 @@ impl Faulty {
 
     /// After `requests` more requests, every request fails with [`StoreErrorKind::Cancelled`].
     pub fn crash_after(&self, requests: u64) {
-        self.plan.state.lock().unwrap_or_else(PoisonError::into_inner).until_crash = Some(requests);
+        self.plan.state.lock().until_crash = Some(requests);
     }
 
     /// Switches all faults, and the crash, on or off.
@@ -137,7 +138,7 @@ impl Faulty {
         if !self.plan.active.load(Ordering::SeqCst) {
             return drawn;
         }
-        let mut state = self.plan.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.plan.state.lock();
         let State { rules, random, until_crash } = &mut *state;
         match until_crash {
             Some(0) => drawn.refuse = Some(StoreErrorKind::Cancelled),

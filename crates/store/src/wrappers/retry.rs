@@ -18,12 +18,13 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::hurry::{Hurry, SILENCE};
 use crate::compare::same_content;
@@ -116,7 +117,7 @@ impl Pace for SystemPace {
     }
 
     fn jitter(&self) -> f64 {
-        self.random.lock().unwrap_or_else(PoisonError::into_inner).unit()
+        self.random.lock().unit()
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -145,7 +146,7 @@ impl Pace for VirtualPace {
     }
 
     fn jitter(&self) -> f64 {
-        self.random.lock().unwrap_or_else(PoisonError::into_inner).unit()
+        self.random.lock().unit()
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -420,7 +421,7 @@ struct RetryUpload {
 
 impl RetryUpload {
     fn whole(&self) -> (u64, u32) {
-        let parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = self.parts.lock();
         parts.values().fold((0, 0), |(size, crc), (part_size, part_crc)| {
             (size + *part_size as u64, crc32c::crc32c_combine(crc, *part_crc, *part_size))
         })
@@ -433,7 +434,7 @@ impl Upload for RetryUpload {
         let summary = (body.len(), crc32c::crc32c(&body));
         let attempt = || self.inner.part(number, body.clone());
         self.retry.run(Operation::Part, self.name.as_str(), attempt).await.result?;
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(number, summary);
+        self.parts.lock().insert(number, summary);
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! An HTTP server that gives prepared answers, with one connection for each request.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -73,14 +74,14 @@ impl Server {
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
+        self.requests.lock().clone()
     }
 }
 
 async fn serve(mut socket: TcpStream, seen: Arc<Mutex<Vec<Request>>>, respond: Arc<impl Fn(&Request) -> Answer>) {
     let Some(mut request) = read(&mut socket).await else { return };
     {
-        let mut seen = seen.lock().unwrap();
+        let mut seen = seen.lock();
         request.number = seen.iter().filter(|earlier| earlier.method == request.method).count();
         seen.push(request.clone());
     }

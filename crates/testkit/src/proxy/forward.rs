@@ -4,7 +4,7 @@
 //! It connects to its one target, whatever host a client names. So a test can use a host name that exists only for it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, PROXY_AUTHORIZATION};
@@ -12,6 +12,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -72,7 +73,7 @@ impl ForwardProxy {
 
     /// The requests so far: `CONNECT host:port`, `PUT http://host:port/path`.
     pub fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.lock().clone()
     }
 }
 
@@ -99,7 +100,7 @@ async fn accept(listener: TcpListener, rules: Rules) {
 
 async fn answer(mut request: Request<Incoming>, rules: Rules) -> Result<Response<Passed>, BoxError> {
     let line = format!("{} {}", request.method(), request.uri());
-    rules.seen.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    rules.seen.lock().push(line);
     let shown = request.headers_mut().remove(PROXY_AUTHORIZATION);
     if rules.authorization.is_some() && shown != rules.authorization {
         return Ok(empty(StatusCode::PROXY_AUTHENTICATION_REQUIRED));

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
@@ -174,33 +175,29 @@ impl HttpFaults {
 
     /// Adds a fault after the existing ones.
     pub fn inject(&self, fault: Fault) {
-        lock(&self.shared).faults.push(fault);
+        self.shared.lock().faults.push(fault);
     }
 
     /// Lets only one request at a time be at the server, until the head of its answer arrives. `s3s-fs` looks for an
     /// object and then writes it. With this option its conditional writes are atomic, as those of a real store are.
     pub fn one_at_a_time(&self) {
-        lock(&self.shared).turn = Some(Arc::default());
+        self.shared.lock().turn = Some(Arc::default());
     }
 
     /// Removes all faults.
     pub fn clear(&self) {
-        lock(&self.shared).faults.clear();
+        self.shared.lock().faults.clear();
     }
 
     /// The requests so far, in the order of arrival.
     pub fn seen(&self) -> Vec<SeenRequest> {
-        lock(&self.shared).seen.clone()
+        self.shared.lock().seen.clone()
     }
 
     /// The number of requests that met a fault.
     pub fn hits(&self) -> usize {
-        lock(&self.shared).seen.iter().filter(|seen| seen.effect.is_some()).count()
+        self.shared.lock().seen.iter().filter(|seen| seen.effect.is_some()).count()
     }
-}
-
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn accept(listener: TcpListener, target: SocketAddr, shared: Arc<Mutex<Shared>>) {
@@ -231,13 +228,13 @@ async fn answer(
 ) -> Result<Response<Answer>, BoxError> {
     let method = request.method().to_string();
     let path = request.uri().path_and_query().map_or("/", hyper::http::uri::PathAndQuery::as_str).to_owned();
-    let turn = lock(&shared).turn.clone();
+    let turn = shared.lock().turn.clone();
     let _turn = match &turn {
         Some(turn) => Some(turn.lock().await),
         None => None,
     };
     let effect = {
-        let mut shared = lock(&shared);
+        let mut shared = shared.lock();
         let fault = shared.faults.iter_mut().filter(|fault| fault.matches(&method, &path)).find_map(|fault| {
             let due = fault.is_due();
             due.then(|| fault.effect.clone())

@@ -45,18 +45,20 @@ pub(crate) fn circles(arrows: &Arrows) -> Vec<Vec<String>> {
 /// The same arrows between the topmost folders of the crate. A file beside them counts as a folder; `lib.rs`, which
 /// only lists the others, is left out.
 pub(crate) fn between_folders(house: &Crate) -> Arrows {
-    let folder = |file: &str| {
-        let (_, inside) = file.split_once("/src/")?;
-        let name = inside.split('/').next()?.trim_end_matches(".rs");
-        (name != "lib").then(|| name.to_owned())
-    };
     let mut arrows = Arrows::new();
     for (file, needed) in &house.arrows {
-        let Some(from) = folder(file) else { continue };
+        let Some(from) = folder_of(file) else { continue };
         let targets = arrows.entry(from.clone()).or_default();
-        targets.extend(needed.iter().filter_map(|file| folder(file)).filter(|to| *to != from));
+        targets.extend(needed.iter().filter_map(|file| folder_of(file)).filter(|to| *to != from));
     }
     arrows
+}
+
+/// The topmost folder of a file, or its own name.
+fn folder_of(file: &str) -> Option<String> {
+    let (_, inside) = file.split_once("/src/")?;
+    let name = inside.split('/').next()?.trim_end_matches(".rs");
+    (name != "lib").then(|| name.to_owned())
 }
 
 #[test]
@@ -73,6 +75,25 @@ fn no_circle_of_files_is_larger_than_two() {
         }
     }
     assert_none("these files need each other; look for the third idea that they share:", &large);
+}
+
+/// The topmost folders of a crate are its layers.
+#[test]
+fn no_topmost_folders_need_each_other() {
+    let mut found = Vec::new();
+    for house in crates() {
+        let arrows = between_folders(&house);
+        for circle in circles(&arrows) {
+            found.push(format!("{}: {}", house.name, circle.join(", ")));
+            let of_circle = |file: &String| folder_of(file).filter(|folder| circle.contains(folder));
+            for (file, needed) in &house.arrows {
+                let Some(from) = of_circle(file) else { continue };
+                let across = needed.iter().filter(|to| of_circle(to).is_some_and(|to| to != from));
+                found.extend(across.map(|to| format!("    {file} -> {to}")));
+            }
+        }
+    }
+    assert_none("these topmost folders need each other; move what they share below both:", &found);
 }
 
 #[test]

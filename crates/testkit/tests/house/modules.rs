@@ -86,8 +86,7 @@ fn read_crate(name: String, files: &[Source]) -> Crate {
             continue;
         }
         let targets = module.paths.iter().filter_map(|used| resolve(&modules, path, used, 0));
-        let needed =
-            targets.filter(|target| !target.starts_with(path)).map(|target| modules[&target].file.clone()).collect();
+        let needed = targets.filter(|target| target != path).map(|target| modules[&target].file.clone()).collect();
         arrows.insert(module.file.clone(), needed);
     }
     Crate { name, arrows }
@@ -277,6 +276,9 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.read_tokens(call.tokens.clone());
         visit::visit_macro(self, call);
     }
+
+    // The path in `pub(in super::super)` is not a use.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     // Paths in attributes are not uses of the code.
     fn visit_attribute(&mut self, _: &'ast Attribute) {}

@@ -1,11 +1,12 @@
 //! Two writers of one name in a store that ignores conditions: the loser gets an error.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_store::{ListPage, MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload};
+use parking_lot::Mutex;
 
 use super::{Bench, kind, name, now, segment};
 use crate::archive::PushOutcome;
@@ -33,7 +34,7 @@ impl Careless {
             return Ok(());
         }
         let struck = {
-            let mut rival = self.rival.lock().unwrap();
+            let mut rival = self.rival.lock();
             if rival.as_ref().is_some_and(|(wanted, _)| *wanted == moment) { rival.take() } else { None }
         };
         match struck {
@@ -112,18 +113,18 @@ async fn the_loser_of_a_race_gets_a_divergence_and_it_is_in_the_ledger() {
         store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
 
         bench.wal(&name(1), &segment(1, 1));
-        *store.rival.lock().unwrap() = Some((moment, theirs.clone()));
+        *store.rival.lock() = Some((moment, theirs.clone()));
         assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Divergence", "{moment:?}");
         assert_eq!(bench.objects(0, "main/ledger/").await.len(), 1, "{moment:?}");
         // The same segment from two servers is not a divergence, whichever object is stored.
         store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
         bench.wal(&name(1), &segment(1, 2));
-        *store.rival.lock().unwrap() = Some((moment, theirs));
+        *store.rival.lock() = Some((moment, theirs));
         let report = bench.push(&path).await.unwrap();
         assert!(matches!(report.outcome, PushOutcome::Archived(_)), "{moment:?}");
         // Damage is not mistaken for a rival's object.
         store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
-        *store.rival.lock().unwrap() = Some((moment, Bytes::from_static(b"no object of ours")));
+        *store.rival.lock() = Some((moment, Bytes::from_static(b"no object of ours")));
         assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "NotReadable", "{moment:?}");
     }
 }

@@ -70,7 +70,7 @@ impl Bench {
 
     /// Everything that a backup does between the start call and its record, with the checks of a restore.
     async fn backup(&self, pgdata: &Path, check_pages: bool) -> Result<Complete, Error> {
-        let control = super::read_control_file(pgdata)?;
+        let control = crate::server::read_control_file(pgdata)?;
         let cancel = CancellationToken::new();
         let size = control.wal_segment_size;
         let segment = |number| SegmentName::from_number(number, TimelineId::FIRST, size).unwrap();
@@ -106,7 +106,7 @@ impl Bench {
             cancel,
         };
         let totals = copy_listed(&copier, scan, None, &mut sinks).await?;
-        let control_bytes = super::control::read_control_bytes(pgdata)?;
+        let control_bytes = crate::server::read_control_bytes(pgdata)?;
         let label = format!(
             "START WAL LOCATION: {start_lsn} (file {})\nCHECKPOINT LOCATION: {start_lsn}\nBACKUP METHOD: streamed\n\
              BACKUP FROM: primary\nSTART TIME: 2026-11-29 11:00:00 UTC\nLABEL: x\nSTART TIMELINE: 1\n",

@@ -12,10 +12,10 @@ use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalSegmentSize};
 use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::BackupRecord;
 use holdfast_store::{ListPage, MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload};
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -109,7 +109,7 @@ impl Store for Long {
         }
         let after = start_after.into_iter().chain(next).max().unwrap_or_default();
         let mut number = self.lower_bound(prefix.max(after));
-        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = self.gone.lock();
         let mut page = ListPage::default();
         while number <= SEGMENTS {
             let name = self.name(number);
@@ -149,7 +149,7 @@ impl Store for Long {
         for name in names {
             if name.as_ref().starts_with(&self.folder) {
                 let number = self.lower_bound(name.as_ref());
-                self.gone.lock().unwrap_or_else(PoisonError::into_inner)[usize::try_from(number).unwrap()] = true;
+                self.gone.lock()[usize::try_from(number).unwrap()] = true;
             } else {
                 others.push(name.clone());
             }
@@ -232,6 +232,6 @@ async fn a_million_segments_are_removed_within_a_minute() {
     assert_eq!(report.removed.backups.len() as u64, BACKUPS - 1);
     assert_eq!(report.removed.wal_files, (BACKUPS - 1) * BETWEEN);
     assert!(peak_kib() < MOST_KIB, "{} KiB", peak_kib());
-    let left = long.gone.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|gone| !**gone).count();
+    let left = long.gone.lock().iter().filter(|gone| !**gone).count();
     assert_eq!(left as u64, BETWEEN + 1);
 }

@@ -12,7 +12,8 @@ use holdfast_contract::report::expire::Amount;
 use holdfast_repo::name::{self, BackupId, LedgerTime};
 use holdfast_repo::record::{LeasePurpose, LeaseRecord, LedgerEntry};
 use holdfast_store::{Fault, FaultRule, Faulty, Operation, Store};
-use std::sync::{Arc, Mutex};
+use parking_lot::Mutex;
+use std::sync::Arc;
 
 pub(super) async fn lease(bench: &Bench, purpose: LeasePurpose, backups: Vec<BackupId>) -> Lease {
     let holder = Holder { cluster: &bench.cluster, purpose, backups, host: "db2" };
@@ -131,7 +132,7 @@ impl<F> Meanwhile<F> {
 impl<F: FnOnce() + Send> Progress for Meanwhile<F> {
     fn phase(&self, name: &str, _total_bytes: Option<u64>) {
         if name == "removing backups"
-            && let Some(happens) = self.0.lock().unwrap().take()
+            && let Some(happens) = self.0.lock().take()
         {
             happens();
         }

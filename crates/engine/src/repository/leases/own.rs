@@ -4,12 +4,13 @@
 //! this run for dead meanwhile. Its holder calls [`Lease::check`] before each step that would then do harm. The time
 //! since the last renewal is measured by a clock that also runs while the machine sleeps ([`super::clock`]).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_repo::name::{self, BackupId, ClusterName, LedgerTime, RunId};
 use holdfast_repo::record::{LeasePurpose, LeaseRecord};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -192,7 +193,7 @@ impl Drop for Lease {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     async fn prolong(&self) -> Result<(), Error> {

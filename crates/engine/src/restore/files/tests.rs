@@ -59,11 +59,11 @@ fn more_files_than_handles_are_written_and_finished() {
         files.expect(number, 2);
         files.write(&[piece(number, 1)], &raw).unwrap();
     }
-    assert!(files.open.lock().unwrap().files.len() <= MAX_OPEN);
+    assert!(files.open.lock().files.len() <= MAX_OPEN);
     for number in 0..count {
         files.write(&[piece(number, 0)], &raw).unwrap();
     }
-    assert!(files.open.lock().unwrap().files.is_empty());
+    assert!(files.open.lock().files.is_empty());
     for number in 0..count {
         let path = directory.path().join(format!("f{number}"));
         let metadata = std::fs::metadata(&path).unwrap();

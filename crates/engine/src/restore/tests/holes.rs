@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use holdfast_store::PutMode;
 
 use super::super::*;
@@ -32,13 +33,13 @@ async fn a_segment_under_another_spelling_is_missing() {
 
 /// Keeps all notes.
 #[derive(Default)]
-struct Notes(std::sync::Mutex<Vec<String>>);
+struct Notes(parking_lot::Mutex<Vec<String>>);
 
 impl Progress for Notes {
     fn phase(&self, _name: &str, _total_bytes: Option<u64>) {}
     fn advance(&self, _bytes: u64) {}
     fn note(&self, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
+        self.0.lock().push(text.to_owned());
     }
 }
 
@@ -68,7 +69,7 @@ async fn a_segment_that_was_overtaken_is_waited_for() {
     comes.await.unwrap();
     assert_eq!(report.recovery.segment_count, 4);
     sample.check();
-    let said = notes.0.lock().unwrap().clone();
+    let said = notes.0.lock().clone();
     let waits: Vec<&String> = said.iter().filter(|note| note.starts_with("waiting for segment")).collect();
     assert_eq!(waits, ["waiting for segment 00000001000000000000000A, which is being archived"]);
 }
@@ -85,7 +86,7 @@ async fn an_old_hole_is_refused_at_once_and_a_young_one_after_a_while() {
         let options = RestoreOptions { now, ..sample.options() };
         let error = restore(&sample.repository, &options, &progress, &CancellationToken::new()).await.unwrap_err();
         assert!(error.what.to_string().contains("segment 00000001000000000000000A is missing"), "{error}");
-        let said = notes.0.lock().unwrap().clone();
+        let said = notes.0.lock().clone();
         assert_eq!(said.iter().filter(|note| note.starts_with("waiting for segment")).count(), waits, "{said:?}");
         assert!(!sample.pgdata().exists());
     }

@@ -22,6 +22,7 @@ use holdfast_repo::pack::PackWriter;
 use holdfast_repo::record::{
     BackupRecord, BackupType, ChecksumFailures, EncryptionKind, ManifestEntry, TablespaceEntry, sha256_hex,
 };
+use holdfast_repo::recovery::RecoveryRequest;
 use holdfast_repo::{ChunkHash, wal_object};
 use holdfast_secret::Secret;
 use holdfast_store::{MemoryStore, PutMode, Store};

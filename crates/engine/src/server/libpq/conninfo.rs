@@ -1,6 +1,6 @@
 //! Connection strings: `key = 'value'` pairs, and URIs (`conninfo_parse` and `conninfo_uri_parse` of `fe-connect.c`).
 
-use super::{Parameters, key_word};
+use super::key_words::{Parameters, key_word};
 
 /// Parses a string. Errors contain the position in the string, and never its content.
 pub(super) fn parse(text: &str) -> Result<Parameters, String> {

@@ -8,115 +8,21 @@
 //! user is `postgres`. And a connection attempt without any answer ends after a minute.
 
 mod conninfo;
+mod environment;
+mod key_words;
 mod passfile;
 mod service;
 mod wanted;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Cause, Error};
 
+pub use environment::Environment;
+pub(super) use key_words::Parameters;
+use key_words::{KEY_WORDS, Support};
 pub(super) use wanted::{Attempt, Found, SessionAttributes, TlsMode, Wanted};
-
-/// What the caller's process provides for libpq: the engine never reads its environment by itself.
-#[derive(Clone, Default)]
-pub struct Environment {
-    /// Variables that begin with `PG`.
-    pub variables: BTreeMap<String, String>,
-    /// The home directory, for `~/.pgpass` and the like.
-    pub home: Option<PathBuf>,
-    /// The name of the user who runs the process.
-    pub user: Option<String>,
-}
-
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Values may be passwords.
-        f.debug_struct("Environment").field("variables", &self.variables.keys()).finish_non_exhaustive()
-    }
-}
-
-impl Environment {
-    fn variable(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-
-    /// A file below the home directory.
-    fn at_home(&self, name: &str) -> Option<PathBuf> {
-        self.home.as_ref().map(|home| home.join(name))
-    }
-}
-
-/// Parameters by their keywords.
-pub(super) type Parameters = BTreeMap<&'static str, String>;
-
-/// How a keyword is handled.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Support {
-    /// As in libpq.
-    Full,
-    /// Accepted without effect: it makes no difference here.
-    Ignored,
-    /// Refused: ignoring it would give the user less than they asked for.
-    Refused,
-}
-
-/// Every keyword of libpq 18, its variable, and how it is handled.
-const KEY_WORDS: [(&str, &str, Support); 47] = [
-    ("application_name", "PGAPPNAME", Support::Full),
-    ("channel_binding", "PGCHANNELBINDING", Support::Full),
-    ("client_encoding", "", Support::Ignored),
-    ("connect_timeout", "PGCONNECT_TIMEOUT", Support::Full),
-    ("dbname", "PGDATABASE", Support::Full),
-    ("fallback_application_name", "", Support::Ignored),
-    ("gssdelegation", "PGGSSDELEGATION", Support::Ignored),
-    ("gssencmode", "PGGSSENCMODE", Support::Full),
-    ("gsslib", "PGGSSLIB", Support::Ignored),
-    ("host", "PGHOST", Support::Full),
-    ("hostaddr", "PGHOSTADDR", Support::Full),
-    ("keepalives", "", Support::Full),
-    ("keepalives_count", "", Support::Full),
-    ("keepalives_idle", "", Support::Full),
-    ("keepalives_interval", "", Support::Full),
-    ("krbsrvname", "PGKRBSRVNAME", Support::Ignored),
-    ("load_balance_hosts", "PGLOADBALANCEHOSTS", Support::Ignored),
-    ("max_protocol_version", "PGMAXPROTOCOLVERSION", Support::Ignored),
-    ("min_protocol_version", "PGMINPROTOCOLVERSION", Support::Refused),
-    ("oauth_client_id", "", Support::Refused),
-    ("oauth_client_secret", "", Support::Refused),
-    ("oauth_issuer", "", Support::Refused),
-    ("oauth_scope", "", Support::Refused),
-    ("options", "PGOPTIONS", Support::Full),
-    ("passfile", "PGPASSFILE", Support::Full),
-    ("password", "PGPASSWORD", Support::Full),
-    ("port", "PGPORT", Support::Full),
-    ("replication", "", Support::Refused),
-    ("require_auth", "PGREQUIREAUTH", Support::Refused),
-    ("requirepeer", "PGREQUIREPEER", Support::Refused),
-    ("service", "PGSERVICE", Support::Full),
-    ("servicefile", "PGSERVICEFILE", Support::Full),
-    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Support::Full),
-    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Support::Full),
-    ("sslcert", "PGSSLCERT", Support::Full),
-    ("sslcertmode", "PGSSLCERTMODE", Support::Full),
-    ("sslcompression", "PGSSLCOMPRESSION", Support::Ignored),
-    ("sslcrl", "PGSSLCRL", Support::Refused),
-    ("sslcrldir", "PGSSLCRLDIR", Support::Refused),
-    ("sslkey", "PGSSLKEY", Support::Full),
-    ("sslmode", "PGSSLMODE", Support::Full),
-    ("sslnegotiation", "PGSSLNEGOTIATION", Support::Full),
-    ("sslpassword", "", Support::Refused),
-    ("sslrootcert", "PGSSLROOTCERT", Support::Full),
-    ("sslsni", "PGSSLSNI", Support::Full),
-    ("target_session_attrs", "PGTARGETSESSIONATTRS", Support::Full),
-    ("user", "PGUSER", Support::Full),
-];
-
-fn key_word(name: &str) -> Option<&'static str> {
-    KEY_WORDS.iter().map(|(word, _, _)| *word).find(|word| *word == name)
-}
 
 pub(super) fn refused(subject: &str, reason: impl fmt::Display) -> Error {
     Cause::ConnectionParameters(format!("cannot use {subject}: {reason}")).into()

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::{Environment, key_word};
+use super::environment::Environment;
+use super::key_words::key_word;
 use crate::error::{Cause, Error};
 
 /// The folders in which libpq looks if `PGSYSCONFDIR` is not set, as distributions build it.

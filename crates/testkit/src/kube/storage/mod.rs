@@ -21,9 +21,10 @@ mod snapshots;
 mod volumes;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -90,9 +91,7 @@ impl Vendor {
     /// Reports an error to an object's owner, as an Event, once for each message.
     async fn tell(&self, object: &kube::api::DynamicObject, kind: &str, reason: &str, message: &str) -> Result<()> {
         let uid = object.metadata.uid.clone().unwrap_or_default();
-        if let Ok(mut told) = self.told.lock()
-            && told.insert(uid, message.to_owned()).as_deref() == Some(message)
-        {
+        if self.told.lock().insert(uid, message.to_owned()).as_deref() == Some(message) {
             return Ok(());
         }
         self.kinds.event(object, kind, reason, message).await

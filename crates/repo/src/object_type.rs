@@ -17,7 +17,7 @@ pub enum ObjectType {
 
 impl ObjectType {
     /// Every type.
-    pub(super) const ALL: [Self; 4] = [Self::Pack, Self::Wal, Self::Manifest, Self::Record];
+    pub(crate) const ALL: [Self; 4] = [Self::Pack, Self::Wal, Self::Manifest, Self::Record];
 
     /// The number for the head.
     pub const fn to_byte(self) -> u8 {

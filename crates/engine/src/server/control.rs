@@ -27,7 +27,7 @@ pub fn read_control_file(pgdata: &Path) -> Result<ControlFile, Error> {
 }
 
 /// The bytes of the control file. Their CRC is correct.
-pub(super) fn read_control_bytes(pgdata: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_control_bytes(pgdata: &Path) -> Result<Vec<u8>, Error> {
     read(pgdata).map(|(bytes, _)| bytes)
 }
 

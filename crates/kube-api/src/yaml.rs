@@ -40,7 +40,7 @@ mod tests {
             "long": "word ".repeat(60),
         });
         let text = write(&value).unwrap();
-        let documents = super::super::read(&text).unwrap();
+        let documents = crate::manifest::read(&text).unwrap();
         assert_eq!(documents.len(), 1);
         assert_eq!(documents[0].value, value, "{text}");
     }

@@ -7,7 +7,7 @@ use crate::identity::{RepositoryKey, fill_random};
 const RANDOM_BYTES: usize = 28;
 
 /// A new salt, with the epoch of the newest key.
-pub(super) fn new_salt(key: &RepositoryKey) -> Result<[u8; 32], Fault> {
+pub(crate) fn new_salt(key: &RepositoryKey) -> Result<[u8; 32], Fault> {
     let mut salt = [0; 32];
     let (random, epoch) = salt.split_at_mut(RANDOM_BYTES);
     fill_random(random)?;

@@ -5,10 +5,11 @@ use std::io::{Cursor, Write};
 
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
-use super::{Codec, Compression, MAX_FRAME_RAW};
+use super::header::{FrameKind, HEADER_BYTES};
+use super::seal::CompressedFrame;
 use crate::cipher::TAG_BYTES;
+use crate::codec::{Codec, Compression, checked_raw_len};
 use crate::format_error::Fault;
-use crate::frame::{CompressedFrame, FrameKind, HEADER_BYTES};
 
 /// A compressor for use by one thread: the codec's working memory is allocated once and used for every frame.
 pub struct Compressor {
@@ -46,11 +47,11 @@ impl Compressor {
         self.compression
     }
 
-    /// Compresses the raw bytes of one frame, at most [`MAX_FRAME_RAW`]. The buffer has free space for the header
+    /// Compresses the raw bytes of one frame, at most [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW). The buffer has free space for the header
     /// before the body, and for the authentication tag after it, so that sealing copies nothing.
     ///
     /// # Errors
-    /// [`Fault::TooLong`] for more than [`MAX_FRAME_RAW`] bytes, [`Fault::Compression`] with the message of a codec
+    /// [`Fault::TooLong`] for more than [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW) bytes, [`Fault::Compression`] with the message of a codec
     /// that fails.
     pub fn compress(&mut self, kind: FrameKind, raw: &[u8]) -> Result<CompressedFrame, Fault> {
         let raw_len = checked_raw_len(raw)?;
@@ -91,12 +92,4 @@ impl fmt::Debug for Compressor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Compressor({})", self.compression)
     }
-}
-
-pub(crate) fn checked_raw_len(raw: &[u8]) -> Result<u32, Fault> {
-    u32::try_from(raw.len()).ok().filter(|length| *length <= MAX_FRAME_RAW).ok_or(Fault::TooLong {
-        what: "frame",
-        bytes: raw.len() as u64,
-        limit: u64::from(MAX_FRAME_RAW),
-    })
 }
