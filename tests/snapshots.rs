@@ -318,7 +318,8 @@ async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
     assert!(said.contains("belong to system identifier 4711"), "{said}");
 }
 
-/// A stopped server's copy has no `tablespace_map`, and its link leads to the tablespace of the original, which runs again.
+/// A stopped server's copy has no `tablespace_map`, and its link leads to the tablespace of the original, which runs
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cold_snapshot_gets_its_own_tablespaces() {
     let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };

@@ -1,5 +1,5 @@
-//! Recovery to every kind of target on a real Kubernetes: one source, one backup, one small cluster for each target, and
-//! the rows that each must have.
+//! Recovery to every kind of target on a real Kubernetes: one source, one backup, one small cluster for each target,
+//! and the rows that each must have.
 
 use crate::stage::Stage;
 use parking_lot::Mutex;

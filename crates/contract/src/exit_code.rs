@@ -3,7 +3,8 @@
 //! PostgreSQL reads two of our commands' codes, and it reads them differently:
 //!
 //! - `archive_command` (`wal push`): any code from 1 to 125 means "try again later"; above 125 the archiver process
-//!   itself ends (`wait_result_is_any_signal` in `src/common/wait_error.c`). So every number of the table is at most 125.
+//!   itself ends (`wait_result_is_any_signal` in `src/common/wait_error.c`). So every number of the table is at most
+//!   125.
 //! - `restore_command` (`wal get`): 1 to 125 means "not in the archive", and recovery may end there; above 125 stops
 //!   recovery (`RestoreArchivedFile` in `xlogarchive.c`). So only [`ExitCode::Absent`] stays at 1, and every other code
 //!   is raised by 128 ([`ExitCode::for_restore_command`]). PostgreSQL treats status 143 differently: the command was

@@ -11,8 +11,9 @@
 //! | [`report`] | what each verb reports |
 //! | [`request`] | what a verb reads from stdin |
 //!
-//! The JSON is a format (`docs/json-output.md`): unknown fields are ignored when it is read, a new field is optional, and a
-//! field never changes its name or meaning. `tests/samples/` holds a frozen sample of each, which has to parse for ever.
+//! The JSON is a format (`docs/json-output.md`): unknown fields are ignored when it is read, a new field is optional,
+//! and a field never changes its name or meaning. `tests/samples/` holds a frozen sample of each, which has to parse
+//! for ever.
 //!
 //! ```
 //! use holdfast_contract::exit_code::ExitCode;

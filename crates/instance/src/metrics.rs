@@ -1,5 +1,5 @@
-//! Metrics of an instance, in Prometheus' text format. [`TABLE`] holds every name once: dashboards, rules and documents are
-//! compared with it.
+//! Metrics of an instance, in Prometheus' text format. [`TABLE`] holds every name once: dashboards, rules and documents
+//! are compared with it.
 
 use crate::context::Context;
 use crate::identity::Identity;

@@ -36,8 +36,8 @@ impl<T: Zeroize> Secret<T> {
 }
 
 impl Secret<Vec<u8>> {
-    /// The content of a file without the newline (`\n` or `\r\n`) at its end, because editors and `echo` add one that is
-    /// not part of a passphrase. Only one is removed.
+    /// The content of a file without the newline (`\n` or `\r\n`) at its end, because editors and `echo` add one that
+    /// is not part of a passphrase. Only one is removed.
     #[must_use]
     pub fn without_newline(mut self) -> Self {
         if self.0.last() == Some(&b'\n') {

@@ -87,8 +87,8 @@ impl LosingDisk {
         let image = device.path().join("image");
         let made = fs::File::create(&image).and_then(|image| image.set_len(size_bytes));
         made.map_err(KitError::io(format!("make {}", image.display())))?;
-        // No journal, which would make the file system read-only at the first loss. Its own tables are written now, so that
-        // only data is lost.
+        // No journal, which would make the file system read-only at the first loss. Its own tables are written now, so
+        // that only data is lost.
         let image = image.to_string_lossy().into_owned();
         let options = ["-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "nodiscard,lazy_itable_init=0"];
         run(Command::new("mkfs.ext4").args(options).arg(&image))?;

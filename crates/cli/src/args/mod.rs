@@ -215,7 +215,8 @@ pub enum WalCommand {
         name: String,
         /// Where to put it
         dest: PathBuf,
-        /// For the restore_command of a standby: it must try again after a fault, so the exit status stays at 125 or less
+        /// For the restore_command of a standby: it must try again after a fault, so the exit status stays at 125 or
+        /// less
         #[arg(long)]
         standby: bool,
         /// Ask only the repository with this number; the first one in the configuration is 1

@@ -28,7 +28,8 @@ pub struct RestoreArgs {
     /// The same, with the snapshots' record in a file, as `snapshot list --output json` shows it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["backup", "delta"])]
     pub snapshot_record: Option<PathBuf>,
-    /// Restore over an existing data directory: keep what is equal, fetch what differs, remove what is not in the backup
+    /// Restore over an existing data directory: keep what is equal, fetch what differs, remove what is not in the
+    /// backup
     #[arg(long)]
     pub delta: bool,
     /// Only print what would be done: backup, timelines, WAL, bytes

@@ -34,7 +34,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The origin of each value, by its key: `backup.jobs`, `repo.url` for the first repository and `repo.2.url` for the next.
+/// The origin of each value, by its key: `backup.jobs`, `repo.url` for the first repository and `repo.2.url` for the
+/// next.
 #[derive(Clone, Debug)]
 pub struct Origins {
     file: PathBuf,

@@ -106,8 +106,8 @@ impl Repository {
         files.filter(|path| is_open_to_all(path)).collect()
     }
 
-    /// The settings of the store; reads the SSE-C key file, if one is configured. `environment` looks up a variable, for the
-    /// proxies.
+    /// The settings of the store; reads the SSE-C key file, if one is configured. `environment` looks up a variable,
+    /// for the proxies.
     pub fn store_config(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<StoreConfig, ConfigError> {
         let mut store = self.store.clone();
         store.proxies = Proxies::from_variables(environment);

@@ -1,4 +1,5 @@
-//! Progress for programs: one JSON object a line on stderr, at each change of step and at most once a second in between.
+//! Progress for programs: one JSON object a line on stderr, at each change of step and at most once a second in
+//! between.
 //!
 //! `{"progress":{"step":"copying","done_bytes":1048576,"total_bytes":4194304,"backup_id":"20260822T101500Z"}}`
 //!

@@ -3,7 +3,8 @@
 
 use crate::error::Error;
 
-/// Flags, and the fields of `spec.bootstrap.recovery` that they are made from. A flag comes before flags that are a prefix of it.
+/// Flags, and the fields of `spec.bootstrap.recovery` that they are made from. A flag comes before flags that are a
+/// prefix of it.
 const FIELDS: [(&str, &str); 8] = [
     ("--target-timeline", "recoveryTarget.targetTLI"),
     ("--target-time", "recoveryTarget.targetTime"),

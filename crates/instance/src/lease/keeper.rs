@@ -212,7 +212,8 @@ impl Keeper {
         self.is_safe(asked);
     }
 
-    /// The answer to the request sent at `asked` proves that no other instance can take the Lease before `asked + STOP`.
+    /// The answer to the request sent at `asked` proves that no other instance can take the Lease before `asked +
+    /// STOP`.
     fn is_safe(&mut self, asked: Instant) {
         self.safe_until = self.safe_until.max(asked + STOP);
         self.watchdog.may_go_on_for(WATCHED.saturating_sub(asked.elapsed()));

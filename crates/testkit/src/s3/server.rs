@@ -428,8 +428,8 @@ fn leave_out(listing: &str, folders: Folders) -> String {
     left + rest
 }
 
-/// `s3s-fs` looks for an object when a conditional write begins, and writes it later; a real store does both at once. So
-/// conditional writes are received whole and then take turns.
+/// `s3s-fs` looks for an object when a conditional write begins, and writes it later; a real store does both at once.
+/// So conditional writes are received whole and then take turns.
 async fn call(
     request: Request<Incoming>,
     service: S3Service,
