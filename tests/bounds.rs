@@ -38,7 +38,7 @@ fn watch(mut command: Command, limit: Duration) -> Seen {
         if child.try_wait().expect("wait").is_some() {
             break;
         }
-        assert!(start.elapsed() < limit, "{command:?} does not come to an end");
+        assert!(start.elapsed() < limit, "{command:?} does not end");
         std::thread::sleep(Duration::from_millis(20));
     }
     seen.took = start.elapsed();
@@ -60,7 +60,7 @@ impl Drop for Guard {
 }
 
 fn look(pid: u32, seen: &mut Seen) {
-    // The process may end between two looks. That is not a fault: the numbers of the look before count.
+    // The process may end between two readings. That is not a fault: the earlier numbers count.
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
     seen.peak_bytes = seen.peak_bytes.max(peak.unwrap_or(0_u64) * 1024);
@@ -157,9 +157,10 @@ fn same_file(left: &Path, right: &Path) -> bool {
 }
 
 /// Far more threads than the budget has room for, two repositories, incompressible data: the backup still ends, and
-/// stays within the bound. So does the restore. A budget that the parts of an upload could use up is refused at once.
+/// stays within the bound. So does the restore. If the parts of uploads could use up the whole budget, it is refused at
+/// once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_small_budget_is_no_dead_end() {
+async fn a_small_budget_never_blocks_a_command() {
     let plan = Plan {
         store: StoreKind::Directory,
         seal: Seal::Passphrase,
@@ -198,9 +199,9 @@ async fn a_small_budget_is_no_dead_end() {
     assert!(!list.contains("unfinished"), "{list}");
 }
 
-/// One file of 160 MiB: more than one thread compresses it, and no thread does nearly all of the work.
+/// One file of 160 MiB: several threads compress it, and no thread does nearly all of the work.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_large_file_keeps_the_whole_crew_busy() {
+async fn one_large_file_keeps_all_threads_busy() {
     let plan = Plan { store: StoreKind::Directory, wal_segment_mib: 1, compression: "zstd:6", ..Plan::default() };
     let Some(stage) = Stage::start(18, plan).await else { return };
     fill(&stage, "large", 160);

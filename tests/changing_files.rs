@@ -54,7 +54,7 @@ async fn file_of(stage: &Stage, relation: &str) -> PathBuf {
     stage.cluster.data().join(stage.cluster.value(&query).await.expect("ask for the file"))
 }
 
-/// From less than one extent to several: beyond the room that any group of small files has.
+/// From less than one extent to several, so that no group of small files has room for it.
 async fn a_small_table_grows(checksums: bool) {
     let Some(stage) = Stage::start(18, Plan { checksums, ..plan() }).await else { return };
     bulk(&stage.cluster, "load", 80).await;
@@ -93,7 +93,7 @@ async fn a_small_table_with_checksums_grows() {
 
 /// Logs that grow, are cut, removed and created again, and a settings file that is written again.
 #[tokio::test(flavor = "multi_thread")]
-async fn small_files_that_are_no_relations_change() {
+async fn small_files_that_are_not_relations_change() {
     let Some(stage) = Stage::start(18, plan()).await else { return };
     bulk(&stage.cluster, "load", 80).await;
     let log = stage.cluster.data().join("log");
@@ -123,7 +123,7 @@ async fn small_files_that_are_no_relations_change() {
     let restored_log = restored.data().join("log");
     for name in ["grows.log", "a.log", "z.log", "shrinks.log"] {
         let (is, was) = (fs::read(restored_log.join(name)), fs::read(log.join(name)));
-        assert!(is.expect("read the restored log") == was.expect("read the log"), "{name} is another one");
+        assert!(is.expect("read the restored log") == was.expect("read the log"), "{name} differs");
     }
     assert!(!restored_log.join("goes.log").exists() && !restored_log.join("new.log").exists());
     assert_eq!(restored.value("SELECT count(*) > 0 FROM load").await.expect("count"), "t");
@@ -147,10 +147,10 @@ fn warnings(report: &serde_json::Value) -> String {
     report["warnings"].to_string()
 }
 
-/// As packages and administrators do it: the settings are elsewhere, with links to them. On another host there is nothing
-/// where these lead.
+/// As packages and administrators do it: the settings are elsewhere, with links to them. On another host nothing exists
+/// at the targets.
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_behind_links_come_back() {
+async fn settings_that_are_links_are_restored() {
     let Some(stage) = Stage::start(18, still()).await else { return };
     stage.cluster.sql("CREATE TABLE t AS SELECT 1 AS n").await.expect("make a table");
     let data = stage.cluster.data();
@@ -167,7 +167,7 @@ async fn settings_behind_links_come_back() {
     for folder in [&outside, &more, &logs] {
         own(folder);
     }
-    // Root's alone: PostgreSQL does not read it, either.
+    // Only root can read it: PostgreSQL does not read it, either.
     let secret = stage.target("secret");
     fs::write(&secret, "hush").expect("write a file");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("close it");
@@ -199,7 +199,7 @@ async fn settings_behind_links_come_back() {
     assert_eq!(fs::read_link(target.join("pg_log")).expect("a link"), logs);
     assert!(!target.join("conf.d/notes.txt").exists());
 
-    // An update of an old directory takes the link away, and does not write through it.
+    // An update of an old directory replaces the link, and does not write through it.
     let other = stage.target("other.conf");
     fs::write(&other, "of somebody else\n").expect("write a file");
     fs::remove_file(target.join("postgresql.conf")).expect("remove the settings");
@@ -213,7 +213,7 @@ async fn settings_behind_links_come_back() {
     assert_eq!(restored.value("SHOW work_mem").await.expect("ask for a setting"), "7MB");
 }
 
-/// No backup remains, and the message names the data that would be missing.
+/// There is no backup afterwards, and the message names the data that would be missing.
 fn refused(stage: &Stage, reasons: &[&str]) {
     let (code, message) = stage.fails(&["backup"]);
     assert_ne!(code, 1, "{message}");
@@ -265,9 +265,9 @@ async fn a_tablespace_that_is_away_fails_the_backup() {
         .sql("CREATE TABLE t TABLESPACE space AS SELECT g AS n FROM generate_series(1, 5) g")
         .await
         .expect("fill");
-    // Otherwise the checkpoint at the start of the backup meets it first.
+    // Otherwise the checkpoint at the start of the backup fails first.
     stage.cluster.sql("CHECKPOINT").await.expect("checkpoint");
-    // The directory itself, and its content: a volume that is not mounted leaves an empty directory.
+    // The directory itself is missing, or only its content: a volume that is not mounted leaves an empty directory.
     let away = stage.target("away");
     move_away(&place, &away);
     refused(&stage, &["tablespace space has no directory"]);
@@ -282,9 +282,9 @@ async fn a_tablespace_that_is_away_fails_the_backup() {
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "5");
 }
 
-/// `backup.json` has text only, and a restore must find the place exactly.
+/// `backup.json` contains only text, and a restore must find the place exactly.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tablespace_in_a_place_that_is_no_utf8_fails_the_backup() {
+async fn a_tablespace_in_a_place_that_is_not_utf8_fails_the_backup() {
     let Some(mut stage) = Stage::start(18, still()).await else { return };
     let place = stage.scratch.folder("space").expect("make a folder");
     let sql = format!("CREATE TABLESPACE space LOCATION '{}'", place.display());
@@ -313,12 +313,12 @@ async fn a_tablespace_in_a_place_that_is_no_utf8_fails_the_backup() {
     assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "3");
 }
 
-/// A data directory that is a file system of its own has root's `lost+found`, which nobody else may list. Anywhere else
-/// such a directory is a directory like others.
+/// A data directory that is a file system of its own has `lost+found`, which only root may list. Anywhere else a
+/// directory with that name is an ordinary one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_belongs_to_the_file_system_is_left_out() {
     if !is_root() {
-        eprintln!("skipped: only root can make a directory of root's");
+        eprintln!("skipped: only root can create a directory of root");
         return;
     }
     let Some(stage) = Stage::start(18, still()).await else { return };
@@ -346,8 +346,9 @@ async fn what_belongs_to_the_file_system_is_left_out() {
     assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "4");
 }
 
-/// Somebody else removes objects from the store while the backup waits for its WAL: a pack, or the start record, which says
-/// that another run took this one for dead. A standby's backup waits until the primary switches to another segment.
+/// Somebody else removes objects from the store while the backup waits for its WAL: a pack, or the start record. A
+/// missing start record means that another run took this one for dead. A standby's backup waits until the primary
+/// switches to another segment.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_is_gone_fails_the_backup() {
     let Some(stage) = Stage::start(18, still()).await else { return };
@@ -405,7 +406,7 @@ fn summary(folder: &Path) -> bool {
     objects(folder).iter().any(|path| path.ends_with("backup.json"))
 }
 
-/// Waits until the backup reports this phase; what it says from there on is the thread's result.
+/// Waits until the backup reports this phase; the thread returns its later output.
 fn said_until(backup: &mut Child, phase: &str) -> std::thread::JoinHandle<String> {
     let mut lines = BufReader::new(backup.stderr.take().expect("a piped standard error")).lines();
     let mut before = String::new();
@@ -420,8 +421,8 @@ fn said_until(backup: &mut Child, phase: &str) -> std::thread::JoinHandle<String
     }
 }
 
-/// Listed as files, and links when they are read: what is not data of PostgreSQL comes back as a file, of which the user is
-/// told, and data of PostgreSQL fails the backup.
+/// Listed as files, and links when they are read: a file that is not PostgreSQL's data is restored as a file, with a
+/// warning, and data of PostgreSQL fails the backup.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_becomes_a_link_is_in_the_backup_or_fails_it() {
     let Some(stage) = Stage::start(18, plan()).await else { return };
@@ -456,7 +457,7 @@ async fn a_file_that_becomes_a_link_is_in_the_backup_or_fails_it() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("pg_xact/0000 was a file when the backup listed it"), "{said}");
-    // As it was, before the server writes through the link again.
+    // As before, until the server writes through the link again.
     fs::copy(&moved, data.with_extension("back")).expect("copy the file back");
     user.own(&data.with_extension("back")).expect("give the file away");
     fs::rename(data.with_extension("back"), &data).expect("put the file back");

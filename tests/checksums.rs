@@ -25,7 +25,7 @@ fn flip(file: &Path, block: u64) {
     file.write_all_at(&byte, block * PAGE + 4001).expect("write");
 }
 
-/// The positions of the bad pages that a backup's record lists.
+/// The bad pages in a backup's record, as file and block.
 fn listed(backup: &Value) -> Vec<(String, u64)> {
     let failures = find(backup, "checksum_failures").and_then(|found| found["listed"].as_array()).expect("a list");
     let mut places: Vec<_> = failures.iter().map(|f| (text(f, "path").to_owned(), number(f, "block"))).collect();
@@ -117,9 +117,8 @@ async fn damaged_pages_are_named_and_the_backup_is_marked_on_15() {
     damaged_pages(15, local()).await;
 }
 
-/// Pages are written, extended and vacuumed during the whole test, and many of them are read half-written.
-/// A disk that loses a whole table: every page is bad, and is counted. Waiting for each of them as for a page that may be
-/// half written takes a ninth of a second, an hour on one thread; a few are waited for.
+/// A disk that loses a whole table: every page is bad, and is counted. A page that may be half written is waited for.
+/// To wait for each bad page would take a ninth of a second, an hour on one thread; so only a few are waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_of_bad_pages_is_backed_up_in_bounded_time() {
     let Some(mut stage) = Stage::start(18, local()).await else { return };
@@ -138,7 +137,7 @@ async fn a_table_of_bad_pages_is_backed_up_in_bounded_time() {
     let began = Instant::now();
     let report = stage.json(&["backup", "--jobs", "1"]);
     assert!(began.elapsed() < Duration::from_mins(10), "it took {:?}", began.elapsed());
-    // Of 65,536 changes of a page one leaves its checksum as it was.
+    // One of 65,536 changes of a page leaves its checksum unchanged.
     assert!((pages - 10..=pages).contains(&count(&report)), "{} of {pages}", count(&report));
     assert!(listed(&report).len() <= 1000, "the list is bounded");
     let restored = stage.restore_and_start("restored", &[]).await;
@@ -173,8 +172,8 @@ async fn no_false_alarms(major: u16) {
             "UPDATE accounts SET n = n - 1 WHERE id BETWEEN ({n} * 4000) % 50000 AND ({n} * 4000) % 50000 + 4000;; VACUUM accounts;; SELECT pg_sleep(0.02)",
             "UPDATE load SET text = md5(text) || text WHERE id % 101 = {n} % 101;; SELECT pg_sleep(0.02)",
             "INSERT INTO load SELECT -g, repeat(md5(g::text), 7) FROM generate_series(1, 2000) g;; DELETE FROM load WHERE id < 0;; SELECT pg_sleep(0.02)",
-            // After every checkpoint each page is written whole into the WAL again. Without pauses the archiver would be
-            // minutes late, and gigabytes of WAL would fill a small disk.
+            // After every checkpoint each page is written completely into the WAL again. Without pauses the archiver
+            // would be minutes late, and gigabytes of WAL would fill a small disk.
             "CHECKPOINT;; SELECT pg_sleep(0.5)",
         ],
     );
@@ -203,9 +202,9 @@ async fn a_storm_of_writes_gives_no_false_alarm_on_14() {
     no_false_alarms(14).await;
 }
 
-/// A cluster without checksums: each backup says so once, unless the check is switched off.
+/// A cluster without checksums: each backup warns once, unless the check is switched off.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_checksums_it_is_said_once() {
+async fn without_checksums_there_is_one_warning() {
     let Some(stage) = Stage::start(18, Plan { checksums: false, ..local() }).await else { return };
     let output = stage.run(&["backup"]);
     assert!(output.status.success(), "{output:?}");

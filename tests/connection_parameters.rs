@@ -88,7 +88,7 @@ const HBA: &str = "local all all trust\n\
     host all all 127.0.0.1/32 reject\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_is_as_libpq_has_it() {
+async fn tls_works_as_in_libpq() {
     let Some(mut stage) = Stage::start(15, plan()).await else { return };
     let made = certificates();
     let folder = stage.scratch.path().to_owned();
@@ -248,7 +248,7 @@ async fn passwords_services_and_variables_are_found_where_libpq_finds_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_hosts_and_which_of_them_is_wanted() {
+async fn the_wanted_one_of_several_hosts_is_used() {
     let Some(stage) = Stage::start(18, plan()).await else { return };
     let mut standby = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
     standby.override_setting("archive_mode", "off");
@@ -264,7 +264,7 @@ async fn several_hosts_and_which_of_them_is_wanted() {
         let (code, text) = check(&stage, &format!("{both} target_session_attrs={attributes}"));
         assert_eq!(code, Some(0), "{attributes}: {text}");
     }
-    // These are not the standby's files.
+    // These are not the files of the standby.
     for attributes in ["any", "standby", "read-only", "prefer-standby"] {
         let (code, text) = check(&stage, &format!("{both} target_session_attrs={attributes}"));
         assert_eq!(code, Some(12), "{attributes}: {text}");
@@ -279,7 +279,7 @@ async fn several_hosts_and_which_of_them_is_wanted() {
 
 /// Earlier, a string that only `backup` and `check` need stopped the archiver.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_string_stops_what_connects_and_nothing_else() {
+async fn a_wrong_string_stops_only_commands_that_connect() {
     let Some(stage) = Stage::start(18, plan()).await else { return };
     stage.ok(&["backup"]);
     let text = stage.config_text();

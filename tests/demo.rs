@@ -21,7 +21,7 @@ fn the_rows_are_back() {
     let output = demo(&["--rows", "5000", "--size-mb", "20"]);
     let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{text}\n{error}", output.status);
-    let said = text.lines().find(|line| line.starts_with("All ")).expect("the demo says what is back");
+    let said = text.lines().find(|line| line.starts_with("All ")).expect("the demo prints what is back");
     let orders: u64 = said.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("the number of orders");
     assert!(orders > 5000, "orders taken after the backup are back as well: {said}");
     assert!(said.ends_with("orders are back, with the same checksum."), "{said}");

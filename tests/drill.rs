@@ -1,5 +1,5 @@
-//! `holdfast drill` with real servers: what is sound is proven, what is damaged or wrong is found, and neither the living
-//! server nor the rest of the world notices anything.
+//! `holdfast drill` with real servers: a sound archive is proven, damage and errors are found, and neither the living
+//! server nor anything else outside notices the drill.
 
 use std::fs;
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::stage::attack::{Victim, back_up, files_below, objects};
 use crate::stage::{Plan, Seal, Stage, StoreKind, config_text, repository_lines};
 
-/// Where the drills of a stage are made.
+/// The folder for the drills of a stage.
 fn place(stage: &Stage) -> PathBuf {
     stage.scratch.folder("drills").expect("make a folder")
 }
@@ -29,7 +29,7 @@ fn arguments<'a>(stage: &'a Stage, place: &'a Path, flags: &[&'a str]) -> Vec<&'
     arguments
 }
 
-/// What a drill reported, its exit code, and what it said besides.
+/// The exit code of a drill, its report, and its messages.
 fn drill(stage: &Stage, flags: &[&str]) -> (i32, Value, String) {
     let place = place(stage);
     let ended = understood(&stage.run(&arguments(stage, &place, flags)));
@@ -69,7 +69,7 @@ fn servers_below(place: &Path) -> Vec<i32> {
     pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&place))).collect()
 }
 
-/// The newest moment, and one by a seed; the living server, its archive and its tablespace stay as they are.
+/// The newest moment, and one by a seed; the living server, its archive and its tablespace stay unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_archive_is_proven_at_any_moment() {
     let Some((stage, backups)) = Stage::with_two_backups(Seal::Passphrase, StoreKind::S3).await else { return };
@@ -101,7 +101,7 @@ async fn a_sound_archive_is_proven_at_any_moment() {
     }
     assert!(report["restore_bytes_per_second"].as_u64() > Some(0), "{report:#}");
 
-    // Nothing but the entry is new in the repository.
+    // The repository has nothing new except the entry.
     let after = objects(&stage);
     let new: Vec<&String> = after.keys().filter(|name| !before.contains_key(*name)).collect();
     assert!(new.len() == 1 && new[0].starts_with("main/ledger/") && new[0].ends_with("-proven.json"), "{new:?}");
@@ -114,7 +114,7 @@ async fn a_sound_archive_is_proven_at_any_moment() {
     assert_eq!(remembered["restored_lsn"], report["restored_lsn"], "{remembered}");
     assert!(info["repositories"][0]["last_failed_drill"].is_null());
 
-    // A seed repeats the moment, and its words do.
+    // A seed repeats the moment, and so do the printed flags.
     let random = drill(&stage, &["--random", "--seed", "20261130", "--no-amcheck"]);
     proven(&random);
     let again = drill(&stage, &["--random", "--seed", "20261130", "--no-amcheck", "--no-record"]);
@@ -125,7 +125,7 @@ async fn a_sound_archive_is_proven_at_any_moment() {
     for what in ["restored_time", "backup"] {
         assert_eq!(asked.1[what], random.1[what], "{:#}", asked.1);
     }
-    // Another one each time.
+    // Another moment each time.
     let seeds: Vec<Value> = (0..2)
         .map(|_| drill(&stage, &["--random", "--no-amcheck", "--no-record"]).1["target"]["seed"].clone())
         .collect();
@@ -133,7 +133,7 @@ async fn a_sound_archive_is_proven_at_any_moment() {
     assert_eq!(servers_below(&place(&stage)), [0; 0]);
 }
 
-/// What a query answers instead of true is shown, and the others are asked all the same.
+/// A query that does not answer true is shown, and the other queries still run.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_fails_is_shown() {
     let Some((stage, backups)) = Stage::with_two_backups(Seal::None, StoreKind::Directory).await else { return };
@@ -163,7 +163,7 @@ async fn a_probe_that_fails_is_shown() {
     assert!(info.contains("  DRILL FAILED: of backup ") && info.contains(": probe: too few rows ("), "{info}");
     assert!(!info.contains("last proven"), "{info}");
 
-    // What a drill proved counts as verified; what failed does not.
+    // A backup that a drill proved counts as verified; a failed one does not.
     proven(&drill(&stage, &["--backup", &backups[0], "--target-immediate", "--no-amcheck"]));
     let text = format!("{}\n[retention]\nkeep = {{ verified = 1 }}\n", stage.config_text());
     let config = stage.write_config("retention.toml", &text);
@@ -175,7 +175,7 @@ async fn a_probe_that_fails_is_shown() {
     assert!(kept["kept"] == true && kept["why"].to_string().contains("verified"), "{plan:#}\n{error}");
 }
 
-/// A page that was bad when it was backed up, and a pack that the store damaged.
+/// A page that was bad when it was backed up, and a pack that was damaged in the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_is_found() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };
@@ -218,7 +218,7 @@ async fn damage_is_found() {
     assert_eq!((code, kinds(&report)), (46, vec!["object".to_owned()]), "{report:#}\n{error}");
     assert_eq!((&report["recorded"], &report["pages"]["outcome"]), (&true.into(), &"not-run".into()), "{report:#}");
 
-    // WAL that recovery needs: the server does not come up, and its log says why.
+    // WAL that recovery needs is damaged: the server does not start, and its log says why.
     let wal = files_below(&stage.repository_folder().join("main/wal"));
     let last = report_of(&stage, &bad)["stop_segment"].as_str().expect("a segment").to_owned();
     let segment = wal.keys().find(|name| name.contains(&last) && !name.contains(".backup.")).expect("the segment");
@@ -238,8 +238,8 @@ fn report_of(stage: &Stage, id: &str) -> Value {
     backups.into_iter().find(|backup| backup["backup_id"] == id).expect("the backup")
 }
 
-/// A production server's settings would lead its copy to the living data directory, to the publisher of its subscription,
-/// and into other places of this host.
+/// The production server's settings would lead its copy to the living data directory, to the publisher of its
+/// subscription, and to other places of this host.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_copy_acts_on_nothing_outside() {
     let plan = Plan { store: StoreKind::Directory, wal_segment_mib: 1, ..Plan::default() };
@@ -312,7 +312,7 @@ async fn the_copy_acts_on_nothing_outside() {
     assert_eq!(fs::read(stage.cluster.data().join("global/pg_control")).expect("read"), control);
     assert!(archived.parse::<u64>().is_ok_and(|count| count > 0));
 
-    // What would let it out is refused before anything is made.
+    // Settings that would lead it outside are refused before anything is created.
     for (flags, code, words) in [
         (vec!["--set", "listen_addresses=*"], 2, "the setting listen_addresses keeps the restored server apart"),
         (vec!["--bin-dir", "/nowhere"], 2, "cannot be used multiple times"),
@@ -329,7 +329,7 @@ async fn the_copy_acts_on_nothing_outside() {
     assert!(code == 10 && text.contains("PostgreSQL 18 is needed here"), "{code} {text}");
 }
 
-/// Replay would make a newer tablespace again where the living server has it, and remove what is there.
+/// Replay would create a newer tablespace again in the living server's place, and remove what is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_tablespace_of_this_host_is_not_replayed() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };
@@ -346,7 +346,7 @@ async fn a_newer_tablespace_of_this_host_is_not_replayed() {
         assert!(ended == code && text.contains(words), "{ended} {text}");
         assert_eq!(fs::read_dir(&drills).expect("list").count(), 0);
     };
-    // Also where the target is before its creation: a link may be younger than the tablespace, so nothing is trusted.
+    // Also if the target is before its creation: a link may be younger than the tablespace, so nothing is trusted.
     refused(&stage, &["--no-amcheck"], 63, "tablespace");
     refused(&stage, &["--no-amcheck", "--target-immediate", "--backup", &backup], 63, "tablespace");
     stage.cluster.stop(Shutdown::Fast).await.expect("stop");
@@ -371,7 +371,7 @@ async fn a_newer_tablespace_of_this_host_is_not_replayed() {
     stage.ok(&["wal", "get", "--until", &stop, &stop, destination]);
 }
 
-/// Killed in the middle: everything is left, and the next one says so. Ended by a signal: nothing is.
+/// Killed in the middle: everything remains, and the next drill reports it. Ended by a signal: nothing remains.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_drill_leaves_is_named() {
     let Some((stage, _)) = Stage::with_two_backups(Seal::None, StoreKind::Directory).await else { return };
@@ -406,7 +406,7 @@ async fn what_a_killed_drill_leaves_is_named() {
     assert_eq!(found["directory"], left.to_str().expect("a path"), "{report:#}");
     assert!(found["server_pid"].is_i64() && found["kept"] == false, "{report:#}");
     assert!(error.contains("was left by the drill of ") && error.contains("a server still runs there"), "{error}");
-    assert!(left.join("data/PG_VERSION").exists(), "it was removed blindly");
+    assert!(left.join("data/PG_VERSION").exists(), "it was removed although a server uses it");
 
     kill_process(Pid::from_raw(pid).expect("a process id"), Signal::QUIT).expect("end the server");
     let began = Instant::now();
@@ -419,7 +419,7 @@ async fn what_a_killed_drill_leaves_is_named() {
     assert!(error.contains("nobody uses it: remove it"), "{error}");
     fs::remove_dir_all(&left).expect("remove it");
 
-    // What is kept on purpose is a note.
+    // What was kept on purpose is only a note.
     let mut kept = arguments.clone();
     kept.push("--keep");
     let (code, report, error) = understood(&stage.run(&kept));
@@ -431,9 +431,9 @@ async fn what_a_killed_drill_leaves_is_named() {
     assert!(!error.contains("warning"), "{error}");
 }
 
-/// Backup and WAL come from the repository that is drilled: another one must not make up for what it lacks.
+/// Backup and WAL come from the repository that is drilled: another one must not supply what it lacks.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repository_is_proven_by_what_it_holds_itself() {
+async fn a_repository_is_proven_by_its_own_content() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };
     let Some(stage) = Stage::start(18, plan.clone()).await else { return };
     let repositories = ["repository", "second"].map(|name| repository_lines(&plan, None, &stage.scratch, name));
@@ -444,7 +444,7 @@ async fn a_repository_is_proven_by_what_it_holds_itself() {
     let backup = back_up(&stage);
     stage.archive_now().await;
 
-    // The second one loses the WAL that the end of the backup is in.
+    // The second repository loses the WAL with the end of the backup.
     let stop = report_of(&stage, &backup)["stop_segment"].as_str().expect("a segment").to_owned();
     let wal = stage.scratch.path().join("second/main/wal");
     let below = files_below(&wal);
@@ -498,7 +498,7 @@ async fn root_drills_for_the_owner_of_the_directory() {
     command.arg("--config").arg(&stage.config).args(arguments(&stage, &place, &[])).current_dir("/");
     proven(&understood(&command.output().expect("run holdfast as root")));
     assert_eq!(fs::read_dir(&place).expect("list").count(), 0);
-    // The archive is still PostgreSQL's.
+    // The archive still belongs to PostgreSQL.
     stage.archive_now().await;
     stage.ok(&["info"]);
 }

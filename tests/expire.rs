@@ -1,5 +1,5 @@
-//! `expire`: what is kept restores, starts and has its rows; what is not is gone, with the WAL before it. Killed at any
-//! moment, and beside a restore and a backup, it takes nothing from anybody.
+//! `expire`: what is kept restores, starts and has its rows; everything else is removed, with the WAL before it. Killed
+//! at any moment, or in parallel to a restore and a backup, it removes nothing that anybody needs.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::stage::held::SlowStore;
 use crate::stage::proof::text;
 use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
 
-/// A configuration that keeps the newest so many backups, and carries out at once.
+/// A configuration that keeps the newest N backups, and removes without a grace time.
 fn keeping(stage: &Stage, last: u32, grace: &str) -> PathBuf {
     let retention = format!("\n[retention]\nkeep = {{ last = {last} }}\ngrace = \"{grace}\"\n");
     stage.write_config(&format!("keep-{last}-{grace}.toml"), &(stage.config_text() + &retention))
@@ -34,7 +34,7 @@ fn count(value: &Value) -> usize {
     value.as_array().expect("a list").len()
 }
 
-/// Backups, each after a row more; their ids in order.
+/// Takes backups, with one more row before each; returns their ids in order.
 async fn back_up(stage: &Stage, backups: usize) -> Vec<String> {
     stage.cluster.sql("CREATE TABLE IF NOT EXISTS t (n int)").await.expect("make the table");
     let mut ids = Vec::new();
@@ -73,7 +73,7 @@ fn files(stage: &Stage, folder: &str) -> Vec<String> {
     found
 }
 
-/// The backup restores to its own end, and to the end of the WAL, with the rows that were there.
+/// The backup restores to its own end, and to the end of the WAL, with the expected rows.
 async fn restores(stage: &Stage, name: &str, id: &str, own_rows: usize, all_rows: usize) {
     let ended =
         stage.restore_and_start(name, &["--backup", id, "--target-immediate", "--target-action", "promote"]).await;
@@ -137,7 +137,7 @@ async fn kept_backups_restore_and_the_rest_is_gone_from_a_directory() {
     kept_restores_and_the_rest_is_gone(StoreKind::Directory, Seal::None).await;
 }
 
-/// Seven backups, one after the other expired by a run that is killed and one that ends what it began.
+/// Seven backups, one after the other expired by a run that is killed and one that finishes the work.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_run_is_continued_by_the_next() {
     let Some(stage) = Stage::start(18, Plan { seal: Seal::KeyFile, ..Plan::default() }).await else { return };
@@ -156,7 +156,7 @@ async fn a_killed_run_is_continued_by_the_next() {
         tokio::time::sleep(delay).await;
         victim.kill().expect("kill it");
         let ended = victim.wait().expect("wait for it");
-        // The store still carries out what was sent.
+        // The store still carries out requests that were already sent.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let newest = &ids[ids.len() - kept as usize..];
         let left = listed_ids(&stage);
@@ -174,9 +174,9 @@ async fn a_killed_run_is_continued_by_the_next() {
     }
 }
 
-/// A restore of a backup that no rule keeps holds on while `expire` runs, and ends well.
+/// A restore of a backup that no rule keeps continues while `expire` runs, and succeeds.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_that_runs_keeps_what_it_reads() {
+async fn a_running_restore_keeps_what_it_reads() {
     let Some(stage) = Stage::start(18, Plan { seal: Seal::KeyFile, ..Plan::default() }).await else { return };
     let ids = back_up(&stage, 3).await;
     let s3 = stage.s3.as_ref().expect("an S3 server");
@@ -211,9 +211,9 @@ async fn a_restore_that_runs_keeps_what_it_reads() {
     assert_eq!(listed_ids(&stage), [ids[2].clone()]);
 }
 
-/// A backup that runs meanwhile ends well, and its WAL is there.
+/// A backup that runs at the same time succeeds, and its WAL is in the archive.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_runs_loses_nothing() {
+async fn a_running_backup_loses_nothing() {
     let Some(stage) = Stage::start(18, Plan { seal: Seal::KeyFile, ..Plan::default() }).await else { return };
     let ids = back_up(&stage, 2).await;
     stage
@@ -271,7 +271,7 @@ async fn holds_and_the_grace_time_keep_a_backup() {
     assert_eq!(listed_ids(&stage), ids[2..]);
 }
 
-/// A backup beyond the window restores to its own end: the WAL after it may be gone.
+/// A backup before the window restores to its own end: the WAL after it may be removed.
 async fn restores_alone(stage: &Stage, id: &str) {
     let arguments = ["--backup", id, "--target-immediate", "--target-action", "promote"];
     let restored = stage.restore_and_start("held", &arguments).await;
@@ -279,9 +279,9 @@ async fn restores_alone(stage: &Stage, id: &str) {
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "1");
 }
 
-/// The last write of a run that was taken for dead arrives after others had begun to remove it.
+/// The last write of a run that was taken for dead arrives after others have begun to remove it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_came_too_late_stops_nobody_and_goes() {
+async fn a_record_that_came_too_late_blocks_nothing_and_is_removed() {
     let Some(stage) = Stage::start(18, Plan { store: StoreKind::Directory, ..Plan::default() }).await else { return };
     let ids = back_up(&stage, 4).await;
     let (late, folder) = (&ids[3], stage.repository_folder().join("main"));
@@ -352,7 +352,7 @@ async fn repositories_have_retentions_of_their_own() {
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "3");
 }
 
-/// What incremental backups share stays as long as one of them needs it, and goes with the last.
+/// Data that incremental backups share is kept while one of them needs it, and removed with the last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_outlives_its_parents() {
     let settings = vec![("summarize_wal", "on".to_owned()), ("autovacuum", "off".to_owned())];
@@ -377,7 +377,7 @@ async fn a_chain_outlives_its_parents() {
     let own = files(&stage, &format!("packs/{}", ids[4])).len();
     assert!(files(&stage, "packs").len() > own, "the data of the first one is still needed");
     assert!(files(&stage, "packs").len() <= packs);
-    // A parent is looked for among those that are left.
+    // The parent is one of the remaining backups.
     let report = stage.json(&["backup", "--start-fast"]);
     assert_eq!(report["repositories"][0]["backup"]["parent"], ids[4]);
     let restored = stage.restore_and_start("chain", &[]).await;

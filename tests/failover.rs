@@ -163,9 +163,9 @@ fn partials(stage: &Stage) -> Vec<String> {
 }
 
 /// The primary dies. A first standby is promoted, archives its `.partial` and dies too. A second standby, still on the
-/// old timeline and a little further on it, is promoted to the next free timeline and has a `.partial` of the same name
-/// with other bytes. Its archiving continues: the first content stays, the ledger records it, and everything is
-/// restorable.
+/// old timeline and a little further on it, is promoted to the next free timeline. Its `.partial` has the same name,
+/// but other bytes. It continues to archive: the first content stays, the ledger records it, and everything can be
+/// restored.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
@@ -182,7 +182,7 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     first.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver", LIMIT).await.expect("the receiver ends");
     stage.cluster.sql("INSERT INTO said VALUES (2)").await.expect("write");
     caught_up(&second, &stage.cluster).await;
-    // Only the second standby archives what it finished: a standby counts what it received as archived.
+    // Only the second standby archives what it finished: a standby counts received WAL as archived.
     all_archived(&stage.cluster).await;
     stage.cluster.kill9().await.expect("kill the primary");
 
@@ -221,8 +221,8 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     am_check(&restored);
 }
 
-/// Two standbys are promoted at the same time, neither sees the other's history, and both are on timeline 2. For the
-/// second one that stays a hard stop, and the message shows the way out: an archive of its own. Both are restorable.
+/// Two standbys are promoted at the same time, neither sees the other's history, and both are on timeline 2. The second
+/// one stops archiving, and the message says what to do: it needs an archive of its own. Both can be restored.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
@@ -236,7 +236,7 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     second.wait_for("SELECT count(*) = 0 FROM pg_stat_wal_receiver", LIMIT).await.expect("the receiver ends");
     stage.cluster.sql("INSERT INTO said VALUES (2)").await.expect("write");
     caught_up(&first, &stage.cluster).await;
-    // Only the second standby archives what it finished: a standby counts what it received as archived.
+    // Only the second standby archives what it finished: a standby counts received WAL as archived.
     all_archived(&stage.cluster).await;
     stage.cluster.kill9().await.expect("kill the primary");
 
@@ -261,7 +261,7 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
         assert_eq!(after.get(name), Some(file), "{name} was changed");
     }
 
-    // The way out, as the message says.
+    // As the message says: an archive of its own.
     let text = std::fs::read_to_string(&config).expect("read a configuration").replace("\"main\"", "\"second\"");
     stage.write_config("two.toml", &text);
     all_archived(&second).await;
@@ -288,11 +288,11 @@ async fn values(cluster: &Cluster) -> String {
 }
 
 /// A copy was restored for a drill and promoted with its archiving on, and writes into the archive of production: its
-/// timeline has the higher number. The backup that production takes afterwards is on the other line. A restore without
-/// a named timeline must not pass over that backup silently, and every complete backup can be restored with the command
-/// that `info` prints.
+/// timeline has the higher number. The backup that production takes afterwards is on the other timeline. A restore
+/// without a named timeline must not skip that backup silently, and every complete backup can be restored with the
+/// command that `info` prints.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drill_in_the_archive_does_not_win_over_production() {
+async fn a_drill_in_the_archive_does_not_hide_production() {
     let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else {
         return;
     };
@@ -317,7 +317,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     drill.wait_for(archived, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", drill.log_text()));
     drill.kill9().await.expect("end the drill");
 
-    // Production continues. Its line has newer WAL, and the plan of a restore mentions that.
+    // Production continues. Its timeline has newer WAL, and the plan of a restore mentions that.
     stage.cluster.sql("INSERT INTO rows VALUES (3), (4)").await.expect("write");
     // Object stores give the time of an object in whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -331,13 +331,13 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     let note = "note: recovery follows timeline 2, but another timeline has newer WAL: timeline 1 separates from it at";
     assert!(text.contains(note) && text.contains("--target-timeline 1"), "{text}");
 
-    // The next backup of production is on the line that `latest` does not follow.
+    // The next backup of production is on the timeline that `latest` does not follow.
     stage.ok(&["backup"]);
     stage.cluster.sql("INSERT INTO rows VALUES (5), (6)").await.expect("write");
     let moment = stage.cluster.value("SELECT clock_timestamp() AT TIME ZONE 'UTC' || '+00'").await.expect("ask");
     stage.cluster.sql("INSERT INTO rows VALUES (7)").await.expect("write");
     stage.archive_now().await;
-    // A time after that backup is on the other timeline, and no less to be named.
+    // A time after that backup is on the other timeline, so the timeline must be named as well.
     let (code, text) = stage.fails(&["restore", "--target-time", &moment, "--pgdata", &elsewhere]);
     assert_eq!(code, 61, "{text}");
     assert!(text.contains("--target-timeline 1"), "{text}");
@@ -370,7 +370,7 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     wait_promoted(&restored).await;
     assert_eq!(values(&restored).await, "-100,1,2");
 
-    // A history that is damaged costs the recoveries along it, and no others.
+    // A damaged history affects only recoveries along it.
     let history = crate::stage::attack::objects(&stage)
         .into_keys()
         .find(|name| name.contains("00000002.history"))
@@ -393,17 +393,17 @@ async fn a_drill_in_the_archive_does_not_win_over_production() {
     let paused = "SELECT pg_get_wal_replay_pause_state() = 'paused'";
     restored.wait_for(paused, LIMIT).await.unwrap_or_else(|e| panic!("{e}\n{}", restored.log_text()));
     assert_eq!(values(&restored).await, "1,2,3,4,5,6");
-    // To open for writing, PostgreSQL asks for the histories of all higher timelines, to find a number of its own.
+    // Before it opens for writing, PostgreSQL asks for the histories of all higher timelines, to find a free number.
     std::fs::write(&file, &sound).expect("repair the history");
     restored.sql("SELECT pg_wal_replay_resume()").await.expect("resume");
     wait_promoted(&restored).await;
     stage.ok(&["restore", "--plan", "--target-timeline", "2", "--pgdata", &elsewhere]);
 }
 
-/// A copy that was restored with `--no-archiving` is promoted, writes, and ends: the archive of production is as before,
-/// and the copy counts nothing as archived.
+/// A copy that was restored with `--no-archiving` is promoted, writes, and ends: the archive of production is
+/// unchanged, and the copy counts nothing as archived.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drill_without_archiving_leaves_the_archive_as_it_is() {
+async fn a_drill_without_archiving_leaves_the_archive_unchanged() {
     let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else {
         return;
     };

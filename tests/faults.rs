@@ -1,5 +1,5 @@
 //! Bad networks, stores that go away, full disks and two writers at the same time, between `holdfast` and a real store.
-//! What was acknowledged is there, nothing is written twice, no wrong byte is handed over, and "unknown" is never
+//! What was acknowledged is there, nothing is written twice, no wrong byte is delivered, and "unknown" is never
 //! reported as "absent".
 
 mod answers;

@@ -1,6 +1,6 @@
 //! This release restores the frozen sample of format version 1, and so does the independent reader that was written
-//! from `docs/format/` alone. From the first release on the sample must stay readable for ever: nobody changes a byte below
-//! `tests/samples/`.
+//! from `docs/format/` alone. From the first release on the sample must stay readable for ever: nobody changes a byte
+//! below `tests/samples/`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

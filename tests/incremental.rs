@@ -1,5 +1,5 @@
-//! Incremental backups: after every kind of change that a server can make to its files, the restored backup has each page of
-//! the server's own files, starts, and answers as the server does.
+//! Incremental backups: after every kind of change that a server can make to its files, the restored backup has each
+//! page of the server's own files, starts, and gives the same answers as the server.
 
 mod parents;
 
@@ -12,8 +12,8 @@ use holdfast_testkit::user::run_as_postgres;
 
 use crate::stage::{Plan, Seal, Stage, StoreKind};
 
-/// The contents of all relation files below a data directory, tablespaces included, by path. Main forks of unlogged relations
-/// are left out, as they are of a backup.
+/// The contents of all relation files below a data directory, tablespaces included, by path. Main forks of unlogged
+/// relations are left out, as in a backup.
 fn relation_files(pgdata: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut waiting = vec!["base".to_owned(), "global".to_owned()];
@@ -47,7 +47,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Every page of the server's files is in the restored copy, and no other. The server must be idle.
+/// The restored copy has every page of the server's files, and no other. The server must be idle.
 fn compare(server: &Path, restored: &Path, after: &str) {
     let (expected, found) = (relation_files(server), relation_files(restored));
     let paths = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<BTreeSet<_>>();
@@ -100,7 +100,7 @@ fn am_check(restored: &Cluster) {
 
 const SUM: &str = "SELECT count(*), sum(id), md5(string_agg(text, '' ORDER BY id)) FROM ";
 
-/// What happens between two backups: its name, the database, and statements.
+/// The changes between two backups: name, database, and statements.
 const CHANGES: &[(&str, &[&str])] = &[
     ("nothing", &[]),
     (
@@ -189,7 +189,7 @@ async fn each_change(major: u16, plan: Plan, note: &str) {
     for table in ["load", "grows", "shrinks", "regrows", "truncated", "dropped"] {
         expected.push((table, stage.cluster.sql(&format!("{SUM}{table}")).await.expect("sum up")));
     }
-    // A backup is complete in itself: also when the server is gone.
+    // A backup is complete in itself, also after the server is gone.
     stage.archive_now().await;
     stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
     let target = restore(&stage, &parent, "started");

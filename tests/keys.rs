@@ -1,5 +1,5 @@
-//! `key add`, `rotate`, `remove` and `list`: secrets change while a server archives, and every backup and segment restores, those
-//! from before a rotation and those from after it, with each secret that should open them and with no other.
+//! `key add`, `rotate`, `remove` and `list`: secrets change while a server archives. Every backup and segment restores,
+//! from before and after a rotation, with each secret that should open it and with no other.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -28,7 +28,7 @@ async fn stage(store: StoreKind, seal: Seal) -> Option<Stage> {
     Some(stage)
 }
 
-/// Rows of one statement more, and their WAL in the archive.
+/// Adds rows with one more statement, and archives their WAL.
 async fn rows(stage: &Stage) -> usize {
     stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 1000)").await.expect("insert rows");
     stage.archive_now().await;
@@ -104,7 +104,7 @@ fn epochs(folder: &Path) -> Vec<u32> {
     found
 }
 
-/// The whole story: add, roll out, rotate, remove; an incremental backup over the rotation.
+/// The whole story: add, roll out, rotate, remove; with an incremental backup over the rotation.
 async fn secrets_change(store: StoreKind, seal: Seal) {
     let Some(stage) = stage(store, seal).await else { return };
     rows(&stage).await;
@@ -125,7 +125,7 @@ async fn secrets_change(store: StoreKind, seal: Seal) {
     }
     let named = |name: &str, epoch, opened| (name.to_owned(), epoch, opened);
     assert_eq!(slots(&stage, &new), [named("default", 0, false), named("office", 0, true), named("vault", 0, false)]);
-    // The new secret is rolled out before the old one goes: archiving does not stop.
+    // The new secret is rolled out before the old one is removed: archiving does not stop.
     std::fs::copy(&new, &stage.config).expect("change the configuration of the server");
     rows(&stage).await;
     let (code, error) = refused(&stage, &new, &["key", "rotate", "--key-file", &file(&stage, "vault")]);
@@ -154,7 +154,7 @@ async fn secrets_change(store: StoreKind, seal: Seal) {
     reader_restores(&stage, &["--passphrase-file", &file(&stage, "new")], "reader-new", expected).await;
     reader_restores(&stage, &["--key-file", &file(&stage, "vault")], "reader-vault", expected).await;
 
-    // Whoever kept a copy of the old slot still reads what was written before, and nothing of what came after.
+    // With a copy of the old slot one can still read what was written before, and nothing newer.
     let kept = stage.repository_folder().join("keys/default.json");
     std::fs::write(&kept, before).expect("put the old slot back");
     stage.scratch.user().own(&kept).expect("give it to PostgreSQL's user");
@@ -183,7 +183,7 @@ async fn secrets_change(store: StoreKind, seal: Seal) {
     assert_eq!(changes, 5, "two added, one rotation, two removed");
 }
 
-/// What the stage's repository was made with.
+/// The secret with which the stage's repository was created.
 fn stage_secret(stage: &Stage, seal: Seal) -> String {
     match seal {
         Seal::KeyFile => format!("key_file = \"{}\"", file(stage, "key")),
@@ -235,7 +235,7 @@ async fn secrets_change_and_everything_restores_from_a_directory() {
     secrets_change(StoreKind::Directory, Seal::KeyFile).await;
 }
 
-/// A backup that began before the rotation, whose secret goes while it copies, ends under its own epoch.
+/// A backup that began before the rotation, and whose secret is removed while it copies, ends under its own epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_outlives_the_secret_that_it_began_with() {
     let Some(stage) = stage(StoreKind::S3, Seal::Passphrase).await else { return };
@@ -260,7 +260,8 @@ async fn a_backup_outlives_the_secret_that_it_began_with() {
     restores(&stage, &new, "after", None, expected).await;
 }
 
-/// Killed at any moment, a rotation leaves a repository that opens, archives and restores; the same command ends it.
+/// Killed at any moment, a rotation leaves a repository that opens, archives and restores; the same command finishes
+/// it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_rotation_leaves_everything_readable() {
     let Some(stage) = stage(StoreKind::Directory, Seal::KeyFile).await else { return };
@@ -291,9 +292,9 @@ async fn a_killed_rotation_leaves_everything_readable() {
     assert_eq!(verified["repositories"][0]["damage"].as_array().map(Vec::len), Some(0), "{verified}");
 }
 
-/// What the command line says when it cannot do as asked, and that no secret is in it.
+/// The message when the command cannot do what was requested, without any secret in it.
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_name_the_way_out_and_no_secret() {
+async fn refusals_say_what_to_do_and_contain_no_secret() {
     let Some(stage) = Stage::start(18, Plan { store: StoreKind::Directory, archive: false, ..Plan::default() }).await
     else {
         return;

@@ -2,7 +2,7 @@
 //! promises 1 to 6 of `docs/semantics.md` must hold.
 //!
 //! Moments are chosen at random over the duration of an undisturbed run, one in each equal share of it, so that all
-//! phases are hit. If one phase is important, the store holds the victim there. The seed is printed, and
+//! phases are hit. If one phase is important, the store holds the process there. The seed is printed, and
 //! `HOLDFAST_TEST_SEED` repeats a run.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,8 +54,8 @@ async fn holds(restored: &Cluster, name: &str, expected: &[Vec<String>], journal
     journal.check(&Target::Latest(end), &rows).unwrap_or_else(|e| panic!("{name}: {e}\n{}", restored.log_text()));
 }
 
-/// Of killed backups there is nothing but packs, and nothing is missing of the complete ones. That these packs are in use is
-/// tested where manifests can be read (`resume.rs`).
+/// Killed backups leave only packs, and the complete ones miss nothing. `resume.rs`, where manifests can be read, tests
+/// that these packs are in use.
 fn only_packs_are_left(stage: &Stage, known: &BTreeSet<String>) {
     let known = |name: &str| known.iter().any(|backup| name.contains(backup.as_str()));
     let others = objects(stage).into_keys().filter(|name| name.starts_with("main/backups/") && !known(name));
@@ -182,7 +182,7 @@ fn pushes(config: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// The objects seen so far, each as it was at first. An object that changes later was overwritten, or was seen before
+/// The objects seen so far, each as it was first seen. An object that changes later was overwritten, or was seen before
 /// it was complete.
 #[derive(Default)]
 struct Watch(BTreeMap<String, ObjectFile>);
@@ -196,7 +196,7 @@ impl Watch {
     }
 }
 
-/// Promises 1, 2 and 5: what PostgreSQL counts as archived is there, whole, written once and without a gap.
+/// Promises 1, 2 and 5: what PostgreSQL counts as archived is there, complete, written once and without a gap.
 async fn killed_pushes(store: StoreKind) {
     let plan = Plan { store, seal: Seal::KeyFile, wal_segment_mib: 1, ..Plan::default() };
     let Some(stage) = Stage::start(18, plan).await else { return };
@@ -359,7 +359,7 @@ async fn killed_restores(major: u16, store: StoreKind) {
     assert!(resumed > 0, "no restore was resumed with something to reuse");
 }
 
-/// Whether a resumed restore used what was there. It must, if the first one was killed half-way.
+/// Whether a resumed restore reused existing files. It must, if the first one was killed half-way.
 fn reuses(report: &str, all_bytes: u64, must: bool) -> bool {
     let report: serde_json::Value = serde_json::from_str(report).expect("a report");
     assert_eq!(report["target_state"].as_str(), Some("resumed"), "{report}");

@@ -1,5 +1,5 @@
-//! `info` on an archive that is too long to be looked at as a whole each time. The server jumps ahead, and the names of the
-//! segments in between are invented: `info` lists them and never reads them.
+//! `info` on an archive that is too long to be checked completely each time. The server jumps ahead, and the names of
+//! the segments in between are invented: `info` lists them and never reads them.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use holdfast_testkit::postgres::Shutdown;
 /// Segments of 1 MiB in a folder of 4 GiB.
 const PER_LOG: u64 = 4096;
 
-/// The log in which the server goes on.
+/// The log in which the server continues.
 const LATER: u64 = 20;
 
 fn name(number: u64) -> String {
@@ -33,7 +33,7 @@ fn windows(info: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn info_says_what_it_did_not_look_at() {
+async fn info_reports_what_it_did_not_check() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };
     let Some(mut stage) = Stage::start(18, plan).await else { return };
     let backup = |stage: &Stage| {
@@ -53,7 +53,7 @@ async fn info_says_what_it_did_not_look_at() {
     stage.cluster.sql("INSERT INTO t VALUES (2)").await.expect("write");
     stage.archive_now().await;
 
-    // All segments in between but the first one, which is a gap.
+    // All segments in between except the first one, which is a gap.
     let of_first_log = |name: &String| name.contains("/wal/") && name.contains("/0000000100000000/");
     let segment = |name: &String| name.rsplit('/').next().and_then(|file| file.get(..24)).map(number);
     let last = objects(&stage).keys().filter(|name| of_first_log(name)).filter_map(segment).max().expect("WAL");

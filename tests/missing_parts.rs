@@ -1,5 +1,5 @@
-//! Parts of a data directory that are away while a backup runs, since their volume is not mounted: the backup fails and says
-//! which part. And tablespaces in unusual places, which come back.
+//! Parts of a data directory that are away while a backup runs, since their volume is not mounted: the backup fails and
+//! names the part. And tablespaces in unusual places, which are restored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ async fn a_database_that_is_away_fails_the_backup() {
     assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "7");
 }
 
-/// A database that is dropped while the files are listed is not missed.
+/// A database that is dropped while the files are listed causes no failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_that_come_and_go_fail_no_backup() {
     let Some(stage) = stage().await else { return };
@@ -109,7 +109,7 @@ async fn databases_that_come_and_go_fail_no_backup() {
 
 /// PostgreSQL writes absolute links, and follows others that people make when they move a tablespace by hand.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tablespace_of_a_relative_link_comes_back() {
+async fn a_tablespace_with_a_relative_link_is_restored() {
     let Some(mut stage) = stage().await else { return };
     let space = stage.scratch.folder("space").expect("make a folder");
     let oid = with_tablespace(&stage, &space).await;
@@ -134,9 +134,9 @@ async fn a_tablespace_of_a_relative_link_comes_back() {
     assert_eq!(Path::new(&place), other);
 }
 
-/// The setting that allows them was on in one session only: the recovery needs it all the same.
+/// The setting that allows them was on in one session only, but the recovery needs it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tablespace_in_place_comes_back_without_its_setting() {
+async fn a_tablespace_in_place_is_restored_without_its_setting() {
     let Some(stage) = stage().await else { return };
     let allow = "ALTER ROLE CURRENT_USER SET allow_in_place_tablespaces = on";
     stage.cluster.sql(allow).await.expect("allow it in sessions");

@@ -21,7 +21,7 @@ async fn psql(stage: &Stage, cluster: &Cluster, script: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_whose_name_is_no_utf8_is_backed_up_and_comes_back() {
+async fn a_database_whose_name_is_not_utf8_is_backed_up_and_restored() {
     let plan = Plan {
         store: StoreKind::Directory,
         seal: Seal::None,
@@ -40,7 +40,7 @@ async fn a_database_whose_name_is_no_utf8_is_backed_up_and_comes_back() {
                 SELECT pg_create_restore_point('NAME');\n";
     psql(&stage, &stage.cluster, made).await;
 
-    // A session in any database sees the names of all of them, in its own encoding, and writes its label in that
+    // A session in any database sees the names of all databases, in its own encoding, and writes its label in that
     // encoding.
     let text = stage.config_text();
     let shown = "caf\u{fffd}";
@@ -54,7 +54,7 @@ async fn a_database_whose_name_is_no_utf8_is_backed_up_and_comes_back() {
 
         let restored = stage.restore_and_start(database, &[]).await;
         wait_promoted(&restored).await;
-        // In a session in UTF-8, `psql` would take the last byte and the quote after it as one character.
+        // In a UTF-8 session, `psql` would read the last byte and the quote after it as one character.
         let counted = "\\c ascii\n\
                        \\c \"NAME\"\n\
                        SELECT count(*) FROM \"NAME\" n JOIN pg_tablespace ON spcname = 'NAME' JOIN pg_roles ON rolname = 'NAME';\n";

@@ -18,7 +18,7 @@ fn under_umask(stage: &Stage, umask: &str, arguments: &[&str]) -> Output {
     command.output().expect("run holdfast")
 }
 
-/// Everything below a folder, and the folder itself, must be closed to group and others.
+/// A folder and everything below it must be closed to group and others.
 fn all_closed(root: &Path, umask: &str) {
     let mut waiting = vec![root.to_path_buf()];
     let mut count = 0;
@@ -79,7 +79,7 @@ async fn plain_wal_is_closed_to_others_whatever_the_umask() {
         let target = stage.target(&format!("restored-{umask}"));
         ok(&["restore", "--pgdata", &target.display().to_string()]);
         all_closed(&target, umask);
-        // As recovery asks: what was fetched ahead is handed over without a repository.
+        // As recovery does: a segment that was fetched ahead is delivered without a repository.
         let place = target.join("pg_wal/RECOVERYXLOG").display().to_string();
         ok(&["wal", "get", &archived[0], &place]);
         let away = repository.with_extension("away");
@@ -166,7 +166,7 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
     wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT n FROM said").await.expect("ask"), "7");
 
-    // A record of snapshots, and a recovery in a copy that they filled: the copy is for PostgreSQL's user.
+    // A record of snapshots, and a recovery in a copy of them: the copy is for PostgreSQL's user.
     let copy = stage.target("copy");
     let request = hot(&stage, "nightly", std::slice::from_ref(&copy)).await;
     let mut command = Command::new(&stage.holdfast);
@@ -190,7 +190,7 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
     assert_eq!(restored.value("SELECT n FROM said").await.expect("ask"), "8");
     drop(restored);
 
-    // What root restores is root's, PostgreSQL refuses it, and the command says so.
+    // What root restores belongs to root, PostgreSQL refuses it, and the command says so.
     let (target, arguments) = (stage.target("of-root-restored"), ["restore", "--pgdata"]);
     let output = as_root(&[&arguments[..], &[&target.display().to_string()]].concat());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -199,7 +199,7 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
     assert_eq!(std::fs::metadata(target.join("global/pg_control")).expect("look at a file").uid(), 0);
     all_owned("restore");
 
-    // A directory of root's own is refused as a repository before anything is in it.
+    // A directory of root is refused as a repository while it is still empty.
     let roots = stage.scratch.path().join("of-root");
     std::fs::create_dir(&roots).expect("make a folder");
     let text = stage.config_text().replace(&repository.display().to_string(), &roots.display().to_string());

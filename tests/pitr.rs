@@ -129,10 +129,10 @@ async fn insert(stage: &Stage, number: u32) {
     stage.cluster.sql(&format!("INSERT INTO t VALUES ({number})")).await.expect("write a row");
 }
 
-/// Two backups, and between them WAL that is gone. A time before the first, in the hole, or after the end is refused
-/// before anything is written, with both stretches that can be reached; times in each of them are restored.
+/// Two backups, and a gap in the WAL between them. A time before the first, in the gap, or after the end is refused
+/// before anything is written, and the message has both windows; times in each of them are restored.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_time_that_nothing_leads_to_is_refused() {
+async fn an_unreachable_target_time_is_refused() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };
     let Some(stage) = Stage::start(18, plan).await else { return };
     stage.cluster.sql("CREATE TABLE t (n int)").await.expect("make a table");
@@ -159,7 +159,7 @@ async fn a_target_time_that_nothing_leads_to_is_refused() {
     let after = now(&stage).await;
     let (object, _) = crate::stage::attack::wal_object(&stage, &lost).expect("the segment is archived");
     std::fs::remove_file(stage.repository_folder().join(object)).expect("lose the segment");
-    // A hole that is old: of a young one, a segment might still be on its way.
+    // An old gap: in a young one, a segment might still be on its way.
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_mins(10);
     for name in crate::stage::attack::objects(&stage).into_keys().filter(|name| name.contains("/wal/")) {
         let file = std::fs::File::open(stage.repository_folder().join(name)).expect("open an object");
@@ -195,7 +195,7 @@ async fn a_target_time_that_nothing_leads_to_is_refused() {
     }
 }
 
-/// A restored cluster archives into the same archive on a new timeline. Both lines of history stay reachable.
+/// A restored cluster archives into the same archive on a new timeline. Both timelines stay reachable.
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_across_a_switch_of_timelines() {
     let plan = Plan { wal_segment_mib: 1, ..Plan::default() };
@@ -212,7 +212,7 @@ async fn targets_across_a_switch_of_timelines() {
     stage.archive_now().await;
     stage.cluster.stop(holdfast_testkit::postgres::Shutdown::Fast).await.expect("stop the old server");
 
-    // The accident: back to a row in the middle, and from there onward as timeline 2, with archiving.
+    // The accident: back to a row in the middle, and from there on timeline 2, with archiving.
     let branch_row = first + 50 + random.index(100);
     let branch = Target::Xid(old.rows()[branch_row].xid, Bound::Inclusive);
     let target = stage.target("branch");
@@ -232,18 +232,18 @@ async fn targets_across_a_switch_of_timelines() {
     stage.cluster = restored;
     stage.archive_now().await;
 
-    // `latest` follows the new line, also from the backup of the old line.
+    // `latest` follows the new timeline, also from the backup of the old one.
     drop(restore_and_compare(&stage, "new-latest", &Target::Latest(new_end), &[], &new).await);
     let late = row_between(&mut random, &new, branch_row + 20, new.rows().len() - 1);
     let time = Target::Time(late.commit_micros, Bound::Inclusive);
     drop(restore_and_compare(&stage, "new-time", &time, &[], &new).await);
-    // The old line is still available by its number.
+    // The old timeline can still be chosen by its number.
     let old_latest = Target::Latest(old_end);
     drop(restore_and_compare(&stage, "old-latest", &old_latest, &["--target-timeline", "1"], &old).await);
     let lost = row_between(&mut random, &old, branch_row + 5, old.rows().len() - 1);
     let old_xid = Target::Xid(lost.xid, Bound::Inclusive);
     drop(restore_and_compare(&stage, "old-xid", &old_xid, &["--target-timeline", "1"], &old).await);
-    // A backup of the new line works by itself.
+    // A backup of the new timeline works by itself.
     let config = stage.config_text().replace(
         &format!("pgdata = \"{}\"", old_pgdata(&stage)),
         &format!("pgdata = \"{}\"", stage.cluster.data().display()),

@@ -20,7 +20,7 @@ const DATABASES: [&str; 3] = ["postgres", "d1", "d2"];
 const TABLES: [&str; 6] = ["t1", "t2", "t3", "t4", "t5", "t6"];
 const SPACES: [&str; 4] = ["pg_default", "outside", "s1", "s2"];
 
-/// What to do next, in which database. A server refuses some of it: tables do not exist, tablespaces are not empty.
+/// The next step, and its database. The server refuses some of them: tables do not exist, tablespaces are not empty.
 fn statement(random: &mut Random) -> (&'static str, String) {
     let mut one_of = |names: &[&'static str]| random.one_of(names).expect("names");
     let (database, table) = (one_of(&DATABASES), one_of(&TABLES));
@@ -95,7 +95,7 @@ async fn changes(seed: u64) {
         seal: Seal::KeyFile,
         compression: "zstd:9",
         checksums: seed.is_multiple_of(2),
-        // In their place, so that WAL replay creates them in the copy and not in the places of the original.
+        // In place, so that WAL replay creates them in the copy and not in the places of the original.
         settings: vec![("allow_in_place_tablespaces", "on".to_owned())],
         ..Plan::default()
     };
@@ -105,7 +105,7 @@ async fn changes(seed: u64) {
     let place = stage.scratch.folder("outside").expect("make a folder");
     let sql = format!("CREATE TABLESPACE outside LOCATION '{}'", place.display());
     stage.cluster.sql(&sql).await.expect("make a tablespace");
-    // So that it cannot be dropped, nor created again where no copy has its directory.
+    // So that it cannot be dropped, nor created again if a copy does not have its directory.
     stage.cluster.sql("CREATE TABLE keep TABLESPACE outside AS SELECT 1 AS n").await.expect("make a table");
     let folder = stage.cluster.data().join("log");
     fs::create_dir(&folder).expect("make a folder");

@@ -1,5 +1,5 @@
-//! A backup that was killed is continued by the next one: what it had stored is not stored again, what it had stored for
-//! nothing goes, and the continued backup is as good as any other.
+//! A killed backup is continued by the next one: what it had stored is not stored again, what is not needed is removed,
+//! and the continued backup is as good as any other.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn packs_named_by(stage: &Stage, backup: &str) -> BTreeSet<String> {
     manifest.packs().iter().map(|pack| pack.name.clone()).collect()
 }
 
-/// Of the backups that are not complete, there is nothing but packs that complete ones name.
+/// Incomplete backups leave only packs that complete ones name.
 fn only_packs_in_use(stage: &Stage) {
     let (known, all) = (complete(stage), objects(stage));
     let in_use: BTreeSet<String> = known.iter().flat_map(|backup| packs_named_by(stage, backup)).collect();
@@ -34,8 +34,8 @@ fn only_packs_in_use(stage: &Stage) {
     stage.ok(&["verify"]);
 }
 
-/// A killed backup is continued, and the one that continues it is killed as well: what both had stored is not stored again,
-/// and what they had stored for nothing goes.
+/// A killed backup is continued, and the one that continues it is killed as well: what both had stored is not stored
+/// again, and what is not needed is removed.
 async fn continued_backups(kind: &str) {
     let Some(stage) = Stage::start(18, Plan { seal: Seal::None, compression: "zstd:1", ..Plan::default() }).await
     else {
@@ -55,7 +55,7 @@ async fn continued_backups(kind: &str) {
     let mut killed: Vec<String> = Vec::new();
     let mut packs = packs_below(&stage);
     for more in [3, 2] {
-        // The manifest cannot be stored, so that no run comes to its end.
+        // The manifest cannot be stored, so that no run succeeds.
         proxy.inject(Fault::new(Effect::Status(503, "SlowDown"), When::Always).method("PUT").path_contains("manifest"));
         proxy
             .inject(Fault::new(Effect::Status(503, "SlowDown"), When::Always).method("POST").path_contains("manifest"));
@@ -74,7 +74,7 @@ async fn continued_backups(kind: &str) {
             .iter()
             .map(|unfinished| unfinished["backup_id"].as_str().expect("an id").to_owned())
             .collect();
-        // The table is written anew after the first kill: its packs are of no use for the rest.
+        // The table is written again after the first kill: its packs no longer help.
         stage
             .cluster
             .sql("UPDATE load SET text = reverse(text) WHERE id <= 20000; CHECKPOINT")
@@ -94,7 +94,7 @@ async fn continued_backups(kind: &str) {
     only_packs_in_use(&stage);
     let listed = stage.json(&["list"]);
     assert_eq!(listed["repositories"][0]["unfinished"], serde_json::json!([]), "{listed}");
-    // What others use stays beside the next backups, and whoever builds on it has it.
+    // Packs in use stay after the next backups, and a backup that builds on them has them.
     let child = back_up(&stage);
     only_packs_in_use(&stage);
     stage.ok(&["verify", "--deep"]);
@@ -126,7 +126,7 @@ fn small_packs(stage: &Stage) {
     let digest = holdfast_repo::record::sha256_hex(body.as_bytes());
     let (kind, _) = head.split_once("\"sha256\"").expect("a digest");
     std::fs::write(&path, format!("{kind}\"sha256\": \"{digest}\",\n\"body\": {body}\n}}\n")).expect("write it");
-    // The store keeps the checksums of objects beside them, and this object has another content now.
+    // The store keeps the checksums of objects beside them, and this object now has another content.
     let root = stage.s3.as_ref().expect("a stage on S3").root().to_path_buf();
     for entry in std::fs::read_dir(root).expect("list the store").flatten() {
         if entry.file_name().to_string_lossy().starts_with(".bucket-") {

@@ -12,7 +12,7 @@ use holdfast_testkit::user::run_as_postgres;
 
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// A role that may start and stop backups, and can read neither files nor settings of the server.
+/// A role that may start and stop backups, but can read neither files nor settings of the server.
 const LEAST_ROLE: &str = "CREATE ROLE least LOGIN; \
     GRANT EXECUTE ON FUNCTION pg_backup_start(text, boolean), pg_backup_stop(boolean) TO least; \
     GRANT EXECUTE ON FUNCTION pg_create_restore_point(text), pg_switch_wal() TO least";
@@ -64,7 +64,7 @@ fn copy(from: &Path, to: &Path) {
     let mut copy = Command::new("cp");
     copy.arg("-a").arg(from).arg(to);
     run_as_postgres(&mut copy).expect("drop to PostgreSQL's user");
-    // Files come and go in a directory that is in use. The files that matter here stay.
+    // Files appear and disappear in a directory that is in use. The files that matter here stay.
     drop(copy.output().expect("run cp"));
     assert!(to.join("global/pg_control").exists());
 }
@@ -123,7 +123,7 @@ async fn a_copy_of_the_directory_is_not_the_server() {
 
 /// Each side's configuration with the other side's socket, in both directions, and an old primary that was fenced.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_and_its_primary_are_told_apart() {
+async fn a_standby_and_its_primary_are_distinguished() {
     let Some(mut stage) = Stage::start(18, plan()).await else { return };
     stage.cluster.sql(LEAST_ROLE).await.expect("make a role");
     let mut standby = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
@@ -163,7 +163,7 @@ async fn a_standby_and_its_primary_are_told_apart() {
 /// A server that was started through a link names its directory by the link. Also compares its start time in
 /// `postmaster.pid` with the one that it reports.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_calls_its_directory_otherwise_is_known() {
+async fn a_server_with_another_path_to_its_directory_is_accepted() {
     for major in [18, 15, 13] {
         let Some(mut stage) = Stage::start(major, plan()).await else { continue };
         stage.cluster.stop(Shutdown::Fast).await.expect("stop");

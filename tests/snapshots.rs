@@ -1,4 +1,4 @@
-//! Recoveries that begin with volume snapshots. Copies of the data directory stand for the snapshots, taken under load
+//! Recoveries that begin with volume snapshots. Copies of the data directory act as the snapshots, taken under load
 //! between the start and the stop call, or from a stopped server.
 
 use std::io::Write as _;
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_mins(3);
 
 /// A copy as a storage system would make it, except that files change while it is made, which is the harder case.
 fn copy(from: &Path, to: &Path) {
-    // Backup mode exists for files that vanish meanwhile.
+    // Backup mode exists because files vanish during a copy.
     let output = Command::new("cp").arg("-a").arg(from).arg(to).output().expect("run cp");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.lines().all(|line| line.contains("No such file or directory")), "{said}");
@@ -89,7 +89,7 @@ async fn compare(stage: &Stage, folder: &Path, target: &Target, journal: &Journa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hot_snapshot_recovers_to_any_target_behind_it() {
+async fn a_hot_snapshot_recovers_to_any_later_target() {
     let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
     bulk(&stage.cluster, "load", 4).await;
     stage.cluster.sql("SELECT pg_create_physical_replication_slot('of_a_standby', true)").await.expect("make a slot");
@@ -318,7 +318,8 @@ async fn a_cold_snapshot_recovers_to_the_end_of_the_archive() {
     assert!(said.contains("belong to system identifier 4711"), "{said}");
 }
 
-/// A stopped server's copy has no `tablespace_map`, and its link leads to the tablespace of the original, which runs again.
+/// A stopped server's copy has no `tablespace_map`, and its link leads to the tablespace of the original, which runs
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cold_snapshot_gets_its_own_tablespaces() {
     let Some(mut stage) = Stage::start(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await else { return };
@@ -381,7 +382,7 @@ async fn a_cold_snapshot_gets_its_own_tablespaces() {
     assert_eq!(stage.cluster.value(counts).await.expect("count"), format!("40000 {}", space.display()));
 }
 
-/// What stands in a directory, links not followed.
+/// The names in a directory; links are not followed.
 fn names_in(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).expect("list a directory");
     let mut names: Vec<String> =
@@ -390,7 +391,8 @@ fn names_in(directory: &Path) -> Vec<String> {
     names
 }
 
-/// The copy of a data directory has links to the WAL and to the tablespace of its original, which is alive on this host.
+/// The copy of a data directory has links to the WAL and to the tablespace of its original, whose server runs on this
+/// host.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_living_server_uses_is_left_alone() {
     let settings = vec![("checkpoint_timeout", "1h".to_owned())];
@@ -414,7 +416,7 @@ async fn what_a_living_server_uses_is_left_alone() {
     stage.cluster.sql(&format!("INSERT INTO t {rows}")).await.expect("insert rows");
     stage.archive_now().await;
     stage.cluster.sql("CHECKPOINT").await.expect("write them out");
-    // WAL that waits for its archive: nobody else has it.
+    // WAL that is not archived yet: it exists nowhere else.
     let repository = stage.repository_folder();
     let away = stage.target("away");
     std::fs::rename(&repository, &away).expect("take the repository away");
@@ -449,7 +451,7 @@ async fn what_a_living_server_uses_is_left_alone() {
     stage.cluster.restart().await.expect("restart the server");
     assert_eq!(stage.cluster.value(counts).await.expect("count"), format!("60000 {}", space.display()));
 
-    // Both ways out.
+    // Both ways in which the hint says to continue.
     stage.archive_now().await;
     std::fs::remove_file(&link).expect("remove the link");
     std::fs::rename(stage.scratch.folder("own-wal").expect("make a folder"), &link).expect("put a directory there");
@@ -465,7 +467,7 @@ async fn what_a_living_server_uses_is_left_alone() {
     stage.cluster.restart().await.expect("restart the server");
     assert_eq!(stage.cluster.value(counts).await.expect("count"), format!("60000 {}", space.display()));
 
-    // The same links while their server is stopped: the configuration knows whose they are.
+    // The same links while their server is stopped: the configuration names their owner.
     stage.cluster.stop(Shutdown::Fast).await.expect("stop");
     let before = names_in(&wal);
     let path = other.display().to_string();

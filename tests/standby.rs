@@ -115,7 +115,7 @@ async fn backups_from_a_standby(major: u16, plan: Plan) {
         holds_all(&restored, &journal, end).await;
         am_check(&restored);
     }
-    // Only as far as the backup itself reaches.
+    // Only up to the end of the backup itself.
     let target = stage.target("immediate");
     let folder = target.display().to_string();
     let id = text(&report, "backup_id");

@@ -70,7 +70,7 @@ async fn a_story_on_rclone() {
     story(StoreKind::Rclone, "multipart uploads do not work").await;
 }
 
-/// rclone keeps no checksum of its own, and repeats the one that it was told: only what was read back is acknowledged.
+/// rclone keeps no checksum of its own, and repeats the one from the request: only what was read back is acknowledged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bit_that_changes_on_its_way_to_rclone_is_not_acknowledged() {
     let Some(stage) = Stage::start(18, plan(StoreKind::Rclone)).await else { return };
@@ -91,7 +91,7 @@ async fn a_bit_that_changes_on_its_way_to_rclone_is_not_acknowledged() {
     stage.cluster.sql("SELECT pg_switch_wal()").await.expect("switch");
     let refused = format!("SELECT failed_count > 0 AND last_failed_wal = '{segment}' FROM pg_stat_archiver");
     stage.cluster.wait_for(&refused, Duration::from_mins(3)).await.unwrap_or_else(|e| panic!("{e}"));
-    // What is there stays: somebody else's whole object could have taken its place, and nothing acknowledged may go.
+    // The stored object stays: it could be somebody else's complete object, and nothing acknowledged may be removed.
     proxy.clear();
     let path = stage.cluster.data().join("pg_wal").join(&segment).display().to_string();
     let (code, said) = stage.fails(&["wal", "push", &path]);
@@ -140,7 +140,7 @@ fn own_certificate(host: &str) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_story_on_a_server_that_is_its_own_authority() {
+async fn a_story_on_a_server_with_its_own_authority() {
     let Some(stage) = Stage::start(18, plan(StoreKind::S3)).await else { return };
     let s3 = stage.s3.as_ref().expect("a stage on S3");
     let (certificate, key) = own_certificate("127.0.0.1");
@@ -168,9 +168,10 @@ async fn a_story_on_a_server_that_is_its_own_authority() {
     assert!(text.contains("is not trusted") && text.contains("not in `ca_file`: add it there"), "{text}");
 }
 
-/// As Ceph 16: a condition is kept on a PUT and ignored on completing an upload. WAL segments of 64 MiB go in parts.
+/// As Ceph 16: a condition is respected on a PUT and ignored when an upload is completed. WAL segments of 64 MiB are
+/// sent in parts.
 #[tokio::test(flavor = "multi_thread")]
-async fn conditions_that_are_kept_on_a_put_only() {
+async fn conditions_that_only_a_put_respects() {
     let Some(stage) = Stage::start(18, Plan { wal_segment_mib: 64, ..plan(StoreKind::S3Parts) }).await else { return };
     let info = stage.ok(&["repo", "info"]);
     for line in ["conditional writes  native", "multipart uploads   conditional writes emulated"] {
@@ -202,7 +203,7 @@ async fn conditions_that_are_kept_on_a_put_only() {
     assert_eq!(code, 44, "{text}");
     let again = stage.scratch.path().join("again");
     stage.ok(&["wal", "get", segment, &again.display().to_string()]);
-    assert!(std::fs::read(again).expect("read it again") == original, "what was stored first stays");
+    assert!(std::fs::read(again).expect("read it again") == original, "the first content stays");
 
     restored(&stage, "restored", &journal, end, &expected).await;
 }
@@ -231,7 +232,7 @@ async fn a_listing_that_leaves_out_folders() {
         assert!(said.contains("leaves out a folder that was just written when it lists with a delimiter"), "{said}");
         assert!(!has_files(&good.object_path(good.bucket(), "new")), "{name}: something is left");
 
-        // The old repository: a check reports the fault. What is archived and backed up meanwhile is whole.
+        // The old repository: a check reports the fault. What is archived and backed up meanwhile is complete.
         stage.write_config("holdfast.toml", &other);
         let (code, said) = stage.fails(&["check"]);
         assert!(code == 25 && said.contains("leaves out a folder"), "{code}: {said}");
@@ -253,7 +254,7 @@ async fn a_listing_that_leaves_out_folders() {
     restored(&stage, "restored", &journal, end, &expected).await;
 }
 
-/// What this command sees and the server's `archive_command` does not see.
+/// This command sees proxies that the server's `archive_command` does not see.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_says_which_proxy_is_in_use() {
     let Some(stage) = Stage::start(18, plan(StoreKind::S3)).await else { return };
@@ -275,7 +276,7 @@ fn has_files(folder: &Path) -> bool {
 
 /// A backup is killed during a multipart upload. The next backup removes the parts.
 #[tokio::test(flavor = "multi_thread")]
-async fn parts_of_a_killed_backup_go_with_the_next_one() {
+async fn parts_of_a_killed_backup_are_removed_by_the_next_one() {
     let Some(stage) = Stage::start(18, plan(StoreKind::Moto)).await else { return };
     load(&stage.cluster).await;
     let expected = sum(&stage.cluster).await;

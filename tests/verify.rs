@@ -1,5 +1,5 @@
-//! `holdfast verify` against real backups and WAL: what is sound is restored, started and read, and what was damaged on
-//! the store is named, with what that means.
+//! `holdfast verify` against real backups and WAL: sound ones are restored, started and read; damage in the store is
+//! reported, with its effect.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,12 +36,12 @@ impl Archive {
         found
     }
 
-    /// The name of an object, as the repository says it.
+    /// The name of an object in the repository.
     fn name(&self, path: &Path) -> String {
         path.strip_prefix(&self.folder).expect("in the repository").to_str().expect("a name").to_owned()
     }
 
-    /// What `verify` with these flags reports, and its exit code.
+    /// The report of `verify` with these flags, and its exit code.
     fn verify(&self, flags: &[&str]) -> (i32, Value, String) {
         let mut arguments = vec!["--output", "json", "verify"];
         arguments.extend_from_slice(flags);
@@ -88,7 +88,7 @@ async fn found_and_named(seal: Seal, store: StoreKind) {
     let (code, report, _) = archive.verify(&["--sample", "50%", "--seed", "7", "--no-record"]);
     assert_eq!((code, report["sample"]["seed"].as_u64()), (0, Some(7)));
 
-    // What is sound is restored, started and read.
+    // Sound backups are restored, started and read.
     let rows = "SELECT count(*), sum(id) FROM t";
     let expected = archive.stage.cluster.sql(rows).await.expect("count");
     let restored = archive.stage.restore_and_start("restored", &[]).await;
@@ -96,7 +96,7 @@ async fn found_and_named(seal: Seal, store: StoreKind) {
     assert_eq!(restored.sql(rows).await.expect("count"), expected);
     drop(restored);
 
-    // A bit of the first backup: a restore of it would fail, and the second one stays.
+    // A bit of the first backup: its restore would fail, and the second one is sound.
     let pack = archive.objects(&format!("packs/{}", archive.backups[0])).remove(0);
     let whole = fs::read(&pack).expect("read a pack");
     flip(&pack);
@@ -141,7 +141,7 @@ async fn found_and_named(seal: Seal, store: StoreKind) {
     assert!(text.contains("  2 of 2 backups are sound"), "{text}");
     fs::write(&segments[after], whole).expect("bring the segment back");
 
-    // The manifest of the second.
+    // The manifest of the second backup.
     let manifest = archive.folder.join(format!("main/backups/{}/manifest", archive.backups[1]));
     fs::remove_file(&manifest).expect("remove a manifest");
     let (code, report, _) = archive.verify(&["--backup", "latest"]);
@@ -160,7 +160,7 @@ async fn damage_without_encryption_is_found_and_named() {
     found_and_named(Seal::None, StoreKind::Directory).await;
 }
 
-/// A store that does not answer is no damage.
+/// A store that does not answer is not damage.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_away_is_not_called_damaged() {
     let Some(mut archive) = Archive::make(Seal::None, StoreKind::S3).await else { return };

@@ -23,7 +23,7 @@ async fn oid(cluster: &Cluster, tablespace: &str) -> String {
 /// Two tablespaces, and a third one that is created while the backup waits for its checkpoint. They are restored to
 /// other directories, and to their own.
 #[tokio::test(flavor = "multi_thread")]
-async fn tablespaces_go_where_they_are_told() {
+async fn tablespaces_go_to_the_requested_places() {
     let plan = Plan {
         wal_segment_mib: 1,
         settings: vec![("checkpoint_timeout", "1h".to_owned()), ("checkpoint_completion_target", "0.9".to_owned())],
@@ -244,7 +244,7 @@ async fn odd_files_are_kept_and_others_left_out() {
         assert!(before.contains_key(path), "{}", path.display());
         assert_eq!(after.get(path), before.get(path), "{}", path.display());
     }
-    // A file of root's own.
+    // A file of root.
     let link = Path::new("log/link");
     let hostname = fs::read("/etc/hostname").expect("read a file");
     assert_eq!(fs::read(target.join(link)).expect("read the file"), hostname);

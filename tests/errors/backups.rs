@@ -198,8 +198,8 @@ async fn settings_of_the_server() {
         "warning: the server does not archive its WAL (archive_mode, archive_command): this backup can be restored to \
          its own end, but not to a later moment\n",
     );
-    // The backup itself sends the segments that the archiver does not send, as long as they are in pg_wal. `check`
-    // reports what is wrong.
+    // The backup itself sends the segments that the archiver does not send, while they are in pg_wal. `check` reports
+    // what is wrong.
     stage.cluster.set("archive_mode", "on").expect("set");
     stage.cluster.set("archive_command", "false").expect("set");
     stage.cluster.restart().await.expect("restart");
@@ -300,7 +300,7 @@ async fn a_full_disk_under_the_repository() {
     let objects = files_below(&disk.path().join("r"));
     assert!(!objects.iter().any(|name| name.contains("/backups/") || name.contains("/packs/")), "{objects:?}");
 
-    // PostgreSQL keeps what cannot be archived, and archives it when there is room again.
+    // PostgreSQL keeps WAL that cannot be archived, and archives it when there is room again.
     fs::remove_file(&filler).expect("make room");
     fs::write(&filler, room(16 << 10)).expect("fill the disk");
     let name = stage.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("name the segment");

@@ -91,7 +91,7 @@ fn a_configuration_that_is_wrong_names_the_key_and_the_place() {
             MANUAL,
         ),
         case(
-            "nothing said of encryption",
+            "no encryption setting",
             format!("{CLUSTER}[[repo]]\nurl = \"file://$DIR/repository\"\n"),
             "repository file://$DIR/repository does not say how it is encrypted",
             "write encryption = { passphrase_file = \"/etc/holdfast/passphrase\" } or { key_file = \"...\" }, or \
@@ -265,9 +265,9 @@ fn files_and_variables_that_cannot_be_read_are_named() {
     bench.finish();
 }
 
-/// No refusal, which would stop what runs unattended.
+/// A warning, since an error would stop unattended runs.
 #[test]
-fn a_secret_that_everybody_may_read_is_named() {
+fn a_secret_that_everybody_can_read_is_named() {
     let bench = Bench::new();
     bench.configure("url = \"file://$DIR/repository\"\nencryption = { passphrase_file = \"$DIR/passphrase\" }");
     let secret = bench.path("passphrase");

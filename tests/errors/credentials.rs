@@ -1,4 +1,4 @@
-//! Services that hand out credentials, and have no time, or none to give.
+//! Services that provide credentials, but are overloaded, refuse, or have none.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,11 +16,11 @@ const SEGMENT: &str = "000000010000000000000001";
 /// What a service does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Does {
-    /// Hands the credentials out.
+    /// Returns the credentials.
     Answers,
     /// Fails with this status.
     Fails(u16),
-    /// Takes the connection and says nothing.
+    /// Accepts the connection and does not answer.
     IsSilent,
 }
 
@@ -82,7 +82,8 @@ fn serve(mut socket: TcpStream, does: Does, credentials: &str) {
     drop(socket.write_all(answer.as_bytes()));
 }
 
-/// A bench whose configuration has no credentials, and those of its store as a container's service hands them out.
+/// A bench whose configuration has no credentials, and the credentials of its store as a container's service returns
+/// them.
 fn bench() -> (Bench, S3Server, String) {
     let server = S3Server::start().expect("start the S3 server");
     let bench = Bench::new();
@@ -103,7 +104,7 @@ fn run(bench: &Bench, service: &Service, arguments: &[&str]) -> Output {
     command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", service.url()).output().expect("run holdfast")
 }
 
-/// More failures than the client for credentials repeats by itself.
+/// More failures than the number that the credentials client repeats by itself.
 #[test]
 fn a_service_that_fails_for_a_moment_is_asked_again() {
     for (first, times) in [(Does::Fails(503), 8), (Does::Fails(429), 8), (Does::IsSilent, 1)] {
@@ -116,7 +117,7 @@ fn a_service_that_fails_for_a_moment_is_asked_again() {
 }
 
 #[test]
-fn a_service_that_is_away_is_unreachable_and_one_that_refuses_is_believed() {
+fn a_service_that_is_away_is_unreachable_and_a_refusal_is_final() {
     let (mut bench, server, credentials) = bench();
     bench.texts.name("ENDPOINT", server.endpoint());
     let get = ["wal", "get", SEGMENT, "$DIR/x"];
@@ -158,9 +159,9 @@ fn a_service_that_is_away_is_unreachable_and_one_that_refuses_is_believed() {
         let said = bench.texts.plain(&String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(status), "{does:?}: {said}");
         assert!(said.starts_with(start) && said.ends_with(hint), "{does:?}: {said}");
-        assert!(!said.contains("$ENDPOINT"), "the store was not asked: {said}");
+        assert!(!said.contains("$ENDPOINT"), "the store got no request: {said}");
     }
-    // Nobody listens there.
+    // Nothing listens there.
     let gone = Service { address: "127.0.0.1:1".parse().expect("an address"), asked: Arc::default() };
     let output = run(&bench, &gone, &get);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -168,8 +169,8 @@ fn a_service_that_is_away_is_unreachable_and_one_that_refuses_is_believed() {
     assert!(said.contains("no credentials could be fetched: "), "{said}");
 }
 
-/// A machine whose metadata service takes the connection and is silent has one; a machine where nobody takes it has
-/// none.
+/// A machine whose metadata service accepts the connection but is silent has such a service; a machine where nothing
+/// accepts it has none.
 #[test]
 fn instance_metadata_that_is_silent_is_asked_again() {
     let (bench, _server, credentials) = bench();
@@ -196,9 +197,9 @@ fn instance_metadata_that_is_silent_is_asked_again() {
     assert_eq!(output.status.code(), Some(149), "{said}");
 }
 
-/// STS hands out the credentials of a pod's service account.
+/// STS returns the credentials of a pod's service account.
 #[test]
-fn a_token_that_sts_has_no_time_for_is_shown_again() {
+fn a_token_is_sent_again_if_sts_is_overloaded() {
     let (bench, _server, _) = bench();
     let token = bench.scratch.write("token", "a token").expect("write the token");
     for (does, status, words) in [

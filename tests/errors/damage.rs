@@ -1,8 +1,8 @@
-//! Objects that are not what was stored: flipped bits, missing ends, missing objects, objects in each other's place.
+//! Objects that differ from what was stored: flipped bits, missing ends, missing objects, swapped objects.
 //!
-//! Nothing of such an object is handed over: recovery gets a status above 125, and a restore is refused, before its
-//! first byte where the sizes give it away, and without `pg_control` where only the content does. `cases.rs` is the
-//! table of them.
+//! Nothing of such an object is delivered: recovery gets a status above 125, and a restore fails. It fails before its
+//! first byte if the sizes show the damage, and without `pg_control` if only the content does. `cases.rs` is the table
+//! of them.
 
 mod cases;
 
@@ -51,7 +51,7 @@ impl Archive {
         &name[..24]
     }
 
-    /// The file of an object, and the one that may be put in its place.
+    /// The file of an object, and the file that may replace it.
     fn files(&self, object: Object) -> [PathBuf; 2] {
         let of_backups = |name: &str| [1, 0].map(|backup| self.object(&name.replace("$ID", &self.backups[backup])));
         match object {
@@ -82,7 +82,7 @@ impl Archive {
         }
     }
 
-    /// Damages, looks at what is said and left, and repairs.
+    /// Damages, checks the messages and what is left, and repairs.
     fn play(&mut self, case: &Case) {
         let name = format!("{:?} {:?}", case.object, case.damage);
         let damage = self.damage(case.object, case.damage);
@@ -92,7 +92,7 @@ impl Archive {
                 let segment = self.segment_name(1).to_owned();
                 let output = quietly(&self.stage, &["wal", "get", &segment, &destination.display().to_string()]);
                 self.texts.expect(&name, &output, case.status, &case.text());
-                assert!(!destination.exists(), "{name}: something was handed over");
+                assert!(!destination.exists(), "{name}: something was delivered");
             }
             Shown::RestoreFails | Shown::RestoreIsRefused => {
                 let left = self.restore_fails(&name, case.status, &case.text());
@@ -108,7 +108,7 @@ impl Archive {
         drop(damage);
     }
 
-    /// Fails to restore the newer backup; what was left in the folder.
+    /// Fails to restore the newer backup; returns what is left in the folder.
     fn restore_fails(&mut self, case: &str, status: i32, expected: &str) -> Vec<String> {
         let target = self.stage.target("target");
         let path = target.display().to_string();
@@ -120,7 +120,7 @@ impl Archive {
         left
     }
 
-    /// Plays cases in which `wal get` asks for one segment; the prefetch of a neighbour must not answer for it.
+    /// Plays cases in which `wal get` fetches one segment; a neighbour's prefetch must not answer for it.
     fn play_wal(mut self, cases: &[Case]) {
         let config = self.stage.config_text().replace("[wal]\n", "[wal]\nprefetch = 0\n");
         self.stage.write_config("holdfast.toml", &config);
@@ -145,7 +145,7 @@ async fn packs_and_manifests() {
         archive.play(case);
     }
 
-    // A backup whose summary cannot be read is named, and the others are listed.
+    // A backup whose summary cannot be read is reported, and the others are listed.
     let newer = archive.damage(Object::Summary, How::Flipped);
     let error =
         "object main/backups/$SECOND/backup.json in $REPO does not match its checksum: CRC-32C $CRC instead of $CRC";
@@ -165,7 +165,7 @@ async fn packs_and_manifests() {
     drop(both);
     drop(newer);
 
-    // All of it is repaired: the same command works.
+    // Everything is repaired: the same command works.
     let target = archive.stage.target("whole").display().to_string();
     archive.stage.ok(&["restore", "--pgdata", &target]);
     archive.texts.finish();

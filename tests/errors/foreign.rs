@@ -69,13 +69,13 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
     let counts = "SELECT (SELECT count(*) FROM t) || ' ' || (SELECT count(*) FROM t2)";
     assert_eq!(stage.cluster.value(counts).await.expect("count"), "40000 20000");
 
-    // A tablespace that is newer than the backup: WAL replay would make it again where it is.
+    // A tablespace that is newer than the backup: WAL replay would create it again in its place.
     let newer = stage.scratch.folder("newer").expect("make a folder");
     let statement = format!("CREATE TABLESPACE newer LOCATION '{}'", newer.display());
     let moment = "SELECT clock_timestamp() AT TIME ZONE 'UTC' || '+00' FROM pg_sleep(0.1)";
     stage.cluster.sql("CREATE TABLE sooner ()").await.expect("write something");
     let sooner = stage.cluster.value(moment).await.expect("ask for the time");
-    // The time of a link is as coarse as the kernel's ticks.
+    // The time of a link has the resolution of the kernel's ticks.
     stage.cluster.sql("SELECT pg_sleep(0.1)").await.expect("wait");
     stage.cluster.sql(&statement).await.expect("make another tablespace");
     let later = stage.cluster.value(moment).await.expect("ask for the time");
@@ -87,13 +87,13 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
     let again = format!("makes the tablespace in {} again, which is in use by", newer.display());
     for flags in [&[][..], &["--plan"], &["--standby"], &["--target-time", "2999-01-01 00:00:00+00"]] {
         let hint = "hint:  nothing was changed: the tablespace is newer than the backup";
-        // A time in the future is no target: no WAL reaches it.
+        // A time in the future is not a target: no WAL reaches it.
         let (code, words) = if flags.len() == 2 { (61, vec![]) } else { (63, vec![again.as_str(), hint]) };
         refused(&stage, &[&elsewhere[..], flags].concat(), code, &words);
     }
     refused(&stage, &[&elsewhere[..], &["--target-time", &later]].concat(), 63, &[again.as_str()]);
     assert_eq!((files_below(&drill), files_below(&newer)), (vec![], before));
-    // Before its creation, or where that is not known without reading the WAL, it is told.
+    // If the target is before its creation, or if that is unknown without reading the WAL, there is a note.
     let note = format!("has tablespaces that are not in this backup, in {}: ", newer.display());
     for flags in [&["--target-immediate"][..], &["--target-time", &sooner]] {
         let planned = stage.ok(&[&elsewhere[..], flags, &["--plan"]].concat());
@@ -101,7 +101,7 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
     }
     stage.cluster.sql("DROP TABLESPACE newer").await.expect("drop it");
 
-    // The data directory is lost, the server is gone, the tablespace is there: now the restore accepts it by its name.
+    // The data directory is lost, the server is gone, the tablespace exists: now the restore accepts it by its name.
     stage.archive_now().await;
     stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
     let report = stage.json(&named_json(&path));
@@ -146,7 +146,7 @@ async fn a_repository_and_a_data_directory_never_lie_in_each_other() {
         assert_eq!(code, Some(10), "{text}");
         assert!(text.contains("is inside the repository"), "{text}");
     }
-    // What only the next backup needs would be removed too.
+    // A file that only the next backup needs would be removed too.
     let passwords = old.join("passwords");
     fs::write(&passwords, "*:*:*:*:hush").expect("write a password file");
     let connection = format!("connection = \"host=/tmp passfile={}\"\n\n[[repo]]", passwords.display());
@@ -175,7 +175,7 @@ async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed()
     let path = data.display().to_string();
     let delta = ["restore", "--delta", "--pgdata", &path];
     let before = files_below(&data.join("base"));
-    // A postmaster that misses its lock file stops by itself. This one is stopped by a signal meanwhile.
+    // A postmaster without its lock file stops by itself. A signal keeps this one stopped meanwhile.
     let (lock, aside) = (data.join("postmaster.pid"), stage.target("postmaster.pid"));
     signal(&stage, "-STOP");
     let content = fs::read(&lock).expect("read the lock file");
@@ -199,7 +199,7 @@ async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed()
     stage.cluster.sql("CREATE TABLE late (n int)").await.expect("write");
     stage.cluster.sql("SELECT pg_switch_wal()").await.expect("switch");
     stage.cluster.kill9().await.expect("kill the server");
-    // In a container it would be a reason of its own to refuse.
+    // In a container the lock file alone would be a reason to refuse.
     fs::remove_file(&lock).expect("remove the lock file that it left");
     fs::rename(&away, &repository).expect("bring the repository back");
     refused(&stage, &delta, 62, &["holds WAL that was not archived", "--discard-wal"]);
@@ -209,8 +209,8 @@ async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed()
     assert!(text.contains("archive_mode = 'off'") && text.contains("recovery_min_apply_delay = '0'"), "{text}");
 }
 
-/// In a directory that was put together from links, `global` leads to another data directory: its control file is neither
-/// read nor removed, whether or not a server runs there.
+/// In a directory that consists of links, `global` leads to another data directory: its control file is neither read
+/// nor removed, whether or not a server runs there.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_control_file_of_another_data_directory_is_left_alone() {
     let Some(mut stage) = stage().await else { return };
@@ -238,7 +238,8 @@ async fn the_control_file_of_another_data_directory_is_left_alone() {
     assert_eq!(stage.cluster.value("SELECT count(*) FROM t").await.expect("count"), "20000");
 }
 
-/// A restore in a container, over the volume of a server that runs outside: its process is not there, and the lock file is.
+/// A restore in a container, over the volume of a server that runs outside: the container does not see its process, but
+/// the lock file exists.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_outside_of_the_container_is_left_alone() {
     let Some(stage) = stage().await else { return };

@@ -18,8 +18,8 @@ fn with(encryption: &str) -> String {
     format!("{URL}encryption = {encryption}")
 }
 
-/// Changes a text in the body of a plain record, and its digest to match: as a newer release would write it, or
-/// somebody who may write to the store.
+/// Changes a text in the body of a plain record, and its digest to match, as a newer release or somebody with write
+/// access would.
 fn rewritten(record: &Path, from: &str, to: &str) -> Damage {
     Damage::change(record, |bytes| {
         let text = std::str::from_utf8(bytes).expect("a text");
@@ -58,7 +58,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
             "error: the passphrase does not open key slot default\n\
                  while: opening the repository $REPO\n\
                  hint:  check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
-                 repository; if the keys were rotated, this passphrase may open it no more\n",
+                 repository; if the keys were rotated, this passphrase may no longer open it\n",
         ),
         (
             "passphrase file missing",
@@ -127,7 +127,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
             "error: the passphrase does not open key slot default\n\
                  while: opening the repository $REPO, making a repository at $REPO\n\
                  hint:  check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
-                 repository; if the keys were rotated, this passphrase may open it no more\n",
+                 repository; if the keys were rotated, this passphrase may no longer open it\n",
         ),
         (
             "init without encryption",
@@ -148,7 +148,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
         &["--output", "json", "list"],
         11,
         "{\"error\":{\"code\":11,\"hint\":\"check the passphrase in `encryption` of this [[repo]], and that `url` \
-         names the right repository; if the keys were rotated, this passphrase may open it no more\",\"message\":\"the \
+         names the right repository; if the keys were rotated, this passphrase may no longer open it\",\"message\":\"the \
          passphrase does not open key slot default\",\"name\":\"wrong-key\",\"while\":\"opening the repository $REPO\"}}\n",
     );
     bench.fails(
@@ -158,7 +158,7 @@ fn secrets_that_do_not_fit_an_encrypted_repository() {
         "error: the passphrase does not open key slot default\n\
              while: opening the repository $REPO, fetching $SEGMENT from the archive\n\
              hint:  check the passphrase in `encryption` of this [[repo]], and that `url` names the right repository; \
-             if the keys were rotated, this passphrase may open it no more\n",
+             if the keys were rotated, this passphrase may no longer open it\n",
     );
     bench.finish();
 }
@@ -174,7 +174,7 @@ fn secrets_where_others_are_needed() {
         "error: the key file does not open key slot default\n\
              while: opening the repository $REPO\n\
              hint:  check the key file in `encryption` of this [[repo]], and that `url` names the right repository; \
-             if the keys were rotated, this file may open it no more\n",
+             if the keys were rotated, this file may no longer open it\n",
     );
     bench.configure(&with("{ passphrase_file = \"$DIR/passphrase\" }"));
     bench.fails(
@@ -294,7 +294,7 @@ fn a_key_slot_without_its_repository_is_not_overwritten() {
 }
 
 #[test]
-fn an_archive_without_its_repository_is_not_made_anew() {
+fn an_archive_without_its_repository_is_not_created_again() {
     let mut bench = repository("\"none\"");
     let lost = Damage::remove(&bench.path("repository/holdfast.json"));
     let claims = bench.path("repository/main/claims");
@@ -350,8 +350,8 @@ fn a_store_that_ignores_conditions_keeps_the_key_slot() {
     drop(lost);
     bench.ok(&["list"]);
 
-    // Two at the same time: the record of one of them remains, and a slot that opens it. Neither overwrites the
-    // other's.
+    // Two at the same time: the record of one of them remains, and a slot that opens it. Neither overwrites the other's
+    // slot.
     bench.configure(&place("raced"));
     let running: Vec<_> = (0..2)
         .map(|_| {
@@ -575,7 +575,7 @@ fn records_of_the_repository_that_are_damaged() {
              hint:  use the release of holdfast that wrote it, or a newer one\n",
     );
     drop(damage);
-    // Next to a slot that opens, the damaged one is only named.
+    // If another slot opens the repository, the damaged one is only reported.
     let second = bench.path("repository/keys/second.json");
     fs::copy(&slot, &second).expect("copy the slot");
     bench.scratch.user().own(&second).expect("give it to PostgreSQL's user");

@@ -38,7 +38,7 @@ fn commands_go_by_the_proxy_of_their_environment() {
     let seen = proxy.seen();
     assert!(seen.len() > 20 && seen.iter().all(|line| line.contains(" http://127.0.0.1:1/holdfast")), "{seen:?}");
 
-    // There is no other way: nobody has the store's address.
+    // There is no other way: nothing can use the store's address directly.
     let get = ["wal", "get", SEGMENT, "$DIR/x"];
     for variables in
         [&[("HTTP_PROXY", url.as_str()), ("NO_PROXY", "localhost,127.0.0.1")][..], &[("HTTPS_PROXY", &url)], &[]]
@@ -89,7 +89,7 @@ fn a_proxy_that_cannot_be_used_is_refused_in_three_parts() {
         );
         let output = run(&bench, &[(variable, value)], &["list"]);
         bench.texts.expect(variable, &output, 10, &expected);
-        // A variable that this store does not use stops nothing.
+        // A variable that this store does not use has no effect.
         let url = format!("http://me:hush@{}", proxy.address());
         let variables = [("HTTPS_PROXY", value), ("http_proxy", &url)];
         let output = run(&bench, &variables, &["repo", "init"]);
@@ -102,9 +102,9 @@ fn a_proxy_that_cannot_be_used_is_refused_in_three_parts() {
     bench.finish();
 }
 
-/// The store's address may stand in the environment or in a profile, where AWS's libraries find it.
+/// The store's address may be in the environment or in a profile, where AWS's libraries find it.
 #[test]
-fn an_address_out_of_the_environment_is_reached_by_the_proxy() {
+fn an_address_from_the_environment_is_reached_by_the_proxy() {
     let (mut bench, server, proxy) = bench();
     let keys = server.credentials().clone();
     let profile = bench.scratch.write("profiles", "[profile minio]\nendpoint_url = http://127.0.0.1:1\n");
@@ -131,7 +131,7 @@ fn an_address_out_of_the_environment_is_reached_by_the_proxy() {
         let seen = proxy.seen().split_off(before);
         assert!(seen.len() > 10 && seen.iter().all(|line| line.contains(" http://127.0.0.1:1/holdfast")), "{seen:?}");
 
-        // Its proxy is in the message, and one that cannot be used is never gone around.
+        // The message names the proxy, and a proxy that cannot be used is never bypassed.
         let wrong = url.replace("hush", "wrong");
         let variables = [&variables[..], &[("http_proxy", &wrong)]].concat();
         let output = run(&bench, &variables, &["repo", "info"]);
@@ -140,7 +140,7 @@ fn an_address_out_of_the_environment_is_reached_by_the_proxy() {
         let variables = [&variables[..], &[("http_proxy", "socks5://me:hush@proxy:1080")]].concat();
         let output = run(&bench, &variables, &["repo", "info"]);
         let text = String::from_utf8_lossy(&output.stderr);
-        // What a profile says is known only to the SDK, when it connects.
+        // Only the SDK knows the content of a profile, when it connects.
         let expected = if address.iter().any(|(name, _)| *name == "AWS_PROFILE") { 25 } else { 10 };
         assert_eq!(output.status.code(), Some(expected), "{text}");
         assert!(text.contains("names a SOCKS proxy") && !text.contains("hush"), "{text}");
@@ -148,9 +148,9 @@ fn an_address_out_of_the_environment_is_reached_by_the_proxy() {
     bench.finish();
 }
 
-/// A value that is no text is not "no proxy".
+/// A value that is not text does not mean "no proxy".
 #[test]
-fn a_variable_that_is_no_text_is_refused_where_it_is_needed() {
+fn a_variable_that_is_not_text_is_refused_if_it_is_needed() {
     use std::os::unix::ffi::OsStrExt as _;
     let (mut bench, _server, proxy) = bench();
     let url = format!("http://me:hush@{}", proxy.address());
@@ -170,14 +170,14 @@ fn a_variable_that_is_no_text_is_refused_where_it_is_needed() {
         );
         bench.texts.expect(variable, &output, 10, &expected);
     }
-    // Where it is of no use, it stops nobody.
+    // If no command needs it, it is ignored.
     let mut command = bench.command(&["repo", "init"]);
     let output = command.env("http_proxy", &url).env("HTTPS_PROXY", broken).output().expect("run holdfast");
     crate::stage::succeeded(&output, &["repo", "init"]);
     bench.finish();
 }
 
-/// A request for the machine's role goes to this machine, not to the proxy's.
+/// A request for the machine's role goes to this machine, not through the proxy.
 #[test]
 fn credentials_of_this_machine_are_not_asked_for_by_the_proxy() {
     let (bench, server, proxy) = bench();
@@ -234,7 +234,7 @@ fn tokens_are_asked_for_by_the_proxy() {
     let seen = proxy.seen();
     assert!(seen.iter().any(|line| line.starts_with("CONNECT sts.")), "{seen:?}: {text}");
 
-    // One that lets nobody through who does not say who he is: not the store is refused.
+    // A proxy that requires a password: the message says that the proxy refuses, not the store.
     let proxy = ForwardProxy::with_password(server.address(), "me:hush").expect("start the proxy");
     let url = format!("http://{}", proxy.address());
     let variables = [("https_proxy", url.as_str()), variables[1], variables[2]];

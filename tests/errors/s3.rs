@@ -127,7 +127,7 @@ fn no_credentials_anywhere() {
              hint:  set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or credentials in the \
              configuration\n",
     );
-    // If a cloud machine's own credentials are possible, whose address may or may not answer.
+    // If credentials of a cloud machine are possible; their address may or may not answer.
     let start = Instant::now();
     let output = bench.command(&["list"]).env_remove("AWS_EC2_METADATA_DISABLED").output().expect("run holdfast");
     assert_eq!(output.status.code(), Some(21));
@@ -247,7 +247,7 @@ fn answers_that_refuse() {
     bench.finish();
 }
 
-/// To recovery, none of this may look like the end of the archive, which is status 1.
+/// Recovery must not see any of these as the end of the archive, which is status 1.
 #[test]
 fn stores_that_are_gone() {
     let Remote { mut bench, faults, mut server } = Remote::new();

@@ -1,5 +1,4 @@
-//! Foreign and damaged files in every folder of a real repository: commands that worked still work, and damage is
-//! named.
+//! Foreign and damaged files in every folder of a real repository: commands continue to work, and damage is reported.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +15,7 @@ fn plant(stage: &Stage, folder: &Path, names: &[&str]) {
     for name in names {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
-        fs::write(&path, "this is no object of the repository\n").expect("plant a file");
+        fs::write(&path, "this is not an object of the repository\n").expect("plant a file");
     }
     stage.scratch.user().own_tree(folder).expect("give the files to PostgreSQL's user");
 }
@@ -36,7 +35,7 @@ async fn third_owner(seal: Seal) -> Option<Stage> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_every_folder_nothing_stops_and_damage_is_named() {
+async fn foreign_files_anywhere_stop_nothing_and_damage_is_reported() {
     let Some(stage) = third_owner(Seal::Passphrase).await else { return };
     let repository = stage.repository_folder();
     stage.cluster.sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 1000) g").await.expect("load data");
@@ -163,7 +162,7 @@ async fn in_every_folder_nothing_stops_and_damage_is_named() {
     assert_eq!(listed["repositories"][0]["backups"].as_array().expect("backups").len(), 4);
 }
 
-/// A claim that a release to come made, of a major version that this one does not know.
+/// A claim by a future release, with a major version that this one does not know.
 fn of_the_future(stage: &Stage, claim: u32) -> Damage {
     Damage::change(&stage.repository_folder().join(format!("main/claims/{claim}.json")), |bytes| {
         let mut record: ClaimRecord = decode_plain(bytes).expect("read the claim");
@@ -172,7 +171,7 @@ fn of_the_future(stage: &Stage, claim: u32) -> Damage {
     })
 }
 
-/// What `info` shows, and what it ends with.
+/// The report of `info`, its exit code and its messages.
 fn info(stage: &Stage) -> (Option<i32>, serde_json::Value, String) {
     let output = stage.run(&["--output", "json", "info"]);
     let shown = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -186,7 +185,7 @@ async fn info_shows_the_rest_beside_a_claim_it_cannot_understand() {
     stage.ok(&["backup"]);
     stage.archive_now().await;
 
-    // An old claim of an unknown major: it is shown, and so is all else.
+    // An old claim of an unknown major version: it is shown, and so is everything else.
     let first = of_the_future(&stage, 1);
     let (code, shown, text) = info(&stage);
     let claims = &shown["repositories"][0]["claims"];
@@ -196,7 +195,7 @@ async fn info_shows_the_rest_beside_a_claim_it_cannot_understand() {
     assert!(text.contains("claim 1: PostgreSQL 99,") && text.contains("claim 3: PostgreSQL 18,"), "{text}");
     drop(first);
 
-    // The one in force: what there is is counted, and that nobody here can say what it is good for is said.
+    // The claim in force: its content is counted, and a note says that this release cannot judge it.
     let newest = of_the_future(&stage, 3);
     let (code, shown, text) = info(&stage);
     let claim = &shown["repositories"][0]["claims"][2];
@@ -206,7 +205,8 @@ async fn info_shows_the_rest_beside_a_claim_it_cannot_understand() {
     assert!(text.contains("UNKNOWN   timeline 1: ") && text.contains("a newer holdfast may know it"), "{text}");
     drop(newest);
 
-    // The one in force cannot be read: nothing is archived any more, so the command fails after it has shown the rest.
+    // The claim in force cannot be read: nothing is archived any more, so the command fails after it has shown the
+    // rest.
     let newest = Damage::halve(&stage.repository_folder().join("main/claims/3.json"));
     let (code, shown, text) = info(&stage);
     assert_eq!(code, Some(41), "{shown}");
@@ -224,8 +224,8 @@ async fn info_shows_the_rest_beside_a_claim_it_cannot_understand() {
     assert_eq!((code, shown["repositories"][0]["claims"].as_array().expect("claims").len()), (Some(0), 3), "{shown}");
 }
 
-/// A repository without encryption believes whoever may write into it. What is planted there is refused by its size before it
-/// is received, and writes nothing beside the target.
+/// Without encryption, whoever can write into a repository can plant records. A planted record is refused by its size
+/// before it is received, and nothing is written outside of the target.
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_records_cost_no_memory_and_lead_nowhere() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };

@@ -141,7 +141,7 @@ async fn targets_that_cannot_be_reached() {
                 texts.expect(case, &output, status, expected);
             }
             assert_eq!(output.status.code(), Some(status), "{case}, --plan: {plan}");
-            assert!(!target.exists(), "{case}: the directory was made");
+            assert!(!target.exists(), "{case}: the directory was created");
         }
     }
     let mut all = vec!["--output", "json", "restore", "--pgdata", &path];

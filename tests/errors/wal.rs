@@ -166,8 +166,8 @@ async fn files_that_are_not_what_they_are_called() {
     texts.finish();
 }
 
-/// A full disk at the place where recovery wants its file means "unknown", not "absent". A full disk of the spool only
-/// costs speed.
+/// A full disk under the file that recovery wants means "unknown", not "absent". A full disk of the spool only costs
+/// speed.
 #[tokio::test(flavor = "multi_thread")]
 async fn full_disks_of_recovery() {
     let Some(disk) = SmallDisk::or_skip(256 << 10) else { return };
@@ -238,7 +238,7 @@ async fn a_repository_that_is_away_for_a_while() {
          while: open $REPO\n\
          hint:  mount the disk it is on, or correct `url`; `holdfast repo init` creates a new repository\n",
     );
-    assert!(!here.exists(), "nothing may be made in its place");
+    assert!(!here.exists(), "nothing may be created in its place");
     fs::rename(&away, &here).expect("bring the repository back");
     stage.archive_now().await;
     assert!(!ready.exists(), "{name} is archived now");

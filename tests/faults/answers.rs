@@ -1,5 +1,5 @@
 //! Wrong answers: cut short, with a flipped bit, or with a wrong status. Holdfast asks again or refuses them, and never
-//! hands them over.
+//! delivers them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -96,7 +96,7 @@ async fn damaged_answers(major: u16, seal: Seal) {
         if code == 0 {
             fetched += 1;
             let bytes = std::fs::read(&destination).expect("read what was fetched");
-            assert!(bytes == original, "{what}: wrong bytes were handed over");
+            assert!(bytes == original, "{what}: wrong bytes were delivered");
         } else {
             assert!(code > 125 && code != 143, "{what}: {code} would end recovery early: {text}");
             assert!(!destination.exists(), "{what}: a failed fetch leaves a file");
@@ -114,11 +114,11 @@ fn differing(expected: &BTreeMap<String, Vec<u8>>, found: &BTreeMap<String, Vec<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damaged_answers_are_never_handed_over() {
+async fn damaged_answers_are_never_delivered() {
     damaged_answers(18, Seal::None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damaged_answers_are_never_handed_over_encrypted() {
+async fn damaged_answers_are_never_delivered_encrypted() {
     damaged_answers(14, Seal::KeyFile).await;
 }

@@ -1,5 +1,5 @@
-//! A store that is unreachable: with the archive command nothing is lost, with the restore command recovery does not
-//! end early, and a standby waits.
+//! An unreachable store: `archive_command` loses nothing, `restore_command` does not end recovery early, and a standby
+//! waits.
 
 use std::time::{Duration, Instant};
 
@@ -159,7 +159,7 @@ async fn a_standby_outlives_a_store_that_is_away() {
     written.journal.check(&Target::Latest(written.end), &rows).unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// Runs a backup into two repositories, which one of them must not spoil; exit code, report, and what it said.
+/// Runs a backup into two repositories, of which one fails; returns the exit code, the report and the messages.
 fn backup_in_one(stage: &Stage) -> (i32, serde_json::Value, String) {
     let output = stage.run(&["--output", "json", "backup"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -171,7 +171,7 @@ fn backup_in_one(stage: &Stage) -> (i32, serde_json::Value, String) {
     (output.status.code().unwrap_or(-1), report, said)
 }
 
-/// Of two repositories one goes away while a backup is copied, or refuses: the other has the backup.
+/// One of two repositories goes away while a backup is copied, or refuses: the other has the backup.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_that_goes_away_costs_its_own_backup_and_no_other() {
     let plan = Plan { compression: "none", ..small(Seal::KeyFile) };
@@ -184,7 +184,7 @@ async fn a_repository_that_goes_away_costs_its_own_backup_and_no_other() {
     stage.archive_now().await;
     let files = |folder: &str| objects(&stage).into_keys().filter(|name| name.contains(folder)).collect::<Vec<_>>();
 
-    // It refuses the first pack, with all before it stored: what was stored is removed again.
+    // It refuses the first pack, after everything before it was stored: what was stored is removed again.
     proxy.inject(Fault::new(Effect::Status(403, "AccessDenied"), When::Always).path_contains("/packs/").method("PUT"));
     proxy.inject(Fault::new(Effect::Status(403, "AccessDenied"), When::Always).path_contains("/packs/").method("POST"));
     let (code, report, said) = backup_in_one(&stage);
@@ -195,7 +195,7 @@ async fn a_repository_that_goes_away_costs_its_own_backup_and_no_other() {
     assert_eq!((files("/packs/"), files("/backups/")), (vec![], vec![]));
     proxy.clear();
 
-    // It goes away while the first pack is on its way to it, and does not come back before the end.
+    // It goes away while it receives the first pack, and does not come back before the end.
     proxy.inject(Fault::new(Effect::Delay(Duration::from_secs(3)), When::Always).path_contains("/packs/"));
     let seen = proxy.seen().len();
     let runs = std::thread::scope(|scope| {
@@ -216,25 +216,25 @@ async fn a_repository_that_goes_away_costs_its_own_backup_and_no_other() {
     assert!(said.contains(&format!("backup {id} is complete in file://")), "{said}");
     proxy.clear();
 
-    // The other one is enough.
+    // The other repository is enough.
     let target = stage.target("restored");
     stage.ok(&["restore", "--repo", "2", "--pgdata", &target.display().to_string()]);
     let restored = stage.start_restored(&target).await;
     wait_promoted(&restored).await;
     assert_eq!(sum(&restored).await, sums);
 
-    // It is back: what it still holds of the run that it spoilt goes, and both have the next backup.
+    // It is back: what is left of the failed run is removed, and both have the next backup.
     let whole = stage.json(&["backup"]);
     assert_eq!((whole["repositories"].as_array().map(Vec::len), &whole["failed"]), (Some(2), &serde_json::json!([])));
     assert!(files("/packs/").iter().all(|name| !name.contains(&id)), "{id} is still there");
 
-    // One that cannot even be opened.
+    // A repository that cannot even be opened.
     std::fs::rename(stage.scratch.path().join("second"), stage.scratch.path().join("gone")).expect("take it away");
     let (_, report, _) = backup_in_one(&stage);
     assert!(report["failed"][0]["repository"].as_str().expect("a repository").starts_with("file://"), "{report}");
     assert_eq!(files("/backups/").iter().filter(|name| name.ends_with("backup.json")).count(), 2);
 
-    // A new archive is not begun while one is away that might refuse this server.
+    // A new archive is not begun while a repository is away that might refuse this server.
     let text = stage.config_text().replace("name = \"main\"", "name = \"other\"");
     let config = stage.scratch.write("other.toml", text).expect("write a configuration");
     let output = stage.command_with(&config, &["backup"]).output().expect("run holdfast");
@@ -243,7 +243,8 @@ async fn a_repository_that_goes_away_costs_its_own_backup_and_no_other() {
     assert_eq!(began, [""; 0], "{output:?}");
 }
 
-/// The archiver gets one more round when the server stops. A store where nobody listens must not hold that up for long.
+/// The archiver gets one more round when the server stops. A store that refuses connections must not delay that for
+/// long.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_shutdown_ends_without_the_store() {
     let Some(mut stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
@@ -273,11 +274,11 @@ async fn a_fast_shutdown_ends_without_the_store() {
 enum Fails {
     /// It resets them.
     Resets,
-    /// It takes what comes, and never answers.
+    /// It accepts data, and never answers.
     IsSilent,
 }
 
-/// Stops a server whose store fails, also the push that had begun before. `pg_ctl` waits for a minute, and the archiver may
+/// Stops a server whose store fails; a push may have begun before. `pg_ctl` waits for a minute, and the archiver may
 /// try six times. Nothing is lost.
 async fn a_fast_shutdown_ends(fails: Fails) {
     let Some(mut stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
@@ -311,20 +312,20 @@ async fn a_fast_shutdown_ends(fails: Fails) {
     assert_eq!(sum(&restored).await, expected);
 }
 
-/// A store that resets connections is asked again up to twelve times, which is half a minute, and by a stopping server's
-/// archiver for some seconds only.
+/// Requests to a store that resets connections are repeated up to twelve times, for half a minute; by a stopping
+/// server's archiver only for some seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_shutdown_ends_with_a_store_that_resets_connections() {
     a_fast_shutdown_ends(Fails::Resets).await;
 }
 
-/// A request that is not answered is waited for for two minutes, and by a stopping server's archiver for some seconds only.
+/// A request without an answer is waited for up to two minutes; by a stopping server's archiver only for some seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_shutdown_ends_with_a_store_that_never_answers() {
     a_fast_shutdown_ends(Fails::IsSilent).await;
 }
 
-/// What was fetched ahead is handed over while the store is away.
+/// A segment that was fetched ahead is delivered while the store is away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_in_the_spool_needs_no_store() {
     let Some(stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
@@ -346,7 +347,7 @@ async fn a_segment_in_the_spool_needs_no_store() {
     assert_eq!((&report["source"], &report["file"]), (&"spool".into(), &wanted[2].as_str().into()), "{report}");
     let (is, was) = (std::fs::read(&destination), std::fs::read(segment_path(stage.cluster.data(), &wanted[2])));
     assert!(is.expect("read the segment") == was.expect("read the original"));
-    // And what is not there is not known.
+    // Whether other segments exist is unknown.
     let (code, text) = stage.fails(&["wal", "get", "0000000100000000000000FF", &destination]);
     assert_eq!(code, FOR_RECOVERY + UNREACHABLE, "{text}");
 }

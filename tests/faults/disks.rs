@@ -1,5 +1,5 @@
-//! Full disks: that of the repository, of a restore, and of the spool, and a disk that loses what was written. Nothing is
-//! reported as stored or restored that is not, and work continues when there is room again.
+//! Full disks: of the repository, of a restore, and of the spool; and a disk that loses what was written. Nothing is
+//! wrongly reported as stored or restored, and work continues when there is room again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -115,7 +115,7 @@ async fn a_spool_on_a_full_disk_makes_no_false_success() {
         assert_eq!(code, 0, "a push works without its spool: {text}");
         assert!(wal_object(&stage, segment).is_some(), "{segment} was acknowledged and is not stored: {text}");
     }
-    // Fetching works too, and hands over the right bytes, also of segments that it would otherwise have kept in the
+    // Fetching works too, and delivers the right bytes, also of segments that it would otherwise have kept in the
     // spool.
     for segment in ready.iter().take(4) {
         let fetched = stage.scratch.path().join(format!("fetched-{segment}"));
@@ -133,7 +133,7 @@ async fn a_spool_on_a_full_disk_makes_no_false_success() {
     }
 }
 
-/// The files below a folder as its device has them, not as the page cache does.
+/// The files below a folder as they are on the device, not in the page cache.
 fn on_device(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for path in stage::attack::files_below(folder).into_keys() {
@@ -146,8 +146,8 @@ fn on_device(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// All writes succeed and the kernel loses them, which only the `syncfs` at the end is told. Afterwards the page cache still
-/// has what the disk has not, and a restore that goes on must not believe it.
+/// All writes succeed, but the kernel loses them, and only the `syncfs` at the end gets an error. Afterwards the page
+/// cache still has data that the disk does not have, and a resumed restore must not trust it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_onto_a_device_that_loses_writes_is_not_done() {
     let Some(disk) = LosingDisk::or_skip(256 << 20, 12 << 20) else { return };
@@ -163,7 +163,7 @@ async fn a_restore_onto_a_device_that_loses_writes_is_not_done() {
     assert_eq!(output.status.code(), Some(UNWRITABLE), "{text}");
     assert!(
         output.stdout.is_empty(),
-        "it says that something was restored: {}",
+        "it reports that something was restored: {}",
         String::from_utf8_lossy(&output.stdout)
     );
     for part in [format!("error: cannot sync the file system of {path}"), "while: ".to_owned(), "hint:  ".to_owned()] {
@@ -183,5 +183,5 @@ async fn a_restore_onto_a_device_that_loses_writes_is_not_done() {
     let mut restored = stage.start_restored(&target).await;
     wait_promoted(&restored).await;
     assert_eq!(sum(&restored).await, expected);
-    restored.stop(Shutdown::Fast).await.expect("stop the server before its disk goes");
+    restored.stop(Shutdown::Fast).await.expect("stop the server before its disk is removed");
 }

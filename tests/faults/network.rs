@@ -156,8 +156,8 @@ async fn a_store_that_restarts_in_the_middle_of_a_backup_is_waited_for() {
     no_divergence(&stage);
 }
 
-/// On a line that is just fast enough for one segment, those that wait beside it must not take a part of it: a segment whose
-/// push failed is sent alone, and others go out after the one that PostgreSQL asked for.
+/// The network is just fast enough for one segment, so waiting segments must not take a part of it: a segment whose
+/// push failed is sent alone, and others are sent after the one that PostgreSQL asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_whose_push_failed_is_sent_alone() {
     let Some(stage) = Stage::start(18, unarchived(StoreKind::S3, Seal::KeyFile)).await else { return };
@@ -180,7 +180,7 @@ async fn a_segment_whose_push_failed_is_sent_alone() {
     stage.ok(&["wal", "push", &path(&ready[0])]);
     assert_eq!(sent(before), ready[..1]);
 
-    // The next one takes the others along, after itself.
+    // The next push takes the others along, after its own segment.
     let before = proxy.seen().len();
     stage.ok(&["wal", "push", &path(&ready[1])]);
     let mut along = sent(before);

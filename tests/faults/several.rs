@@ -1,4 +1,4 @@
-//! One of several repositories fails a backup: what the user learns of it, when, and what is in the others.
+//! One of several repositories fails a backup: the messages, their time, and the content of the others.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::stage::{Plan, Seal, Stage, wait_promoted};
 const CONFIGURATION: i32 = 10;
 const UNREACHABLE: i32 = 24;
 
-/// Runs a backup that one repository must not spoil: the report, and what was said.
+/// Runs a backup while one repository fails; returns the report and the messages.
 fn backup_in_one(stage: &Stage, code: i32) -> (serde_json::Value, String) {
     let output = stage.run(&["--output", "json", "backup"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -50,7 +50,7 @@ async fn one_of_two_repositories_fails_a_backup_in_its_own_way() {
     stage.archive_now().await;
     stage.ok(&["backup"]);
 
-    // Its key file is away: that is said before the backup begins, and not only at its end.
+    // Its key file is away: the message comes before the backup begins, and not only at its end.
     let (key, aside) = (stage.scratch.path().join("key"), stage.scratch.path().join("key-aside"));
     fs::rename(&key, &aside).expect("take the key away");
     let output = stage.run(&["backup"]);
@@ -63,7 +63,7 @@ async fn one_of_two_repositories_fails_a_backup_in_its_own_way() {
     stage.archive_now().await;
     holds(&stage, "2", "without-key", &sums).await;
 
-    // Its claim is damaged: whose archive it is cannot be told there, and can in the other.
+    // Its claim is damaged: the owner of the archive is unknown there, but known in the other repository.
     let claims = second.join("main/claims");
     let claim = fs::read_dir(&claims).expect("look for claims").next().expect("a claim").expect("a claim").path();
     let before = fs::read(&claim).expect("read the claim");
@@ -81,7 +81,7 @@ async fn one_of_two_repositories_fails_a_backup_in_its_own_way() {
     stage.archive_now().await;
     holds(&stage, "1", "without-claim", &sums).await;
 
-    // The record that makes the backup exist is stored, and no answer comes, to that or to a look.
+    // The record that makes the backup exist is stored, but neither the write nor a look-up gets an answer.
     let of_record = |effect, method: &str| Fault::new(effect, When::Always).path_contains("backup.json").method(method);
     proxy.inject(of_record(Effect::LostAnswer, "PUT"));
     proxy.inject(of_record(Effect::LostRequest, "GET"));
@@ -93,7 +93,7 @@ async fn one_of_two_repositories_fails_a_backup_in_its_own_way() {
     assert_eq!(report["failed"][0]["may_exist"], true, "{report}");
     assert!(said.contains("it may exist in s3://") && said.contains("`holdfast list` tells"), "{said}");
     assert!(!said.contains("not in s3://"), "{said}");
-    // It does, and is whole.
+    // It exists, and is complete.
     let listed = stage.json(&["list"]);
     assert_eq!(listed.to_string().matches(&format!("\"backup_id\":\"{id}\"")).count(), 2, "{listed}");
     let target = stage.target("in-doubt");
@@ -117,10 +117,10 @@ async fn one_of_two_repositories_fails_a_backup_in_its_own_way() {
     assert!(said.contains("`holdfast list` tells"), "{said}");
 }
 
-/// A signal while the second repository is sent the record that makes the backup exist: the one in the first stays and is
-/// told, and of the second it is said that it may exist.
+/// A signal while the second repository receives the record that makes the backup exist: the backup in the first stays
+/// and is reported, and the message says that it may exist in the second.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_while_the_second_repository_gets_its_record_tells_what_exists() {
+async fn a_cancel_while_the_second_repository_gets_its_record_reports_what_exists() {
     let Some(stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
     let proxy = http_faults(&stage);
     with_second_repository(&stage);
@@ -150,7 +150,7 @@ async fn a_cancel_while_the_second_repository_gets_its_record_tells_what_exists(
     assert!(ended.stderr.contains("it may exist in s3://"), "{ended:?}");
     let id = text(&report, "/repositories/0/backup/backup_id").to_owned();
 
-    // The store had it already. The next backup takes nothing away, and each can be restored.
+    // The store had it already. The next backup removes nothing, and each can be restored.
     back_up(&stage);
     let listed = stage.json(&["list"]);
     assert_eq!(listed.to_string().matches(&format!("\"backup_id\":\"{id}\"")).count(), 2, "{listed}");

@@ -17,7 +17,7 @@ async fn other_content_under_a_name_is_a_hard_stop() {
         fill_segments(&stage.cluster, 3).await;
         let segment = segments(stage.cluster.data(), "ready").first().expect("a segment").clone();
         let path = segment_path(stage.cluster.data(), &segment);
-        // Another server of the same lineage came first: the same header, another record.
+        // Another server of the same cluster came first: the same header, but another record.
         let mut other = std::fs::read(&path).expect("read the segment");
         let middle = other.len() / 2;
         other[middle] ^= 0x55;
@@ -33,7 +33,7 @@ async fn other_content_under_a_name_is_a_hard_stop() {
         assert_eq!(ledger().len(), 1, "{:?}", ledger());
         assert!(ledger()[0].contains("divergence"), "{:?}", ledger());
 
-        // PostgreSQL itself: it keeps the segment and all later ones, however often it asks.
+        // PostgreSQL itself: it keeps the segment and all later ones, however often it tries.
         archive(&stage).await;
         stage.cluster.sql("SELECT pg_stat_reset_shared('archiver'); SELECT pg_switch_wal()").await.expect("reset");
         let failed = format!("SELECT failed_count >= 2 AND last_failed_wal = '{segment}' FROM pg_stat_archiver");
@@ -46,7 +46,7 @@ async fn other_content_under_a_name_is_a_hard_stop() {
         assert_eq!(ledger().len(), 1, "one record covers all of it: {:?}", ledger());
         let fetched = stage.scratch.path().join("fetched");
         stage.ok(&["wal", "get", &segment, &fetched.display().to_string()]);
-        assert!(std::fs::read(fetched).expect("read what was fetched") == other, "what came first stays");
+        assert!(std::fs::read(fetched).expect("read what was fetched") == other, "the first content stays");
     }
 }
 
@@ -64,7 +64,7 @@ async fn two_pushes(store: StoreKind) {
     let ready = segments(stage.cluster.data(), "ready");
     for (round, segment) in ready.iter().take(6).enumerate() {
         let path = segment_path(stage.cluster.data(), segment).display().to_string();
-        // Each pushes the whole queue at first, and then what is left of it.
+        // Each pushes the whole queue at first, and then the rest of it.
         let first = Victim::of(stage.command(&["wal", "push", &path]));
         let other = Victim::of(stage.command_with(&second, &["wal", "push", &path]));
         for ended in [first.wait(), other.wait()] {

@@ -1,4 +1,4 @@
-//! Which backup an incremental one builds on, and when it builds on none.
+//! Which backup an incremental one builds on, and when there is none.
 
 use std::fs;
 use std::process::Command;
@@ -41,7 +41,7 @@ async fn without_a_parent_there_is_no_incremental_backup() {
     assert!(said.contains("can build on: there is no earlier backup; `--type auto` takes a full one"), "{said}");
     let first = full(&stage, "there is no earlier backup");
 
-    // Every page is written anew, and no WAL says so.
+    // Every page is written again, without WAL.
     stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
     let data = stage.cluster.data().display().to_string();
     stage.cluster.tool("pg_checksums", &["--disable", "-D", &data]).await.expect("switch checksums off");
@@ -53,7 +53,7 @@ async fn without_a_parent_there_is_no_incremental_backup() {
 
 /// The server removes summaries after `wal_summary_keep_time`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_summary_that_is_gone_costs_reading_and_no_page() {
+async fn a_missing_summary_costs_reading_but_no_page() {
     let Some(stage) = Stage::start(18, plan(&[("summarize_wal", "on")])).await else { return };
     stage.cluster.sql(LOAD).await.expect("load");
     let first = backup(&stage, &[]);
@@ -75,10 +75,10 @@ async fn a_summary_that_is_gone_costs_reading_and_no_page() {
     compare(stage.cluster.data(), &restore(&stage, &record, "restored"), "a missing summary");
 }
 
-/// What `verify` found damaged, or what has lost a pack, must not be named by later backups: an older one is the parent, or
-/// there is a full backup.
+/// A backup that `verify` found damaged, or that has lost a pack, must not be a parent: an older one is the parent, or
+/// the backup is full.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_backup_is_no_parent() {
+async fn a_damaged_backup_is_not_a_parent() {
     let Some(stage) = Stage::start(18, plan(&[("summarize_wal", "on")])).await else { return };
     stage.cluster.sql(LOAD).await.expect("load");
     let first = backup(&stage, &[]);
@@ -98,7 +98,7 @@ async fn a_damaged_backup_is_no_parent() {
     assert_eq!(parent(&third), first["backup_id"]);
     compare(stage.cluster.data(), &restore(&stage, &third, "third"), "a pack of the newest backup was lost");
 
-    // A bit of the first one, which the third one shares, flips.
+    // A bit of the first one flips, which the third one shares.
     let pack = packs(&id(&first)).first().expect("a pack").clone();
     let mut bytes = fs::read(&pack).expect("read the pack");
     let middle = bytes.len() / 2;
@@ -110,9 +110,9 @@ async fn a_damaged_backup_is_no_parent() {
     compare(stage.cluster.data(), &restore(&stage, &fourth, "fourth"), "damage");
 }
 
-/// A data directory that is rolled back by a copy of its files has another history on the same timeline.
+/// After a rollback by a copy of its files, a data directory has another history on the same timeline.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_a_lost_future_is_no_parent() {
+async fn a_backup_of_a_lost_future_is_not_a_parent() {
     let Some(mut stage) = Stage::start(18, plan(&[("summarize_wal", "on")])).await else { return };
     stage.cluster.sql(LOAD).await.expect("load");
     let first = backup(&stage, &[]);
@@ -184,7 +184,7 @@ async fn rows_survive_a_chain_whose_parents_are_gone() {
     holds_all(&restored, &journal, end).await;
 }
 
-/// A repository that was added later has no parent; then all get a full backup, and from then on incremental ones.
+/// A repository that was added later has no parent; then all get a full backup, and after that incremental ones.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_repositories_share_the_parent() {
     let Some(stage) = Stage::start(18, plan(&[("summarize_wal", "on")])).await else { return };
@@ -241,7 +241,7 @@ async fn a_chain_survives_a_failover() {
 
 /// The newest backup may be of a future that this server never had.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_after_the_point_of_a_recovery_is_no_parent() {
+async fn a_backup_after_the_point_of_a_recovery_is_not_a_parent() {
     let Some(mut stage) = Stage::start(18, plan(&[("summarize_wal", "on")])).await else { return };
     stage.cluster.sql(LOAD).await.expect("load");
     let first = backup(&stage, &[]);

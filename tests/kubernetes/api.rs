@@ -57,10 +57,10 @@ fn skipped(stage: &Stage) -> bool {
     !stage.bed.is_own()
 }
 
-/// The operator hangs, and then it is gone. Writes and archiving continue, no failover happens, and afterwards the
+/// The API server hangs, and then it is gone. Writes and archiving continue, no failover happens, and afterwards the
 /// operator works again.
 #[test]
-fn alone_without_its_api_server_a_cluster_goes_on() {
+fn alone_without_its_api_server_a_cluster_continues() {
     let stage = Stage::new("noapi");
     if skipped(&stage) {
         return;
@@ -93,8 +93,8 @@ fn alone_without_its_api_server_a_cluster_goes_on() {
     }
     let pause = writer.so_far().longest_pause;
     println!("the longest pause of the writer in two times {AWAY:?} without an API server: {pause:?}");
-    assert!(pause < STILL, "writes stood still for {pause:?}");
-    // The operator is in charge again, and does what is requested.
+    assert!(pause < STILL, "no writes for {pause:?}");
+    // The operator is the leader again, and does what is requested.
     stage.kubectl(&["patch", "clusters.holdfast.dev", "main", "--type=merge", "-p", r#"{"spec":{"instances":2}}"#]);
     stage.wait_ready("main", 2, LIMIT);
     writer.stop().assert_kept(&stage.numbers("main"));
@@ -103,7 +103,7 @@ fn alone_without_its_api_server_a_cluster_goes_on() {
 /// Without the API server nobody can take over: the standby stays a standby as long as that lasts, and takes over
 /// afterwards.
 #[test]
-fn alone_nobody_takes_writes_that_nobody_could_give_to_him() {
+fn alone_nobody_takes_writes_without_the_api_server() {
     let stage = Stage::new("nowriter");
     if skipped(&stage) {
         return;
@@ -136,9 +136,9 @@ fn alone_nobody_takes_writes_that_nobody_could_give_to_him() {
     stage.wait_ready("main", 2, LIMIT);
 }
 
-/// Killed while a cluster is made, and during a failover.
+/// Killed while a cluster is created, and during a failover.
 #[test]
-fn alone_an_operator_that_is_killed_goes_on_where_it_was() {
+fn alone_a_killed_operator_is_continued() {
     let stage = Stage::new("killed");
     if skipped(&stage) {
         return;

@@ -110,13 +110,13 @@ fn alone_a_store_that_is_away_is_seen_and_survived() {
     stage.apply(&stage.archived_cluster("main", 2, ""));
     stage.wait_ready("main", 2, LIMIT);
     let store = StoreAway::begin(&stage.bed);
-    // An idle database has nothing to archive, and so no reason for an alarm.
+    // An idle database has nothing to archive, so there is no alarm.
     stage.sql("main", "CREATE TABLE waiting AS SELECT generate_series(1, 1000) AS n");
     stage.psql("main-1", "SELECT pg_switch_wal()");
     stage.wait("clusters.holdfast.dev", "main", "the alarm", LIMIT, |object| {
         says_of_archiving(object, "False").then_some(())
     });
-    // Meanwhile the primary goes away. Its successor pushes what it had not archived.
+    // Meanwhile the primary goes away. Its successor pushes the rest.
     stage.kubectl(&["delete", "pod", "main-1", "--grace-period=0", "--force"]);
     stage.wait("clusters.holdfast.dev", "main", "another primary", LIMIT, |object| {
         (object["status"]["currentPrimary"] == "main-2").then_some(())

@@ -134,7 +134,7 @@ fn alone_a_lost_node_makes_no_second_writer() {
 
 /// A spec with unknown and unsupported fields is reported in a condition and an Event, and the cluster runs.
 #[test]
-fn what_is_not_understood_is_said() {
+fn unknown_fields_are_reported() {
     let stage = Stage::new("unknown");
     stage.apply(&Stage::cluster("main", 1, "  hibernate: true\n  postgresql:\n    paramters:\n      work_mem: 4MB\n"));
     stage.wait_ready("main", 1, LIMIT);

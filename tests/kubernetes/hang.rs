@@ -20,7 +20,7 @@ fn container(stage: &Stage, pod: &str) -> String {
 /// If the manager hangs for a moment, nothing happens. If it hangs for good, PID 1 ends its PostgreSQL before another
 /// instance takes writes.
 #[test]
-fn alone_a_primary_whose_manager_hangs_does_not_write_on() {
+fn alone_a_primary_whose_manager_hangs_stops_writing() {
     let stage = Stage::new("hang");
     if !stage.bed.is_own() {
         eprintln!("skipped: the processes of the cluster in KUBECONFIG cannot be reached");
@@ -63,12 +63,12 @@ fn alone_a_primary_whose_manager_hangs_does_not_write_on() {
     }
     let last = old.join().unwrap().expect("writes before the manager hung");
     println!("the old primary's last write came {:?} after its manager hung", last.saturating_duration_since(hung));
-    assert!(last.saturating_duration_since(hung) < ENDED_WITHIN, "it wrote on");
+    assert!(last.saturating_duration_since(hung) < ENDED_WITHIN, "it continued to write");
     if let Some(taken) = taken {
         assert!(last < taken, "two writers for {:?}", last - taken);
     }
     writer.next(LIMIT);
-    println!("writes went on {:?} after it hung", hung.elapsed());
+    println!("writes continued for {:?} after it hung", hung.elapsed());
     let cluster = stage.wait_ready("main", 2, LIMIT);
 
     // If a hanging manager gets the request to end, nobody waits for it: the pod's own time for that is half an hour.

@@ -115,7 +115,7 @@ fn says(stage: &Stage, cluster: &str, file: &str) {
 
 /// `manifest check` reports the same about each manifest as the API server and the operator.
 #[test]
-fn every_manifest_is_taken_by_the_api_server() {
+fn every_manifest_is_accepted_by_the_api_server() {
     let stage = Stage::new("seeds");
     let program = built_program("holdfast").expect("find the built program");
     for (file, fields) in ALL {

@@ -50,7 +50,7 @@ fn hot_snapshots_and_the_archive_give_any_later_moment() {
     stage.wait_ready("copy", 1, LIMIT);
     let found = stage.numbers("copy");
     written.assert_kept(&found);
-    assert!(!found.contains(&1_000_000_000), "what came after the moment is not there");
+    assert!(!found.contains(&1_000_000_000), "later rows are not there");
 
     // These snapshots are the only backup, so the recovery window begins with them, and closes when they are gone.
     let recoverable = |what: &str, wanted: bool| {
@@ -114,7 +114,7 @@ fn the_drivers_own_error_is_shown() {
     });
     let error = backup["status"]["error"].as_str().unwrap();
     assert!(error.contains("quota of the array exceeded"), "{error}");
-    stage.until("an end of what was half-done", LIMIT, || {
+    stage.until("an end of unfinished snapshots", LIMIT, || {
         stage.list("volumesnapshots.snapshot.storage.k8s.io").is_empty().then_some(())
     });
     // The next snapshot is not delayed.

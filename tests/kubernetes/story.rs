@@ -29,7 +29,7 @@ fn the_shop_comes_back_to_the_minute_before() {
         (object["status"]["nextScheduleTimes"].as_array()?.len() == 3).then_some(())
     });
 
-    // Business continues.
+    // The shop continues to sell.
     stage.sql("shop", "CREATE TABLE orders (id bigint PRIMARY KEY, item text NOT NULL, price numeric NOT NULL)");
     stage.sql("shop", "INSERT INTO orders SELECT i, 'item ' || i, i * 0.25 FROM generate_series(1, 20000) i");
     let orders = "SELECT count(*), sum(price), md5(string_agg(id || item, ',' ORDER BY id)) FROM orders";

@@ -1,5 +1,5 @@
-//! Recovery to every kind of target on a real Kubernetes: one source, one backup, one small cluster for each target, and
-//! the rows that each must have.
+//! Recovery to every kind of target on a real Kubernetes: one source, one backup, one small cluster for each target,
+//! and the rows that each must have.
 
 use crate::stage::Stage;
 use parking_lot::Mutex;
@@ -153,7 +153,7 @@ fn every_target_brings_its_rows_and_no_more() {
         stage.kubectl(&["delete", "clusters.holdfast.dev", name, "--wait=false"]);
     }
 
-    // One more backup, so that the newest is not the one that is named.
+    // One more backup, so that the newest is not the named one.
     stage.back_up("main", "later", "");
     stage.apply(&recovered(
         &stage,
@@ -169,7 +169,7 @@ fn every_target_brings_its_rows_and_no_more() {
     ));
     refusal(&stage, "contradiction", &format!("recoveryTarget.backupID is {}", marks.backup));
 
-    // Two targets are not a valid target.
+    // Two targets in one manifest are invalid.
     let two = recovered(&stage, "two", &target("targetName: milestone\ntargetImmediate: true"));
     let output = stage.try_apply(&two);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -181,7 +181,7 @@ fn every_target_brings_its_rows_and_no_more() {
             (spec["status"] == "False").then(|| spec["message"].as_str().unwrap_or_default().to_owned())
         });
         assert!(condition.contains(expected), "{condition}");
-        assert!(stage.find("pvc", "two-1").is_none(), "nothing is made for it");
+        assert!(stage.find("pvc", "two-1").is_none(), "nothing is created for it");
     } else {
         assert!(said.contains(expected), "{said}");
     }
@@ -192,5 +192,5 @@ fn every_target_brings_its_rows_and_no_more() {
     stage.wait("clusters.holdfast.dev", "missing", &format!("{what:?}"), LIMIT, |object| {
         (object["status"]["blockedBy"]["what"] == what.as_str()).then_some(())
     });
-    assert!(stage.find("pvc", "missing-1").is_none(), "nothing is made for it");
+    assert!(stage.find("pvc", "missing-1").is_none(), "nothing is created for it");
 }

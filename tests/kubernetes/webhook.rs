@@ -155,8 +155,8 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
             assert!(message.contains("PostgreSQL 9 is not supported"), "{message}");
         })
     });
-    // A resource that is wrong already can still be corrected, but not changed otherwise. The reconciler works before
-    // the Service leads to its webhook. Until then every change passes; after that, no wrong one does.
+    // A resource that is already wrong can be corrected, but not changed otherwise. The reconciler works before the
+    // Service leads to its webhook. Until then every change passes; after that, no wrong one does.
     operators.wait_for_endpoints(1);
     let start = Instant::now();
     let change = |instances: u64| patch(&stage, "wrong", &format!(r#"{{"spec":{{"instances":{instances}}}}}"#));
@@ -181,7 +181,7 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
 struct Operators<'stage>(&'stage Stage);
 
 impl Operators<'_> {
-    /// Returns when no operator is left that is going away and might still answer.
+    /// Waits until no operator is left that is going away and might still answer.
     fn scale(&self, replicas: usize) {
         let number = format!("--replicas={replicas}");
         self.0.kubectl(&["-n", SYSTEM, "scale", "deployment/holdfast-operator", &number]);
@@ -209,7 +209,7 @@ impl Operators<'_> {
             assert!(start.elapsed() < LIMIT, "the Service does not get {number} endpoints");
             std::thread::sleep(Duration::from_millis(300));
         }
-        // Until the proxy of every node knows.
+        // Waits until the proxy of every node knows.
         std::thread::sleep(Duration::from_secs(2));
     }
 

@@ -1,5 +1,5 @@
-//! A backup that stops in the middle: its store is slow, its memory small, and after it has read its first megabytes
-//! the store does not answer. What happens then happens after the listing and before the end, on every machine.
+//! A backup that is stopped in the middle: its store is slow, its memory small, and after its first megabytes the store
+//! does not answer. So what a test does happens after the listing and before the end, on every machine.
 
 use std::path::PathBuf;
 use std::process::{Child, Stdio};

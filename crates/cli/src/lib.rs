@@ -1,9 +1,10 @@
-//! The `holdfast` command: flags, configuration, exit codes, wording, progress.
+//! The `holdfast` command: flags, configuration, exit codes, messages, progress.
 //!
-//! The way of a command: the words are parsed ([`args`]); the configuration is read, overlaid and given its meaning
-//! ([`config`]); the log is started ([`logging`]); the verb runs on a tokio runtime under a cancellation token that signals
-//! trip ([`signals`]); its result goes to stdout ([`output`]) or its failure, in three parts, to stderr ([`failure`]); the
-//! process ends with the code of one table ([`exit_code`]), translated for whoever called ([`exit_code::Caller`]).
+//! The steps of a command: the command line is parsed ([`args`]); the configuration is read, overridden by flags and
+//! validated ([`config`]); the log starts ([`logging`]); the verb runs on a tokio runtime under a cancellation token
+//! that signals cancel ([`signals`]). Its result goes to stdout ([`output`]), or its failure, in three parts, to stderr
+//! ([`failure`]). The process ends with a code from one table ([`exit_code`]), translated for the caller
+//! ([`exit_code::Caller`]).
 //!
 //! ```
 //! use holdfast_cli::exit_code::{Caller, ExitCode};
@@ -24,7 +25,7 @@ pub mod signals;
 pub mod style;
 mod verbs;
 
-/// The table of exit codes, which whoever runs this command shares with it.
+/// The table of exit codes, shared with the programs that run this command.
 pub use holdfast_contract::exit_code;
 pub use run::run;
 pub use verbs::Context;

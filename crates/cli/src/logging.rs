@@ -1,7 +1,7 @@
-//! The log: tracing to stderr, as text or JSON, above whatever progress bar is drawn.
+//! The log: tracing to stderr, as text or JSON, above any progress bar.
 //!
-//! Our own crates log at the configured level; libraries below them only errors, warnings at `debug`, and one step more when
-//! every request is wanted: the S3 client at `debug` prints headers.
+//! Our own crates log at the configured level. Libraries log only errors; at `debug` also warnings; and one step more
+//! at `trace`: the S3 client prints headers at `debug`.
 
 use crate::config::validated::{Log, LogFormat, LogLevel};
 use crate::output::bars::above_bar;
@@ -13,10 +13,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// Our crates' names all begin with this.
+/// The names of all our crates begin with this.
 const OURS: &str = "holdfast";
 
-/// Starts the log. A second call changes nothing, as in tests.
+/// Starts the log. A second call, as in tests, has no effect.
 pub fn start(log: Log, style: Style) {
     let filter = Targets::new().with_default(libraries(log.level)).with_target(OURS, ours(log.level));
     let layer = match log.format {
@@ -42,7 +42,7 @@ fn ours(level: LogLevel) -> LevelFilter {
 
 fn libraries(level: LogLevel) -> LevelFilter {
     match level {
-        // What they warn of comes back as an error, which is then said in our words.
+        // What they warn about also comes back as an error, which we report in our own words.
         LogLevel::Error | LogLevel::Warn | LogLevel::Info => LevelFilter::ERROR,
         LogLevel::Debug => LevelFilter::WARN,
         LogLevel::Trace => LevelFilter::INFO,

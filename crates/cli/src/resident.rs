@@ -1,6 +1,6 @@
-//! Commands that run on and are not about one repository: they read no configuration.
+//! Commands that run until they are stopped and are not about one repository: they read no configuration.
 //!
-//! Their log is text on a terminal and JSON elsewhere: it is collected, not read.
+//! Their log is text on a terminal, and JSON elsewhere, where programs collect it.
 
 use crate::args::{Args, Command};
 use crate::config::validated::{Log, LogFormat, LogLevel};
@@ -12,7 +12,7 @@ use crate::style::Style;
 use crate::verbs;
 use std::io::IsTerminal;
 
-/// Runs such a command; others answer `None`. `signal` becomes the first signal that ended it.
+/// Runs such a command; `None` for any other. `signal` is set to the first signal, if it ended the command.
 pub(crate) fn run(args: &Args, style: Style, signal: &mut Option<u8>) -> Option<Result<ExitCode, Failure>> {
     match &args.command {
         Command::Operator(command) => {
@@ -37,7 +37,7 @@ fn log(args: &Args) -> Log {
     Log { level, format }
 }
 
-/// Runs until the command ends; a second signal does not wait for it.
+/// Runs until the command ends; after a second signal it does not wait for the command.
 fn blocking<F>(signal: &mut Option<u8>, command: impl FnOnce(Signals) -> F) -> Result<ExitCode, Failure>
 where
     F: Future<Output = Result<ExitCode, Failure>> + Send + 'static,
@@ -55,7 +55,7 @@ where
                                                                                  in its own code"))),
             () = signals.second() => Err(Failure::cancelled().hint("unfinished work continues at the next start")),
         };
-        // Being told to stop is how these commands end.
+        // Being stopped is the normal end of these commands.
         *signal = if result.is_ok() { None } else { signals.first() };
         result
     });

@@ -1,7 +1,7 @@
-//! One run of the command, from its words to its exit status.
+//! One run of the command, from its arguments to its exit status.
 //!
-//! Nothing here may end the process in any other way than by its return value: a panic, a signal and a command line that
-//! does not parse all have to come out as a status that says the right thing to PostgreSQL.
+//! Only the return value may end the process: a panic, a signal and a command line that cannot be parsed must all give
+//! the status that PostgreSQL needs.
 
 use crate::args::{Args, Color, Command, Output, ProgressFormat, WalCommand};
 use crate::config::{self, Loaded};
@@ -21,17 +21,17 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// PostgreSQL starts many of these: threads for all cores would cost more than they bring.
+/// PostgreSQL starts many of these: threads for all cores would cost more time than they save.
 const WAL_WORKERS: usize = 2;
 
-/// How a failure is to be shown; guessed from the words until they are parsed.
+/// How to show a failure; guessed from the arguments until they are parsed.
 #[derive(Clone, Copy, Debug)]
 struct Manner {
     output: Output,
     style: Style,
 }
 
-/// Runs the command of these words (the first is the program) and returns the exit status of the process.
+/// Runs the command with these arguments (the first is the program) and returns the exit status of the process.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     let words: Vec<OsString> = words.into_iter().collect();
     let texts: Vec<&str> = words.iter().skip(1).filter_map(|word| word.to_str()).collect();
@@ -49,7 +49,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
                 Output::Text => present::text(&failure, manner.style),
                 Output::Json => present::json(&failure),
             };
-            // Where stderr cannot be written the exit status is all that is left to say.
+            // If stderr cannot be written, only the exit status is left.
             let _ = above_bar(text.as_bytes());
             failure.code
         }
@@ -138,9 +138,9 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
         *signal = signals.first();
         result
     });
-    // Blocking threads may be in the middle of a system call; what they do no longer matters.
+    // Blocking threads may be in the middle of a system call; their result no longer matters.
     runtime.shutdown_background();
-    // "Not in the archive" is the usual end of every recovery: no three lines of it in the server's log.
+    // "Not in the archive" is the usual end of every recovery: one line instead of three in the server's log.
     result.map_err(|failure| if failure.code == ExitCode::Absent { failure } else { failure.doing(doing) })
 }
 

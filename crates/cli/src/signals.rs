@@ -1,8 +1,8 @@
-//! SIGINT, SIGTERM and SIGHUP: the first cancels, the second ends at once.
+//! SIGINT, SIGTERM and SIGHUP: the first cancels, the second ends the process at once.
 //!
-//! Cancelling is orderly: the command stops its PostgreSQL backup session, removes what it left half done, and ends with
-//! 128 and the signal's number. After a second signal `main` returns without waiting for anything; what is left behind then
-//! is what a crash leaves, and the next run deals with it.
+//! Cancelling is orderly: the command stops its PostgreSQL backup session, removes what is half done, and ends with 128
+//! plus the signal's number. After a second signal `main` returns without waiting. What is left is what a crash would
+//! leave, and the next run handles it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,7 +18,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Begins to listen; to be called within the runtime. Where a handler cannot be set, the signal keeps its default.
+    /// Begins to listen; call it within the runtime. If a handler cannot be set, the signal keeps its default.
     pub fn listen() -> std::io::Result<Self> {
         let signals = Self::default();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
@@ -51,12 +51,12 @@ impl Signals {
         }
     }
 
-    /// Cancelled by the first signal; the command's own token.
+    /// The token that the first signal cancels.
     pub fn cancellation(&self) -> CancellationToken {
         self.cancel.clone()
     }
 
-    /// Returns at the second signal.
+    /// Returns after the second signal.
     pub async fn second(&self) {
         self.at_once.cancelled().await;
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_cancels_and_the_second_ends() {
+    fn the_first_signal_cancels_and_the_second_ends() {
         let signals = Signals::default();
         assert_eq!(signals.first(), None);
         signals.received(15);

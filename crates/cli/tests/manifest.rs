@@ -1,4 +1,4 @@
-//! `holdfast manifest` as a person sees it: text, JSON, the manifest put right, exit codes.
+//! `holdfast manifest` as a person sees it: text, JSON, the corrected manifest, exit codes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -84,7 +84,7 @@ standard input:6: error: spec.method: `tape` is not one of `barmanObjectStore`, 
 }
 
 #[test]
-fn put_right_there_is_nothing_left_but_what_is_not_there_yet() {
+fn after_the_correction_only_missing_features_are_reported() {
     let fixed = holdfast(&["manifest", "check", "--fix", "-"], MANIFEST);
     assert_eq!((fixed.status.code(), text(&fixed.stderr)), (Some(0), FINDINGS));
     let expected = "\

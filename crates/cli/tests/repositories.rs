@@ -9,10 +9,10 @@ use std::process::Command;
 
 const WAL: &str = "000000010000000000000001";
 
-/// A configuration, two places for repositories and a data directory of which only the control file is there.
+/// A configuration, two places for repositories, and a data directory with only the control file.
 struct Place(tempfile::TempDir);
 
-/// How a run ended: status, stdout, stderr. The paths of this run are replaced by `DIR` and `HOLDFAST`.
+/// The result of a run: status, stdout, stderr. The paths of this run are replaced by `DIR` and `HOLDFAST`.
 type Ended = (i32, String, String);
 
 impl Place {
@@ -84,7 +84,7 @@ fn failed(status: i32, error: &str, doing: &str, hint: &str) -> Ended {
 }
 
 #[test]
-fn init_makes_claims_and_says_what_is_next() {
+fn init_creates_claims_and_prints_the_next_step() {
     let place = Place::new(PASSPHRASE);
     let (status, stdout, stderr) = place.run(&["repo", "init"]);
     assert_eq!((status, stderr.as_str()), (0, ""));
@@ -113,9 +113,9 @@ fn init_makes_claims_and_says_what_is_next() {
     assert_eq!(info["repositories"][0]["clusters"][0]["claims"].as_array().unwrap().len(), 1);
 }
 
-/// Who can read the bucket can guess, and nothing is lost yet when the repository is just made.
+/// Anyone who can read the bucket can guess, and nothing is lost yet when the repository was just created.
 #[test]
-fn a_short_passphrase_is_worth_a_warning() {
+fn a_short_passphrase_gets_a_warning() {
     let place = Place::new(PASSPHRASE);
     std::fs::write(place.path("pass"), "correct horse\n").unwrap();
     let (status, _, stderr) = place.run(&["repo", "init"]);
@@ -123,7 +123,7 @@ fn a_short_passphrase_is_worth_a_warning() {
                    try passphrases without limit; create the repository again with a key file (`openssl rand -hex \
                    32`, `encryption = { key_file = \"...\" }`), or with a random passphrase of 16 characters or more\n";
     assert_eq!((status, stderr.as_str()), (0, warning));
-    // It is there now: what is said again and again is not read.
+    // The repository exists now: a repeated warning would not be read.
     assert_eq!(place.run(&["repo", "init"]).2, "");
 }
 
@@ -138,7 +138,7 @@ fn a_wrong_passphrase_is_refused() {
             "the passphrase does not open key slot default",
             doing,
             "check the passphrase in `encryption` of this [[repo]], and that `url` names the right repository; if the keys \
-             were rotated, this passphrase may open it no more",
+             were rotated, this passphrase may no longer open it",
         )
     };
     let opening = "opening the repository file://DIR/repo";
@@ -149,7 +149,7 @@ fn a_wrong_passphrase_is_refused() {
     assert_eq!(place.run(&["wal", "get", "--standby", WAL, "RECOVERYXLOG"]), expected(11, &fetching));
     let making = format!("{opening}, making a repository at file://DIR/repo");
     assert_eq!(place.run(&["repo", "init"]), expected(11, &making));
-    // What can be read is shown, and the status says that something could not.
+    // What can be read is shown, and the status reports the rest.
     let (status, stdout, _) = place.run(&["list"]);
     let shown = "file://DIR/repo: cannot be read: the passphrase does not open key slot default\n";
     assert_eq!((status, stdout.as_str()), (11, shown));
@@ -172,7 +172,7 @@ fn encryption_must_be_what_the_repository_has() {
 }
 
 #[test]
-fn a_place_without_a_repository() {
+fn a_place_without_a_repository_is_not_an_empty_archive() {
     let place = Place::new("\"none\"");
     std::fs::create_dir(place.path("repo")).unwrap();
     assert_eq!(
@@ -192,7 +192,7 @@ fn a_place_without_a_repository() {
 }
 
 #[test]
-fn absent_is_said_only_by_a_repository_that_was_asked() {
+fn absent_is_reported_only_if_the_repository_answered() {
     let place = Place::new(PASSPHRASE);
     assert_eq!(place.run(&["repo", "init"]).0, 0);
     let absent = |status| {
@@ -203,7 +203,7 @@ fn absent_is_said_only_by_a_repository_that_was_asked() {
     assert_eq!(place.run(&["wal", "get", "--standby", WAL, "RECOVERYXLOG"]), absent(1));
     assert_eq!(place.run(&["wal", "get", "no-wal-file", "RECOVERYXLOG"]).0, 128 + 2);
     assert!(!place.path("pg/RECOVERYXLOG").exists());
-    // A second repository that cannot be asked makes it a doubt.
+    // If a second repository cannot be asked, the answer is in doubt.
     let text = std::fs::read_to_string(place.path("holdfast.toml")).unwrap();
     let second = format!("{text}[[repo]]\nurl = \"file://{}/gone\"\nencryption = \"none\"\n", place.dir());
     std::fs::write(place.path("holdfast.toml"), second).unwrap();
@@ -231,7 +231,7 @@ fn another_cluster_is_refused_until_a_new_claim_is_asked_for() {
             mine.as_str().unwrap()
         )
     );
-    // A recovery of that cluster gets no WAL of the other one, and does not take it for the end of its archive.
+    // A recovery of that cluster gets no WAL of the other one, and does not see the end of its archive.
     assert_eq!(place.run(&["wal", "get", WAL, "RECOVERYXLOG"]).0, 128 + 12);
     assert_eq!(place.run(&["repo", "init", "--new-claim"]).0, 0);
     assert_eq!(place.run(&["repo", "init", "--new-claim"]).0, 0);
@@ -269,7 +269,7 @@ fn an_empty_archive_is_shown_as_one() {
 }
 
 #[test]
-fn damage_is_told_from_absence() {
+fn damage_is_distinguished_from_absence() {
     let place = Place::new("\"none\"");
     assert_eq!(place.run(&["repo", "init"]).0, 0);
     let record = place.path("repo/holdfast.json");
@@ -302,7 +302,7 @@ fn files_that_cannot_be_archived() {
     std::fs::create_dir(place.path("pg/pg_wal")).unwrap();
     let path = format!("pg_wal/{WAL}");
     assert_eq!(place.run(&["wal", "push", &path]).0, 31);
-    // Half a segment, and one that is no WAL: both stay with PostgreSQL.
+    // Half a segment, and a file that is not WAL: PostgreSQL keeps both.
     std::fs::write(place.path("pg").join(&path), [0_u8; 8192]).unwrap();
     assert_eq!(place.run(&["wal", "push", &path]).0, 31);
     std::fs::write(place.path("pg").join(&path), vec![0_u8; 16 << 20]).unwrap();
@@ -348,7 +348,7 @@ fn an_archive_is_claimed_before_its_cluster_exists() {
         refused("the cluster that will be created", doing)
     );
     assert_eq!(place.run(&[&["repo", "claim"], &other[..]].concat()), refused("the data directory DIR/pg", doing));
-    // The same by the configuration: a copy of the cluster is kept out of what its original archives into.
+    // The same through the configuration: a copy of the cluster cannot write into the archive of its original.
     let text = std::fs::read_to_string(place.path("holdfast.toml")).unwrap();
     let other = text.replace("name = \"main\"", "name = \"main\"\nowner = \"production/shop/90aa17f3\"");
     std::fs::write(place.path("holdfast.toml"), other).unwrap();
@@ -358,7 +358,7 @@ fn an_archive_is_claimed_before_its_cluster_exists() {
 }
 
 #[test]
-fn an_archive_of_other_software_is_not_begun() {
+fn an_archive_of_other_software_is_not_used() {
     let place = Place::new("\"none\"");
     std::fs::create_dir_all(place.path("repo/main/base/20260101T000000")).unwrap();
     std::fs::create_dir_all(place.path("repo/main/wals")).unwrap();

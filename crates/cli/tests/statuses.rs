@@ -1,10 +1,10 @@
-//! The binary as PostgreSQL and shells see it: exit statuses, and which stream carries what.
+//! The binary as PostgreSQL and shells see it: exit statuses, and what goes to which stream.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::{Command, Output};
 
-/// Runs the command in an environment of its own.
+/// Runs the command in a clean environment.
 fn holdfast(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_holdfast"))
         .env_clear()

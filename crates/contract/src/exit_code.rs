@@ -1,23 +1,25 @@
-//! The exit codes of `holdfast`, all of them, in one table.
+//! The exit codes of `holdfast`, all in one table.
 //!
 //! PostgreSQL reads two of our commands' codes, and it reads them differently:
 //!
 //! - `archive_command` (`wal push`): any code from 1 to 125 means "try again later"; above 125 the archiver process
-//!   itself ends (`wait_result_is_any_signal` in `src/common/wait_error.c`). So every number of the table is at most 125.
+//!   itself ends (`wait_result_is_any_signal` in `src/common/wait_error.c`). So every number of the table is at most
+//!   125.
 //! - `restore_command` (`wal get`): 1 to 125 means "not in the archive", and recovery may end there; above 125 stops
-//!   recovery (`RestoreArchivedFile` in `xlogarchive.c`). So [`ExitCode::Absent`] alone stays at 1, and everything else
-//!   is raised by 128 ([`ExitCode::for_restore_command`]). Status 143 is the exception of PostgreSQL itself: it means that
-//!   the command was ended by SIGTERM, and recovery goes down quietly; no number of the table may become 143 by accident.
+//!   recovery (`RestoreArchivedFile` in `xlogarchive.c`). So only [`ExitCode::Absent`] stays at 1, and every other code
+//!   is raised by 128 ([`ExitCode::for_restore_command`]). PostgreSQL treats status 143 differently: the command was
+//!   ended by SIGTERM, and recovery ends without an error. So no number of the table may become 143 by accident.
 //!
-//! Beside each number stands its [`Outlook`]: whether the same command can succeed later although nobody does anything. The
-//! instance manager shows the others as failed, for somebody to act on, and looks from time to time whether somebody did.
+//! Each number has its [`Outlook`]: whether the same command can succeed later although nobody does anything. The
+//! instance manager reports the others as failed, so that somebody acts, and checks from time to time whether somebody
+//! did.
 //!
 //! The numbers are part of the interface: they never change their meaning. `docs/exit-codes.md` is the same table for
 //! people, and a test compares the two.
 
 use std::fmt;
 
-/// What a status above this number means to PostgreSQL: the command was ended by a signal, or could not be run.
+/// To PostgreSQL, a status above this number means that a signal ended the command, or that it could not be run.
 const HIGHEST_ORDINARY_STATUS: u8 = 125;
 
 /// Added to a number so that `restore_command` stops recovery; also what a shell adds to a signal's number.
@@ -37,10 +39,10 @@ pub fn of_restore_command(status: u8) -> Option<u8> {
     status.checked_sub(SIGNAL_BASE)
 }
 
-/// What whoever ran the command has to do about its end.
+/// What the caller of the command has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outlook {
-    /// Nothing: it did what it was asked to do.
+    /// Nothing: the command did what it was asked to do.
     Done,
     /// Run it again later: it may succeed although nobody does anything.
     PassesByItself,
@@ -61,7 +63,7 @@ impl Outlook {
 
 macro_rules! exit_codes {
     ($($variant:ident = $number:literal, $name:literal, $outlook:ident, $meaning:literal;)*) => {
-        /// How a command ended. The number is what the shell sees, the name stands in JSON errors.
+        /// How a command ended. The number is the exit status in a shell, the name is in JSON errors.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum ExitCode {
@@ -82,7 +84,7 @@ macro_rules! exit_codes {
                 match self { $(Self::$variant => Outlook::$outlook,)* }
             }
 
-            /// What it means, in the manual's words.
+            /// Its meaning, in the manual's words.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning,)* }
             }
@@ -100,7 +102,7 @@ exit_codes! {
     WrongKey = 11, "wrong-key", NeedsSomebody, "the passphrase or key file does not open this repository";
     WrongCluster = 12, "wrong-cluster", NeedsSomebody, "the archive belongs to another cluster, or the connection and the data directory belong to different servers";
     WrongVersion = 13, "wrong-version", NeedsSomebody, "the PostgreSQL version is not that of the archive, or is not supported";
-    // As for a bucket that is not there: the configuration names another place, or nobody ran `repo init`.
+    // As for a missing bucket: the configuration names another place, or nobody ran `repo init`.
     NotInitialised = 14, "not-initialised", NeedsSomebody, "there is no Holdfast repository at this place";
     AlreadyInitialised = 16, "already-initialised", NeedsSomebody, "there is a Holdfast repository at this place already";
     UnsupportedFormat = 17, "unsupported-format", NeedsSomebody, "the repository was written in a format this release does not read";
@@ -108,47 +110,47 @@ exit_codes! {
     NoSuchBucket = 20, "no-such-bucket", NeedsSomebody, "the bucket or the directory of the repository does not exist";
     NoCredentials = 21, "no-credentials", NeedsSomebody, "no credentials for the store were found";
     PermissionDenied = 22, "permission-denied", NeedsSomebody, "the store does not allow this operation with these credentials";
-    // Stores bear a quarter of an hour. A clock that is further off is not being synchronised.
+    // Stores accept a difference of 15 minutes. A clock with a larger one is not synchronised.
     ClockSkew = 23, "clock-skew", NeedsSomebody, "the clocks of this machine and of the store differ too much";
     Unreachable = 24, "unreachable", PassesByItself, "the store did not answer, or asked to slow down until the retries ran out";
-    // Mostly a store's own trouble. What is permanent and known has a code of its own.
+    // Mostly a temporary error of the store. What is permanent and known has a code of its own.
     StoreRefused = 25, "store-refused", PassesByItself, "the store answered with an error that has no code of its own";
-    // Nothing that Holdfast waits for makes space: somebody frees it, grows the volume or raises the quota.
+    // Nothing that Holdfast waits for makes space: a person frees it, grows the volume or raises the quota.
     NoSpace = 30, "no-space", NeedsSomebody, "a disk or a quota is full";
-    // Permissions, or a disk that fails.
+    // Permissions, or a failing disk.
     UnreadableFile = 31, "unreadable-file", NeedsSomebody, "a local file could not be read";
-    // Permissions, a file system mounted read-only, or a disk that fails.
+    // Permissions, a file system that is mounted read-only, or a failing disk.
     UnwritableFile = 32, "unwritable-file", NeedsSomebody, "a local file could not be written";
-    // What is stored does not heal: this and the next four need another backup, repository or copy.
+    // Damaged data stays damaged: this and the next four need another backup, repository or copy.
     CorruptObject = 40, "corrupt-object", NeedsSomebody, "an object of the repository fails its checksum or does not parse";
     TruncatedObject = 41, "truncated-object", NeedsSomebody, "an object of the repository is shorter than it must be";
     SwappedObject = 42, "swapped-object", NeedsSomebody, "an object fails its authentication: it was changed, or put in the place of another";
     MissingObject = 43, "missing-object", NeedsSomebody, "an object that the repository names is missing";
     Diverged = 44, "diverged", NeedsSomebody, "the repository holds other content under this name";
-    // As for the five before it: what is stored does not heal.
+    // As for the five before it: damaged data stays damaged.
     DamageFound = 45, "damage-found", NeedsSomebody, "the verification found objects that are missing or not what was written";
-    // What was restored stays as it is: another backup, another copy, or a probe that is wrong.
+    // The restored data stays as it is: use another backup or another copy, or correct a wrong probe.
     DrillFailed = 46, "drill-failed", NeedsSomebody, "the drill found damage, a server that does not come up, or a probe that fails";
     // Servers start, fail over and come back.
     PostgresConnection = 50, "postgres-connection", PassesByItself, "PostgreSQL could not be reached, or the session of a backup was lost";
-    // Mostly of a moment: starting up, too many connections, a conflict with recovery.
+    // Mostly temporary: starting up, too many connections, a conflict with recovery.
     PostgresRefused = 51, "postgres-refused", PassesByItself, "PostgreSQL answered with an error";
     // The archiver tries again by itself; the next backup finds its WAL.
     WalNotArchived = 52, "wal-not-archived", PassesByItself, "WAL that the backup needs was not archived in time";
     NoBackup = 60, "no-backup", NeedsSomebody, "there is no matching backup";
     TargetUnreachable = 61, "target-unreachable", NeedsSomebody, "the recovery target cannot be reached from this repository";
     DirectoryNotEmpty = 62, "directory-not-empty", NeedsSomebody, "the directory to restore into is not empty";
-    // A server does not stop by itself, and Holdfast does not stop one that it did not start.
+    // A server does not stop by itself, and Holdfast does not stop a server that it did not start.
     ServerRunning = 63, "server-running", NeedsSomebody, "a PostgreSQL server is running in the directory";
-    // The other run ends.
+    // The other run will end.
     Locked = 70, "locked", PassesByItself, "another run is in progress";
-    // Whoever cancelled it may run it again.
+    // The user who cancelled it may run it again.
     Cancelled = 80, "cancelled", PassesByItself, "ended by a signal (a shell sees 128 and the signal's number)";
-    // The same input meets the same fault again, and somebody has to report it.
+    // The same input meets the same fault again, so a person has to report it.
     Internal = 99, "internal", NeedsSomebody, "a fault in Holdfast itself";
 }
 
-/// Who reads the exit status of this run.
+/// The reader of the exit status of this run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A person, a script, a scheduler.
@@ -157,14 +159,14 @@ pub enum Caller {
     ArchiveCommand,
     /// PostgreSQL's recovery, by `restore_command = 'holdfast wal get %f %p'`.
     RestoreCommand,
-    /// A standby's recovery, by `restore_command = 'holdfast wal get --standby %f %p'`: it asks again by itself, so a
-    /// doubt must not stop it.
+    /// A standby's recovery, by `restore_command = 'holdfast wal get --standby %f %p'`: it asks again by itself, so an
+    /// unknown answer must not stop it.
     StandbyRestoreCommand,
 }
 
 impl Caller {
-    /// Who called, by the raw words of the command line, before they are parsed: a command line that does not parse
-    /// must not say "not in the archive" either, so whatever looks like `wal get` counts as it.
+    /// The caller, found in the raw arguments before they are parsed. A command line that cannot be parsed must not
+    /// mean "not in the archive" either, so everything that looks like `wal get` counts as it.
     pub fn of_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
         let mut after_wal = false;
         let mut caller = Self::Shell;
@@ -208,7 +210,8 @@ impl ExitCode {
     /// The status this process ends with. `signal` is the signal that cancelled the run, if one did.
     pub fn status(self, caller: Caller, signal: Option<u8>) -> u8 {
         match (caller, self, signal) {
-            // As a shell reports a command that a signal ended. To recovery, 143 says that a fast shutdown was asked for.
+            // As a shell reports a command that a signal ended. To recovery, 143 means that a fast shutdown was
+            // requested.
             (Caller::Shell | Caller::RestoreCommand | Caller::StandbyRestoreCommand, Self::Cancelled, Some(signal)) => {
                 SIGNAL_BASE + signal
             }
@@ -317,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_caller_is_known_before_the_words_are_parsed() {
+    fn the_caller_is_known_before_the_arguments_are_parsed() {
         let caller = |line: &str| Caller::of_words(line.split(' '));
         assert_eq!(caller("wal get 000000010000000000000001 /tmp/x"), Caller::RestoreCommand);
         assert_eq!(caller("--config /x wal --unknown get"), Caller::RestoreCommand);

@@ -1,7 +1,7 @@
 //! What the programs of Holdfast agree on.
 //!
-//! The command `holdfast` is run by people, by PostgreSQL, by schedulers and by its own instance manager. What they read is
-//! typed here, once, below those who write it and those who read it:
+//! People, PostgreSQL, schedulers and Holdfast's own instance manager run the command `holdfast`. The types of its
+//! output are here, in one place, below the crates that write it and the crates that read it:
 //!
 //! | Module | What it holds |
 //! |---|---|
@@ -11,8 +11,9 @@
 //! | [`report`] | what each verb reports |
 //! | [`request`] | what a verb reads from stdin |
 //!
-//! The JSON is a format (`docs/json-output.md`): unknown fields are ignored when it is read, a new field is optional, and a
-//! field never changes its name or meaning. `tests/samples/` holds a frozen sample of each, which has to parse for ever.
+//! The JSON is a format (`docs/json-output.md`): unknown fields are ignored when it is read, a new field is optional,
+//! and a field never changes its name or meaning. `tests/samples/` holds a frozen sample of each, which has to parse
+//! for ever.
 //!
 //! ```
 //! use holdfast_contract::exit_code::ExitCode;

@@ -1,4 +1,4 @@
-//! What went wrong, in three parts: what happened, what was being done, and what to do.
+//! An error in three parts: what happened, what was being done, and what to do.
 //!
 //! ```text
 //! error: WAL segment 000000010000000A000000FF was not archived within 60s
@@ -6,14 +6,14 @@
 //! hint:  check `archive_command` on the primary and the last failure in pg_stat_archiver
 //! ```
 //!
-//! People get these lines, programs [`ErrorLine`]. The texts go on from there, into logs and into the status of Kubernetes
-//! objects: [`Problem::read`] takes them apart again.
+//! People get these lines, programs get [`ErrorLine`]. The texts are copied into logs and into the status of Kubernetes
+//! objects: [`Problem::read`] splits them again.
 
 use crate::exit_code::ExitCode;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 
-/// Width of the labels: where the content of each line begins.
+/// Width of the labels in characters: the content of each line begins after it.
 const INDENT: usize = 7;
 
 /// The name of a part.
@@ -28,7 +28,7 @@ pub enum Label {
 }
 
 impl Label {
-    /// With its colon.
+    /// The label with its colon.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error:",
@@ -38,7 +38,7 @@ impl Label {
     }
 }
 
-/// An error in its three parts: lower case, no full stop. The fields stand in the order in which their keys are printed.
+/// An error in its three parts: lower case, no full stop. The fields have the order in which their keys are printed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// What to do.
@@ -51,26 +51,27 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// One of which nothing but what happened is known.
+    /// A problem with only what happened.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), doing: None, hint: None }
     }
 
-    /// With what was being done.
+    /// Adds what was being done.
     #[must_use]
     pub fn doing(mut self, doing: impl Into<String>) -> Self {
         self.doing = Some(doing.into());
         self
     }
 
-    /// With what to do.
+    /// Adds what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The lines, each with its end; `paint` may colour a label. Further lines of a part are indented under its first.
+    /// The lines, each with its line end; `paint` may colour a label. Further lines of a part are indented under its
+    /// first.
     pub fn text(&self, paint: impl Fn(Label) -> String) -> String {
         let parts = [
             (Label::Error, Some(&self.message)),
@@ -88,8 +89,7 @@ impl Problem {
         text
     }
 
-    /// Reads what [`Self::text`] wrote without colours, wherever it has been meanwhile. A text without labels is what
-    /// happened.
+    /// Reads a text that [`Self::text`] wrote without colours. A text without labels becomes the part "what happened".
     pub fn read(text: &str) -> Self {
         let mut problem = Self::default();
         let mut part = Label::Error;
@@ -120,20 +120,20 @@ impl Problem {
 }
 
 impl fmt::Display for Problem {
-    /// The lines without colours, and without the end of the last one.
+    /// The lines without colours, and without the last line end.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.text(|label| label.as_str().to_owned()).trim_end_matches('\n'))
     }
 }
 
-/// The first line of a text in three parts, without its label: what there is room for in one line.
+/// The first line of a text in three parts, without its label: a short form for one line.
 pub fn headline(text: &str) -> &str {
     let line = text.lines().next().unwrap_or_default();
     line.strip_prefix(Label::Error.as_str()).unwrap_or(line).trim()
 }
 
-/// `{"error":{"code":52,"hint":"...","message":"...","name":"wal-not-archived","while":"..."}}`: how a command that failed
-/// ends its stderr with `--output json`.
+/// `{"error":{"code":52,"hint":"...","message":"...","name":"wal-not-archived","while":"..."}}`: the last line of
+/// stderr of a failed command with `--output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorLine {
     /// The error.
@@ -143,7 +143,7 @@ pub struct ErrorLine {
 /// An error with its exit code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReport {
-    /// The number of the table in `docs/exit-codes.md`, also where the exit status differs (`wal get`).
+    /// The number of the table in `docs/exit-codes.md`, even if the exit status differs (`wal get`).
     pub code: u8,
     /// The name of that code.
     pub name: String,
@@ -152,7 +152,8 @@ pub struct ErrorReport {
     pub problem: Problem,
 }
 
-/// An error that stands beside what could be read: what was being done is clear there, and what to do is told once.
+/// The short form of an error beside what could be read: the report says what was being done, and one hint is printed
+/// at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BriefError {
     /// The number of the table in `docs/exit-codes.md`.
@@ -176,21 +177,21 @@ impl ErrorReport {
         Self { code: code.number(), name: code.name().to_owned(), problem }
     }
 
-    /// The code, where this release knows it.
+    /// The code, if this release knows it.
     pub fn exit_code(&self) -> Option<ExitCode> {
         ExitCode::from_number(self.code)
     }
 }
 
 impl BriefError {
-    /// A code and what happened.
+    /// This code, and what happened.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
         Self { code: code.number(), name: code.name().to_owned(), message: message.into() }
     }
 }
 
 impl fmt::Display for ErrorLine {
-    /// The line, without its end; keys ascend, as in all JSON of Holdfast.
+    /// The line, without its line end; keys are sorted, as in all JSON of Holdfast.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&serde_json::to_value(self).map_err(|_| fmt::Error)?.to_string())
     }

@@ -1,7 +1,7 @@
-//! What a verb reads from stdin: the request of `snapshot record`, written by the instance manager or by a script.
+//! The stdin of a verb: the request of `snapshot record`, written by the instance manager or by a script.
 //!
-//! A request is read strictly, other than a report: a misspelt key would leave out of the record what somebody meant to be
-//! in it.
+//! Unlike a report, a request is parsed strictly: with a misspelt key, something that the user wanted would be missing
+//! from the record.
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, SystemIdentifier, TimelineId};
@@ -36,13 +36,13 @@ pub struct SnapshotRequest {
     /// read, its control file has this timeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_timeline: Option<TimelineId>,
-    /// When the server was prepared.
+    /// When the server entered backup mode or was stopped.
     pub started_at: DateTime<Utc>,
-    /// When it was released.
+    /// When it left backup mode or was started again.
     pub stopped_at: DateTime<Utc>,
     /// The snapshots.
     pub snapshots: Vec<SnapshotVolume>,
-    /// The cluster; if the data directory can be read, its control file has the identifier.
+    /// The system identifier; if the data directory can be read, its control file has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<SystemIdentifier>,
     /// Free text from the user.

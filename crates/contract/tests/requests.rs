@@ -1,5 +1,5 @@
-//! Frozen samples of what verbs read from stdin. Each has to parse for ever, and what the instance manager writes is printed
-//! as it was. They are never changed.
+//! Frozen samples of what verbs read from stdin. Each must parse for ever, and what the instance manager writes must be
+//! printed unchanged. They are never changed.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -23,7 +23,7 @@ fn every_sample_parses_and_is_printed_as_it_was() {
 }
 
 #[test]
-fn what_a_script_writes_is_read() {
+fn the_output_of_a_script_is_parsed() {
     let request: SnapshotRequest = serde_json::from_str(&sample("snapshot-by-hand.json")).unwrap();
     assert_eq!((request.backup_label, request.timeline.map(TimelineId::get)), (None, Some(2)));
     assert_eq!(request.started_at.to_rfc3339(), "2026-11-22T10:15:00+00:00");

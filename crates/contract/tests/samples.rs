@@ -1,7 +1,7 @@
-//! Frozen samples of everything that Holdfast prints as JSON. Each has to parse for ever, and what is read from it has to be
-//! printed with every field of the sample under its name and with its value: a renamed or dropped field fails here.
+//! Frozen samples of everything that Holdfast prints as JSON. Each must parse for ever, and every field of the sample
+//! must be printed again under its name and with its value: a renamed or dropped field fails here.
 //!
-//! The samples are never changed. A field that is added gets a sample of its own, such as `info-2.json`, beside the old one.
+//! The samples are never changed. A new field gets a new sample, such as `info-2.json`, beside the old one.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Reads a sample as this type and prints what was read.
+/// Reads a sample as this type and prints it again.
 type Printed = fn(&str) -> serde_json::Result<Value>;
 
 fn through<T: Serialize + DeserializeOwned>(text: &str) -> serde_json::Result<Value> {
@@ -79,7 +79,7 @@ fn sample(name: &str) -> String {
     fs::read_to_string(folder().join(format!("{name}.json"))).unwrap()
 }
 
-/// Whatever of `sample` is not in `printed`, by its path.
+/// The fields of `sample` that are not in `printed`, by path.
 fn missing(sample: &Value, printed: &Value, at: &str, found: &mut Vec<String>) {
     match (sample, printed) {
         (Value::Object(sample), Value::Object(printed)) => {

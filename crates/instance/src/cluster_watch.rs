@@ -1,4 +1,4 @@
-//! The `Cluster`, as it was last seen. While the API server is away, the instance follows that.
+//! The `Cluster`, as it was last seen. The instance uses it while the API server is away.
 
 use crate::identity::Identity;
 use futures::StreamExt as _;
@@ -9,14 +9,14 @@ use kube::{Api, Client};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// The `Cluster`, `None` until it was seen.
+/// The `Cluster`; `None` until it was seen.
 pub type LatestCluster = watch::Receiver<Option<Arc<Cluster>>>;
 
-/// Watches the `Cluster` for as long as somebody looks.
+/// Watches the `Cluster` as long as a receiver exists.
 pub fn watch(client: &Client, identity: &Identity) -> LatestCluster {
     let (sender, seen) = watch::channel(None);
     let api: Api<Cluster> = Api::namespaced(client.clone(), &identity.namespace);
-    // The role of the instance may look at this one only.
+    // The instance's role allows reading only this one.
     let config = watcher::Config::default().fields(&format!("metadata.name={}", identity.cluster));
     tokio::spawn(async move {
         let stream = watcher::watcher(api, config).default_backoff();
@@ -34,7 +34,7 @@ pub fn watch(client: &Client, identity: &Identity) -> LatestCluster {
                     sender.send_replace(Some(Arc::new(as_meant(cluster, before.as_deref()))));
                 }
                 Some(Ok(Event::Delete(_))) => {
-                    // Its objects go with it, this pod among them; until then nothing changes.
+                    // Kubernetes deletes its objects too, this pod among them; until then nothing changes.
                     tracing::info!("the Cluster was deleted");
                 }
                 Some(Ok(Event::Init | Event::InitDone)) => {}
@@ -51,8 +51,7 @@ pub fn watch(client: &Client, identity: &Identity) -> LatestCluster {
     seen
 }
 
-/// The `Cluster` as the operator reads it: defaults laid in, everything at its place. A spec that cannot be gone by is not:
-/// the one before it stays in force.
+/// The `Cluster` as the operator reads it, with defaults. An invalid spec is not used: the previous one stays in force.
 fn as_meant(mut cluster: Cluster, before: Option<&Cluster>) -> Cluster {
     let raw = serde_json::to_value(&cluster).unwrap_or_default();
     let outcome = holdfast_kube_api::validate::cluster(&raw);

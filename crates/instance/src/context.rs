@@ -1,8 +1,8 @@
-//! What the manager's loop and the services beside it share: the status port, the metrics, archiving, backups and snapshots.
+//! What the manager's loop shares with the services: the status port, the metrics, archiving, backups and snapshots.
 //!
-//! The loop decides and acts ([`crate::manager`]). A service reads the [`State`], asks PostgreSQL, may begin a backup or a
-//! snapshot, and may ask the loop for something by [`Context::request_restart`] or [`State::set_paused`]. What only the loop
-//! needs, such as the Lease and the Secrets, is not in here.
+//! The loop decides and acts ([`crate::manager`]). A service reads the [`State`] and queries PostgreSQL. It may begin a
+//! backup or a snapshot, and may ask the loop for something by [`Context::request_restart`] or [`State::set_paused`].
+//! What only the loop needs, such as the Lease and the Secrets, is not here.
 
 use crate::cluster_watch::LatestCluster;
 use crate::current_run::CurrentRun;
@@ -20,28 +20,28 @@ use tokio_util::sync::CancellationToken;
 /// What the loop and the services share.
 #[derive(Debug)]
 pub struct Context {
-    /// Who this instance is.
+    /// The identity of this instance.
     pub identity: Identity,
-    /// Where everything lies.
+    /// The paths of this instance.
     pub places: Places,
-    /// What the instance knows of itself.
+    /// The state of the instance.
     pub state: Arc<State>,
-    /// The connection to the server.
+    /// The manager's connection to the server.
     pub sql: Sql,
     /// The `Cluster`, as it was last seen.
     pub latest_cluster: LatestCluster,
-    /// The backup under way.
+    /// The current backup.
     pub backups: CurrentRun<()>,
-    /// The snapshot under way; its signal says that the operator has taken the volume snapshots.
+    /// The current snapshot; its signal says that the operator has taken the volume snapshots.
     pub snapshots: CurrentRun<Arc<Notify>>,
-    /// Tripped when the instance is to stop.
+    /// Cancelled when the instance must stop.
     pub stop: CancellationToken,
     restart: AtomicBool,
     segment_size: OnceLock<WalSegmentSize>,
 }
 
 impl Context {
-    /// With nothing under way.
+    /// A context without a backup or a snapshot.
     pub fn new(
         identity: Identity,
         places: Places,
@@ -79,8 +79,7 @@ impl Context {
         self.restart.swap(false, Ordering::Relaxed)
     }
 
-    /// Size of a WAL segment; absent while there is no data directory. Once it is known it is not read again: it never
-    /// changes.
+    /// Size of a WAL segment; `None` without a data directory. It never changes, so it is read only once.
     pub fn segment_size(&self) -> Option<WalSegmentSize> {
         if let Some(known) = self.segment_size.get() {
             return Some(*known);
@@ -110,7 +109,7 @@ mod tests {
         let control = places.pgdata.join("global/pg_control");
         let state = Arc::new(State::new(&identity, 18));
         let context = Context::new(identity, places, state, watch::channel(None).1, CancellationToken::new());
-        assert_eq!(context.segment_size(), None, "the status port is asked before there is a data directory");
+        assert_eq!(context.segment_size(), None, "the status port may be asked before there is a data directory");
         std::fs::create_dir_all(control.parent().unwrap()).unwrap();
         let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../pgtypes/tests/fixtures/pg_control.18");
         std::fs::copy(sample, &control).unwrap();

@@ -1,12 +1,12 @@
-//! The one run of its kind that is under way, such as a backup: a task that can be cancelled and waited for.
+//! The one current run of its kind, such as a backup: a task that can be cancelled and waited for.
 //!
-//! Who asks may go away while it waits: a request whose connection closes is dropped. So a run stays here until it has
-//! ended, and the shutdown waits for it whoever cancelled it. After [`CurrentRun::close`] no run begins any more.
+//! A waiting caller may go away: a request whose connection closes is dropped. So a run stays here until it has ended,
+//! and the shutdown waits for it, whoever cancelled it. After [`CurrentRun::close`] no run begins any more.
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// The run under way, if any. `S` is what can be said to it while it runs.
+/// The current run, if any. `S` is the signal that it can get.
 #[derive(Debug)]
 pub struct CurrentRun<S> {
     inner: Mutex<Inner<S>>,
@@ -14,7 +14,7 @@ pub struct CurrentRun<S> {
 
 #[derive(Debug)]
 struct Inner<S> {
-    /// The last one that was begun.
+    /// The last run that began.
     last: Option<Begun<S>>,
     closed: bool,
 }
@@ -26,11 +26,11 @@ struct Begun<S> {
     handle: Handle,
 }
 
-/// Of one run.
+/// How to cancel and wait for one run.
 #[derive(Debug, Clone)]
 struct Handle {
     cancel: CancellationToken,
-    /// Tripped when the task has ended, however it did.
+    /// Cancelled when the task has ended, in whatever way.
     ended: CancellationToken,
 }
 
@@ -48,8 +48,8 @@ impl<S> Default for CurrentRun<S> {
 }
 
 impl<S: Clone> CurrentRun<S> {
-    /// Begins a run, which `cancel` cancels, as soon as the one before it has ended to its last clean-up. The caller knows
-    /// that the one before has its result. Says whether it is begun: not once this is closed.
+    /// Begins a run, which `cancel` cancels, after the clean-up of the one before. The caller knows that the one before
+    /// has its result. Returns whether it began: it does not after [`Self::close`].
     #[must_use]
     pub fn begin(
         &self,
@@ -76,14 +76,14 @@ impl<S: Clone> CurrentRun<S> {
         true
     }
 
-    /// The signal of the run of this uid, if it is the one under way.
+    /// The signal of the run of this uid, if it is the current one.
     pub fn signal(&self, uid: &str) -> Option<S> {
         let inner = self.inner.lock();
         let running = inner.last.as_ref().filter(|run| run.uid == uid && !run.handle.ended.is_cancelled());
         running.map(|run| run.signal.clone())
     }
 
-    /// Cancels the run under way, if it is the one of this uid, and waits until it has cleaned up.
+    /// Cancels the run of this uid, if it is the current one, and waits for its clean-up.
     pub async fn cancel(&self, uid: &str) {
         let handle = self.inner.lock().last.as_ref().filter(|run| run.uid == uid).map(|run| run.handle.clone());
         if let Some(handle) = handle {
@@ -91,7 +91,7 @@ impl<S: Clone> CurrentRun<S> {
         }
     }
 
-    /// Lets no run begin any more, cancels the one under way and waits until it has cleaned up.
+    /// Prevents new runs, cancels the current one and waits for its clean-up.
     pub async fn close(&self) {
         let handle = {
             let mut inner = self.inner.lock();
@@ -111,7 +111,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::sync::Notify;
 
-    /// A run that cleans up after it was cancelled, when it may.
+    /// A run that cleans up after it was cancelled, as soon as the test allows it.
     struct Run {
         cancel: CancellationToken,
         may_clean_up: Arc<Notify>,
@@ -137,7 +137,7 @@ mod tests {
         }
     }
 
-    /// Lets everything run that can.
+    /// Lets all other tasks run.
     async fn settle() {
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_run_that_is_meant_is_cancelled() {
+    async fn only_the_named_run_is_cancelled() {
         let current = CurrentRun::default();
         let run = Run::begin(&current, "a");
         run.may_clean_up.notify_one();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_is_waited_for_though_who_cancelled_it_went_away() {
+    async fn a_cancelled_run_is_waited_for_though_its_canceller_went_away() {
         let current = Arc::new(CurrentRun::default());
         let run = Run::begin(&current, "a");
         let request = Arc::clone(&current);

@@ -1,7 +1,7 @@
-//! What went wrong, in three parts: what happened, while doing what, and what to do.
+//! Errors in three parts: what happened, what was being done, and what to do.
 //!
-//! The manager does one of three things with an error, so there are three kinds. It goes to the log, to the status port
-//! and from there to the `Cluster`, always as the same three lines.
+//! The manager does one of three things with an error, so there are three kinds. The error goes to the log, to the
+//! status port and from there to the `Cluster`, always as the same three lines.
 
 use holdfast_contract::exit_code::ExitCode;
 use holdfast_contract::problem::{ErrorReport, Problem};
@@ -10,24 +10,24 @@ use std::fmt;
 /// What the manager does with an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Tries again soon: a network, a server that is not there yet.
+    /// Try again soon: a network, or a server that is not there yet.
     Retry,
-    /// Says that it cannot go on by itself, and looks again from time to time whether somebody helped.
+    /// Report that somebody has to act, and check from time to time whether the cause is gone.
     Stuck,
-    /// Nothing: it was told to stop.
+    /// Do nothing: the manager was told to stop.
     Cancelled,
 }
 
-/// What went wrong.
+/// A failure in three parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// What the manager does with it.
     pub kind: Kind,
     /// What happened.
     pub what: String,
-    /// While doing what, in the words of `while: ...`.
+    /// What was being done: the `while` line.
     pub doing: Option<String>,
-    /// What to do.
+    /// What to do: the `hint` line.
     pub hint: Option<String>,
 }
 
@@ -35,46 +35,46 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error after which the same is tried again.
+    /// An error after which the manager tries again.
     pub fn retry(what: impl Into<String>) -> Self {
         Self { kind: Kind::Retry, what: what.into(), doing: None, hint: None }
     }
 
-    /// An error that somebody has to do something about.
+    /// An error after which somebody has to act.
     pub fn stuck(what: impl Into<String>) -> Self {
         Self { kind: Kind::Stuck, what: what.into(), doing: None, hint: None }
     }
 
-    /// The manager was told to stop meanwhile.
+    /// The error of a manager that was told to stop.
     pub fn cancelled() -> Self {
         Self { kind: Kind::Cancelled, what: "the instance is shutting down".to_owned(), doing: None, hint: None }
     }
 
-    /// The error that a verb ended with. A code of a later release may pass by itself.
+    /// The error with which a verb ended. An exit code of a later release counts as one that may pass by itself.
     pub fn of_verb(error: ErrorReport) -> Self {
         let stuck = error.exit_code().is_some_and(ExitCode::is_stuck);
         let Problem { message, doing, hint } = error.problem;
         Self { kind: if stuck { Kind::Stuck } else { Kind::Retry }, what: message, doing, hint }
     }
 
-    /// An error of a file.
+    /// An error about a file.
     pub fn file(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::retry(format!("cannot {action} {}: {error}", path.display()))
     }
 
-    /// An error of the system.
+    /// An error of a system call.
     pub fn system(action: &str, errno: rustix::io::Errno) -> Self {
         Self::retry(format!("cannot {action}: {}", std::io::Error::from(errno)))
     }
 
-    /// Adds while doing what it happened, unless something nearer is said.
+    /// Adds what was being done, unless it is already set.
     #[must_use]
     pub fn doing(mut self, doing: impl Into<String>) -> Self {
         self.doing.get_or_insert(doing.into());
         self
     }
 
-    /// Adds what to do, unless something nearer is said.
+    /// Adds what to do, unless it is already set.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert(hint.into());
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn three_parts_and_the_nearest_words_win() {
+    fn three_parts_and_the_first_words_win() {
         let error =
             Error::stuck("the volume holds another cluster").doing("looking at it").doing("starting").hint("empty it");
         assert_eq!(error.to_string(), "error: the volume holds another cluster\nwhile: looking at it\nhint:  empty it");

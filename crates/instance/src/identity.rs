@@ -1,31 +1,31 @@
-//! Who this instance is, and where everything lies.
+//! The identity of this instance, and its paths.
 //!
-//! In a pod all of it is agreed with the operator ([`holdfast_kube_api::names`]); the pod's environment says which pod it
-//! is. Tests on a host put everything below a folder of theirs with [`Places::below`].
+//! In a pod all of this is agreed with the operator ([`holdfast_kube_api::names`]); the pod's environment says which
+//! pod it is. Tests on a host put everything below one folder with [`Places::below`].
 
 use crate::error::{Error, Result};
 use holdfast_kube_api::names;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Who this instance is.
+/// The identity of this instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The pod's name, which is the instance's.
+    /// The name of the instance and of its pod.
     pub instance: String,
     /// Uid of the pod.
     pub pod_uid: String,
-    /// The namespace.
+    /// The namespace of the pod.
     pub namespace: String,
-    /// The cluster.
+    /// The name of the cluster.
     pub cluster: String,
 }
 
 impl Identity {
-    /// From the environment that the operator gives the pod.
+    /// From the pod's environment variables.
     ///
     /// # Errors
-    /// Names the first variable that is missing.
+    /// Names the first missing variable.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let need = |name: &str| {
             variable(name).filter(|value| !value.is_empty()).ok_or_else(|| {
@@ -43,35 +43,35 @@ impl Identity {
     }
 }
 
-/// Where everything lies.
+/// The paths of this instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
-    /// The program itself.
+    /// The program `holdfast` itself.
     pub program: PathBuf,
-    /// Mount of the volume of the data directory.
+    /// Mount point of the data volume.
     pub data_mount: PathBuf,
     /// The data directory.
     pub pgdata: PathBuf,
-    /// `pg_wal` on its own volume, when there is one.
+    /// `pg_wal` on its own volume, if there is one.
     pub wal_directory: Option<PathBuf>,
-    /// Generated files.
+    /// The folder of generated files.
     pub controller: PathBuf,
-    /// Sockets: PostgreSQL's and the manager's own.
+    /// The folder of the sockets: PostgreSQL's and the manager's own.
     pub sockets: PathBuf,
-    /// `tls.crt` and `tls.key` of server and status port.
+    /// The folder with `tls.crt` and `tls.key` of the server and the status port.
     pub server_certificates: PathBuf,
-    /// `tls.crt` and `tls.key` of the replication user.
+    /// The folder with `tls.crt` and `tls.key` of the replication user.
     pub replication_certificates: PathBuf,
-    /// `ca.crt`.
+    /// The folder with `ca.crt`.
     pub ca_certificates: PathBuf,
-    /// Host name of the primary, as standbys connect to it.
+    /// Host name under which standbys connect to the primary.
     pub primary_host: String,
     /// PostgreSQL's port.
     pub port: u16,
 }
 
 impl Places {
-    /// The places in a pod. The volume of `pg_wal` is used where it is mounted.
+    /// The paths in a pod. The volume of `pg_wal` is used if it is mounted.
     pub fn of_pod(cluster: &str) -> Self {
         Self {
             program: PathBuf::from(names::PROGRAM),
@@ -105,12 +105,12 @@ impl Places {
         }
     }
 
-    /// Holdfast's configuration for the cluster's own archive; absent while none is configured.
+    /// Holdfast's configuration for the cluster's own archive; the file exists if one is configured.
     pub fn archive_config(&self) -> PathBuf {
         self.controller.join("holdfast.toml")
     }
 
-    /// What the last look at the archive found whole, so that the next one lists less.
+    /// Which logs the last look-up found complete in the archive, so that the next one lists less.
     pub fn wal_cache(&self) -> PathBuf {
         self.controller.join("wal-cache.json")
     }
@@ -120,27 +120,28 @@ impl Places {
         self.controller.join("source.toml")
     }
 
-    /// Copies of keys and certificates that belong to PostgreSQL's user alone, as libpq and the server demand.
+    /// Copies of keys and certificates that only PostgreSQL's user can read, as libpq and the server require.
     pub fn tls(&self) -> PathBuf {
         self.controller.join("tls")
     }
 
-    /// The socket that probes ask at.
+    /// The socket for probes.
     pub fn control_socket(&self) -> PathBuf {
         self.sockets.join("manager.sock")
     }
 
-    /// Where WAL waits on its way to and from the archive. On the data volume, so that it survives the pod.
+    /// The folder where WAL waits on its way to and from the archive. It is on the data volume, so that it survives the
+    /// pod.
     pub fn spool(&self) -> PathBuf {
         self.data_mount.join("holdfast-spool")
     }
 
-    /// PostgreSQL's `pg_wal`, wherever it is.
+    /// PostgreSQL's `pg_wal`, on whichever volume.
     pub fn pg_wal(&self) -> PathBuf {
         self.wal_directory.clone().unwrap_or_else(|| self.pgdata.join("pg_wal"))
     }
 
-    /// The words that run a verb of this program.
+    /// The command line of a verb of this program.
     pub fn own_words<const N: usize>(&self, words: [&str; N]) -> Vec<OsString> {
         std::iter::once(self.program.clone().into_os_string()).chain(words.iter().map(OsString::from)).collect()
     }

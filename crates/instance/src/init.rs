@@ -1,9 +1,9 @@
-//! PID 1: passes signals on to the manager, its only child, and reaps whatever others leave behind.
+//! PID 1: passes signals on to its only child, the manager, and reaps orphaned processes.
 //!
-//! The manager waits for its children by their ids (`tokio::process`), so a process that reaps everything cannot be the
-//! same one: it would take the exit status of a postmaster away from whom it concerns. So PID 1 is this loop, and the
-//! manager a child of it. When the manager ends, PID 1 ends with its status, and the kernel ends the rest of the container.
-//! When the manager does nothing any more while PostgreSQL could take writes, PID 1 ends too: see [`crate::watchdog`].
+//! The manager waits for its children by their ids (`tokio::process`), so it cannot also reap every process: that would
+//! take the exit status of a postmaster from its parent. So PID 1 is this loop, and the manager is its child. When the
+//! manager ends, PID 1 ends with its status, and the kernel ends the rest of the container. When the manager hangs
+//! while PostgreSQL could take writes, PID 1 ends too: see [`crate::watchdog`].
 
 use crate::error::{Error, Result};
 use crate::watchdog::{Feed, Watchdog};
@@ -15,20 +15,20 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Says to the child that it is the manager.
+/// Environment variable that tells the child that it is the manager.
 const CHILD: &str = "HOLDFAST_INSTANCE_CHILD";
-/// Of a manager that was told to end at least so often something is heard: it speaks about every two seconds.
+/// A stopping manager must report at least this often; it reports about every two seconds.
 const SPEAKS_WITHIN: Duration = Duration::from_secs(20);
 
-/// Whether this process has to be the init of its container.
+/// Whether this process must act as the init of its container.
 pub fn is_init() -> bool {
     rustix::process::getpid().is_init() && std::env::var_os(CHILD).is_none()
 }
 
-/// The way to the watchdog in PID 1; none where this process is not its child.
+/// The connection to the watchdog in PID 1; one without effect if this process is not its child.
 ///
 /// # Errors
-/// When descriptors cannot be made.
+/// When the file descriptors cannot be created.
 pub fn feed() -> Result<Feed> {
     if std::env::var_os(CHILD).is_none() {
         return Ok(Feed::default());
@@ -36,10 +36,10 @@ pub fn feed() -> Result<Feed> {
     Feed::of_stdin().map_err(|error| Error::stuck(format!("cannot reach the watchdog in PID 1: {error}")))
 }
 
-/// Runs the same command again as a child and looks after it; gives the exit code for the container.
+/// Runs the same command again as a child and looks after it; returns the exit code for the container.
 ///
 /// # Errors
-/// When the child cannot be started or signals not be listened for.
+/// When the child cannot be started, or signals cannot be received.
 pub fn run(words: &[OsString]) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -58,7 +58,7 @@ async fn look_after(words: &[OsString]) -> Result<u8> {
         .map_err(|error| Error::stuck(format!("the path of this program cannot be found: {error}")))?;
     let (mut watchdog, stdin) =
         Watchdog::new().map_err(|error| Error::stuck(format!("the watchdog cannot be started: {error}")))?;
-    // Of the standard library and not of tokio: this process reaps it itself.
+    // From the standard library and not from tokio: this process reaps it itself.
     let child = Command::new(program)
         .args(words)
         .env(CHILD, "1")
@@ -84,7 +84,7 @@ async fn look_after(words: &[OsString]) -> Result<u8> {
             watchdog.expect_words(SPEAKS_WITHIN);
         }
         if let (Some(signal), Some(manager)) = (passed_on, manager) {
-            // It has not been reaped yet, or the loop would have ended: the number is its own.
+            // It has not been reaped yet, or the loop would have ended: so the process id is still its own.
             let _ = kill_process(manager, signal);
         }
         if let Some(status) = reap(manager) {
@@ -93,7 +93,7 @@ async fn look_after(words: &[OsString]) -> Result<u8> {
     }
 }
 
-/// Reaps everything that has ended; gives the manager's exit code if it is among it.
+/// Reaps everything that has ended; returns the manager's exit code if it has ended too.
 fn reap(manager: Option<Pid>) -> Option<u8> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {

@@ -1,23 +1,24 @@
 //! The instance manager: PID 1 of a PostgreSQL pod.
 //!
-//! It makes the data directory, starts PostgreSQL in the role that the `Cluster` and the Lease give it, stops it in order,
-//! reports on the status port, archives WAL and runs backups. It decides nothing about other instances: that is the
-//! operator's, which writes the `Cluster`'s status; and it implements none of the engine's verbs: those run as children.
+//! It creates the data directory, starts PostgreSQL in the role that the `Cluster` and the Lease give it, stops it in
+//! order, reports on the status port, archives WAL and runs backups. It decides nothing about other instances: the
+//! operator does, and writes it into the `Cluster`'s status. It implements none of the engine's verbs: they run as
+//! child processes.
 //!
-//! The way of a pod, in the order of the modules:
-//! - [`init`], [`watchdog`]: PID 1 passes signals on to the manager, its child, reaps what others leave, and ends when the
-//!   manager hangs
-//! - [`identity`]: who this is, and where everything lies
-//! - [`volume`]: what the data volume holds, and the record that says whether it is whole
-//! - [`plan`]: what is done next; pure
-//! - [`state`]: what the instance knows of itself; [`manager`]: the loop that looks, decides and does
+//! The life of a pod, in the order of the modules:
+//! - [`init`], [`watchdog`]: PID 1 passes signals on to its child, the manager, reaps orphaned processes, and ends when
+//!   the manager hangs
+//! - [`identity`]: the identity of this instance, and its paths
+//! - [`volume`]: the content of the data volume, and the record that says whether it is complete
+//! - [`plan`]: the next step; pure
+//! - [`state`]: the state of the instance; [`manager`]: the loop that observes, decides and acts
 //! - [`bootstrap`], [`rejoin`]: data directories
-//! - [`postgres`], [`settings`], [`tls`], [`logs`]: the server and what it reads and writes
+//! - [`postgres`], [`settings`], [`tls`], [`logs`]: the server, and what it reads and writes
 //! - [`lease`], [`cluster_watch`], [`secrets`]: the API server's side
-//! - [`context`]: what the loop shares with the services below: [`server_facts`] asks PostgreSQL about itself, and
-//!   [`current_run`] is a backup or a snapshot under way
-//! - [`status_port`], [`metrics`]: what others are told; [`peers`]: what the other instances tell
-//! - [`archive`], [`backup`], [`snapshot`], [`verb`]: the engine's verbs, run beside PostgreSQL
+//! - [`context`]: what the loop shares with the services below: [`server_facts`] queries PostgreSQL about itself, and
+//!   [`current_run`] is the current backup or snapshot
+//! - [`status_port`], [`metrics`]: what the instance reports; [`peers`]: what the other instances report
+//! - [`archive`], [`backup`], [`snapshot`], [`verb`]: the engine's verbs, run in parallel to PostgreSQL
 
 pub mod archive;
 pub mod backup;

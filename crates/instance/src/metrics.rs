@@ -1,5 +1,5 @@
-//! Metrics of an instance, in Prometheus' text format. [`TABLE`] holds every name once: dashboards, rules and documents are
-//! compared with it.
+//! Metrics of an instance, in Prometheus' text format. [`TABLE`] holds every name once: dashboards, rules and documents
+//! are compared with it.
 
 use crate::context::Context;
 use crate::identity::Identity;
@@ -39,7 +39,7 @@ pub const TABLE: &[Metric] = &[
     ("holdfast_bootstrap_total_bytes", "gauge", "All bytes of the current bootstrap step"),
 ];
 
-/// Samples of this instance.
+/// The samples of this instance.
 struct Gathered<'a> {
     identity: &'a Identity,
     samples: Samples,
@@ -57,7 +57,7 @@ impl Gathered<'_> {
     }
 }
 
-/// All metrics now.
+/// The values of all metrics now.
 #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are of this type")]
 pub async fn text(context: &Context) -> String {
     let status = context.state.status();
@@ -92,7 +92,7 @@ pub async fn text(context: &Context) -> String {
     if let Some(found) = &status.recoverability {
         let moments = [
             ("holdfast_recoverable_from_timestamp_seconds", found.from),
-            // With a target or without one.
+            // With or without a target.
             ("holdfast_recoverable_to_timestamp_seconds", found.latest.max(found.to)),
             ("holdfast_last_backup_timestamp_seconds", found.last_backup.as_ref().map(|backup| backup.completed_at)),
         ];
@@ -121,7 +121,7 @@ pub async fn text(context: &Context) -> String {
     samples.samples.text(TABLE, Headers::OfSampled)
 }
 
-/// What only the server knows; left out when it does not answer.
+/// What only the server knows; left out if it does not answer.
 async fn of_server(context: &Context, role: Role, samples: &mut Gathered<'_>) {
     let labelled: [(&'static str, &str, &str); 4] = [
         (
@@ -167,10 +167,10 @@ async fn of_server(context: &Context, role: Role, samples: &mut Gathered<'_>) {
     }
 }
 
-/// Names of the labels every metric carries, and the prefix of all names.
+/// Names of the labels that every metric has.
 pub const LABELS: [&str; 2] = ["cluster", "instance"];
 
-/// The port they are served on.
+/// The port for metrics.
 pub const PORT: u16 = names::METRICS_PORT;
 
 #[cfg(test)]
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_sample_says_whose_it_is() {
+    fn every_sample_names_its_instance() {
         let identity = Identity {
             instance: "c-1".to_owned(),
             pod_uid: String::new(),

@@ -1,7 +1,7 @@
-//! Asking the other instances for their status.
+//! Asks the other instances for their status.
 //!
-//! Addresses come from the headless service's names and are kept: during an outage names may not resolve, and whether a
-//! peer answers decides whether a primary may go on.
+//! Addresses come from the DNS names of the headless service and are kept. During an outage names may not resolve, and
+//! the answers of peers decide whether a primary may continue.
 
 use crate::identity::Identity;
 use crate::identity::Places;
@@ -20,10 +20,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// An answer larger than this is not a status.
+/// The maximum size of an answer in bytes.
 const LARGEST: usize = 1 << 20;
 
-/// The other instances.
+/// The other instances of the cluster.
 #[derive(Debug)]
 pub struct Peers {
     identity: Identity,
@@ -31,9 +31,9 @@ pub struct Peers {
     addresses: Mutex<BTreeMap<String, SocketAddr>>,
 }
 
-/// Asking the other instances: over the network, except in tests of who asks.
+/// Asks the other instances: over the network, except in tests.
 pub trait AskInstances: std::fmt::Debug + Send + Sync {
-    /// Asks all of these at once; `None` for those that do not answer within the limit.
+    /// Asks all of these at the same time; `None` for those that do not answer within the limit.
     fn ask<'a>(&'a self, instances: &'a [String], limit: Duration) -> BoxFuture<'a, Vec<Option<InstanceStatus>>>;
 }
 
@@ -44,12 +44,12 @@ impl AskInstances for Peers {
 }
 
 impl Peers {
-    /// Those of this instance's cluster.
+    /// The instances of this instance's cluster.
     pub fn new(identity: &Identity, places: &Places) -> Self {
         Self { identity: identity.clone(), places: places.clone(), addresses: Mutex::default() }
     }
 
-    /// Asks all of these at once; `None` for those that do not answer within the limit.
+    /// Asks all of these at the same time; `None` for those that do not answer within the limit.
     pub async fn ask(&self, instances: &[String], limit: Duration) -> Vec<Option<InstanceStatus>> {
         let asking = instances.iter().map(|instance| async move {
             match tokio::time::timeout(limit, self.status(instance)).await {
@@ -58,7 +58,7 @@ impl Peers {
                     tracing::debug!(%error, instance, "another instance does not answer");
                     None
                 }
-                // The wrong instance answered, or nobody in time.
+                // Another instance answered, or none in time.
                 Ok(Ok(_)) | Err(_) => None,
             }
         });

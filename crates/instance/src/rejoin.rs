@@ -1,9 +1,9 @@
-//! An old primary, or a standby that went another way, comes back in line: `pg_rewind`.
+//! An old primary or a diverged standby becomes a standby again: `pg_rewind`.
 //!
-//! The record on the volume says before the first byte that the directory is not whole, so a kill in the middle leads to a
-//! new copy. `pg_rewind` says where the ways parted before it changes anything: a failure before that leaves the directory
-//! as whole as it was, and one because the primary did not answer is tried again. After any other failure the directory is
-//! copied anew, while a healthy primary is there to copy from.
+//! Before the first byte changes, the record on the volume says that the directory is not complete, so a kill leads to
+//! a new copy. `pg_rewind` prints where the servers diverged before it changes anything. A failure before that leaves
+//! the directory unchanged; if the reason was that the primary did not answer, it is tried again. After any other
+//! failure the directory is copied again, while a healthy primary exists to copy from.
 
 use crate::bootstrap::Bootstrap;
 use crate::bootstrap::initdb::last_words;
@@ -13,15 +13,16 @@ use crate::settings::postgresql::replication_connection;
 use crate::volume::{Filling, Progress, write_durably};
 use std::fs;
 
-/// Brings the stopped data directory in line with the primary.
+/// Synchronizes the stopped data directory with the primary.
 ///
 /// # Errors
-/// [`Kind::Stuck`] when `pg_rewind` cannot help.
+/// [`Kind::Stuck`] when `pg_rewind` failed.
 pub async fn rewind(work: &Bootstrap<'_>) -> Result<()> {
     let pgdata = &work.places.pgdata;
     end_leftover(pgdata).await?;
     work.record(Filling::Rewind, Progress::Begun)?;
-    // A directory that was not shut down in order is recovered by a single-user server first, which is no standby.
+    // If the directory was not shut down in order, a single-user server recovers it first, and that cannot be a
+    // standby.
     let standby = pgdata.join("standby.signal");
     let was_standby = standby.exists();
     if was_standby {
@@ -30,7 +31,7 @@ pub async fn rewind(work: &Bootstrap<'_>) -> Result<()> {
     let mut command = work.programs.command("pg_rewind");
     command.arg("--target-pgdata").arg(pgdata);
     command.arg("--source-server").arg(replication_connection(work.places, &work.wire()?));
-    // WAL back to the point where the ways parted may be in the archive only.
+    // WAL back to the point of divergence may exist only in the archive.
     command.args(["--restore-target-wal", "--no-sync"]);
     let output = tokio::select! {
         output = command.output() => output.map_err(|error| Error::retry(format!("cannot run pg_rewind: {error}")))?,
@@ -60,7 +61,7 @@ pub async fn rewind(work: &Bootstrap<'_>) -> Result<()> {
     }))
 }
 
-/// Whether the directory is as it was, and what to do. Pure.
+/// Whether the directory is unchanged, and what to do. Pure.
 fn judge(said: &str) -> (bool, Kind) {
     let unchanged = !said.contains("servers diverged at");
     let unreachable = said.contains("connection to server") || said.contains("could not connect");
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_pg_rewind_says_of_its_failure() {
+    fn what_pg_rewind_prints_decides_what_to_do() {
         for (said, expected) in [
             (
                 "pg_rewind: error: connection to server at \"c-rw\", port 5432 failed: Connection refused",

@@ -1,4 +1,4 @@
-//! Secrets and ConfigMaps, as the instance's role may read them: by name.
+//! Secrets and ConfigMaps, read by name as the instance's role allows.
 
 use crate::error::{Error, Kind, Result};
 use crate::settings::archive_toml::{Material, wanted};
@@ -9,10 +9,10 @@ use kube::{Api, Client};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Of one request.
+/// The time limit of one request.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Reads them.
+/// Reads Secrets and ConfigMaps.
 #[derive(Clone)]
 pub struct Secrets {
     secrets: Api<k8s::Secret>,
@@ -26,7 +26,7 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Those of a namespace.
+    /// Reads those of a namespace.
     pub fn new(client: &Client, namespace: &str) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
@@ -34,7 +34,7 @@ impl Secrets {
         }
     }
 
-    /// All keys of a Secret, and its version.
+    /// All keys of a Secret, and its resource version.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -48,7 +48,7 @@ impl Secrets {
     /// One key of a Secret.
     ///
     /// # Errors
-    /// When it cannot be read or is not there.
+    /// When it cannot be read or does not exist.
     pub async fn key(&self, name: &str, key: &str) -> Result<Secret<Vec<u8>>> {
         self.secret(name).await?.0.remove(key).ok_or_else(|| missing("Secret", name, key))
     }
@@ -56,13 +56,13 @@ impl Secrets {
     /// One key of a ConfigMap.
     ///
     /// # Errors
-    /// When it cannot be read or is not there.
+    /// When it cannot be read or does not exist.
     pub async fn config(&self, name: &str, key: &str) -> Result<String> {
         let map = limited(self.config_maps.get(name)).await.map_err(|error| unreadable("ConfigMap", name, error))?;
         map.data.unwrap_or_default().remove(key).ok_or_else(|| missing("ConfigMap", name, key))
     }
 
-    /// What the Secrets of an archive hold.
+    /// The content of the Secrets of an archive.
     ///
     /// # Errors
     /// When one cannot be read.

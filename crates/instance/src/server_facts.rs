@@ -1,5 +1,5 @@
-//! Asking the running server about itself, into the [`State`](crate::state::State): by the loop at each round, and by the
-//! status port before it answers.
+//! Queries the running server about itself and writes the answer into the [`State`](crate::state::State): the loop does
+//! it in each round, and the status port before it answers.
 
 use crate::context::Context;
 use crate::postgres::{self, Sql};
@@ -9,7 +9,7 @@ use crate::volume;
 use holdfast_kube_api::status_port::Role;
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 
-/// Brings what the state says of the server up to date.
+/// Updates what the state contains about the server.
 pub async fn refresh(context: &Context) {
     let state = &context.state;
     let Some(StartedServer { isolated, .. }) = state.server() else {
@@ -34,7 +34,7 @@ pub async fn refresh(context: &Context) {
         }
         Err(error) => {
             tracing::debug!("{error}");
-            // A server that is busy once is not one that is down; one that was never up has said nothing yet.
+            // A server that is busy once is not down; one that never answered has reported nothing yet.
             if Sql::connect(&context.places, "postgres").await.is_err() {
                 state.set_facts(None);
             }
@@ -42,8 +42,8 @@ pub async fn refresh(context: &Context) {
     }
 }
 
-/// The timeline that a standby's WAL ends on, by the names of the files that hold its end. The server says it only while
-/// it receives, and in a control file that is written at restart points; after a failover both are out of date.
+/// The timeline at the end of a standby's WAL, from the names of the files there. The server reports it only while it
+/// receives WAL, and in the control file of the last restart point; after a failover both are out of date.
 fn followed_timeline(context: &Context, lsn: Option<Lsn>) -> Option<TimelineId> {
     let size = context.segment_size()?;
     let end = lsn?.saturating_sub(1);

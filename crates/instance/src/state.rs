@@ -1,4 +1,4 @@
-//! What the instance knows of itself: written by those who learn it, read by all, and reported by the status port.
+//! The state of the instance: several tasks write it, all may read it, and the status port reports it.
 
 use crate::identity::Identity;
 use crate::logs::Errors;
@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Notify;
 
-/// The server, from its start on.
+/// A server that was started.
 #[derive(Debug, Clone)]
 pub struct StartedServer {
     /// Its process.
     pub postmaster: Postmaster,
-    /// What it was started as.
+    /// The role in which it was started.
     pub started_as: Role,
-    /// Whether it belongs to a bootstrap: it is not open to clients.
+    /// Whether it belongs to a bootstrap: clients cannot connect.
     pub isolated: bool,
     /// Its last message of level FATAL.
     pub last_fatal: Arc<Mutex<Option<String>>>,
@@ -47,19 +47,19 @@ struct Inner {
     snapshot: Option<SnapshotRun>,
 }
 
-/// What the instance knows of itself.
+/// The state of the instance.
 #[derive(Debug)]
 pub struct State {
     identity: Identity,
     postgres_major: u16,
     inner: Mutex<Inner>,
-    /// Errors of programs that the server calls.
+    /// The last errors of programs that the server calls.
     pub errors: Errors,
     wake: Notify,
 }
 
 impl State {
-    /// Nothing is known yet.
+    /// A state in which nothing is known yet.
     pub fn new(identity: &Identity, postgres_major: u16) -> Self {
         Self {
             identity: identity.clone(),
@@ -79,7 +79,7 @@ impl State {
         self.inner.lock()
     }
 
-    /// Makes the loop look again now.
+    /// Makes the loop run its next round now.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
@@ -89,7 +89,7 @@ impl State {
         self.wake.notified().await;
     }
 
-    /// Says what the instance is doing. An error that was said before is over.
+    /// Sets what the instance is doing. An earlier error is cleared.
     pub fn set_phase(&self, phase: InstancePhase, message: impl Into<String>) {
         let message = message.into();
         let mut inner = self.inner();
@@ -104,7 +104,7 @@ impl State {
         self.inner().phase
     }
 
-    /// Says the error that the instance stands at; `failed` when it cannot go on by itself.
+    /// Sets the error that stops the instance; `failed` if somebody has to act.
     pub fn set_error(&self, error: &crate::error::Error, failed: bool) {
         let mut inner = self.inner();
         if failed {
@@ -117,7 +117,7 @@ impl State {
         }
     }
 
-    /// What is waited for at the Lease, while that is what the instance does.
+    /// Sets the message about the Lease, while the instance waits for it.
     pub fn lease_message(&self, message: String) {
         let mut inner = self.inner();
         if inner.message != message {
@@ -126,12 +126,12 @@ impl State {
         inner.message = message;
     }
 
-    /// How far bootstrap is; `None` when there is none.
+    /// Sets the progress of the bootstrap; `None` if there is no bootstrap.
     pub fn set_bootstrap(&self, progress: Option<BootstrapProgress>) {
         self.inner().bootstrap = progress;
     }
 
-    /// The server that runs, or none.
+    /// Sets the server; `None` if none runs.
     pub fn set_server(&self, server: Option<StartedServer>) {
         let mut inner = self.inner();
         inner.server = server;
@@ -143,12 +143,12 @@ impl State {
         self.inner().server.clone().filter(|server| server.postmaster.exited().is_none())
     }
 
-    /// The server, also one that has ended since it was last looked at.
+    /// The server, even if it has ended since the last round.
     pub fn server_or_ended(&self) -> Option<StartedServer> {
         self.inner().server.clone()
     }
 
-    /// What the server says of itself.
+    /// Sets what the server reports about itself.
     pub fn set_facts(&self, facts: Option<Facts>) {
         self.inner().facts = facts.map(|facts| (facts, Instant::now()));
     }
@@ -158,13 +158,13 @@ impl State {
         self.inner().facts.as_ref().map(|(facts, _)| facts.clone())
     }
 
-    /// From `pg_control`: the system identifier of a whole data directory, and where a stopped one ends.
+    /// Sets what `pg_control` says: the system identifier of a complete data directory, and the end of a stopped one.
     pub fn set_control(&self, system_id: Option<String>, stopped_at: Option<(u32, String)>) {
         let mut inner = self.inner();
         (inner.system_id, inner.stopped_at) = (system_id, stopped_at);
     }
 
-    /// The history file of the server's timeline.
+    /// Sets the history file of the server's timeline.
     pub fn set_timeline_history(&self, history: Option<String>) {
         self.inner().timeline_history = history;
     }
@@ -174,18 +174,18 @@ impl State {
         self.inner().holds_lease
     }
 
-    /// Notes that it does, or does not.
+    /// Sets whether this instance holds the Lease.
     pub fn set_holds_lease(&self, holds: bool) {
         self.inner().holds_lease = holds;
         self.wake();
     }
 
-    /// The Lease is lost: PostgreSQL stops at once if it could take writes. What it gives comes to its end when that is so.
+    /// The Lease is lost: PostgreSQL stops immediately if it could take writes. The future ends when it has stopped.
     pub fn fence(&self) -> impl Future<Output = ()> + use<> {
         let server = {
             let mut inner = self.inner();
             inner.holds_lease = false;
-            // One that was told to promote may take writes before it says so.
+            // A server that was told to promote may take writes before it reports so.
             let writes = inner.phase == InstancePhase::Promoting
                 || inner.facts.as_ref().is_none_or(|(facts, _)| facts.role == Role::Primary);
             inner.server.clone().filter(|server| server.started_as == Role::Primary || writes)
@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    /// Whether PostgreSQL is to be down for a cold snapshot.
+    /// Whether PostgreSQL must be stopped for a cold snapshot.
     pub fn paused(&self) -> bool {
         self.inner().paused
     }
@@ -212,44 +212,44 @@ impl State {
         self.wake();
     }
 
-    /// Whether this standby's WAL went another way than the primary's.
+    /// Sets whether this standby's WAL has diverged from the primary's.
     pub fn set_diverged(&self, diverged: bool) {
         self.inner().diverged = diverged;
     }
 
-    /// The generation of the `Cluster` whose settings are in force.
+    /// Sets the generation of the `Cluster` whose settings are in force.
     pub fn set_applied(&self, generation: Option<i64>) {
         self.inner().applied_generation = generation;
     }
 
-    /// The archiver.
+    /// Sets the state of archiving.
     pub fn set_archive(&self, archive: Option<ArchiveStatus>) {
         self.inner().archive = archive;
     }
 
-    /// What could be restored, from the archive alone and beginning with volume snapshots.
+    /// Sets what could be restored, from the archive alone and from volume snapshots.
     pub fn set_recoverability(&self, recoverability: Option<Recoverability>, snapshot_starts: Vec<SnapshotStart>) {
         let mut inner = self.inner();
         inner.recoverability = recoverability;
         inner.snapshot_starts = snapshot_starts;
     }
 
-    /// What could be restored beginning with volume snapshots, as it was last looked up.
+    /// What could be restored from volume snapshots, at the last look-up.
     pub fn snapshot_starts(&self) -> Vec<SnapshotStart> {
         self.inner().snapshot_starts.clone()
     }
 
-    /// What could be restored, as it was last looked up.
+    /// What could be restored, at the last look-up.
     pub fn recoverability(&self) -> Option<Recoverability> {
         self.inner().recoverability.clone()
     }
 
-    /// The backup, changed in place.
+    /// Changes the backup in place, under the lock.
     pub fn change_backup<T>(&self, change: impl FnOnce(&mut Option<BackupRun>) -> T) -> T {
         change(&mut self.inner().backup)
     }
 
-    /// The snapshot, changed in place.
+    /// Changes the snapshot in place, under the lock.
     pub fn change_snapshot<T>(&self, change: impl FnOnce(&mut Option<SnapshotRun>) -> T) -> T {
         change(&mut self.inner().snapshot)
     }
@@ -260,7 +260,7 @@ impl State {
         is_ready(&inner)
     }
 
-    /// What the status port says.
+    /// The answer of the status port.
     pub fn status(&self) -> InstanceStatus {
         let inner = self.inner();
         let facts = inner.facts.as_ref().map(|(facts, _)| facts);

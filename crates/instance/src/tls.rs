@@ -1,10 +1,11 @@
 //! Certificates: the status port's, and those that PostgreSQL and libpq read.
 //!
-//! Secrets are mounted and change in place when they are renewed. PostgreSQL and libpq demand keys that nobody else can
-//! read, so copies with mode 0600 are kept ([`copy`]); a change makes the server reload.
+//! Secrets are mounted, and their files change in place when they are renewed. PostgreSQL and libpq require keys that
+//! nobody else can read, so copies with mode 0600 are kept ([`copy`]). After a change the server reloads.
 //!
-//! On the status port both sides show a certificate of the cluster's own authority. The chain is checked, the name is not:
-//! peers are spoken to by address, and within one authority a certificate's common name says whose it is.
+//! On the status port both sides use a certificate of the cluster's own authority. The chain is checked, but the host
+//! name is not: peers are reached by address, and within one authority a certificate's common name identifies its
+//! owner.
 
 use crate::error::{Error, Result};
 use crate::identity::Places;
@@ -19,7 +20,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use std::path::Path;
 use std::sync::Arc;
 
-/// Copies keys and certificates to where PostgreSQL reads them; says whether any changed.
+/// Copies keys and certificates to where PostgreSQL reads them; returns whether any changed.
 ///
 /// # Errors
 /// When one is missing or cannot be written.
@@ -41,10 +42,10 @@ pub fn copy(places: &Places) -> Result<bool> {
     Ok(changed)
 }
 
-/// Makes a folder that belongs to this user alone.
+/// Creates a folder that only this user can access.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn make_private(folder: &Path) -> Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     let failed = |error: std::io::Error| Error::file("create", folder, &error);
@@ -82,7 +83,7 @@ fn unusable(error: &dyn std::fmt::Display) -> Error {
     Error::retry(format!("the certificates of the status port cannot be used: {error}"))
 }
 
-/// The status port's side: asks for a client's certificate of the cluster's authority.
+/// The configuration of the status port: it requires a client certificate of the cluster's authority.
 ///
 /// # Errors
 /// When the certificates cannot be read or used.
@@ -101,7 +102,7 @@ pub fn server(places: &Places) -> Result<ServerConfig> {
         .map_err(|error| unusable(&error))
 }
 
-/// The side of a peer that asks: shows the replication certificate.
+/// The configuration of a peer that sends requests: it uses the replication certificate.
 ///
 /// # Errors
 /// When the certificates cannot be read or used.
@@ -128,7 +129,7 @@ pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     Some(name)
 }
 
-/// Accepts whatever name stands in a certificate of the authority.
+/// Accepts any name in a certificate of the authority.
 #[derive(Debug)]
 struct ByAuthority {
     inner: Arc<WebPkiServerVerifier>,
@@ -144,7 +145,7 @@ impl ServerCertVerifier for ByAuthority {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         match self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is looked at last, when the chain has held.
+            // The name is checked last, after the chain was valid.
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

@@ -1,8 +1,9 @@
-//! Holdfast's own verbs, run as child processes: there is one implementation of each.
+//! Holdfast's own verbs, run as child processes: each verb has one implementation.
 //!
-//! A verb runs with `--output json`: its report is one JSON object on stdout, its error one on stderr, and its progress
-//! lines there too, all of the types of `holdfast_contract`. It is in a process group of its own, so that a signal to the manager's does not reach it before the
-//! manager decided; it is ended by `SIGTERM`, after which it removes what it left half done, and killed when it does not end.
+//! A verb runs with `--output json`. Its report is one JSON object on stdout, and its error one on stderr, where its
+//! progress lines are too; all have the types of `holdfast_contract`. It runs in its own process group, so that a
+//! signal to the manager's group does not reach it before the manager has decided. `SIGTERM` ends it, after which it
+//! removes what is half done; if it does not end, it is killed.
 
 use crate::error::{Error, Result};
 use holdfast_contract::problem::ErrorLine;
@@ -18,21 +19,21 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-/// After `SIGTERM` a verb has this long to remove what it left half done.
+/// The time a verb has after `SIGTERM` to remove what is half done.
 const CLEAN_WITHIN: Duration = Duration::from_secs(20);
 
 /// One run of a verb.
 #[derive(Debug)]
 pub struct Verb<'a> {
-    /// The program.
+    /// The path of the program.
     pub program: &'a Path,
-    /// The configuration.
+    /// The path of the configuration.
     pub config: &'a Path,
-    /// Its words.
+    /// Its arguments.
     pub words: Vec<OsString>,
-    /// What it reads from stdin.
+    /// Its stdin.
     pub input: Option<Vec<u8>>,
-    /// Whether it works in the background: it gives way to the server.
+    /// Whether it runs with lower priority than the server.
     pub nice: bool,
 }
 
@@ -44,7 +45,7 @@ enum Line {
     Error(ErrorLine),
 }
 
-/// What a verb that succeeded wrote to its stdout.
+/// The stdout of a verb that succeeded.
 #[derive(Debug)]
 pub struct VerbOutput {
     verb: String,
@@ -52,7 +53,7 @@ pub struct VerbOutput {
 }
 
 impl VerbOutput {
-    /// The report in it.
+    /// Parses the report in it.
     ///
     /// # Errors
     /// When it is not the report of this verb: the program is of another release than this manager.
@@ -66,12 +67,12 @@ impl VerbOutput {
 }
 
 impl<'a> Verb<'a> {
-    /// A verb with these words.
+    /// A verb with these arguments.
     pub fn new<W: Into<OsString>>(program: &'a Path, config: &'a Path, words: impl IntoIterator<Item = W>) -> Self {
         Self { program, config, words: words.into_iter().map(Into::into).collect(), input: None, nice: false }
     }
 
-    /// Runs it to its end and gives its result.
+    /// Runs it to its end and returns its result.
     ///
     /// # Errors
     /// The verb's own error; `Kind::Cancelled` when it was cancelled and has ended.
@@ -89,7 +90,7 @@ impl<'a> Verb<'a> {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| Error::file("run", self.program, &error))?;
         if let (Some(input), Some(mut stdin)) = (self.input, child.stdin.take()) {
-            // A verb that ends without reading it says so by itself.
+            // A verb that ends without reading its stdin reports its own error.
             drop(stdin.write_all(&input).await);
         }
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -160,7 +161,7 @@ mod tests {
     use holdfast_contract::problem::Problem;
     use std::fs;
 
-    /// Runs a program that says this in the place of `holdfast`, and notes the steps that it reported.
+    /// Runs a program with this output in the place of `holdfast`, and records the steps that it reported.
     async fn run(stderr: &str, stdout: &str, status: u8) -> (Result<VerbOutput>, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config");
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_verb_writes_is_read_as_it_is_typed() {
+    async fn what_a_verb_writes_is_parsed_into_its_types() {
         let progress = ProgressLine { progress: Progress { step: "copying".to_owned(), ..Progress::default() } };
         let (ended, steps) = run(&format!("{progress}\na log line\n"), "[1]", 0).await;
         let output = ended.unwrap();
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_verb_s_own_error_is_handed_on() {
+    async fn a_verb_s_own_error_is_passed_on() {
         let problem = Problem::new("no").doing("looking").hint("look again");
         let line = ErrorLine::new(ExitCode::CorruptObject, problem);
         let (ended, _) = run(&format!("{line}\n"), "", 40).await;

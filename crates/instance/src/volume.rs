@@ -1,10 +1,10 @@
-//! What is on the data volume, and the record that says how far it was filled.
+//! The content of the data volume, and the record of how far it was filled.
 //!
 //! `holdfast-instance.json` beside the data directory says which cluster the volume belongs to and whether its data
-//! directory is whole. It is written before the first byte of a data directory and again after the last one was synced,
-//! each time aside and renamed. So a kill at any moment of `initdb`, a copy or a recovery leaves a record that says
-//! "begun", and a directory under it is never taken for a whole one. A volume made from a snapshot carries the record of
-//! the cluster it was taken from, by whose uid it is known.
+//! directory is complete. It is written before the first byte of a data directory, and again after everything was
+//! synced, each time aside and renamed. So a kill at any moment of `initdb`, a copy or a recovery leaves a record that
+//! says "begun", and such a directory never counts as complete. A volume from a snapshot has the record of the cluster
+//! that it was taken from, and is recognised by that uid.
 
 use crate::error::{Error, Result};
 use crate::identity::Places;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 const RECORD: &str = "holdfast-instance.json";
 /// Version of its format.
 const VERSION: u32 = 1;
-/// A torn read of `pg_control` is read again this often; the server writes it in one call.
+/// A torn read of `pg_control` is repeated up to this many times; the server writes it in one call.
 const READS: usize = 5;
 
 /// What fills a data directory.
@@ -33,35 +33,35 @@ pub enum Filling {
     Snapshot,
     /// A copy of the primary.
     Join,
-    /// `pg_rewind`; the directory was whole before, and is not in the middle of it.
+    /// `pg_rewind`; the directory was complete before, and is not while it runs.
     Rewind,
 }
 
-/// How far it is.
+/// The progress of filling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Progress {
-    /// Files are being written: begin again, or let the restore go on where it was.
+    /// Files are being written: begin again, or let the restore continue.
     Begun,
-    /// The files are there and recovery runs: start it again.
+    /// The files are complete and recovery runs: start it again.
     Recovering,
-    /// Everything is done but the claim on the archive.
+    /// Everything is done except the claim on the archive.
     Claiming,
-    /// The directory is whole.
+    /// The directory is complete.
     Complete,
 }
 
-/// The record.
+/// The content of the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
     /// Uid of the `Cluster`.
     pub cluster_uid: String,
-    /// The instance.
+    /// The name of the instance.
     pub instance: String,
     /// What filled the directory.
     pub filling: Filling,
-    /// How far it is.
+    /// The progress.
     pub progress: Progress,
 }
 
@@ -72,23 +72,23 @@ impl Record {
     }
 }
 
-/// What is on the volume.
+/// The content of the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// The record, if there is one.
     pub record: Option<Record>,
     /// The control file, if there is one.
     pub control: Option<Box<ControlFile>>,
-    /// Whether `standby.signal` is there.
+    /// Whether `standby.signal` exists.
     pub standby_signal: bool,
     /// Whether anything is in the data directory.
     pub has_files: bool,
 }
 
-/// Looks at the volume.
+/// Reads what is on the volume.
 ///
 /// # Errors
-/// When something there cannot be read, or the control file is damaged.
+/// When something cannot be read, or the control file is damaged.
 pub fn look(places: &Places) -> Result<Found> {
     let record = read_record(&places.data_mount)?;
     let has_files = match fs::read_dir(&places.pgdata) {
@@ -97,7 +97,7 @@ pub fn look(places: &Places) -> Result<Found> {
         Err(error) => return Err(Error::file("list", &places.pgdata, &error)),
     };
     Ok(Found {
-        // While a restore is under way there is no control file, and a damaged one is an error.
+        // During a restore there is no control file, and a damaged one is an error.
         control: control(&places.pgdata)?.map(Box::new),
         record,
         standby_signal: places.pgdata.join("standby.signal").exists(),
@@ -151,7 +151,7 @@ pub fn write_record(mount: &Path, record: &Record) -> Result<()> {
     write_durably(&mount.join(RECORD), &text, 0o600)
 }
 
-/// Writes a file aside, syncs it, gives it its name and syncs the directory.
+/// Writes a file aside, syncs it, renames it and syncs the directory.
 ///
 /// # Errors
 /// When any of that fails.
@@ -172,7 +172,7 @@ pub fn write_durably(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
-/// Writes a generated file when its content differs; says whether it did.
+/// Writes a generated file if its content differs; returns whether it did.
 ///
 /// # Errors
 /// When it cannot be read or written.
@@ -184,17 +184,17 @@ pub fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> Result<bool> 
     }
 }
 
-/// Everything written to the file system of this directory is on its disk.
+/// Syncs the file system of this directory.
 ///
 /// # Errors
-/// When the disk says so.
+/// When it cannot be synced.
 pub fn sync_file_system(directory: &Path) -> Result<()> {
     let file = File::open(directory).map_err(|error| Error::file("open", directory, &error))?;
     rustix::fs::syncfs(&file).map_err(|errno| Error::system(&format!("sync {}", directory.display()), errno))
 }
 
-/// Gives the data directory the mode that PostgreSQL demands. A kubelet that applies `fsGroup` to a volume opens it to the
-/// group at each mount.
+/// Sets the mode of the data directory that PostgreSQL requires. A kubelet that applies `fsGroup` to a volume opens it
+/// to the group at each mount.
 ///
 /// # Errors
 /// When it cannot be set.
@@ -206,7 +206,7 @@ pub fn protect(pgdata: &Path) -> Result<()> {
     }
 }
 
-/// Removes what an unfinished filling left: the data directory and what is in `pg_wal`'s own volume.
+/// Removes what an unfinished filling left: the data directory and the content of `pg_wal`'s own volume.
 ///
 /// # Errors
 /// When something cannot be removed.
@@ -225,7 +225,7 @@ fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// Held while the manager runs, so that two never work on one volume.
+/// Held while the manager runs, so that two managers never use one volume.
 #[derive(Debug)]
 pub struct VolumeLock {
     _file: File,
@@ -235,7 +235,7 @@ impl VolumeLock {
     /// Takes the lock; `None` when another process has it.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// When the file cannot be created.
     pub fn take(mount: &Path) -> Result<Option<Self>> {
         let path = mount.join("holdfast-instance.lock");
         let file = File::options()
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_record_survives_and_an_unknown_one_is_not_guessed_at() {
+    fn the_record_survives_and_an_unknown_one_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places::below(folder.path(), Path::new("/x"), 1);
         fs::create_dir_all(&places.pgdata).unwrap();

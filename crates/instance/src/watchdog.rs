@@ -1,14 +1,14 @@
 //! The watchdog: PID 1 ends the container when the manager falls silent while its PostgreSQL could take writes.
 //!
-//! The manager stops PostgreSQL itself when it loses the Lease (see [`crate::lease`]). It cannot when it hangs or is stopped,
-//! and a PostgreSQL that goes on then would be a second writer. So the keeper says with each renewal until when this
-//! instance may go on, and PID 1, which waits for nothing else, ends at that time unless it has heard of a later one. With
-//! PID 1 the kernel ends every process of the container, stopped ones included (pid_namespaces(7)). A manager that hangs when
-//! it was told to end is not waited for either: the pod's time for its end is half an hour.
+//! The manager stops PostgreSQL itself when it loses the Lease (see [`crate::lease`]). It cannot do this when it hangs
+//! or is stopped, and PostgreSQL would then be a second writer. So with each renewal the keeper tells PID 1 until when
+//! PostgreSQL may run. PID 1 does nothing else; it ends at that time unless it has received a later one. With PID 1 the
+//! kernel ends every process of the container, stopped ones included (pid_namespaces(7)). PID 1 does not wait for a
+//! manager that hangs while it shuts down either: the pod has half an hour for its end.
 //!
-//! A word is eight bytes on a socket: milliseconds of `CLOCK_BOOTTIME`, which both ends share and which also counts while the
-//! machine sleeps; or 0 for "nothing to watch"; or all ones for "I am here". A time and not a duration: a word that is read
-//! late makes nothing longer.
+//! A message is eight bytes on a socket: milliseconds of `CLOCK_BOOTTIME`, which both ends share and which also counts
+//! while the machine sleeps; or 0 for "nothing to watch"; or all ones for "I am here". It is a time and not a duration,
+//! so a message that is read late extends nothing.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt;
@@ -21,28 +21,28 @@ use tokio::io::AsyncReadExt as _;
 const REST: u64 = 0;
 const HERE: u64 = u64::MAX;
 
-/// Since the machine started.
+/// The time since the machine started.
 fn now() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// What the manager says to PID 1.
+/// A message from the manager to PID 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
-    /// PostgreSQL may take writes for this long from now, and not longer without another word.
+    /// PostgreSQL may take writes for this long from now, and no longer without another message.
     MayGoOnFor(Duration),
     /// PostgreSQL takes no writes here.
     Rest,
-    /// The manager lives; nothing else changes.
+    /// The manager is alive; nothing else changes.
     Here,
 }
 
 impl Word {
-    /// As it goes over the socket.
+    /// The form on the socket.
     fn to_wire(self) -> u64 {
         match self {
-            // Never a word that says something else.
+            // Never equal to one of the two special values.
             Self::MayGoOnFor(time) => {
                 u64::try_from((now() + time).as_millis()).unwrap_or(u64::MAX).clamp(REST + 1, HERE - 1)
             }
@@ -52,7 +52,7 @@ impl Word {
     }
 }
 
-/// The manager's end.
+/// The manager's end of the socket.
 #[derive(Default)]
 pub struct Feed(Listener);
 
@@ -63,7 +63,7 @@ enum Listener {
     Nobody,
     /// PID 1.
     Init(UnixStream),
-    /// A test, which hears the words as they are said.
+    /// A test, which receives the messages.
     Heard(Box<dyn Fn(Word) + Send + Sync>),
 }
 
@@ -78,25 +78,25 @@ impl fmt::Debug for Feed {
 }
 
 impl Feed {
-    /// The end that PID 1 gave to this process as its stdin, which leads to nothing from then on: programs that are run
-    /// later must not hold it.
+    /// The end of the socket that PID 1 gave to this process as its stdin. After that stdin is `/dev/null`: programs
+    /// that are run later must not hold the socket.
     ///
     /// # Errors
-    /// When descriptors cannot be made.
+    /// When the file descriptors cannot be created.
     pub fn of_stdin() -> io::Result<Self> {
         let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
-        // A reader that does not read must not hold up the keeper.
+        // A reader that does not read must not block the keeper.
         socket.set_nonblocking(true)?;
         Ok(Self(Listener::Init(socket)))
     }
 
-    /// A feed whose words are heard by a test, in place of PID 1.
+    /// A feed whose messages a test receives, in the place of PID 1.
     pub fn heard_by(listener: impl Fn(Word) + Send + Sync + 'static) -> Self {
         Self(Listener::Heard(Box::new(listener)))
     }
 
-    /// PostgreSQL may take writes for this long from now, and not longer without another word.
+    /// PostgreSQL may take writes for this long from now, and no longer without another message.
     pub fn may_go_on_for(&self, time: Duration) {
         self.say(Word::MayGoOnFor(time));
     }
@@ -106,7 +106,7 @@ impl Feed {
         self.say(Word::Rest);
     }
 
-    /// The manager lives; nothing else changes.
+    /// The manager is alive; nothing else changes.
     pub fn here(&self) {
         self.say(Word::Here);
     }
@@ -123,26 +123,26 @@ impl Feed {
     }
 }
 
-/// PID 1's end.
+/// PID 1's end of the socket.
 #[derive(Debug)]
 pub struct Watchdog {
     socket: tokio::net::UnixStream,
-    /// What was read of a word so far.
+    /// The part of a message that was read so far.
     word: Vec<u8>,
     until: Option<Duration>,
-    /// When something was last heard.
+    /// When the last message came.
     heard: Duration,
-    /// For how long at most nothing may be heard.
+    /// The maximum time without any message; `None` for no limit.
     silent_for: Option<Duration>,
-    /// Whether the manager's end is closed. The last word about PostgreSQL stays in force.
+    /// Whether the manager's end is closed. The last message about PostgreSQL stays in force.
     closed: bool,
 }
 
 impl Watchdog {
-    /// A watchdog, and what the manager gets as its stdin.
+    /// A watchdog, and the manager's stdin.
     ///
     /// # Errors
-    /// When no socket can be made.
+    /// When no socket can be created.
     pub fn new() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -151,25 +151,25 @@ impl Watchdog {
         Ok((Self { socket, word, until: None, heard: now(), silent_for: None, closed: false }, theirs.into()))
     }
 
-    /// From now on the manager has to be heard of at least so often.
+    /// From now on, a message must come at least this often.
     pub fn expect_words(&mut self, within: Duration) {
         if self.silent_for.replace(within).is_none() {
             self.heard = now();
         }
     }
 
-    /// When patience ends.
+    /// When the wait ends.
     fn deadline(&self) -> Option<Duration> {
         let heard_by = self.silent_for.filter(|_| !self.closed).map(|time| self.heard + time);
         [self.until, heard_by].into_iter().flatten().min()
     }
 
-    /// Returns when the manager has been silent for too long. Safe to drop and to call again.
+    /// Returns when the manager has been silent for too long. Cancel-safe: it can be dropped and called again.
     pub async fn silence(&mut self) {
         loop {
             let left = self.deadline().map_or(Duration::MAX, |deadline| deadline.saturating_sub(now()));
             tokio::select! {
-                // What has been said counts before what has run out.
+                // Messages that have arrived count before time that has run out.
                 biased;
                 heard = read_word(&mut self.socket, &mut self.word), if !self.closed => {
                     match heard {
@@ -177,7 +177,7 @@ impl Watchdog {
                         Ok(HERE) => {}
                         Ok(word) => self.until = Some(Duration::from_millis(word)),
                         // A manager that ended is reaped at once. If only its keeper ended, nobody renews the Lease any
-                        // more: PostgreSQL may go on as long as was said last, and no longer.
+                        // more: PostgreSQL may run until the time of the last message.
                         Err(_) => self.closed = true,
                     }
                     self.heard = now();
@@ -189,7 +189,7 @@ impl Watchdog {
     }
 }
 
-/// The next word; what was read of it is kept in `part`, so that nothing is lost when this is dropped.
+/// The next message; the part that was read is kept in `part`, so nothing is lost if this is dropped.
 async fn read_word(socket: &mut tokio::net::UnixStream, part: &mut Vec<u8>) -> io::Result<u64> {
     while part.len() < size_of::<u64>() {
         let rest = u64::try_from(size_of::<u64>() - part.len()).unwrap_or(0);
@@ -223,18 +223,18 @@ mod tests {
     #[tokio::test]
     async fn it_barks_when_the_time_is_over_and_not_before() {
         let (mut watchdog, feed) = both();
-        assert!(!is_silent(&mut watchdog).await, "nothing has been said yet");
+        assert!(!is_silent(&mut watchdog).await, "no message has come yet");
         feed.may_go_on_for(LATER);
         assert!(!is_silent(&mut watchdog).await);
         feed.may_go_on_for(SOON);
         let since = now();
         watchdog.silence().await;
-        // Words are in milliseconds.
+        // Messages have milliseconds.
         assert!(now().saturating_sub(since) + Duration::from_millis(2) >= SOON);
     }
 
     #[tokio::test]
-    async fn the_last_word_counts() {
+    async fn the_last_message_counts() {
         let (mut watchdog, feed) = both();
         feed.may_go_on_for(SOON);
         feed.may_go_on_for(LATER);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_word_that_is_read_late_makes_nothing_longer() {
+    async fn a_message_that_is_read_late_extends_nothing() {
         let (mut watchdog, feed) = both();
         let second = Duration::from_secs(1);
         feed.may_go_on_for(second);
@@ -258,17 +258,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_keeper_that_has_ended_leaves_its_last_word_in_force() {
+    async fn a_keeper_that_has_ended_leaves_its_last_message_in_force() {
         let (mut watchdog, feed) = both();
         feed.may_go_on_for(SOON * 10);
         drop(feed);
         watchdog.expect_words(Duration::ZERO);
-        assert!(!is_silent(&mut watchdog).await, "nobody is left who could say a word");
+        assert!(!is_silent(&mut watchdog).await, "nobody is left who could send a message");
         assert!(tokio::time::timeout(LATER, watchdog.silence()).await.is_ok(), "nobody renews any more");
     }
 
     #[tokio::test]
-    async fn a_manager_that_has_ended_at_rest_is_not_a_silent_one() {
+    async fn a_manager_that_ended_at_rest_is_not_silent() {
         let (mut watchdog, feed) = both();
         feed.may_go_on_for(SOON);
         feed.rest();
@@ -277,26 +277,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_was_told_to_end_must_be_heard_of() {
+    async fn a_stopping_manager_must_send_messages() {
         let (mut watchdog, feed) = both();
         feed.here();
-        assert!(!is_silent(&mut watchdog).await, "nobody has to say anything yet");
+        assert!(!is_silent(&mut watchdog).await, "no message is required yet");
         let within = Duration::from_secs(3);
         watchdog.expect_words(within);
         for _ in 0..3 {
-            assert!(!is_silent(&mut watchdog).await, "it was heard of");
+            assert!(!is_silent(&mut watchdog).await, "a message came");
             feed.here();
         }
-        // Told again: no second patience.
+        // Called again: the wait does not start again.
         watchdog.expect_words(within);
         watchdog.silence().await;
         feed.may_go_on_for(SOON);
         watchdog.silence().await;
-        assert!(watchdog.until.is_some_and(|until| until <= now()), "being here is not going on");
+        assert!(watchdog.until.is_some_and(|until| until <= now()), "`here` does not extend the time");
     }
 
     #[test]
-    fn without_a_watchdog_nobody_is_told() {
+    fn without_a_watchdog_nothing_happens() {
         Feed::default().may_go_on_for(LATER);
         Feed::default().rest();
     }

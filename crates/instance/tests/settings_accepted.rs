@@ -10,7 +10,7 @@ use holdfast_testkit::postgres::Installation;
 use holdfast_testkit::scratch::Scratch;
 use std::process::Command;
 
-/// How the server of this installation judges a setting in the generated file.
+/// What the server of this installation says about the setting in the generated file.
 fn says(installation: &Installation, scratch: &Scratch, setting: &str) -> String {
     let mut command: Command = installation.command("postgres");
     command.args(["-C", setting, "-D"]).arg(scratch.path().join("data"));

@@ -29,7 +29,7 @@ async fn waits(server: &Cluster, spec: &ClusterSpec) -> bool {
 async fn comes_to_wait(server: &Cluster, spec: &ClusterSpec) {
     let start = Instant::now();
     while !waits(server, spec).await {
-        assert!(start.elapsed() < Duration::from_secs(30), "it does not say that it waits: {}", server.log_text());
+        assert!(start.elapsed() < Duration::from_secs(30), "it does not report that it waits: {}", server.log_text());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_passes_without_a_word() {
+    fn a_valid_resource_passes_without_a_message() {
         let response = answer("Cluster", "CREATE", &cluster(&json!({"storage": {"size": "1Gi"}})), &Value::Null);
         assert_eq!(response["allowed"], true);
         assert_eq!(response.get("warnings"), None);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_all_said_at_once() {
+    fn all_errors_are_reported_at_once() {
         let spec = json!({"storage": {"size": "1GB"}, "imageName": "postgres:9.6"});
         let response = answer("Cluster", "CREATE", &cluster(&spec), &Value::Null);
         assert_eq!(response["allowed"], false);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_compared_with_what_was() {
+    fn a_change_is_compared_with_the_earlier_object() {
         let old = cluster(&json!({"storage": {"size": "10Gi"}}));
         let response = answer("Cluster", "UPDATE", &cluster(&json!({"storage": {"size": "5Gi"}})), &old);
         assert_eq!(response["allowed"], false);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_already_can_still_go() {
+    fn a_wrong_resource_can_still_be_deleted() {
         let wrong = cluster(&json!({"instances": 0}));
         let mut without_finalizer = wrong.clone();
         without_finalizer["metadata"]["finalizers"] = json!([]);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn long_warnings_are_cut_by_us() {
+    fn long_warnings_are_cut_here() {
         assert_eq!(short(&"x".repeat(256)).len(), 256);
         let cut = short(&"x".repeat(257));
         assert!(cut.len() == 256 && cut.ends_with("..."));

@@ -5,8 +5,8 @@
 //! - Below `spec` every object keeps fields that it does not know (`x-kubernetes-preserve-unknown-fields`). Otherwise
 //!   an API server drops them, and a misspelt `walStorage` would vanish silently. This way the operator sees it and
 //!   names it.
-//! - Types and closed sets of values stay strict: whatever the API server accepts can be read, so that one wrong
-//!   resource never stops the watch over all the others. All other checks are in [`validate`](crate::validate), whose
+//! - Types and closed sets of values stay strict: everything that the API server accepts can be read, so one wrong
+//!   resource never stops the watch over the others. All other checks are in [`validate`](crate::validate), whose
 //!   messages say what to do.
 //! - Descriptions of Kubernetes' own types end after their first sentences: with whole descriptions the CRD of
 //!   `Cluster` would not fit into the annotation that `kubectl apply` writes.

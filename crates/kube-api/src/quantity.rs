@@ -1,7 +1,7 @@
 //! Kubernetes quantities of bytes, such as `100Gi`.
 
-/// The number of whole bytes of a quantity, rounded up as Kubernetes does; `None` when it is not one, negative, or beyond
-/// what a volume can have (2^63).
+/// The number of whole bytes of a quantity, rounded up as Kubernetes does; `None` if it is not a quantity, is negative,
+/// or is more than a volume can have (2^63).
 pub fn bytes(text: &str) -> Option<u64> {
     let number_end =
         text.find(|character: char| !character.is_ascii_digit() && character != '.' && character != '+')?;
@@ -9,7 +9,7 @@ pub fn bytes(text: &str) -> Option<u64> {
     scaled(number, suffix)
 }
 
-/// The same where a bare number is allowed too.
+/// The same, but a bare number is allowed too.
 pub fn bytes_or_number(text: &str) -> Option<u64> {
     bytes(text).or_else(|| scaled(text, ""))
 }

@@ -1,7 +1,7 @@
 //! Requests and answers between operator and instance manager: JSON over HTTPS on
 //! [`STATUS_PORT`](crate::names::STATUS_PORT).
 //!
-//! Both sides show a certificate of the cluster's own authority: the instance that of
+//! Both sides use a certificate of the cluster's own authority: the instance that of
 //! [`server_secret`](crate::names::server_secret), the operator that of
 //! [`operator_secret`](crate::names::operator_secret), a peer that of
 //! [`replication_secret`](crate::names::replication_secret). Peers may only read.
@@ -297,7 +297,7 @@ pub enum SnapshotState {
     Starting,
     /// Snapshots can be taken now.
     Ready,
-    /// The stop call is made and WAL is waited for, or the server is being started.
+    /// The stop call is made and the instance waits for WAL, or the server is being started.
     Stopping,
     /// Ended with a result.
     Stopped,

@@ -31,7 +31,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_written_reads_back_the_same() {
+    fn a_written_value_is_read_back_unchanged() {
         let value = json!({
             "texts": ["on", "no", "null", "~", "1_000", "0x10", "1e3", "2025-01-01", "", " ", "a: b", "# c", "'", "\"", "two\nlines\n", "two\n lines", " two\nlines", "\n", "a\n\n", "# a\nb", "tab\tb\nc ", "a\r\nb"],
             "numbers": [1, -1, 1.5, 0],

@@ -1,5 +1,5 @@
-//! What is in `deploy/`: the chart makes the plain manifest's objects, alerts and dashboard name metrics that exist, and
-//! every example is in order.
+//! The files in `deploy/`: the chart creates the objects of the plain manifest, alerts and dashboard name metrics that
+//! exist, and every example is valid.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -20,7 +20,7 @@ fn documents(yaml: &str) -> Vec<Value> {
     read(yaml).unwrap().into_iter().map(|document| document.value).collect()
 }
 
-/// `{{ }}` of the chart as Helm would write them out. Only what the chart uses: values, an `if`, `toYaml` and comments.
+/// The chart's `{{ }}` as Helm would render them. Only what the chart uses: values, an `if`, `toYaml` and comments.
 fn render(template: &str, values: &Value, namespace: &str) -> String {
     let value = |path: &str| path.split('.').fold(values, |value, key| &value[key]);
     let mut lines = Vec::new();
@@ -78,11 +78,11 @@ fn values() -> Value {
 }
 
 #[test]
-fn the_chart_makes_what_the_plain_manifest_has() {
+fn the_chart_creates_the_objects_of_the_plain_manifest() {
     let made = chart(&values(), "holdfast-system");
     let mut plain: BTreeMap<String, Value> =
         documents(&text("deploy/operator.yaml")).into_iter().map(|object| (kind_and_name(&object), object)).collect();
-    // Helm makes the namespace of a release.
+    // Helm creates the namespace of a release.
     plain.remove("Namespace holdfast-system");
     assert_eq!(made.keys().collect::<Vec<_>>(), plain.keys().collect::<Vec<_>>());
     for (kind, object) in plain {
@@ -109,7 +109,7 @@ fn every_value_of_the_chart_changes_something() {
 }
 
 #[test]
-fn the_chart_holds_the_crds() {
+fn the_chart_contains_the_crds() {
     for definition in holdfast_kube_api::crds::all() {
         let of_chart = text(&format!("deploy/helm/holdfast/crds/{}", definition.file));
         assert_eq!(of_chart, text(&format!("deploy/crds/{}", definition.file)));
@@ -204,7 +204,7 @@ fn alerts_lead_to_the_runbook() {
 }
 
 #[test]
-fn examples_are_in_order() {
+fn examples_are_valid() {
     let mut checked = 0;
     for folder in ["deploy/examples", "deploy/examples/recovery"] {
         for entry in std::fs::read_dir(place(folder)).unwrap() {

@@ -1,8 +1,8 @@
-//! Each cluster's own authority, and the certificates it signs.
+//! Each cluster's own certificate authority (CA), and the certificates that it signs.
 //!
-//! Keys are ECDSA on P-256, which every supported PostgreSQL takes. The authority is valid for ten years and renewed
+//! Keys are ECDSA on P-256, which every supported PostgreSQL accepts. The authority is valid for ten years and renewed
 //! with the same key and name in its last year, so that certificates signed before stay valid; the others are valid for
-//! 90 days. Nothing here knows of Kubernetes.
+//! 90 days. This file does not use Kubernetes.
 
 use chrono::{DateTime, Datelike, Duration, NaiveTime, Utc};
 use holdfast_secret::Secret;
@@ -17,11 +17,11 @@ const LEAF_DAYS: i64 = 90;
 /// A certificate and its key, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The certificate.
+    /// The certificate, PEM.
     pub certificate: String,
-    /// Its key, PKCS #8.
+    /// Its private key, PKCS #8 in PEM.
     pub key: Secret,
-    /// When it ends.
+    /// The end of its validity.
     pub ends: DateTime<Utc>,
 }
 
@@ -30,11 +30,11 @@ pub struct Pair {
 pub enum Purpose {
     /// A server under these names.
     Server(Vec<String>),
-    /// A client that is this PostgreSQL role, or the operator.
+    /// A client: this PostgreSQL role, or the operator.
     Client(String),
 }
 
-/// A new authority, or the old one renewed when its key is given.
+/// A new authority. With `key`, the old authority renewed with the same key.
 pub fn authority(name: &str, key: Option<&Secret>, now: DateTime<Utc>) -> Result<Pair, rcgen::Error> {
     let key = match key {
         Some(pem) => KeyPair::from_pem(pem.expose())?,
@@ -49,7 +49,8 @@ pub fn authority(name: &str, key: Option<&Secret>, now: DateTime<Utc>) -> Result
     Ok(Pair { certificate: certificate.pem(), key: Secret::new(key.serialize_pem()), ends })
 }
 
-/// A certificate signed by an authority. A server's is also a client's: instances ask each other.
+/// A certificate signed by an authority. A server certificate is also valid for a client: instances send requests to
+/// each other.
 pub fn signed(authority: &Pair, purpose: &Purpose, now: DateTime<Utc>) -> Result<Pair, rcgen::Error> {
     let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(authority.key.expose())?)?;
     let key = KeyPair::generate()?;
@@ -76,12 +77,12 @@ pub fn signed(authority: &Pair, purpose: &Purpose, now: DateTime<Utc>) -> Result
 
 fn common_name(name: &str) -> DistinguishedName {
     let mut all = DistinguishedName::new();
-    // X.509 bounds a common name to 64 characters.
+    // X.509 limits a common name to 64 characters.
     all.push(DnType::CommonName, name.chars().take(64).collect::<String>());
     all
 }
 
-/// Whole days, from yesterday: nodes whose clocks are late take it too. The end is reported.
+/// Sets the validity in whole days, from yesterday, so that nodes with a late clock accept it too. Returns its end.
 fn validity(params: &mut CertificateParams, days: i64, now: DateTime<Utc>) -> DateTime<Utc> {
     let date = |at: DateTime<Utc>| {
         rcgen::date_time_ymd(at.year(), u8::try_from(at.month()).unwrap_or(1), u8::try_from(at.day()).unwrap_or(1))
@@ -103,7 +104,7 @@ mod tests {
     use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
     use std::sync::Arc;
 
-    /// Whether a client that trusts the authority takes the certificate for this name.
+    /// Whether a client that trusts the authority accepts the certificate for this name.
     fn is_taken(authority: &Pair, leaf: &Pair, name: &str) -> bool {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_known_by_its_names_only() {
+    fn a_server_is_accepted_under_its_names_only() {
         let now = Utc::now();
         let authority = authority("c", None, now).unwrap();
         let names = vec!["c-rw.ns.svc".to_owned(), "*.c-pods.ns.svc".to_owned()];
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_authority_knows_what_it_signed_before() {
+    fn a_renewed_authority_accepts_what_it_signed_before() {
         let now = Utc::now();
         let first = authority("c", None, now).unwrap();
         let leaf = signed(&first, &Purpose::Server(vec!["c-rw".to_owned()]), now).unwrap();

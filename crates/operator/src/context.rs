@@ -1,5 +1,5 @@
-//! What all controllers of the operator share. What one of them keeps for itself is in a context of its own, such as
-//! `cluster/context.rs`, which names this one.
+//! The context that all controllers of the operator share. A controller's own context, such as `cluster/context.rs`,
+//! contains this one.
 
 use crate::environment::{Clock, Environment};
 use crate::events::Recorder;
@@ -8,17 +8,17 @@ use crate::status_client::Dial;
 use kube::Client;
 use std::sync::Arc;
 
-/// What all controllers share.
+/// The context that all controllers share.
 pub struct Context {
-    /// The API server.
+    /// The client of the API server.
     pub client: Client,
-    /// The way to the instances.
+    /// How instances are reached.
     pub dial: Dial,
     /// The time of day.
     pub clock: Clock,
-    /// The namespace that is watched; all of them when it is absent.
+    /// The namespace to watch; `None` for all.
     pub namespace: Option<String>,
-    /// Metrics.
+    /// The metrics of the operator.
     pub metrics: Arc<Metrics>,
     /// Publishes Events.
     pub recorder: Recorder,
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// In this environment, as the operator of this identity.
+    /// A context in this environment, for the operator with this identity.
     pub fn new(environment: Environment, namespace: Option<String>, identity: &str, metrics: Arc<Metrics>) -> Self {
         let Environment { client, dial, clock } = environment;
         let recorder = Recorder::new(client.clone(), identity, Arc::clone(&metrics));

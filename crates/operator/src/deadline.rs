@@ -1,10 +1,10 @@
-//! Work that must not wait for ever: an API server that takes requests and never answers them would hold it up.
+//! A time limit for work: an API server that accepts requests and never answers would block it for ever.
 
 use crate::error::Error;
 use std::time::Duration;
 
-/// The work, given up after this time; the error says what was being done. Whatever was done by then is found by the next
-/// reconcile.
+/// The result of the work, within this time. The error says what was being done. The next reconcile finds what was done
+/// by then.
 pub(crate) async fn within<T>(
     limit: Duration,
     doing: &str,
@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_never_ends_is_named() {
+    async fn work_that_never_ends_is_named() {
         let never =
             within(Duration::from_secs(8), "reading the pods", std::future::pending::<Result<(), Error>>()).await;
         let said = never.map_err(|error| error.to_string());

@@ -1,5 +1,5 @@
-//! What the operator stands on: the API server, the way to the instances, and the time of day; and the name under which it
-//! writes. Tests bring their own.
+//! What the operator depends on: the API server, the way to the instances, the time of day, and the name under which it
+//! writes. Tests provide their own.
 
 use crate::status_client::Dial;
 use chrono::{DateTime, Utc};
@@ -9,12 +9,12 @@ use tokio::time::Instant;
 /// The name under which the operator applies fields and publishes Events.
 pub const FIELD_MANAGER: &str = "holdfast-operator";
 
-/// What the operator stands on.
+/// What the operator depends on.
 #[derive(Clone)]
 pub struct Environment {
-    /// The API server.
+    /// The client of the API server.
     pub client: Client,
-    /// The way to the instances.
+    /// How instances are reached.
     pub dial: Dial,
     /// The time of day.
     pub clock: Clock,
@@ -27,23 +27,23 @@ impl std::fmt::Debug for Environment {
 }
 
 impl Environment {
-    /// The world as it is.
+    /// The real environment with this client.
     pub fn real(client: Client) -> Self {
         Self { client, dial: Dial::default(), clock: Clock::System }
     }
 }
 
-/// The time of day. How long something took is never measured by it.
+/// A clock for the time of day. Durations are never measured by it.
 #[derive(Debug, Clone, Copy)]
 pub enum Clock {
-    /// The system's.
+    /// The system clock.
     System,
-    /// It was this time at that moment, and goes on from there as tokio's clock does.
+    /// A clock that showed this time at that instant, and continues with tokio's clock.
     Since(DateTime<Utc>, Instant),
 }
 
 impl Clock {
-    /// The time of day.
+    /// The current time.
     pub fn now(self) -> DateTime<Utc> {
         match self {
             Self::System => Utc::now(),

@@ -1,63 +1,63 @@
-//! What can go wrong in a reconcile. The categories are a closed set: they label metrics.
+//! The failures of a reconcile. The categories are a closed set: they label metrics.
 
-/// Why a reconcile did not come to its end. It is tried again, later each time.
+/// Why a reconcile failed. It is tried again, with growing waits.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refused, or could not be asked.
+    /// The API server refused the request, or could not be reached.
     #[error("{doing}")]
     Api {
-        /// What was being done, in the present tense.
+        /// What was being done, as in "read the cluster".
         doing: String,
-        /// Its answer.
+        /// The error of the client library.
         source: Box<kube::Error>,
     },
-    /// What was read has changed meanwhile: read again.
+    /// The object was changed in the meantime: read it again.
     #[error("{what} was changed in the meantime")]
     Changed {
-        /// The object.
+        /// The name of the object.
         what: String,
     },
-    /// An object could not be understood.
+    /// An object could not be parsed.
     #[error("cannot parse {what}")]
     Malformed {
-        /// The object.
+        /// The name of the object.
         what: String,
-        /// Where it went wrong.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// A certificate or key could not be made or read.
     #[error("cannot make the certificate in {secret}: {why}")]
     Certificate {
-        /// The Secret.
+        /// The name of the Secret.
         secret: String,
-        /// Why.
+        /// The reason, as text for people.
         why: String,
     },
-    /// The API server took too long.
+    /// The API server did not answer in time.
     #[error("the API server did not answer within {seconds} s while {doing}")]
     Slow {
-        /// What was being done.
+        /// What was being done, as in "reading the pods".
         doing: String,
-        /// How long it had.
+        /// The time limit in seconds.
         seconds: u64,
     },
-    /// An instance manager refused, or could not be asked.
+    /// An instance manager refused a request, or could not be reached.
     #[error("{instance}: {why}")]
     Instance {
-        /// The instance.
+        /// The name of the instance.
         instance: String,
-        /// Why.
+        /// The reason, as text for people.
         why: String,
     },
 }
 
 impl Error {
-    /// An answer of the API server.
+    /// An error of the API server while doing this.
     pub fn api(doing: impl Into<String>, source: kube::Error) -> Self {
         Self::Api { doing: doing.into(), source: Box::new(source) }
     }
 
-    /// The category, as metrics name it.
+    /// The category, as a label of metrics.
     pub fn category(&self) -> &'static str {
         match self {
             Self::Api { .. } => "api",
@@ -85,12 +85,12 @@ impl Error {
     }
 }
 
-/// Whether the API server says that an object is not there.
+/// Whether the API server reports that an object does not exist.
 pub fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// Whether the API server says that an object is there already, or was changed meanwhile.
+/// Whether the API server reports that an object already exists, or was changed in the meantime.
 pub fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }

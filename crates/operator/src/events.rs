@@ -1,8 +1,8 @@
-//! Events: each with its own words.
+//! Events, each with its own text.
 //!
-//! The recorder of the client library folds Events of one reason into a series and keeps the words of the first; here the
-//! words matter, such as which instance took over at which LSN. Whoever has the same thing to say at each look keeps it down
-//! itself, as the controllers do.
+//! The recorder of the client library merges Events with the same reason into a series and keeps only the first text.
+//! Here the text matters, such as which instance took over at which LSN. A controller that would report the same thing
+//! at each reconcile suppresses it itself.
 
 use crate::environment::FIELD_MANAGER;
 use crate::metrics::Metrics;
@@ -28,37 +28,37 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
-/// An Event to be published.
+/// An Event to publish.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEvent<'a> {
-    /// Whether a person should look.
+    /// Whether a person should read it: type `Warning`.
     pub warning: bool,
-    /// Of a closed set, in camel case: also a label of the metrics.
+    /// The reason in camel case, from a closed set: also a label of the metrics.
     pub reason: &'a str,
-    /// In words.
+    /// The text for people.
     pub text: &'a str,
 }
 
 /// Upper bound for publishing one Event, so that a slow API server does not delay the reconcile.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The API takes a kilobyte of text.
+/// The API accepts 1024 bytes of text.
 const LONGEST_TEXT: usize = 1000;
-/// The API takes so many bytes of the instance that reports.
+/// The API accepts this many bytes for the reporting instance.
 const LONGEST_IDENTITY: usize = 128;
 
-/// The beginning of a text, of at most so many bytes.
+/// The beginning of a text, at most this many bytes.
 fn shortened(text: &str, most_bytes: usize) -> String {
     text[..text.floor_char_boundary(most_bytes)].to_owned()
 }
 
 impl Recorder {
-    /// In the name of this operator.
+    /// A recorder in the name of this operator.
     pub fn new(client: Client, identity: &str, metrics: Arc<Metrics>) -> Self {
         Self { client, identity: identity.to_owned(), metrics }
     }
 
-    /// Logs and counts an Event about an object, and publishes it. That it could not be published is no error: the status
-    /// says the same.
+    /// Logs, counts and publishes an Event about an object. A failure to publish it is only logged: the status says the
+    /// same.
     pub async fn publish(&self, kind: &ApiResource, object: &DynamicObject, event: NewEvent<'_>) {
         let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
         let NewEvent { warning, reason, text } = event;

@@ -1,4 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz`, plain HTTP. Ready is who serves what it was told to serve, in charge or not.
+//! `/metrics`, `/healthz` and `/readyz`, plain HTTP. A replica is ready if it serves everything that it is configured
+//! to serve, whether it is the leader or not.
 
 use crate::metrics::Metrics;
 use holdfast_http::{Answer, accept_each, answer::text, serve_connection};
@@ -10,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Serves until it is cancelled. The error is that of the port.
+/// Serves until it is cancelled. The error is about the port.
 pub async fn serve(
     address: SocketAddr,
     metrics: Arc<Metrics>,

@@ -1,11 +1,11 @@
 //! Which operator is in charge: leader election by a Lease.
 //!
-//! The holder renews it; another takes it over once it has been seen unchanged for its whole time by the taker's own
-//! clock. A holder that could not renew for [`GIVE_UP`] ends itself: it stops before anybody else may begin. What the
-//! operators do is safe even if two overlap, by resource versions; the election keeps them from getting in each other's way.
+//! The holder renews the Lease. Another operator takes it after it has seen it unchanged for its whole time by its own
+//! clock. A holder that could not renew for [`GIVE_UP`] stops, before anybody else may begin. Even if two operators
+//! overlap, resource versions keep their writes safe; the election keeps them from disturbing each other.
 //!
-//! The holder is a pod by its name: its container, when it is started again after a kill, takes its own Lease at once. Its
-//! forerunner is dead by then, says the kubelet that started it; and a Deployment gives no name twice.
+//! The holder is a pod's name. When a container is started again after a kill, it takes its own Lease at once. The
+//! container before it is dead, since the kubelet started a new one; and a Deployment never uses a name twice.
 
 use crate::error::{Error, is_conflict, is_not_found};
 use chrono::{DateTime, SubsecRound, Utc};
@@ -17,34 +17,34 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a Lease holds without being renewed.
+/// A Lease without a renewal ends after this time.
 const TIME: Duration = Duration::from_secs(15);
-/// Between two renewals, or two looks.
+/// The time between two renewals, or two reads.
 const RENEW: Duration = Duration::from_secs(3);
-/// A holder that cannot renew stops after this.
+/// A holder that cannot renew the Lease stops after this time.
 const GIVE_UP: Duration = Duration::from_secs(10);
 
-/// What was seen of the Lease.
+/// The Lease, as it was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedLease {
-    /// Who holds it; nobody when it was released.
+    /// The holder; `None` if it was released.
     pub holder: Option<String>,
-    /// For how long it has been unchanged.
+    /// For how long it has been seen unchanged.
     pub unchanged_for: Duration,
 }
 
-/// What to do about it.
+/// What to do about the Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It does not exist.
     Create,
-    /// It is free, or one's own: write it.
+    /// It is free or already ours: write it.
     Take,
-    /// Another holds it.
+    /// Another operator holds it.
     Wait,
 }
 
-/// Decides.
+/// Decides what to do about a Lease that was seen, for the candidate `me`.
 pub fn step(seen: Option<&ObservedLease>, me: &str) -> Step {
     match seen {
         None => Step::Create,
@@ -55,7 +55,7 @@ pub fn step(seen: Option<&ObservedLease>, me: &str) -> Step {
     }
 }
 
-/// One's own candidacy.
+/// The candidacy of this operator.
 #[derive(Debug)]
 pub struct Election {
     api: Api<Lease>,
@@ -65,12 +65,12 @@ pub struct Election {
 }
 
 impl Election {
-    /// A candidacy under an identity that nobody else has.
+    /// A candidacy under an identity that no other operator has.
     pub fn new(api: Api<Lease>, name: impl Into<String>, me: impl Into<String>) -> Self {
         Self { api, name: name.into(), me: me.into(), seen: None }
     }
 
-    /// Waits until the Lease is held, or cancelled: then `false`.
+    /// Waits until this operator holds the Lease (`true`), or it is cancelled (`false`).
     pub async fn win(&mut self, cancellation: &CancellationToken) -> bool {
         let mut told = false;
         loop {
@@ -94,7 +94,7 @@ impl Election {
         }
     }
 
-    /// Keeps it until it is lost (`false`), or cancelled (`true`).
+    /// Renews the Lease until it is lost (`false`), or it is cancelled (`true`).
     pub async fn keep(&mut self, cancellation: &CancellationToken) -> bool {
         let mut renewed = Instant::now();
         loop {
@@ -121,7 +121,7 @@ impl Election {
         }
     }
 
-    /// One look, and one write if it is due. Whether it is held now.
+    /// Reads the Lease once, and writes it if that is due. Returns whether it is held now.
     async fn attempt(&mut self) -> Result<bool, Error> {
         let found = match self.api.get(&self.name).await {
             Ok(lease) => Some(lease),
@@ -162,7 +162,7 @@ impl Election {
         }
     }
 
-    /// The Lease as it is to be written, over the one that was read.
+    /// The Lease to write, based on the one that was read.
     fn lease(&self, found: Option<&Lease>, hold: bool) -> Result<Lease, Error> {
         let now: DateTime<Utc> = Utc::now().trunc_subsecs(6);
         let now = now.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
@@ -182,7 +182,7 @@ impl Election {
             .map_err(|source| Error::Malformed { what: format!("lease {}", self.name), source })
     }
 
-    /// Lets another operator begin at once. What goes wrong here only makes it wait.
+    /// Releases the Lease, so that another operator can begin at once. After a failure the other one has to wait.
     pub async fn release(&self) {
         if let Ok(Some(found)) = self.api.get_opt(&self.name).await
             && found.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.me)
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_is_taken_when_it_is_free_ones_own_or_over() {
+    fn a_lease_is_taken_when_it_is_free_or_ours_or_expired() {
         let seen = |holder: Option<&str>, seconds| ObservedLease {
             holder: holder.map(str::to_owned),
             unchanged_for: Duration::from_secs(seconds),

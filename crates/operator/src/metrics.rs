@@ -1,6 +1,6 @@
 //! Metrics of the operator, in Prometheus' text format.
 //!
-//! Names, types and help are in one table, [`TABLE`], so that dashboards and alerts can be compared with it.
+//! Names, types and help texts are in one table, [`TABLE`], so that dashboards and alerts can be compared with it.
 
 use holdfast_http::metrics::{Headers, Metric, Samples};
 use parking_lot::Mutex;
@@ -19,14 +19,14 @@ pub const TABLE: &[Metric] = &[
     ("holdfast_cluster_ready", "gauge", "Whether the condition Ready is true"),
 ];
 
-/// The values.
+/// The values of all metrics.
 #[derive(Debug, Default)]
 pub struct Metrics {
     samples: Mutex<Samples>,
 }
 
 impl Metrics {
-    /// Sets a gauge.
+    /// Sets the value of a gauge.
     pub fn set(&self, name: &'static str, labels: &[(&str, &str)], value: f64) {
         self.samples.lock().set(name, labels, value);
     }
@@ -36,12 +36,12 @@ impl Metrics {
         self.samples.lock().add(name, labels, value);
     }
 
-    /// Forgets the gauges of a cluster that is gone.
+    /// Drops the gauges with these labels, as of a deleted cluster.
     pub fn forget(&self, labels: &[(&str, &str)]) {
         self.samples.lock().remove("holdfast_cluster_", labels);
     }
 
-    /// One reconcile came to its end, or did not.
+    /// Records the result and the duration of a reconcile.
     pub fn reconciled(&self, kind: &str, took: Duration, error: Option<&str>) {
         self.add("holdfast_operator_reconcile_seconds_total", &[("kind", kind)], took.as_secs_f64());
         match error {
@@ -52,7 +52,7 @@ impl Metrics {
         }
     }
 
-    /// All of them, as text.
+    /// All metrics, in Prometheus' text format.
     pub fn text(&self) -> String {
         self.samples.lock().text(TABLE, Headers::OfAll)
     }

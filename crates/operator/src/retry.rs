@@ -1,7 +1,7 @@
-//! What follows a reconcile: metrics, and for one that did not come to its end when it is tried again.
+//! What follows a reconcile: metrics, and after a failure the time of the next try.
 //!
-//! Failures are counted by object and forgotten with the first reconcile that succeeds. The wait doubles from half a second
-//! to fifteen. What only changed while it was looked at is no failure to speak of: it is looked at again at once.
+//! Failures are counted by object, and reset by the first reconcile that succeeds. The wait doubles from half a second
+//! to fifteen. An object that changed during its reconcile is not a failure: it is read again at once.
 
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -17,10 +17,10 @@ use tokio::time::Instant;
 /// The first wait after an error; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// The wait after something changed while it was looked at.
+/// The wait after an object changed during its reconcile.
 const SOON: Duration = Duration::from_millis(50);
 
-/// The failures in a row of one controller's objects.
+/// The consecutive failures of each object of one controller.
 pub(crate) struct Retries {
     kind: &'static str,
     metrics: Arc<Metrics>,
@@ -28,12 +28,12 @@ pub(crate) struct Retries {
 }
 
 impl Retries {
-    /// Nothing failed yet.
+    /// Without failures.
     pub(crate) fn new(kind: &'static str, metrics: &Arc<Metrics>) -> Self {
         Self { kind, metrics: Arc::clone(metrics), failures: Mutex::default() }
     }
 
-    /// Carries a reconcile through, and counts it.
+    /// Runs a reconcile, and records its result.
     pub(crate) async fn observe(
         &self,
         object: &DynamicObject,
@@ -48,7 +48,7 @@ impl Retries {
         result
     }
 
-    /// When a reconcile that did not come to its end is tried again; says why it did not.
+    /// When a failed reconcile is tried again; logs why it failed.
     pub(crate) fn after(&self, object: &DynamicObject, error: &Error) -> Action {
         let (kind, name, namespace) = (self.kind, object.name_any(), object.namespace().unwrap_or_default());
         let count = {
@@ -80,7 +80,7 @@ fn key(object: &DynamicObject) -> String {
     object.meta().uid.clone().unwrap_or_default()
 }
 
-/// The wait after so many failures in a row.
+/// The wait after this many failures in a row.
 fn wait(count: u32, error: &Error) -> Duration {
     if matches!(error, Error::Changed { .. }) && count == 1 {
         return SOON;

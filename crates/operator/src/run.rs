@@ -16,62 +16,62 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The Lease of the operators.
+/// The name of the Lease for the election.
 const LEASE: &str = "holdfast-operator";
-/// A connection that takes longer to be made is given up.
+/// The time limit of opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// So is one on which nothing comes for so long: an API server whose machine is gone closes nothing, and a watch on it
-/// would be waited on for ever. A watch that is only quiet goes on where it was; bookmarks come about once a minute.
+/// A connection without data for this long is given up. An API server whose machine is gone closes no connection, and a
+/// watch on it would wait for ever. A watch that was only quiet continues; bookmarks come about once a minute.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
-/// Proxies lead manifests to the webhook of an operator that ends until they have heard of it: it answers for so long.
+/// A stopping operator still serves the webhook for this long: proxies send reviews to it until they notice the stop.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How the operator is started.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Watch this namespace only.
+    /// The only namespace to watch; `None` for all.
     pub namespace: Option<String>,
-    /// The image of the init container that brings the instance manager.
+    /// The image of the init container that copies the instance manager.
     pub operator_image: String,
-    /// PostgreSQL's image where a cluster names none.
+    /// The PostgreSQL image of clusters that name none.
     pub default_image: String,
-    /// Whether to wait until no other operator is in charge.
+    /// Whether to take part in the election, and wait while another operator is the leader.
     pub leader_elect: bool,
-    /// The namespace of the operator itself, where its Lease is.
+    /// The operator's own namespace, which has its Lease.
     pub own_namespace: Option<String>,
-    /// Where metrics are served.
+    /// The address for metrics.
     pub metrics_address: SocketAddr,
-    /// Where the validating webhook is served, if it is to be.
+    /// The address of the validating webhook; `None` for no webhook.
     pub webhook_address: Option<SocketAddr>,
-    /// More names and addresses that the API server knows the webhook by.
+    /// More names and addresses under which the API server calls the webhook.
     pub webhook_names: Vec<String>,
-    /// A name that no other operator has: the pod's.
+    /// The identity in the election: the pod's name, which no other operator has.
     pub identity: String,
 }
 
 /// Why the operator ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// There is no way to the API server.
+    /// No configuration of an API server was found.
     #[error("no Kubernetes API server is configured")]
     Config(#[source] Box<kube::config::InferConfigError>),
-    /// The client cannot be made.
+    /// The client cannot be created.
     #[error("the client of the API server cannot be created")]
     Client(#[source] Box<kube::Error>),
-    /// The port of the metrics, or of the webhook, is taken.
+    /// The port of the metrics or of the webhook is in use.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address.
+        /// The address to listen on.
         address: SocketAddr,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Another operator is in charge now.
+    /// Another operator is the leader now.
     #[error(
         "the lease {LEASE} was lost: another operator is in charge, or the API server could not be reached for too long"
     )]
     LeaseLost,
-    /// A controller ended by itself.
+    /// A controller ended without being cancelled.
     #[error("a controller ended unexpectedly")]
     ControllerEnded,
 }
@@ -86,7 +86,7 @@ pub async fn run(options: Options, cancellation: CancellationToken) -> Result<()
     run_in(Environment::real(client), &own_namespace, options, cancellation).await
 }
 
-/// The same, in an environment that is brought.
+/// The same, in an environment from the caller.
 pub async fn run_in(
     environment: Environment,
     own_namespace: &str,
@@ -110,7 +110,7 @@ pub async fn run_in(
         let served = webhook::serve(client, own_namespace.to_owned(), address, names, webhook_ready, closed.clone());
         servers.spawn(async move { served.await.map_err(|source| RunError::Listen { address, source }) });
     }
-    // A port that is taken says so at once.
+    // A port that is in use fails at once.
     tokio::time::sleep(Duration::from_millis(50)).await;
     if let Some(Ok(Err(error))) = servers.try_join_next() {
         return Err(error);
@@ -122,7 +122,7 @@ pub async fn run_in(
     result
 }
 
-/// Becomes the operator in charge, and is it until it is cancelled.
+/// Waits to become the leader, then runs the controllers until it is cancelled or loses the Lease.
 async fn lead(
     environment: Environment,
     own_namespace: &str,
@@ -161,11 +161,11 @@ async fn lead(
         }
     };
     stop.cancel();
-    // What is under way may end, within reason: everything can be taken up again.
+    // Running work may end, within a limit: another operator can continue everything.
     let _ =
         tokio::time::timeout(Duration::from_secs(5), async { while controllers.join_next().await.is_some() {} }).await;
     if options.leader_elect && result.is_ok() {
-        // Last: while the lease is held, nobody else begins.
+        // Last: nobody else begins while the Lease is held.
         election.release().await;
         metrics.set("holdfast_operator_leader", &[], 0.0);
     }

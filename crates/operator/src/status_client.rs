@@ -1,8 +1,8 @@
 //! Mutual TLS to the status ports of instance managers.
 //!
-//! An instance is reached at its pod's address, and known by a certificate of the cluster's own authority for the name of
-//! the cluster's headless service: an address that another pod got meanwhile answers with the wrong certificate. Each
-//! request has its own connection and its own time; nothing is retried here, the next reconcile asks again.
+//! An instance is reached at its pod's address. It is identified by a certificate of the cluster's own authority for
+//! the name of the cluster's headless service. So if another pod now has the address, the certificate is wrong. Each
+//! request has its own connection and its own time limit. Nothing is tried again here: the next reconcile asks again.
 
 use futures::future::BoxFuture;
 pub use holdfast_http::Stream;
@@ -22,16 +22,16 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// For a look at the status, which happens all the time.
+/// The time limit of reading the status, which happens often.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
-/// For a request that makes the instance do something.
+/// The time limit of a request for an action.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-/// No answer is larger.
+/// The maximum size of an answer in bytes.
 const MAX_ANSWER: usize = 4 << 20;
 
 type Connected = std::io::Result<Box<dyn Stream>>;
 
-/// The way to status ports: TCP, but where instances are played.
+/// How status ports are reached: TCP, except for simulated instances.
 #[derive(Clone)]
 pub struct Dial(Arc<dyn Fn(IpAddr) -> BoxFuture<'static, Connected> + Send + Sync>);
 
@@ -77,23 +77,23 @@ impl std::fmt::Debug for StatusClient {
     }
 }
 
-/// Why an instance did not do what it was asked.
+/// Why an instance did not do what was requested.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RequestError {
-    /// It could not be reached, or said nothing in time. Whether it did what it was asked is not known.
+    /// It could not be reached, or did not answer in time. It is not known whether it did what was requested.
     #[error("{0}")]
     Unreachable(String),
-    /// It answered that it will not.
+    /// It refused the request.
     #[error("{status}: {}", refused.error)]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// Its words.
+        /// The reason, from the answer.
         refused: Refused,
-        /// The answer as it came; some refusals carry what is in the way.
+        /// The whole answer; some refusals name what is in the way.
         body: String,
     },
-    /// It answered something else than was agreed.
+    /// The answer has an unknown form.
     #[error("the answer cannot be parsed: {0}")]
     Malformed(String),
 }
@@ -108,19 +108,19 @@ impl From<ExchangeError> for RequestError {
 }
 
 impl RequestError {
-    /// Whether the instance knows nothing of what it was asked about.
+    /// Whether the instance does not know the run.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
-    /// Whether something is in the way.
+    /// Whether something else is in the way.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Refused { status: 409, .. })
     }
 }
 
 impl StatusClient {
-    /// A client from the operator's certificate and the cluster's authority, in PEM. The error says what is wrong with
+    /// A client with the operator's certificate and the cluster's authority, in PEM. The error says what is wrong with
     /// them.
     pub fn new(
         dial: Dial,
@@ -150,8 +150,8 @@ impl StatusClient {
         Ok(Self { dial, connector: TlsConnector::from(Arc::new(config)), name, host })
     }
 
-    /// A client from the Secrets with the cluster's authority and the operator's certificate; `None` while one of them is
-    /// not filled.
+    /// A client from the Secrets of the cluster's authority and the operator's certificate; `None` until both are
+    /// filled.
     pub fn from_secrets(
         dial: Dial,
         cluster: &str,
@@ -165,7 +165,7 @@ impl StatusClient {
         Some(Self::new(dial, cluster, namespace, &authority, &certificate, &key))
     }
 
-    /// What an instance says of itself.
+    /// The status of an instance.
     pub async fn status(&self, address: IpAddr) -> Result<InstanceStatus, RequestError> {
         self.request(Method::GET, address, "/status", None::<&()>, STATUS_TIMEOUT).await
     }
@@ -185,7 +185,7 @@ impl StatusClient {
         self.request(Method::PUT, address, path, Some(body), REQUEST_TIMEOUT).await
     }
 
-    /// `POST` without a body. Answers without a body are read as JSON's `null`.
+    /// `POST` without a body. An answer without a body is read as JSON's `null`.
     pub async fn post<A: DeserializeOwned>(&self, address: IpAddr, path: &str) -> Result<A, RequestError> {
         self.request(Method::POST, address, path, None::<&()>, REQUEST_TIMEOUT).await
     }

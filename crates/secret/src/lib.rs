@@ -1,11 +1,11 @@
 //! [`Secret`]: a value that must never reach a message, a log line or a panic.
 //!
-//! It prints as `***`, whatever it is part of: a struct with a secret in it can derive `Debug`. Its content is read with
-//! [`Secret::expose`] where it is used and nowhere else, which makes these places easy to search for. When it is dropped,
-//! its memory is overwritten. It is read from configuration, and it is never written: there is no `Serialize`.
+//! It prints as `***`, also as a part of another value: a struct with a secret in it can derive `Debug`. Its content is
+//! read only with [`Secret::expose`], where it is used, so these places are easy to search for. When it is dropped, its
+//! memory is overwritten. It is read from configuration and never written: it has no `Serialize`.
 //!
-//! What it cannot do: wipe the copies that others made. A text that was read into a buffer, or that a library keeps for its
-//! connections, is not this type's.
+//! What it cannot do: wipe copies elsewhere. A text in a read buffer, or one that a library keeps for its connections,
+//! does not have this type.
 //!
 //! ```
 //! use holdfast_secret::Secret;
@@ -24,7 +24,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub struct Secret<T: Zeroize = String>(Zeroizing<T>);
 
 impl<T: Zeroize> Secret<T> {
-    /// A secret with this content. A `String` or `Vec` is taken over, not copied.
+    /// A secret with this content. A `String` or `Vec` is moved, not copied.
     pub fn new(content: impl Into<T>) -> Self {
         Self(Zeroizing::new(content.into()))
     }
@@ -36,8 +36,8 @@ impl<T: Zeroize> Secret<T> {
 }
 
 impl Secret<Vec<u8>> {
-    /// The content of a file without the newline (`\n` or `\r\n`) at its end, because editors and `echo` add one that is
-    /// not part of a passphrase. Only one is removed.
+    /// The content of a file without the newline (`\n` or `\r\n`) at its end, because editors and `echo` add one that
+    /// is not part of a passphrase. Only one is removed.
     #[must_use]
     pub fn without_newline(mut self) -> Self {
         if self.0.last() == Some(&b'\n') {
@@ -49,7 +49,7 @@ impl Secret<Vec<u8>> {
         self
     }
 
-    /// The bytes as a text, in which what is not UTF-8 is replaced.
+    /// The bytes as a text; invalid UTF-8 is replaced by U+FFFD.
     #[must_use]
     pub fn to_text(&self) -> Secret {
         Secret::new(String::from_utf8_lossy(&self.0))
@@ -74,7 +74,7 @@ impl<T: Zeroize> fmt::Display for Secret<T> {
     }
 }
 
-/// An error does not repeat the value, as serde's own errors do.
+/// The error does not repeat the value, as serde's own errors do.
 impl<'de, T: Zeroize + Deserialize<'de>> Deserialize<'de> for Secret<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match T::deserialize(deserializer) {

@@ -1,4 +1,4 @@
-//! Disks that fail: a small one that fills up, and one that loses what was written to it.
+//! Disks that fail: a small one that fills up, and one that loses written data.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -46,7 +46,7 @@ impl SmallDisk {
         Self::mount(size_bytes).map_err(|error| settings::skip(&error.to_string())).ok()
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -66,9 +66,10 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A file system whose device does not keep all that is written: ext4 in a sparse file on a [`SmallDisk`], through a loop
-/// device. Each write succeeds as long as the file system has room. That the device has none shows only when the kernel
-/// writes the pages: then they are lost, and the next `fsync` or `syncfs` says so. Unmounted on drop.
+/// A file system whose device does not keep everything that is written: ext4 in a sparse file on a [`SmallDisk`],
+/// through a loop device. Each write succeeds as long as the file system has room. Only when the kernel writes the
+/// pages does it show that the device has none: then they are lost, and the next `fsync` or `syncfs` fails. Unmounted
+/// on drop.
 #[derive(Debug)]
 pub struct LosingDisk {
     path: PathBuf,
@@ -86,8 +87,8 @@ impl LosingDisk {
         let image = device.path().join("image");
         let made = fs::File::create(&image).and_then(|image| image.set_len(size_bytes));
         made.map_err(KitError::io(format!("make {}", image.display())))?;
-        // No journal, which would make the file system read-only at the first loss. Its own tables are written now, so that
-        // only data is lost.
+        // No journal, which would make the file system read-only at the first loss. Its own tables are written now, so
+        // that only data is lost.
         let image = image.to_string_lossy().into_owned();
         let options = ["-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "nodiscard,lazy_itable_init=0"];
         run(Command::new("mkfs.ext4").args(options).arg(&image))?;
@@ -108,7 +109,7 @@ impl LosingDisk {
         Self::mount(size_bytes, kept_bytes).map_err(|error| settings::skip(&error.to_string())).ok()
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -128,7 +129,7 @@ impl LosingDisk {
 impl Drop for LosingDisk {
     fn drop(&mut self) {
         if unmount(&self.path, UnmountFlags::empty()).is_err() {
-            // Something still has a file open: the mount ends with that.
+            // Something still has a file open: the mount ends when it is closed.
             let _ = unmount(&self.path, UnmountFlags::DETACH);
         }
     }

@@ -1,4 +1,4 @@
-//! What can go wrong in the test kit: mostly the servers, so the errors carry their output and their logs.
+//! The errors of the test kit: mostly about servers, so they carry the servers' output and logs.
 
 use std::io;
 use std::path::PathBuf;

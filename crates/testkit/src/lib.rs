@@ -1,7 +1,7 @@
 //! Real servers and honest faults for the tests and the demo of Holdfast.
 //!
 //! Nothing here is a mock. [`postgres::Cluster`] is a PostgreSQL made by `initdb`, and [`s3::S3Server`] speaks S3 over
-//! HTTP. [`proxy::TcpProxy`] and [`proxy::HttpFaults`] stand between a client and such a server and make the network
+//! HTTP. [`proxy::TcpProxy`] and [`proxy::HttpFaults`] are between a client and such a server and make the network
 //! slow, stop it, or lose requests. [`rows::RowWriter`] commits numbered rows while a backup runs, and its
 //! [`rows::Journal`] knows which of them must exist after a restore to a given target.
 //!

@@ -1,4 +1,4 @@
-//! The one source of random choices in tests: a seed gives the same choices again on every machine.
+//! The one source of random choices in tests: the same seed gives the same choices on every machine.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_gives_the_same_numbers_again_and_another_seed_others() {
+    fn a_seed_repeats_its_numbers_and_another_seed_gives_others() {
         let numbers = |seed| {
             let mut random = Random::of_seed(seed);
             [random.below(1000), random.below(1000), random.below(1000)]
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_moment_of_a_round_lies_in_its_share() {
+    fn the_moment_of_a_round_is_in_its_share() {
         let mut random = Random::of_seed(1);
         let whole = Duration::from_secs(8);
         for round in 0..4 {

@@ -2,7 +2,7 @@
 //!
 //! A [`RowWriter`] commits the rows 1, 2, 3, ... one transaction each, on a connection and a thread of its own. It
 //! keeps a [`Journal`]: for each row its XID, its commit time as PostgreSQL logged it, and two insert LSNs around the
-//! commit. One writer commits in order, so every state of the table on that line of history is a prefix 1 to k, and
+//! commit. One writer commits in order, so every state of the table on that timeline is a prefix 1 to k, and
 //! [`Journal::expected`] returns which k a recovery target allows. It is one number for nearly every target, and two
 //! neighbours where PostgreSQL's rule depends on a record that the journal cannot see.
 //!
@@ -98,7 +98,7 @@ pub struct Expected {
     pub at_most: u64,
 }
 
-/// The commits of one line of history, in order.
+/// The commits on one line of history, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Journal {
     rows: Vec<Row>,
@@ -264,7 +264,7 @@ impl RowWriter {
         if journal.in_doubt && kept == known + 1 {
             branch.rows.push(row_that_was_in_doubt(cluster, journal).await?);
         } else if kept > known {
-            return Err(KitError::Unsupported(format!("{kept} rows came across, {known} are known")));
+            return Err(KitError::Unsupported(format!("{kept} rows were found, {known} are known")));
         }
         Self::begin(cluster, pace, branch)
     }

@@ -102,7 +102,7 @@ pub fn publish_binary(program: &Path) -> Result<PathBuf> {
     remove_old(&base);
 
     let name =
-        program.file_name().ok_or_else(|| KitError::Unsupported(format!("{} is no program", program.display())))?;
+        program.file_name().ok_or_else(|| KitError::Unsupported(format!("{} is not a program", program.display())))?;
     let build = format!("{}-{}-{}", metadata.len(), metadata.mtime(), metadata.mtime_nsec());
     let folder = base.join(build);
     let target = folder.join(name);
@@ -139,7 +139,7 @@ fn remove_old(base: &Path) {
 /// # Errors
 /// [`KitError::Missing`] if it was not built; `cargo build --workspace --bins` builds them all.
 pub fn built_program(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().map_err(KitError::io("find the own program"))?;
+    let own = std::env::current_exe().map_err(KitError::io("find this program"))?;
     let candidates: Vec<PathBuf> = own.ancestors().skip(1).take(2).map(|folder| folder.join(name)).collect();
     candidates
         .iter()

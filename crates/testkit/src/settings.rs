@@ -1,4 +1,4 @@
-//! Where `scripts/provision` put the servers, and whether this is CI.
+//! The folders where `scripts/provision` installed the servers, and whether this is CI.
 //!
 //! A setting is an environment variable, or else a line `NAME=value` of the file `env` in the cache: the variable wins,
 //! so that one run can point to another server. The cache is `HOLDFAST_CACHE`, by default `/var/cache/holdfast` for

@@ -197,7 +197,7 @@ fn a_claim_keeps_its_data_and_grows() -> Result<()> {
 }
 
 #[test]
-fn a_snapshot_is_one_moment_of_a_database_that_goes_on() -> Result<()> {
+fn a_snapshot_is_one_moment_of_a_running_database() -> Result<()> {
     let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("snapshot")?;
     let script = "export PGDATA=/data/pg; initdb -A trust >/dev/null && (pg_ctl -w start -o '-k /tmp' >/tmp/log) && \
@@ -246,7 +246,7 @@ fn a_snapshot_is_one_moment_of_a_database_that_goes_on() -> Result<()> {
 }
 
 #[test]
-fn a_snapshot_fails_waits_and_goes_as_it_is_told() -> Result<()> {
+fn a_snapshot_fails_waits_and_is_deleted_as_requested() -> Result<()> {
     let Some(bed) = own_bed() else { return Ok(()) };
     let namespace = bed.namespace("faults")?;
     apply(
@@ -273,7 +273,7 @@ fn a_snapshot_fails_waits_and_goes_as_it_is_told() -> Result<()> {
     namespace.kubectl(&["annotate", "volumesnapshot", "refused", "holdfast.test/fail-"])?;
     namespace.wait_for(&["volumesnapshot", "refused"], ready, LIMIT, |ready| ready == "true")?;
     let left = namespace.kubectl(&["get", "volumesnapshot", "refused", "-o", "jsonpath={.status.error}"])?;
-    assert_eq!(left, "", "an error that is over is gone");
+    assert_eq!(left, "", "an error that has ended is removed");
 
     let content = "{.status.boundVolumeSnapshotContentName}";
     let content = namespace.wait_for(&["volumesnapshot", "slow"], content, LIMIT, |name| !name.is_empty())?;

@@ -66,7 +66,7 @@ fn names(folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
+fn nothing_is_left_after_an_end_or_a_killed_start() -> Result<()> {
     if Bed::or_skip().is_none_or(|bed| !bed.is_own()) {
         return Ok(());
     }
@@ -99,7 +99,7 @@ fn nothing_is_left_by_an_end_nor_by_a_start_that_was_killed() -> Result<()> {
             {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            // It may have ended.
+            // It may have ended already.
             let _ = start.kill();
             start.wait().map_err(KitError::io("wait for the start"))?;
             if traces() != before {

@@ -24,7 +24,7 @@ fn body(answer: &str) -> &str {
 }
 
 #[test]
-fn an_s3_server_wants_signatures_and_comes_back_on_its_port() {
+fn an_s3_server_requires_signatures_and_returns_on_its_port() {
     let mut server = S3Server::builder().bucket("one").bucket("two").start().unwrap();
     assert!(server.root().join("two").is_dir());
     let answer = get(server.address(), "/one/key").unwrap();
@@ -85,7 +85,7 @@ fn connections_are_refused_stalled_and_cut() {
 }
 
 #[test]
-fn requests_fail_as_told() {
+fn requests_fail_as_configured() {
     let server = S3Server::start().unwrap();
     let proxy = HttpFaults::start(server.address()).unwrap();
     let whole = get(proxy.address(), "/holdfast/key").unwrap();
@@ -130,7 +130,7 @@ fn chance_repeats_with_its_seed() {
 }
 
 #[test]
-fn a_small_disk_fills_up_and_goes() {
+fn a_small_disk_fills_up_and_is_removed() {
     let Some(disk) = SmallDisk::or_skip(1 << 20) else { return };
     assert!(disk.free_bytes().unwrap() <= 1 << 20);
     std::fs::write(disk.path().join("fits"), vec![1; 1 << 19]).unwrap();

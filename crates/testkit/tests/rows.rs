@@ -33,7 +33,7 @@ async fn recover(primary: &Cluster, base: &Path, name: &str, settings: &[(&str, 
 }
 
 #[tokio::test]
-async fn recoveries_hold_what_the_journal_says() {
+async fn recoveries_have_the_rows_that_the_journal_allows() {
     let Some(installation) = Installation::or_skip(18) else { return };
     let primary = Cluster::builder(&installation).archive_command("cp %p ../archive/%f").create().await.unwrap();
     primary.scratch().folder("archive").unwrap();
@@ -88,7 +88,7 @@ async fn recoveries_hold_what_the_journal_says() {
 }
 
 #[tokio::test]
-async fn the_journal_goes_on_after_a_promotion() {
+async fn the_journal_continues_after_a_promotion() {
     let Some(installation) = Installation::or_skip(15) else { return };
     let mut primary = Cluster::builder(&installation).start().await.unwrap();
     let mut standby = Cluster::standby_of(&primary).await.unwrap();

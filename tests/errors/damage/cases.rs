@@ -1,4 +1,4 @@
-//! The table of damage: what is wrong with which object, how it shows, and what is said about it.
+//! The table of damage: the object, its damage, how that shows, and the message.
 
 /// An object of the newer backup, or of the WAL after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(super) enum Object {
 /// What was done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
-    /// One bit is another.
+    /// One bit is flipped.
     Flipped,
     /// The second half is missing.
     Halved,
@@ -22,7 +22,7 @@ pub(super) enum How {
     Removed,
     /// It has the content of the same object of the other backup, or of another segment.
     Replaced,
-    /// The same, and the size did not change, so that only the content tells.
+    /// The same, but with the same size, so that only the content shows it.
     ReplacedAsLarge,
     /// It has content that Holdfast did not write.
     Foreign,
@@ -35,7 +35,7 @@ pub(super) enum Shown {
     RestoreFails,
     /// A restore ends before it has written anything.
     RestoreIsRefused,
-    /// `wal get` hands nothing over.
+    /// `wal get` delivers nothing.
     GetFails,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Case {
     pub(super) status: i32,
     /// What happened.
     pub(super) error: &'static str,
-    /// What was being done; empty if that goes without saying.
+    /// What was being done; empty if there is no such line.
     pub(super) doing: &'static str,
     /// What to do; empty if there is nothing to do.
     pub(super) hint: &'static str,
@@ -201,7 +201,7 @@ pub(super) const PACKS_AND_MANIFESTS: &[Case] = &[
     },
 ];
 
-/// A directory keeps no checksums of its own: what is wrong with a record is found in the record.
+/// A directory store keeps no checksums, so damage of a record shows in the record itself.
 pub(super) const WAL_OBJECTS: &[Case] = &[
     Case {
         object: Object::Segment,
@@ -290,7 +290,7 @@ pub(super) const WAL_OBJECTS: &[Case] = &[
     },
 ];
 
-/// Without encryption nothing seals an object to its name: the facts inside do.
+/// Without encryption nothing binds an object to its name except the facts inside.
 pub(super) const WITHOUT_ENCRYPTION: &[Case] = &[
     Case {
         object: Object::Segment,

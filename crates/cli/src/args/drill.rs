@@ -1,4 +1,4 @@
-//! `holdfast drill`: which moment, where, and what is looked at.
+//! `holdfast drill`: the target, the directory, and the checks.
 
 use super::target::TargetArgs;
 use crate::config::reader::absolute;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// `holdfast drill`
 #[derive(Clone, Debug, clap::Args)]
 pub struct DrillArgs {
-    /// Where the throw-away directory is made, absolute [default: drill.directory]
+    /// Where the throw-away directory is created, absolute [default: drill.directory]
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub directory: Option<PathBuf>,
     /// Where PostgreSQL's programs are [default: drill.bin_dir, or the PATH and the folders of the packages]
@@ -48,7 +48,7 @@ pub struct DrillArgs {
     /// How long the drill may take, such as 4h [default: drill.time_limit, or 23h]
     #[arg(long, value_name = "DURATION")]
     pub time_limit: Option<String>,
-    /// Leave the directory when the drill is over; the server is stopped all the same
+    /// Keep the directory after the drill; the server is stopped nevertheless
     #[arg(long)]
     pub keep: bool,
     /// Do not write the result into the repository
@@ -60,7 +60,7 @@ pub struct DrillArgs {
 }
 
 impl DrillArgs {
-    /// The flags of the request, as they can be typed again.
+    /// The flags of the target, as they can be typed again.
     pub fn target_flags(&self) -> String {
         let mut flags = match self.to.target() {
             RecoveryTarget::Latest => Vec::new(),

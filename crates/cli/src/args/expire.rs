@@ -26,7 +26,7 @@ pub enum BackupCommand {
         /// is released]
         #[arg(long, value_name = "TIME", value_parser = until)]
         until: Option<Until>,
-        /// Why, for those who find it
+        /// The reason, recorded in the repository with the hold
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
@@ -40,14 +40,14 @@ pub enum BackupCommand {
 /// `--until`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// This moment.
+    /// At this time.
     At(DateTime<Utc>),
-    /// So long from now.
+    /// This long from now.
     In(TimeDelta),
 }
 
 impl Until {
-    /// The moment; the end of all time for what is later.
+    /// The time; the end of all time if it would be later.
     pub fn moment(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::At(time) => time,
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hold_ends_at_a_time_a_day_or_after_a_while() {
+    fn a_hold_ends_at_a_time_on_a_day_or_after_a_duration() {
         let noon = "2027-01-31T12:00:00Z".parse().map(Until::At).ok();
         assert_eq!(until("2027-01-31T13:00:00+01:00").ok(), noon);
         assert_eq!(until("2027-01-31").ok(), "2027-01-31T00:00:00Z".parse().map(Until::At).ok());

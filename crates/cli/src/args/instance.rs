@@ -1,4 +1,4 @@
-//! `holdfast instance`: what runs inside the pods that the operator makes.
+//! `holdfast instance`: what runs inside the pods that the operator creates.
 
 use clap::{Subcommand, ValueEnum};
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! `holdfast key`: who can open an encrypted repository. Secrets come from files and the environment, never from an argument.
+//! `holdfast key`: the key slots of an encrypted repository. Secrets come from files and the environment, never from an
+//! argument.
 
 use clap::Subcommand;
 use holdfast_repo::name::SlotName;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 pub enum KeyCommand {
     /// List the key slots: each is a passphrase or a key file that opens the repository
     List,
-    /// Add a passphrase or a key file that opens the repository, beside those that do
+    /// Add another passphrase or key file that opens the repository
     Add {
         /// What the new slot will be called, such as vault or host-2
         name: SlotName,
@@ -20,9 +21,9 @@ pub enum KeyCommand {
         #[arg(long, value_name = "N")]
         repo: Option<usize>,
     },
-    /// Encrypt what is written from now on under a new key, and replace the key slots; what is there stays readable
+    /// Encrypt new data under a new key, and replace the key slots; existing data stays readable
     Rotate(RotateArgs),
-    /// Remove a key slot; what it opened can still be read with the others
+    /// Remove a key slot; all data stays readable with the others
     Remove {
         /// The slot, as `key list` shows it
         name: SlotName,
@@ -59,7 +60,7 @@ pub struct RotateArgs {
     /// Another key file that should open the repository after the rotation; may be repeated
     #[arg(long = "key-file", value_name = "FILE")]
     pub key_files: Vec<PathBuf>,
-    /// A key slot that goes, because its secret should not open what is written from now on; may be repeated
+    /// A key slot to remove: its secret will not open new data; may be repeated
     #[arg(long, value_name = "SLOT")]
     pub drop: Vec<SlotName>,
     /// The repository with this number; the first one in the configuration is 1 [default: the only one]

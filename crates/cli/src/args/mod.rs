@@ -1,7 +1,8 @@
-//! The command line: what was written, by clap, with values parsed into PostgreSQL's own types where that needs no I/O.
+//! The command line: what was typed, parsed by clap, with values parsed into PostgreSQL's own types where that needs no
+//! I/O.
 //!
-//! Flags that also exist as configuration keys are laid over the configuration ([`Args::overlay`]), so that they are
-//! validated, and complained about, in one place.
+//! Flags that also exist as configuration keys override the configuration ([`Args::overlay`]). So both are validated in
+//! one place, with the same errors.
 
 mod drill;
 mod expire;
@@ -42,7 +43,7 @@ pub struct Args {
     /// Flags of all commands.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -107,7 +108,7 @@ pub enum Color {
     Never,
 }
 
-/// What to do.
+/// The command.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Create and show repositories
@@ -117,15 +118,14 @@ pub enum Command {
     Backup(BackupArgs),
     /// List the backups
     List,
-    /// Remove what the configured retention needs no more; decided first, removed after the grace time
+    /// Decide what the retention policy no longer needs, and remove it after the grace time
     Expire(ExpireArgs),
     /// Show the cluster's archive: backups, WAL, and the moments that can be restored
     Info {
-        /// Remember in this file which WAL is there without a gap, and list only newer WAL for one day; for a monitor
-        /// that asks often
+        /// Keep in this file which WAL has no gap, and list only newer WAL for one day; for a monitor that runs often
         #[arg(long, value_name = "FILE")]
         wal_cache: Option<PathBuf>,
-        /// Look at all WAL that a backup or snapshot needs, however long that takes
+        /// Check all WAL that a backup or snapshot needs, however long that takes
         #[arg(long)]
         all_wal: bool,
     },
@@ -138,7 +138,7 @@ pub enum Command {
     /// List, add, rotate and remove what opens an encrypted repository
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Prove that a restore brings back what it should: restore into a throw-away directory, start PostgreSQL there, look
+    /// Prove that a restore works: restore into a throw-away directory, start PostgreSQL there, check the data
     Drill(DrillArgs),
     /// Archive and fetch WAL
     #[command(subcommand)]
@@ -215,7 +215,8 @@ pub enum WalCommand {
         name: String,
         /// Where to put it
         dest: PathBuf,
-        /// For the restore_command of a standby: it must try again after a fault, so the exit status stays at 125 or less
+        /// For the restore_command of a standby: it must try again after a fault, so the exit status stays at 125 or
+        /// less
         #[arg(long)]
         standby: bool,
         /// Ask only the repository with this number; the first one in the configuration is 1
@@ -257,7 +258,7 @@ pub enum BackupType {
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct BackupArgs {
-    /// What to do with a backup that is there
+    /// What to do with an existing backup
     #[command(subcommand)]
     pub action: Option<BackupCommand>,
     /// What to store
@@ -283,11 +284,11 @@ pub struct BackupArgs {
     pub no_page_checks: bool,
 }
 
-/// A value for the configuration, its key and the flag it came from.
+/// A value for the configuration, its key and the flag that set it.
 pub type FlagValue = (Written, &'static str, &'static str);
 
 impl Args {
-    /// The values that the flags lay over the configuration.
+    /// The values of flags that override the configuration.
     pub fn overlay(&self) -> Vec<FlagValue> {
         let mut values = Vec::new();
         let mut set = |key, flag, put: &dyn Fn(&mut Written)| {
@@ -409,10 +410,10 @@ impl Args {
         values
     }
 
-    /// What the command is doing as a whole: the `while:` line where nothing nearer said it.
+    /// What the command does as a whole: the `while` line, unless a nearer step has set it.
     pub fn doing(&self) -> &'static str {
         match &self.command {
-            Command::Repo(RepoCommand::Init { .. }) => "making the repositories",
+            Command::Repo(RepoCommand::Init { .. }) => "creating the repositories",
             Command::Repo(RepoCommand::Claim { check: true, .. }) => "checking that the archive is free",
             Command::Repo(RepoCommand::Claim { .. }) => "claiming the archive",
             Command::Repo(RepoCommand::Info) => "looking at the repositories",

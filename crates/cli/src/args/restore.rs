@@ -1,4 +1,4 @@
-//! `holdfast restore`: where to, up to where, along which timeline.
+//! `holdfast restore`: the directory, the target, the timeline.
 
 use super::target::TargetArgs;
 use crate::config::reader::absolute;
@@ -28,7 +28,8 @@ pub struct RestoreArgs {
     /// The same, with the snapshots' record in a file, as `snapshot list --output json` shows it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["backup", "delta"])]
     pub snapshot_record: Option<PathBuf>,
-    /// Restore over an existing data directory: keep what is equal, fetch what differs, remove what is not in the backup
+    /// Restore over an existing data directory: keep what is equal, fetch what differs, remove what is not in the
+    /// backup
     #[arg(long)]
     pub delta: bool,
     /// Only print what would be done: backup, timelines, WAL, bytes
@@ -43,7 +44,7 @@ pub struct RestoreArgs {
     /// With --delta or a snapshot: remove WAL of the existing data directory even if it was never archived
     #[arg(long, requires = "existing")]
     pub discard_wal: bool,
-    /// Switch archiving off in the restored server (archive_mode = off), for a copy that is only looked at
+    /// Switch archiving off in the restored server (archive_mode = off), for a copy that is only read
     #[arg(long)]
     pub no_archiving: bool,
     /// Restore a standby: it follows the archive instead of ending recovery

@@ -1,10 +1,10 @@
-//! Up to where a recovery goes: the flags that `restore` and `drill` have in common.
+//! The target of a recovery: the flags that `restore` and `drill` have in common.
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline, moment};
 use holdfast_pgtypes::{Lsn, ParseError};
 
-/// Up to where, and along which timeline. A command adds what excludes a target to the group `target`.
+/// The target and the timeline. A command adds flags that exclude a target to the group `target`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("target").multiple(false))]
 #[command(group = clap::ArgGroup::new("exclusive-target").multiple(true))]
@@ -34,7 +34,7 @@ pub struct TargetArgs {
 }
 
 impl TargetArgs {
-    /// The target; clap has seen to it that there is at most one.
+    /// The target; clap ensures that there is at most one.
     pub fn target(&self) -> RecoveryTarget {
         match (self.time, self.lsn, self.xid, &self.name, self.immediate) {
             (Some(time), ..) => RecoveryTarget::Time(time),
@@ -47,7 +47,7 @@ impl TargetArgs {
     }
 }
 
-/// The message repeats no input: clap says it.
+/// The message does not repeat the input: clap does.
 fn parse_timeline(text: &str) -> Result<TargetTimeline, String> {
     text.parse().map_err(|error: ParseError| format!("expected {}", error.what()))
 }
@@ -61,7 +61,7 @@ fn parse_xid(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "expected the number of a transaction, 3 or more".to_owned())
 }
 
-/// As `pg_create_restore_point` takes it: at most `MAXFNAMELEN - 1` bytes.
+/// As `pg_create_restore_point` accepts it: at most `MAXFNAMELEN - 1` bytes.
 fn parse_restore_point(text: &str) -> Result<String, String> {
     match text {
         "" => Err("the name is empty".to_owned()),

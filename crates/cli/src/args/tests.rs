@@ -25,7 +25,7 @@ fn restore(line: &str) -> RestoreArgs {
 }
 
 #[test]
-fn the_definition_is_sound() {
+fn the_definition_of_the_command_line_is_consistent() {
     Args::command().debug_assert();
 }
 

@@ -1,4 +1,4 @@
-//! `holdfast verify`: which backups, how much of them, in which repository.
+//! `holdfast verify`: the backups, how much of them, and the repository.
 
 use crate::config::units::duration;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ pub struct VerifyArgs {
     /// Read every byte of packs and WAL, instead of looking up sizes and checksums
     #[arg(long)]
     pub deep: bool,
-    /// Read so many percent of packs and WAL, chosen at random, such as 5%
+    /// Read this percentage of packs and WAL, chosen at random, such as 5%
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub sample: Option<u8>,
     /// Choose the same objects as the run that printed this number
@@ -36,9 +36,9 @@ pub struct VerifyArgs {
 /// `--repo`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhichRepository {
-    /// Every one.
+    /// Every repository.
     All,
-    /// The one with this number.
+    /// The repository with this number, from 1.
     Number(usize),
 }
 

@@ -1,9 +1,9 @@
-//! The environment over the file: `HOLDFAST_<SECTION>_<KEY>`.
+//! Environment variables that override the file: `HOLDFAST_<SECTION>_<KEY>`.
 //!
-//! Keys of the first repository are `HOLDFAST_REPO_URL` and so on, of the second `HOLDFAST_REPO_2_URL`. Values are written
-//! as in the file but without quotes; a table stands in braces (`{ passphrase_file = "/etc/holdfast/passphrase" }`). A
-//! variable of one of our sections with a key that does not exist is an error, since a mistyped setting that is silently
-//! not in force is how backups get lost. Variables of other names are none of our business.
+//! Keys of the first repository are `HOLDFAST_REPO_URL` and so on, of the second `HOLDFAST_REPO_2_URL`. Values are
+//! written as in the file but without quotes; a table is in braces (`{ passphrase_file = "/etc/holdfast/passphrase"
+//! }`). A variable of one of our sections with an unknown key is an error: backups get lost if a mistyped setting is
+//! silently ignored. Variables with other names are ignored.
 
 use super::error::{ConfigError, nearest};
 use super::origin::{Origin, Origins, repository_key};
@@ -15,10 +15,10 @@ use serde::forward_to_deserialize_any;
 
 const PREFIX: &str = "HOLDFAST_";
 
-/// More repositories than this are a mistyped number, not a request.
+/// A higher repository number is a typing error.
 const MOST_REPOSITORIES: usize = 16;
 
-/// The variables of this process that can matter: those that begin with `HOLDFAST_`.
+/// The variables of this process that begin with `HOLDFAST_`.
 pub fn of_process() -> Result<Vec<(String, String)>, ConfigError> {
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -30,7 +30,7 @@ pub fn of_process() -> Result<Vec<(String, String)>, ConfigError> {
     Ok(variables)
 }
 
-/// Lays the variables over what the file said.
+/// Overrides the values of the file with those of the variables.
 pub fn overlay(
     written: &mut Written,
     variables: &[(String, String)],
@@ -63,8 +63,8 @@ pub fn overlay(
     Ok(())
 }
 
-/// Kubernetes sets `<SERVICE>_SERVICE_HOST`, `<SERVICE>_PORT_9000_TCP_ADDR` and the like in every pod of a namespace: a
-/// Service called `holdfast-repo` must not stop our own pods. No key of ours begins with these words.
+/// Kubernetes sets `<SERVICE>_SERVICE_HOST`, `<SERVICE>_PORT_9000_TCP_ADDR` and the like in every pod of a namespace. A
+/// Service called `holdfast-repo` must not stop our own pods. None of our keys begins with these words.
 fn of_kubernetes_service(key: &str) -> bool {
     ["service_host", "service_port", "port"]
         .iter()
@@ -83,7 +83,7 @@ fn split_index<'k>(name: &str, key: &'k str) -> Result<(usize, &'k str), ConfigE
     }
 }
 
-/// The variable of a key.
+/// The name of the variable for a key.
 pub fn variable_name(section: &str, index: usize, key: &str) -> String {
     let number = if index == 0 { String::new() } else { format!("{}_", index + 1) };
     format!("{PREFIX}{section}_{number}{key}").to_ascii_uppercase()
@@ -111,12 +111,12 @@ fn take(written: &mut Written, section: &str, index: usize, key: &str, value: &s
     Ok(())
 }
 
-/// A table with this one key.
+/// Parses a table with only this key.
 fn one<'de, T: Deserialize<'de>>(key: &'de str, value: &'de str) -> Result<T, ValueError> {
     T::deserialize(MapDeserializer::new(std::iter::once((key, Text(value)))))
 }
 
-/// The text of a variable, read as whatever type the key has.
+/// The text of a variable, parsed as the type of its key.
 struct Text<'de>(&'de str);
 
 impl<'de> IntoDeserializer<'de, ValueError> for Text<'de> {
@@ -128,7 +128,7 @@ impl<'de> IntoDeserializer<'de, ValueError> for Text<'de> {
 }
 
 impl Text<'_> {
-    /// The table in braces that this text is, if it is one.
+    /// The table in braces, if the text is one.
     fn table(&self) -> Option<Result<toml::Value, ValueError>> {
         if !self.0.trim_start().starts_with('{') {
             return None;

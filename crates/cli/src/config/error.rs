@@ -1,35 +1,35 @@
-//! What can be wrong with a configuration. Every variant knows the key and where it was written; never a secret value.
+//! The errors of a configuration. Every variant has the key and where it was written, and never a secret value.
 
 use super::origin::Origin;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
 use std::path::PathBuf;
 
-/// A configuration that is refused.
+/// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file that was asked for cannot be read.
+    /// The configuration file cannot be read.
     #[error("cannot read the configuration file {}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The file is not text in UTF-8.
     #[error("not UTF-8 {origin}: the byte 0x{byte:02X}")]
     NotUtf8 {
-        /// Where.
+        /// Where it was written.
         origin: Origin,
-        /// The first byte that does not belong there.
+        /// The first byte that is not UTF-8.
         byte: u8,
     },
     /// The file is not TOML.
     #[error("syntax error {origin}: {reason}")]
     Syntax {
-        /// Where.
+        /// Where it was written.
         origin: Origin,
-        /// What the parser said.
+        /// The parser's message.
         reason: String,
     },
     /// A key that does not exist.
@@ -37,19 +37,19 @@ pub enum ConfigError {
     UnknownKey {
         /// The key with its section.
         key: String,
-        /// Where.
+        /// Where it was written.
         origin: Origin,
-        /// What was probably meant, and what could have been written.
+        /// What was probably meant, and what is possible.
         hint: String,
     },
-    /// A variable of one of our sections with a key that does not exist.
+    /// A variable of one of our sections with an unknown key.
     #[error("unknown environment variable {name}")]
     UnknownVariable {
         /// The variable.
         name: String,
-        /// The section it would belong to.
+        /// The section that its name begins with.
         section: String,
-        /// What was probably meant.
+        /// The key that was probably meant.
         suggestion: Option<String>,
     },
     /// A variable that is not text.
@@ -58,7 +58,7 @@ pub enum ConfigError {
         /// The variable.
         name: String,
     },
-    /// A repository's number in a variable that is not 2 to 16.
+    /// A variable with a repository number that is not 2 to 16.
     #[error("the environment variable {name} has a repository number that is not valid")]
     RepositoryNumber {
         /// The variable.
@@ -66,38 +66,38 @@ pub enum ConfigError {
         /// The variable for the first repository.
         first: String,
     },
-    /// A value of another type than the key has.
+    /// A value with the wrong type for its key.
     #[error("wrong value for `{key}` {origin}: {reason}")]
     WrongType {
         /// The key.
         key: String,
-        /// Where.
+        /// Where it was written.
         origin: Origin,
-        /// What was expected.
+        /// The expected type.
         reason: String,
     },
-    /// A value that cannot be.
+    /// A value that is not allowed.
     #[error("invalid {key}{}: {reason}{}", shown(value.as_deref()), place(origin.as_ref()))]
     Invalid {
         /// The key.
         key: String,
         /// The value, unless it is secret.
         value: Option<String>,
-        /// Where.
+        /// Where it was written.
         origin: Option<Origin>,
-        /// Why not.
+        /// Why it is not allowed.
         reason: String,
     },
-    /// A variable about proxies which cannot be used. Its value may hold a password, and is not shown.
+    /// A variable about proxies that cannot be used. Its value may contain a password, and is not shown.
     #[error("the environment variable {variable} {} that can be used: {reason}",
         if variable.eq_ignore_ascii_case("no_proxy") { "holds no list of hosts" } else { "names no proxy" })]
     Proxy {
         /// The variable.
         variable: String,
-        /// Why not.
+        /// Why it cannot be used.
         reason: String,
     },
-    /// A value that is needed is not there.
+    /// A required value is missing.
     #[error("`{key}` is not set")]
     Missing {
         /// The key.
@@ -105,7 +105,7 @@ pub enum ConfigError {
         /// What to write.
         hint: String,
     },
-    /// A repository that says nothing about encryption.
+    /// A repository without an encryption setting.
     #[error("repository {url} does not say how it is encrypted")]
     EncryptionMissing {
         /// The URL, redacted.
@@ -118,7 +118,7 @@ pub enum ConfigError {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be used.
         reason: String,
     },
 }
@@ -175,7 +175,7 @@ impl Explain for ConfigError {
     }
 }
 
-/// The known word that `written` most probably stands for, if one is near enough: up to a third of its letters differ.
+/// The known word that `written` probably stands for, if one is close enough: up to a third of its letters may differ.
 pub(super) fn nearest(written: &str, known: &[&str]) -> Option<String> {
     known
         .iter()
@@ -185,7 +185,7 @@ pub(super) fn nearest(written: &str, known: &[&str]) -> Option<String> {
         .map(|(_, word)| word.to_owned())
 }
 
-/// Letters to insert, delete, replace or exchange with their neighbour.
+/// The number of letters to insert, delete, replace or exchange with their neighbour.
 fn distance(left: &str, right: &str) -> usize {
     let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
     let mut before: Vec<usize> = Vec::new();

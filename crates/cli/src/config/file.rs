@@ -1,8 +1,8 @@
-//! The configuration file: TOML, read into [`Written`] with the place of every key.
+//! The configuration file: TOML, parsed into [`Written`] with the place of every key.
 //!
-//! Keys are checked before serde sees the tree, because that is where both the place and the section are known; serde then
-//! checks the types. So an error names the key in full, its line and column, and what was probably meant, if that can
-//! be guessed.
+//! Keys are checked before serde sees the tree, because the place and the section are both known there. After that
+//! serde checks the types. So an error names the full key, its line and column, and what was probably meant, if that
+//! can be guessed.
 
 use super::error::{ConfigError, nearest};
 use super::origin::{Origin, Origins, repository_key};
@@ -12,7 +12,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-/// Parses the text of the file at `path`, noting where each key stands.
+/// Parses the text of the file at `path`, and records the place of each key.
 pub fn parse(path: &Path, text: &str, origins: &mut Origins) -> Result<Written, ConfigError> {
     let at = |span: Option<Range<usize>>| place(path, text, span.map_or(0, |span| span.start));
     let tree = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
@@ -24,7 +24,7 @@ pub fn parse(path: &Path, text: &str, origins: &mut Origins) -> Result<Written, 
     let spans = walk.spans;
     toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or_default();
-        // The innermost key whose value the complaint is about.
+        // The innermost key whose value contains the error.
         let key = spans
             .iter()
             .filter(|(_, value)| value.start <= span.start && span.end <= value.end)
@@ -38,7 +38,7 @@ pub fn parse(path: &Path, text: &str, origins: &mut Origins) -> Result<Written, 
     })
 }
 
-/// What serde says, without the names of Rust's types.
+/// serde's message without the names of Rust types.
 fn in_plain_words(message: &str) -> String {
     let mut text = message.trim().replace('\n', "; ");
     for number in ["u16", "u32", "u64", "usize", "i32", "i64"] {
@@ -62,7 +62,7 @@ struct Walk<'a> {
     path: &'a Path,
     text: &'a str,
     origins: &'a mut Origins,
-    /// Full key and the span of its value.
+    /// The full key and the span of its value.
     spans: Vec<(String, Range<usize>)>,
 }
 
@@ -90,7 +90,7 @@ impl Walk<'_> {
                     });
                 }
                 (_, DeValue::Table(table)) => self.section(section, keys, table, &|key| format!("{section}.{key}"))?,
-                // Of the wrong type: serde says so.
+                // A wrong type: serde reports it.
                 _ => {}
             }
         }

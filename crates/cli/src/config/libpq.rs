@@ -1,13 +1,13 @@
 //! What libpq would find in this process: variables, home directory, user.
 //!
-//! Read where a command connects, and nowhere else: what stands there does not concern `wal push` or `list`.
+//! It is read only by a command that connects: `wal push` and `list` do not need it.
 
 use holdfast_engine::server::Environment;
 use std::path::PathBuf;
 
-/// Collects it.
+/// Reads the environment of this process.
 pub fn environment() -> Environment {
-    // A value that is no UTF-8 is wrong, but it is there: left out, another server or role would be asked in its place.
+    // A value that is not valid UTF-8 is an error. If it were left out, another server or role would be used.
     let variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
         .filter(|(name, _)| name.starts_with("PG"))
@@ -17,7 +17,7 @@ pub fn environment() -> Environment {
     Environment { variables, home, user: user_of(&passwd, rustix::process::geteuid().as_raw()) }
 }
 
-/// The name of a user, where the file has it.
+/// The name of a user id, if the file has it.
 fn user_of(passwd: &str, id: u32) -> Option<String> {
     let id = id.to_string();
     passwd.lines().find_map(|line| {
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_are_found_by_their_number() {
+    fn users_are_found_by_id() {
         let passwd = "root:x:0:0::/root:/bin/sh\npostgres:x:26:26::/var/lib/pgsql:/bin/sh\n";
         assert_eq!(user_of(passwd, 26).as_deref(), Some("postgres"));
         assert_eq!(user_of(passwd, 2), None);

@@ -1,14 +1,14 @@
 //! Configuration, in two steps.
 //!
-//! 1. **What was written** ([`written`]): the TOML file ([`file`](mod@file)), over it the environment ([`environment`]), over it the
-//!    flags. Nothing is looked at but shape: keys are known, numbers are numbers. Where each value came from is kept
-//!    ([`origin`]), so that every complaint names the file and line, the variable or the flag.
-//! 2. **What it means** ([`validated`]): validated types, built by taking the written ones apart completely, so that a new key
-//!    cannot be forgotten. Still no I/O: paths are absolute, but nothing was opened.
+//! 1. **What was written** ([`written`]): the TOML file ([`file`](mod@file)), overridden by the environment
+//!    ([`environment`]), overridden by flags. Only the form is checked: keys are known, numbers are numbers. The origin
+//!    of each value is kept ([`origin`]), so that every error names the file and line, the variable or the flag.
+//! 2. **What it means** ([`validated`]): validated types, built by destructuring the written ones completely, so that
+//!    no new key can be forgotten. Still no I/O: paths are absolute, but nothing was opened.
 //!
-//! A wrong configuration is refused as a whole before a command does anything. Only connection strings are understood where
-//! they are used ([`libpq`]): what is wrong with one must not stop the archiver, which does not connect.
-//! `docs/configuration.md` describes the keys, and a test holds it against the types.
+//! If any value is wrong, the whole configuration is refused before a command does anything. Only connection strings
+//! are parsed where they are used ([`libpq`]): an error in one must not stop the archiver, which does not connect.
+//! `docs/configuration.md` describes the keys, and a test compares it with the types.
 
 pub mod environment;
 mod error;
@@ -31,24 +31,24 @@ use origin::Origins;
 use std::path::{Path, PathBuf};
 use written::Written;
 
-/// Where the file is looked for when neither `--config` nor `HOLDFAST_CONFIG` names one.
+/// The path of the file, if neither `--config` nor `HOLDFAST_CONFIG` names one.
 pub const DEFAULT_FILE: &str = "/etc/holdfast/holdfast.toml";
 
-/// The variable that names the file.
+/// The variable with the path of the file.
 pub const FILE_VARIABLE: &str = "HOLDFAST_CONFIG";
 
-/// A configuration and the file it was read from.
+/// A configuration and the path of its file.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What is meant.
+    /// The validated configuration.
     pub config: Config,
-    /// The file, absolute; none where there was none.
+    /// The path of the file, absolute; `None` without a file.
     pub file: Option<PathBuf>,
 }
 
-/// Reads file and environment, lays `flags` (values with the flags' names) over them, and validates.
+/// Reads file and environment, overrides them with `flags` (values with the flags' names), and validates.
 ///
-/// A file that was asked for must exist; the default file may be missing, since the environment can say everything.
+/// A file that is named must exist. The default file may be missing, since the environment can set everything.
 pub fn load(
     file: Option<&Path>,
     environment: &[(String, String)],
@@ -74,7 +74,7 @@ pub fn load(
         },
     };
     let config = from_text(&path, text.as_deref().unwrap_or_default(), environment, flags)?;
-    // PostgreSQL will call from its own directory.
+    // PostgreSQL calls from its own directory, so the path must be absolute.
     let file = text.map(|_| std::path::absolute(&path).unwrap_or(path));
     Ok(Loaded { config, file })
 }
@@ -88,7 +88,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-/// [`load`] with the file's text in hand.
+/// [`load`] with the text of the file.
 pub fn from_text(
     path: &Path,
     text: &str,

@@ -1,4 +1,4 @@
-//! Where a configured value came from, for messages.
+//! The origin of a configured value, for messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 /// The place where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// In the file; line and column count from 1.
+    /// In the file.
     File {
         /// The file.
         path: PathBuf,
-        /// The line.
+        /// The line, from 1.
         line: usize,
-        /// The column, in characters.
+        /// The column in characters, from 1.
         column: usize,
     },
     /// In an environment variable.
@@ -34,7 +34,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The origin of each value, by its key: `backup.jobs`, `repo.url` for the first repository and `repo.2.url` for the next.
+/// The origin of each value, by its key: `backup.jobs`, `repo.url` for the first repository and `repo.2.url` for the
+/// next.
 #[derive(Clone, Debug)]
 pub struct Origins {
     file: PathBuf,
@@ -42,7 +43,7 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// No values yet; `file` is the one that is read or would be.
+    /// Without values; `file` is the file that is read.
     pub fn new(file: &Path) -> Self {
         Self { file: file.to_owned(), by_key: BTreeMap::new() }
     }
@@ -52,19 +53,19 @@ impl Origins {
         &self.file
     }
 
-    /// Notes where `key` was written last.
+    /// Records where `key` was last written.
     pub fn set(&mut self, key: impl Into<String>, origin: Origin) {
         self.by_key.insert(key.into(), origin);
     }
 
-    /// Where `key`, or the table it stands in, was written.
+    /// Where `key`, or the table that contains it, was written.
     pub fn get(&self, key: &str) -> Option<&Origin> {
         self.by_key.get(key).or_else(|| self.get(key.rsplit_once('.')?.0))
     }
 }
 
-/// The full name of a key of the repository with this index (from 0). The first goes without its number, as its
-/// environment variables do.
+/// The full name of a key of the repository with this index (from 0). For the first repository it has no number, as in
+/// its environment variables.
 pub fn repository_key(index: usize, key: &str) -> String {
     match index {
         0 => format!("repo.{key}"),

@@ -1,21 +1,21 @@
-//! Reading one value: its meaning, or a complaint with its key, the text and the place where it is written.
+//! Reading one value: the parsed value, or an error with its key, its text and its place.
 
 use super::error::ConfigError;
 use super::origin::Origins;
 use std::path::PathBuf;
 
-/// Parses values and complains with key, value and place.
+/// Parses values; its errors name key, value and place.
 pub(super) struct Reader<'o> {
     pub(super) origins: &'o Origins,
 }
 
 impl<'o> Reader<'o> {
-    /// With the places of the values.
+    /// A reader that knows the places of the values.
     pub(super) fn new(origins: &'o Origins) -> Self {
         Self { origins }
     }
 
-    /// A complaint about a value.
+    /// An error about a value.
     pub(super) fn invalid(&self, key: &str, value: Option<&str>, reason: impl Into<String>) -> ConfigError {
         ConfigError::Invalid {
             key: key.to_owned(),
@@ -25,7 +25,7 @@ impl<'o> Reader<'o> {
         }
     }
 
-    /// The value of a text, where it is written.
+    /// The parsed value of a text, if it is set.
     pub(super) fn parsed<T>(
         &self,
         key: &str,
@@ -36,13 +36,13 @@ impl<'o> Reader<'o> {
         parse(&text).map(Some).map_err(|reason| self.invalid(key, Some(&text), reason))
     }
 
-    /// An absolute path, where it is written.
+    /// An absolute path, if it is set.
     pub(super) fn path(&self, key: &str, value: Option<String>) -> Result<Option<PathBuf>, ConfigError> {
         self.parsed(key, value, absolute)
     }
 }
 
-/// A path that does not depend on the directory of whoever calls: PostgreSQL runs `archive_command` in its data directory.
+/// A path that does not depend on the current directory: PostgreSQL runs `archive_command` in its data directory.
 pub fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {

@@ -1,8 +1,8 @@
-//! `[[repo]]`: a store's settings and how the repository in it is encrypted.
+//! `[[repo]]`: a store's settings and the encryption of its repository.
 //!
-//! The settings of the store are its own crate's type. What has to be read from files (passphrase, key file, SSE-C key) is
-//! a path here and read by [`Repository::store_config`] and [`Encryption::key_source`], when a command opens the
-//! repository: `repo info` of a machine without the key still works out its configuration.
+//! The settings of the store have the type of its crate. What has to be read from files (passphrase, key file, SSE-C
+//! key) is only a path here. [`Repository::store_config`] and [`Encryption::key_source`] read it when a command opens
+//! the repository. So `repo info` can show the configuration on a machine without the key.
 
 use super::error::ConfigError;
 use super::origin::repository_key;
@@ -18,13 +18,13 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// A passphrase file larger than this is not a passphrase file.
+/// A larger file is not a passphrase file.
 const LARGEST_SECRET_FILE: usize = 64 << 10;
 /// S3 allows 10 tags on an object.
 const MOST_TAGS: usize = 10;
 const MOST_REQUESTS: u32 = 1024;
 
-/// One repository.
+/// The settings of one repository.
 #[derive(Clone, Debug)]
 pub struct Repository {
     store: StoreConfig,
@@ -33,27 +33,27 @@ pub struct Repository {
     pub encryption: Encryption,
     /// The key slot to try first.
     pub slot: Option<SlotName>,
-    /// What is kept in it, instead of `[retention]`.
+    /// Its own retention, instead of `[retention]`.
     pub retention: Option<Retention>,
 }
 
-/// How a repository is encrypted, and what opens it.
+/// How a repository is encrypted, and where its secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Encryption {
-    /// Not at all: `encryption = "none"`.
+    /// Not encrypted: `encryption = "none"`.
     None,
     /// A passphrase in a file; a newline at its end does not count.
     PassphraseFile(PathBuf),
     /// A passphrase in an environment variable.
     PassphraseVariable(String),
-    /// 32 bytes of key in a file.
+    /// A key of 32 bytes in a file.
     KeyFile(PathBuf),
 }
 
-/// What opens a repository, read.
+/// The secret of a repository, after it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// Nothing is needed.
+    /// No secret is needed.
     None,
     /// A passphrase.
     Passphrase(Secret<Vec<u8>>),
@@ -62,12 +62,12 @@ pub enum KeySource {
 }
 
 impl Repository {
-    /// Where it is.
+    /// The location of the repository.
     pub fn location(&self) -> &Location {
         &self.store.location
     }
 
-    /// All that tells this place from another: URL, endpoint and region.
+    /// What distinguishes this place from others: URL, endpoint and region.
     pub fn place(&self) -> String {
         let S3Config { endpoint, region, .. } = &self.store.s3;
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
@@ -79,7 +79,7 @@ impl Repository {
         &self.store.s3.credentials
     }
 
-    /// The local files without which it cannot be opened, with what each is.
+    /// The local files that are needed to open it, and what each is.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         let opens = match &self.encryption {
             Encryption::PassphraseFile(path) => Some(("the passphrase file", path.as_path())),
@@ -91,12 +91,12 @@ impl Repository {
         opens.into_iter().chain(ca).chain(sse).collect()
     }
 
-    /// The size of the parts of multipart uploads.
+    /// The size of the parts of multipart uploads, in bytes.
     pub fn part_size_bytes(&self) -> u64 {
         self.store.part_size_bytes
     }
 
-    /// Files with a secret of this repository that every user of this machine may read.
+    /// Files with a secret of this repository that every user of this machine can read.
     pub fn secrets_open_to_all(&self) -> Vec<&Path> {
         let key = match &self.encryption {
             Encryption::PassphraseFile(path) | Encryption::KeyFile(path) => Some(path),
@@ -106,8 +106,8 @@ impl Repository {
         files.filter(|path| is_open_to_all(path)).collect()
     }
 
-    /// The settings of the store; reads the SSE-C key file, if one is configured. `environment` looks up a variable, for the
-    /// proxies.
+    /// The settings of the store; reads the SSE-C key file, if one is configured. `environment` looks up a variable,
+    /// for the proxies.
     pub fn store_config(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<StoreConfig, ConfigError> {
         let mut store = self.store.clone();
         store.proxies = Proxies::from_variables(environment);
@@ -126,7 +126,7 @@ impl Repository {
 }
 
 impl Encryption {
-    /// Reads what opens the repository. `environment` looks up a variable.
+    /// Reads the secret of the repository. `environment` looks up a variable.
     pub fn key_source(&self, environment: impl FnOnce(&str) -> Option<String>) -> Result<KeySource, ConfigError> {
         match self {
             Self::None => Ok(KeySource::None),
@@ -159,8 +159,8 @@ impl Encryption {
     }
 }
 
-/// Whether others may read a file and pass the folders above it. The files of a Kubernetes volume, which lie in a folder like
-/// `..2026_11_29_10_00_00.123`, are nobody else's: a pod has no other users.
+/// Whether others can read a file and access the folders above it. Files of a Kubernetes volume, in a folder like
+/// `..2026_11_29_10_00_00.123`, are not open to others: a pod has no other users.
 pub fn is_open_to_all(path: &Path) -> bool {
     let Ok(path) = path.canonicalize() else { return false };
     let others_may = |path: &Path, bit: u32| std::fs::metadata(path).is_ok_and(|found| found.mode() & bit != 0);
@@ -177,7 +177,7 @@ fn read_secret(what: &'static str, path: &Path) -> Result<Secret<Vec<u8>>, Confi
     Ok(Secret::new(bytes))
 }
 
-/// 32 bytes, raw or as 64 hexadecimal digits and perhaps a newline.
+/// 32 bytes, raw or as 64 hexadecimal digits with or without a newline.
 fn read_key(what: &'static str, path: &Path) -> Result<Secret<[u8; 32]>, ConfigError> {
     let bytes = read_secret(what, path)?;
     if let Ok(key) = <[u8; 32]>::try_from(bytes.expose().as_slice()) {
@@ -261,7 +261,7 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
         });
     };
     let location: Location = url.parse().map_err(|error: holdfast_store::ConfigError| {
-        // The error's own `what` holds the URL without its credentials.
+        // The error's own `what` has the URL without its credentials.
         let shown = error.what.strip_prefix("url ").map(|quoted| quoted.trim_matches('"').to_owned());
         reader.invalid(&key("url"), shown.as_deref(), error.reason)
     })?;
@@ -293,7 +293,7 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
     let (server_side, sse_key_file) = server_side(reader, &key("sse"), sse)?;
     let mut store = StoreConfig::new(location);
     store.s3 = S3Config {
-        // Nearly every S3-compatible server is reached by an address without the bucket in it.
+        // The address of nearly every S3-compatible server does not contain the bucket.
         path_style: path_style.unwrap_or(endpoint.is_some()),
         endpoint,
         region,
@@ -320,7 +320,7 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
             })?;
     }
     store.validate().map_err(|error| {
-        // What is left for the store to refuse is about the endpoint and what goes over it.
+        // The errors that only the store finds are about the endpoint and its connection.
         let name = error.what.split(' ').next().filter(|name| *name == "ca_file").unwrap_or("endpoint");
         reader.invalid(&key(name), None, error.reason)
     })?;

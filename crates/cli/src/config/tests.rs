@@ -52,13 +52,13 @@ fn refusal(text: &str, environment: &[(&str, &str)]) -> String {
     present::text(&failure, Style::Plain)
 }
 
-/// The three parts with the usual ones filled in.
+/// The three parts, with the usual `while` line.
 fn parts(error: &str, hint: &str) -> String {
     format!("error: {error}\nwhile: reading the configuration\nhint:  {hint}\n")
 }
 
 #[test]
-fn the_sample_of_the_design_is_understood() {
+fn the_sample_configuration_is_accepted() {
     let config = validated(SAMPLE, &[]);
     assert_eq!(config.cluster.name.as_str(), "main");
     assert_eq!(config.cluster.require_pgdata().unwrap(), Path::new("/var/lib/postgresql/18/main"));
@@ -104,7 +104,7 @@ fn a_repository_may_have_a_retention_of_its_own() {
     let config = validated(&format!("{LEAST}{own}{second}{all}"), &[("HOLDFAST_REPO_2_RETENTION", "{}")]);
     let own: Vec<_> = config.repositories.iter().map(|repository| repository.retention.clone()).collect();
     let keep = validated::Keep { daily: 2, ..validated::Keep::default() };
-    // All of it is its own: what it does not say does not come from `[retention]`.
+    // A repository's own table replaces `[retention]` completely.
     let first = validated::Retention { window: Some(Duration::from_hours(168)), keep, grace: Duration::from_hours(24) };
     assert_eq!(own, [Some(first), Some(validated::Retention::default())]);
     assert_eq!(config.retention.keep.last, 3);
@@ -119,7 +119,7 @@ fn a_repository_may_have_a_retention_of_its_own() {
 }
 
 #[test]
-fn no_grace_at_all_has_to_be_written() {
+fn a_grace_of_zero_must_be_written() {
     for (grace, expected) in [("0", 0), ("0s", 0), ("90min", 5400)] {
         let config = validated(&format!("{LEAST}[retention]\ngrace = \"{grace}\"\n"), &[]);
         assert_eq!(config.retention.grace, Duration::from_secs(expected), "{grace}");
@@ -132,7 +132,7 @@ fn no_grace_at_all_has_to_be_written() {
 }
 
 #[test]
-fn the_environment_can_say_everything() {
+fn the_environment_can_set_everything() {
     let config = validated(
         "",
         &[
@@ -162,7 +162,7 @@ fn the_environment_can_say_everything() {
 }
 
 #[test]
-fn flags_beat_variables_and_variables_beat_the_file() {
+fn flags_override_variables_and_variables_override_the_file() {
     let load = |line: &str| {
         let args = Args::try_parse_from(line.split(' ')).unwrap();
         let environment =
@@ -185,7 +185,7 @@ fn flags_beat_variables_and_variables_beat_the_file() {
 }
 
 #[test]
-fn unknown_keys_are_named_with_their_place() {
+fn unknown_keys_are_reported_with_their_place() {
     assert_eq!(
         refusal("[cluster]\nname = \"main\"\n[backup]\n  job = 2\n", &[]),
         parts(
@@ -225,7 +225,7 @@ fn unknown_keys_are_named_with_their_place() {
 }
 
 #[test]
-fn wrong_types_name_the_key() {
+fn wrong_types_are_reported_with_their_key() {
     let manual = "docs/configuration.md lists the values of this key";
     for (text, environment, error) in [
         (
@@ -396,7 +396,7 @@ fn what_is_missing_is_explained() {
 }
 
 #[test]
-fn a_file_that_was_asked_for_must_be_there() {
+fn a_named_file_must_exist() {
     let failure = load(Some(Path::new("/nonexistent/holdfast.toml")), &[], Vec::new()).err().unwrap().explain();
     assert_eq!(
         present::text(&failure, Style::Plain),
@@ -408,7 +408,7 @@ fn a_file_that_was_asked_for_must_be_there() {
 }
 
 #[test]
-fn a_wrong_connection_is_left_to_the_commands_that_connect() {
+fn a_wrong_connection_fails_only_commands_that_connect() {
     let config = validated(LEAST, &[("HOLDFAST_CLUSTER_CONNECTION", "host=db password=hush port=many")]);
     assert!(!format!("{config:?}").contains("hush"), "{config:?}");
 }
@@ -425,7 +425,7 @@ fn a_file_in_another_encoding_says_where() {
 }
 
 #[test]
-fn a_slot_may_be_named_beside_the_secret() {
+fn a_slot_may_be_set_beside_the_secret() {
     let config = validated(LEAST, &[("HOLDFAST_REPO_ENCRYPTION", "{ key_file = \"/k\", slot = \"vault\" }")]);
     let repository = config.repositories.first().unwrap();
     assert_eq!(repository.slot.as_ref().unwrap().as_str(), "vault");
@@ -499,7 +499,7 @@ fn the_manual_names_every_key() {
 }
 
 #[test]
-fn hostile_files_are_refused_in_peace() {
+fn hostile_files_are_refused_without_a_panic() {
     for text in [
         "\u{0}",
         "[[",

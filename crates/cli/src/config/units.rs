@@ -5,7 +5,7 @@ use std::time::Duration;
 const UNITS_OF_SIZE: &[(&str, u64)] =
     &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
-/// A size in bytes. Without a unit it is bytes; units are the binary ones only, because "MB" means 1000000 bytes to most
+/// A size in bytes. Without a unit the number is bytes. Units are only binary, because "MB" means 1000000 bytes to most
 /// tools and 1048576 to PostgreSQL.
 pub fn size_bytes(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -27,7 +27,8 @@ pub fn size_bytes(text: &str) -> Result<u64, String> {
 const UNITS_OF_TIME: &[(&str, u64)] =
     &[("ms", 1), ("s", 1000), ("min", 60_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
 
-/// A duration: numbers with units, one after the other. A bare number is refused: it would be seconds here and minutes there.
+/// A duration: numbers with units, one after the other. A number without a unit is refused, since it means seconds in
+/// some programs and minutes in others.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let expected = || "expected a whole number and a unit, such as 60s, 90min, 12h or 30d".to_owned();
     let mut rest = text.trim();

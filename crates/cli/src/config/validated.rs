@@ -1,4 +1,4 @@
-//! What the configuration means: validated types, made from the written ones by taking them apart completely.
+//! What the configuration means: validated types, made by destructuring the written ones completely.
 
 use super::error::ConfigError;
 use super::origin::Origins;
@@ -16,66 +16,67 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Default of `retention.grace`: longer than a night in which nobody looks, and than any restore takes to say that it has begun.
+/// Default of `retention.grace`: longer than a night without anybody watching, and longer than a restore needs to take
+/// its lease.
 const DEFAULT_GRACE: Duration = Duration::from_hours(24);
 /// Default of `backup.memory`: 256 MiB, enough for 2 cores and 16 parts in flight.
 const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
-/// Below this a frame of 4 MiB, its compressed copy and one part of an upload do not fit for two jobs.
+/// With less memory, a frame of 4 MiB, its compressed copy and one part of an upload do not fit for two jobs.
 const LEAST_MEMORY_BYTES: u64 = 32 << 20;
-/// Default of `backup.archive_timeout` and `wal.timeout`: PostgreSQL's own patience before it warns that the WAL of a
-/// backup is not archived is 60 s too.
+/// Default of `backup.archive_timeout` and `wal.timeout`: PostgreSQL too waits 60 s before it warns that the WAL of a
+/// backup is not archived.
 const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
-/// Default of `drill.time_limit`: the next drill of the same hour of the next day finds this one ended.
+/// Default of `drill.time_limit`: a daily drill has ended before the next one begins.
 const DEFAULT_DRILL: Duration = Duration::from_hours(23);
 const DEFAULT_PUSH_AHEAD: u32 = 16;
 const DEFAULT_PREFETCH: u32 = 8;
-/// More segments ahead than this only fill the spool: 256 are 4 GiB.
+/// More segments only fill the spool: 256 are 4 GiB.
 const MOST_SEGMENTS_AHEAD: u32 = 256;
-/// More threads than this are a mistyped number.
+/// A higher number of threads is a typing error.
 const MOST_JOBS: u32 = 1024;
-/// Three names of Kubernetes and a uid fit; what is longer is no name.
+/// Three names of Kubernetes and a uid fit; a longer text is not a name.
 const MOST_ID_BYTES: usize = 1024;
 const SPOOL: &str = "/var/spool/holdfast";
 
 /// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Which PostgreSQL.
+    /// `[cluster]`: the PostgreSQL cluster.
     pub cluster: Cluster,
-    /// Where to store; at least one, no two at the same place.
+    /// `[[repo]]`: at least one, and no two in the same place.
     pub repositories: Vec<Repository>,
-    /// How backups are made.
+    /// `[backup]`: how backups are taken.
     pub backup: Backup,
-    /// How WAL is archived and fetched.
+    /// `[wal]`: how WAL is archived and fetched.
     pub wal: Wal,
-    /// How backups are restored.
+    /// `[restore]`: how backups are restored.
     pub restore: Restore,
-    /// How restores are tried.
+    /// `[drill]`: how restores are tested.
     pub drill: Drill,
-    /// What `holdfast expire` keeps.
+    /// `[retention]`: what `holdfast expire` keeps.
     pub retention: Retention,
-    /// What is logged.
+    /// `[log]`: what is logged.
     pub log: Log,
 }
 
 /// `[cluster]`
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    /// The name of the archive.
+    /// The name of the cluster's archive.
     pub name: ClusterName,
-    /// Who the archive is for: a claim of somebody else is refused, though the system identifier may be the same.
+    /// The owner of the archive. The claim of another owner is refused, even if the system identifier is the same.
     pub owner: Option<String>,
     /// The data directory, absolute.
     pub pgdata: Option<PathBuf>,
-    /// How to connect to the server; without it `postmaster.pid` tells where it listens. Not looked at here: a wrong one
-    /// stops the commands that connect, and no other.
+    /// The connection string of the server; if it is absent, `postmaster.pid` says where it listens. It is not parsed
+    /// here: a wrong one fails only commands that connect.
     pub connection: Option<Secret>,
-    /// How to connect to the primary, for backups from a standby.
+    /// The connection string of the primary, for backups from a standby.
     pub primary_connection: Option<Secret>,
 }
 
 impl Cluster {
-    /// Who the archive is for, for commands that need it.
+    /// The owner of the archive, for commands that need it.
     pub fn require_owner(&self) -> Result<&str, ConfigError> {
         self.owner.as_deref().ok_or_else(|| ConfigError::Missing {
             key: "cluster.owner".to_owned(),
@@ -96,36 +97,36 @@ impl Cluster {
 /// `[backup]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
-    /// Codec and level of the packs.
+    /// Compression method and level of the packs.
     pub compression: Compression,
     /// Threads that compress, hash and encrypt.
     pub jobs: NonZeroUsize,
-    /// The byte budget of the pipeline.
+    /// The memory budget of the pipeline, in bytes.
     pub memory_bytes: u64,
-    /// Ask for an immediate checkpoint.
+    /// Whether to request an immediate checkpoint.
     pub start_fast: bool,
-    /// How long to wait for the WAL of the backup.
+    /// How long to wait until the WAL of the backup is archived.
     pub archive_timeout: Duration,
-    /// Check page checksums while reading.
+    /// Whether to check page checksums while reading.
     pub page_checks: bool,
     /// A text kept with the backup.
     pub label: Option<String>,
-    /// What stands for this machine where the data directory moves between machines.
+    /// The name in the place of the machine name, if the data directory moves between machines.
     pub machine: Option<String>,
 }
 
 /// `[wal]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wal {
-    /// Codec and level. The codec is fixed when an archive is claimed; the level may change at any time.
+    /// Compression method and level. The method is fixed when an archive is claimed; the level may change at any time.
     pub compression: Compression,
-    /// Segments stored in one run of `wal push`, the one asked for included.
+    /// Segments stored in one run of `wal push`, the requested one included.
     pub push_ahead: NonZeroUsize,
     /// Segments fetched ahead by `wal get`; 0 for none.
     pub prefetch: usize,
-    /// Where marks and prefetched segments are kept, absolute; each cluster has a directory in it.
+    /// The folder of marks and prefetched segments, absolute; each cluster has a folder in it.
     pub spool: PathBuf,
-    /// How long `wal push` and `wal get` repeat a request that fails.
+    /// How long `wal push` and `wal get` repeat a failing request.
     pub timeout: Duration,
 }
 
@@ -139,9 +140,9 @@ pub struct Restore {
 /// `[drill]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drill {
-    /// Where throw-away directories are made, absolute.
+    /// The folder for throw-away directories, absolute.
     pub directory: Option<PathBuf>,
-    /// Where PostgreSQL's programs are, absolute; without it they are looked for.
+    /// The folder of PostgreSQL's programs, absolute; if it is absent, they are looked for.
     pub bin_dir: Option<PathBuf>,
     /// A superuser of the cluster.
     pub role: String,
@@ -149,14 +150,14 @@ pub struct Drill {
     pub database: String,
     /// A file of queries, or a folder of such files.
     pub probes: Option<PathBuf>,
-    /// Further settings of the restored server.
+    /// More settings of the restored server.
     pub settings: Vec<(String, String)>,
-    /// How long a drill may take.
+    /// The time limit of a drill.
     pub time_limit: Duration,
 }
 
 impl Drill {
-    /// Where throw-away directories are made.
+    /// The folder for throw-away directories, for commands that need it.
     pub fn require_directory(&self) -> Result<&Path, ConfigError> {
         self.directory.as_deref().ok_or_else(|| ConfigError::Missing {
             key: "drill.directory".to_owned(),
@@ -167,12 +168,12 @@ impl Drill {
     }
 }
 
-/// `[retention]`; nothing written is nothing deleted.
+/// `[retention]`; without it nothing is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// How far back any moment can be restored.
+    /// The length of time before now in which any moment can be restored.
     pub window: Option<Duration>,
-    /// Backups kept beyond the window.
+    /// Backups to keep beyond the window.
     pub keep: Keep,
     /// How long after its decision a removal is carried out.
     pub grace: Duration,
@@ -184,46 +185,46 @@ impl Default for Retention {
     }
 }
 
-/// `keep` of `[retention]`: how many of each, 0 for none.
+/// `keep` of `[retention]`: the number of each, 0 for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Keep {
-    /// The newest so many.
+    /// The newest N backups.
     pub last: u32,
-    /// One for each of so many hours.
+    /// One backup for each of the last N hours with a backup.
     pub hourly: u32,
-    /// One for each of so many days.
+    /// One backup for each of the last N days with a backup.
     pub daily: u32,
-    /// One for each of so many weeks.
+    /// One backup for each of the last N weeks with a backup.
     pub weekly: u32,
-    /// One for each of so many months.
+    /// One backup for each of the last N months with a backup.
     pub monthly: u32,
-    /// One for each of so many years.
+    /// One backup for each of the last N years with a backup.
     pub yearly: u32,
-    /// The newest so many whose verification succeeded.
+    /// The newest N backups whose verification succeeded.
     pub verified: u32,
 }
 
 /// `[log]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// The least important lines that are shown.
+    /// The least important level that is shown.
     pub level: LogLevel,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
 /// `log.level` and `--log-level`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum LogLevel {
-    /// What failed.
+    /// Failures only.
     Error,
-    /// What needs attention.
+    /// Also what needs attention.
     Warn,
-    /// What happens.
+    /// Also what happens.
     Info,
-    /// Every step.
+    /// Also every step.
     Debug,
-    /// Every request.
+    /// Also every request.
     Trace,
 }
 
@@ -239,13 +240,13 @@ impl FromStr for LogLevel {
 /// `log.format`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// A line for people.
+    /// A line of text for people.
     Text,
     /// A JSON object in each line.
     Json,
 }
 
-/// Gives the written values their meaning. `origins` says where each stands, for the messages.
+/// Validates the written values. `origins` has the place of each, for the errors.
 pub fn validate(written: Written, origins: &Origins) -> Result<Config, ConfigError> {
     let Written { cluster, repo, backup, wal, restore, drill, retention, log } = written;
     let reader = Reader::new(origins);
@@ -320,7 +321,7 @@ impl Reader<'_> {
             bytes => Ok(bytes),
         })?;
         let label = self.parsed("backup.label", label, |text| match text {
-            // PostgreSQL puts the label into one line of backup_label, and takes at most MAXPGPATH bytes.
+            // PostgreSQL writes the label into one line of backup_label, and accepts at most MAXPGPATH bytes.
             text if text.len() > 1024 => Err("must be at most 1024 bytes".to_owned()),
             text if text.chars().any(char::is_control) => Err("must be one line of plain text".to_owned()),
             text => Ok(text.to_owned()),
@@ -382,7 +383,7 @@ impl Reader<'_> {
         })
     }
 
-    /// `[retention]`, or that of one repository: `key` is where it stands.
+    /// `[retention]`, or that of one repository; `key` is the name of the table.
     pub(super) fn retention(&self, key: &str, table: RetentionTable) -> Result<Retention, ConfigError> {
         let RetentionTable { window, keep, grace } = table;
         let KeepTable { last, hourly, daily, weekly, monthly, yearly, verified } = keep.unwrap_or_default();
@@ -398,7 +399,7 @@ impl Reader<'_> {
                 yearly: number(yearly),
                 verified: number(verified),
             },
-            // Of nothing the unit does not matter.
+            // A zero needs no unit.
             grace: self
                 .parsed(&format!("{key}.grace"), grace, |text| match text.trim() {
                     "0" => Ok(Duration::ZERO),
@@ -422,7 +423,7 @@ impl Reader<'_> {
     }
 }
 
-/// Who or what something is, in the user's words.
+/// A name that the user chose.
 fn id(text: &str) -> Result<String, String> {
     match text {
         "" => Err("must not be empty".to_owned()),

@@ -1,7 +1,8 @@
-//! What was written: the shape of the configuration file, every key optional, nothing interpreted.
+//! What was written: the shape of the configuration file, every key optional, nothing validated.
 //!
-//! The same types take the environment's values and the flags'; [`Written::overlay`] lays one over another. The names of
-//! the keys exist once, as the fields of these structs: [`SECTIONS`] and the structs' `KEYS` come from the same lines.
+//! The environment's values and the flags have the same types; [`Written::overlay`] overrides one with another. The
+//! names of the keys exist once, as the fields of these structs: [`SECTIONS`] and the structs' `KEYS` come from the
+//! same lines.
 
 use holdfast_secret::Secret;
 use serde::Deserialize;
@@ -24,7 +25,7 @@ macro_rules! table {
             /// The keys of this table, in the order of the manual.
             pub const KEYS: &'static [&'static str] = &[$(stringify!($field)),*];
 
-            /// Takes every value that `over` has.
+            /// Takes every value that is set in `over`.
             pub fn overlay(&mut self, over: Self) {
                 $(if over.$field.is_some() {
                     self.$field = over.$field;
@@ -35,61 +36,61 @@ macro_rules! table {
 }
 
 table! {
-    /// `[cluster]`: which PostgreSQL.
+    /// `[cluster]`: the PostgreSQL cluster.
     ClusterTable {
         /// The name of the cluster's archive in the repositories.
         name: String,
-        /// Who the archive is for.
+        /// The owner of the archive.
         owner: String,
         /// The data directory.
         pgdata: String,
-        /// How to connect to the server.
+        /// The connection string of the server.
         connection: Secret,
-        /// How to connect to the primary when the backup is taken from a standby.
+        /// The connection string of the primary, for backups from a standby.
         primary_connection: Secret,
     }
 }
 
 table! {
-    /// `[[repo]]`: where to store.
+    /// `[[repo]]`: a repository.
     RepoTable {
         /// `s3://bucket/prefix` or `file:///directory`.
         url: String,
         /// The address of an S3-compatible server.
         endpoint: String,
-        /// The region.
+        /// The region of the store.
         region: String,
-        /// Bucket in the path instead of the host name.
+        /// Whether the bucket is in the path instead of the host name.
         path_style: bool,
         /// Certificates to trust, in PEM.
         ca_file: String,
         /// How the repository is encrypted, or `"none"`.
         encryption: WordOr<EncryptionTable>,
-        /// Credentials written out.
+        /// The access key id.
         access_key_id: String,
-        /// Credentials written out.
+        /// The secret access key.
         secret_access_key: Secret,
-        /// Credentials written out.
+        /// The session token.
         session_token: Secret,
         /// A profile of the AWS configuration files.
         profile: String,
         /// The storage class of new objects.
         storage_class: String,
-        /// Encryption by the server.
+        /// Encryption by the store.
         sse: WordOr<SseTable>,
         /// Tags of new objects.
         tags: BTreeMap<String, String>,
         /// The size of the parts of multipart uploads.
         part_size: String,
-        /// Requests in flight at once.
+        /// The maximum number of simultaneous requests.
         max_requests: u32,
-        /// What is kept in this repository, instead of `[retention]`.
+        /// Its own retention, instead of `[retention]`.
         retention: RetentionTable,
     }
 }
 
 table! {
-    /// The ways to open an encrypted repository, of which exactly one is given, and the slot that it opens.
+    /// How to open an encrypted repository: exactly one of the first three, and the slot to try first.
     EncryptionTable {
         /// A file that holds the passphrase.
         passphrase_file: String,
@@ -113,21 +114,21 @@ table! {
 table! {
     /// `[backup]`.
     BackupTable {
-        /// Codec and level.
+        /// Compression method and level.
         compression: String,
         /// Threads that compress.
         jobs: u32,
-        /// The byte budget.
+        /// The memory budget.
         memory: String,
-        /// Ask for an immediate checkpoint.
+        /// Whether to request an immediate checkpoint.
         start_fast: bool,
-        /// How long to wait for the WAL of the backup.
+        /// How long to wait until the WAL of the backup is archived.
         archive_timeout: String,
-        /// Check page checksums while reading.
+        /// Whether to check page checksums while reading.
         page_checks: bool,
         /// A text kept with the backup.
         label: String,
-        /// What stands for this machine.
+        /// The name in the place of the machine name.
         machine: String,
     }
 }
@@ -135,15 +136,15 @@ table! {
 table! {
     /// `[wal]`.
     WalTable {
-        /// Codec and level.
+        /// Compression method and level.
         compression: String,
         /// Segments stored in one run of `wal push`.
         push_ahead: u32,
         /// Segments fetched ahead by `wal get`.
         prefetch: u32,
-        /// Where prefetched segments wait.
+        /// The folder of marks and prefetched segments.
         spool: String,
-        /// How long one `wal push` or `wal get` may take.
+        /// How long `wal push` and `wal get` repeat a failing request.
         timeout: String,
     }
 }
@@ -159,9 +160,9 @@ table! {
 table! {
     /// `[drill]`.
     DrillTable {
-        /// Where throw-away directories are made.
+        /// The folder for throw-away directories.
         directory: String,
-        /// Where PostgreSQL's programs are.
+        /// The folder of PostgreSQL's programs.
         bin_dir: String,
         /// A superuser of the cluster.
         role: String,
@@ -169,9 +170,9 @@ table! {
         database: String,
         /// A file of queries, or a folder of such files.
         probes: String,
-        /// Further settings of the restored server.
+        /// More settings of the restored server.
         settings: BTreeMap<String, String>,
-        /// How long a drill may take.
+        /// The time limit of a drill.
         time_limit: String,
     }
 }
@@ -179,7 +180,7 @@ table! {
 table! {
     /// `[retention]`.
     RetentionTable {
-        /// How far back any moment can be restored.
+        /// The length of time before now in which any moment can be restored.
         window: String,
         /// Backups kept beyond the window.
         keep: KeepTable,
@@ -191,19 +192,19 @@ table! {
 table! {
     /// `keep` of `[retention]`.
     KeepTable {
-        /// The newest so many.
+        /// The newest N backups.
         last: u32,
-        /// One for each of so many hours.
+        /// One backup for each of the last N hours with a backup.
         hourly: u32,
-        /// One for each of so many days.
+        /// One backup for each of the last N days with a backup.
         daily: u32,
-        /// One for each of so many weeks.
+        /// One backup for each of the last N weeks with a backup.
         weekly: u32,
-        /// One for each of so many months.
+        /// One backup for each of the last N months with a backup.
         monthly: u32,
-        /// One for each of so many years.
+        /// One backup for each of the last N years with a backup.
         yearly: u32,
-        /// The newest so many that were verified.
+        /// The newest N backups whose verification succeeded.
         verified: u32,
     }
 }
@@ -240,7 +241,7 @@ pub struct Written {
     pub log: LogTable,
 }
 
-/// The sections and their keys. A test holds this list against the fields of [`Written`].
+/// The sections and their keys. A test compares this list with the fields of [`Written`].
 pub const SECTIONS: &[(&str, &[&str])] = &[
     ("cluster", ClusterTable::KEYS),
     ("repo", RepoTable::KEYS),
@@ -252,7 +253,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("log", LogTable::KEYS),
 ];
 
-/// The keys whose value is a table with fixed keys of its own. (`repo.tags` takes any key.)
+/// The keys whose value is a table with fixed keys. (`repo.tags` takes any key.)
 pub const INNER_TABLES: &[(&str, &str, &[&str])] = &[
     ("repo", "encryption", EncryptionTable::KEYS),
     ("repo", "sse", SseTable::KEYS),
@@ -262,7 +263,7 @@ pub const INNER_TABLES: &[(&str, &str, &[&str])] = &[
 ];
 
 impl Written {
-    /// Takes every value that `over` has; repositories are matched by their place in the list.
+    /// Takes every value that is set in `over`; repositories are matched by their position in the list.
     pub fn overlay(&mut self, over: Self) {
         let Self { cluster, repo, backup, wal, restore, drill, retention, log } = over;
         self.cluster.overlay(cluster);

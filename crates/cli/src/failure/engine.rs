@@ -1,4 +1,4 @@
-//! Errors of the engine: every [`Cause`] gets its exit code and says what to do next.
+//! Errors of the engine: every [`Cause`] gets its exit code and a hint.
 
 use super::{Explain, Failure};
 use crate::exit_code::ExitCode;
@@ -14,10 +14,10 @@ use std::error::Error as _;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// The longest `while:` line: what fits two lines of a terminal. Phrases further out are left off.
+/// The longest `while` line: two lines of a terminal. Phrases that are further out are left off.
 const LONGEST_DOING: usize = 160;
 
-/// Reading operations as the engine names them; every other one writes.
+/// Operations that read, as the engine names them; all others write.
 const READING: [&str; 6] = ["read", "list", "look at", "open", "lock", "stat"];
 
 impl Explain for Error {
@@ -26,7 +26,8 @@ impl Explain for Error {
             return of_doubt(&format!("backup {backup}"), stores, failure.explain());
         }
         let mut failure = of_what(&self.what);
-        // The store's own phrase names object and store, and stands where the engine's would repeat them.
+        // The store's own phrase names the operation, the object and the store, so it replaces the engine's phrase that
+        // would repeat them.
         let mut phrases = failure.doing.take().into_iter().chain(self.doing.iter().cloned());
         let mut doing = phrases.next().unwrap_or_default();
         for phrase in phrases {
@@ -124,7 +125,7 @@ fn of_what(what: &Cause) -> Failure {
         Cause::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
         Cause::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
         Cause::Remnant { .. } => new(ExitCode::MissingObject)
-            .hint("nothing is lost, for this backup was never complete: use another one, and run `holdfast expire`"),
+            .hint("nothing is lost, because this backup was never complete: use another one, and run `holdfast expire`"),
         Cause::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
         Cause::NotArchived { .. } => new(ExitCode::WalNotArchived)
             .hint(
@@ -172,7 +173,7 @@ fn of_what(what: &Cause) -> Failure {
             directory.display()
         )),
         Cause::LeaseEnded { .. } => new(ExitCode::Locked)
-            .hint("run this again: what was done stays done, and the rest is looked at anew"),
+            .hint("run this again: finished work is kept; the rest is checked again"),
         Cause::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
         Cause::NoSuchSnapshot { .. } => new(ExitCode::NoBackup).hint("`holdfast snapshot list` shows the recorded ones"),
         Cause::NoSuchBackup { .. } => new(ExitCode::NoBackup).hint("`holdfast list` shows the complete backups"),
@@ -196,7 +197,7 @@ fn of_what(what: &Cause) -> Failure {
             .hint(format!("make room on the file system of {}, or name another directory", directory.display())),
         Cause::ReplayStopped { status, .. } => {
             let code = ExitCode::from_number(*status).unwrap_or(ExitCode::Unreachable);
-            new(code).hint("nothing is known of the backup by this: run it again when the store answers")
+            new(code).hint("this says nothing about the backup: run it again when the store answers")
         }
         Cause::TooManyPacks { .. } => new(ExitCode::Usage).hint(
             "if its store takes objects only whole, packs are no larger than `backup.memory` allows: give the backup more, \
@@ -204,12 +205,12 @@ fn of_what(what: &Cause) -> Failure {
         ),
         Cause::Refused(_) => new(ExitCode::Usage).hint("change what the message names, then run this again"),
         Cause::Cancelled => Failure::cancelled(),
-        // What is new there is named by its own text.
+        // A new variant has its own text.
         _ => Failure::internal(what.to_string()),
     }
 }
 
-/// Says of a failed backup where it may exist all the same: whoever takes it for lost, or for there, may be wrong.
+/// The failure of a backup that may exist nevertheless, with the stores: nobody should treat it as lost or as complete.
 pub fn of_doubt(what: &str, stores: &[String], failure: Failure) -> Failure {
     let hint = "the last record of the backup was sent, and no answer came: `holdfast list` tells whether it exists; if it is \
                 listed as complete, `holdfast restore --plan` shows whether it can be restored";
@@ -217,8 +218,8 @@ pub fn of_doubt(what: &str, stores: &[String], failure: Failure) -> Failure {
     Failure { message, hint: Some(hint.to_owned()), ..failure }
 }
 
-/// A divergence stops an archive until a person decides, so the hint has to lead out of it, for whichever of the two
-/// servers was right.
+/// A divergence stops an archive until a person decides. So the hint must say what to do, whichever of the two servers
+/// was right.
 fn of_divergence(object: &str) -> String {
     let why = match object.rsplit('/').next().and_then(|file| file.split_once(".history")) {
         Some((timeline, _)) => format!(
@@ -296,7 +297,7 @@ fn of_file(what: &Cause, operation: &str, path: &Path, source: &std::io::Error) 
 fn of_postgres(what: &Cause, error: &tokio_postgres::Error) -> Failure {
     let Some(answer) = error.as_db_error() else {
         let failure = Failure::new(ExitCode::PostgresConnection, what.to_string());
-        // The client library tells these apart by their text only.
+        // The client library tells these apart only by their text.
         return match what.to_string() {
             text if text.starts_with("error performing TLS handshake") => failure.hint(
                 "check sslmode, sslrootcert and the host's name in `cluster.connection` against the server's certificate \
@@ -418,10 +419,10 @@ impl Explain for KeyError {
         match self {
             Self::WrongPassphrase { .. } => new(ExitCode::WrongKey)
                 .hint("check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
-                       repository; if the keys were rotated, this passphrase may open it no more"),
+                       repository; if the keys were rotated, this passphrase may no longer open it"),
             Self::WrongKeyFile { .. } => new(ExitCode::WrongKey)
                 .hint("check the key file in `encryption` of this [[repo]], and that `url` names the right repository; if the keys \
-                       were rotated, this file may open it no more"),
+                       were rotated, this file may no longer open it"),
             Self::WrongKind { .. } => new(ExitCode::WrongKey).hint("correct `encryption` of this [[repo]]"),
             Self::Malformed { .. } => new(ExitCode::CorruptObject).hint(
                 "without its key slot a repository cannot be opened: restore the object below keys/ from a copy of the repository",
@@ -488,7 +489,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backup_that_may_exist_is_not_told_as_lost() {
+    fn a_backup_that_may_exist_is_not_reported_as_lost() {
         let failure = Error::from(Cause::Cancelled).doing("taking backup 20260822T101500Z");
         let error = Error::from(Cause::MayExist {
             backup: "20260822T101500Z".to_owned(),

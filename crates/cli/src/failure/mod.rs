@@ -1,8 +1,8 @@
-//! What a person is told when a command fails: what happened, what it was doing, what to do.
+//! The error report of a command: what happened, what it was doing, what to do.
 //!
-//! Libraries return their own error enums; here each becomes a [`Failure`]: an [`ExitCode`], a message (with its causes),
-//! the step that was under way and a hint. Conversions stand in a file for each source of errors, so that the wording of
-//! one crate's errors is in one place. [`present`] prints a failure as text or JSON. A failure is printed once, by `main`.
+//! Libraries return their own error enums; here each becomes a [`Failure`]: an [`ExitCode`], a message (with its
+//! causes), the current step and a hint. There is a file for each source of errors, so the wording of one crate's
+//! errors is in one place. [`present`] prints a failure as text or JSON. `main` prints it, once.
 
 mod engine;
 pub mod present;
@@ -17,7 +17,7 @@ use holdfast_contract::problem::{BriefError, Problem};
 use std::error::Error;
 use std::fmt;
 
-/// A command's end that is not success, ready to be shown.
+/// A failed command, ready to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The exit code.
@@ -33,26 +33,26 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with nothing but its message.
+    /// A failure with only its message.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), causes: Vec::new(), doing: None, hint: None }
     }
 
-    /// Says what was being done, unless a step nearer to the failure said it already.
+    /// Sets what was being done, unless a nearer step has set it.
     #[must_use]
     pub fn doing(mut self, doing: impl Into<String>) -> Self {
         self.doing.get_or_insert_with(|| doing.into());
         self
     }
 
-    /// Says what to do, unless it was said already.
+    /// Sets what to do, unless it is already set.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
         self
     }
 
-    /// Adds the chain of causes that led to `error`. A cause whose text is part of the text before it is left out.
+    /// Adds the chain of causes that led to `error`. A cause whose text is part of the previous one is left out.
     #[must_use]
     pub fn caused_by(mut self, error: Option<&(dyn Error + 'static)>) -> Self {
         let mut next = error;
@@ -77,23 +77,23 @@ impl Failure {
         what
     }
 
-    /// In its three parts, causes included.
+    /// The failure in its three parts, with causes.
     pub fn problem(&self) -> Problem {
         Problem { message: self.what(), doing: self.doing.clone(), hint: self.hint.clone() }
     }
 
-    /// As it stands beside what could be read.
+    /// The short form, for reports that also contain what could be read.
     pub fn brief(&self) -> BriefError {
         BriefError::new(self.code, self.what())
     }
 
-    /// A fault of Holdfast itself, such as a panic of a task.
+    /// A fault in Holdfast itself, such as a panic of a task.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ExitCode::Internal, message)
             .hint("this is a fault in holdfast: please report it with the command line and the output of the same command with `-vv`")
     }
 
-    /// The end of a run that a signal cancelled.
+    /// The failure of a run that a signal cancelled.
     pub fn cancelled() -> Self {
         Self::new(ExitCode::Cancelled, "cancelled by a signal")
     }
@@ -109,7 +109,7 @@ impl Error for Failure {}
 
 /// Turns a library's error into a [`Failure`].
 pub trait Explain {
-    /// The failure with code, message and hint. What was being done is added by the caller where the error does not know.
+    /// The failure with code, message and hint. The caller adds what was being done if the error does not know it.
     fn explain(&self) -> Failure;
 }
 

@@ -1,4 +1,4 @@
-//! How a failure looks: three labelled lines for people, one JSON object for programs, both on stderr.
+//! The form of a failure: three labelled lines for people, one JSON object for programs, both on stderr.
 //!
 //! ```text
 //! error: WAL segment 000000010000000A000000FF was not archived within 60s
@@ -16,7 +16,7 @@ const YELLOW: &str = "\u{1b}[1;33m";
 const GREEN: &str = "\u{1b}[1;32m";
 const RESET: &str = "\u{1b}[0m";
 
-/// The failure as lines of text, each ended by a newline.
+/// The failure as lines of text, each with a newline.
 pub fn text(failure: &Failure, style: Style) -> String {
     failure.problem().text(|label| {
         let colour = match label {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn further_lines_stand_under_the_first() {
+    fn further_lines_are_indented_under_the_first() {
         let failure = Failure::new(ExitCode::Internal, "one\ntwo").hint("three\nfour");
         assert_eq!(text(&failure, Style::Plain), "error: one\n       two\nhint:  three\n       four\n");
     }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_follow_the_message_and_are_said_once() {
+    fn causes_follow_the_message_and_are_not_repeated() {
         #[derive(Debug, thiserror::Error)]
         #[error("{0}")]
         struct Layer(&'static str, #[source] Option<Box<Layer>>);

@@ -25,7 +25,7 @@ impl Explain for StoreError {
             }
             StoreErrorKind::Cancelled => ExitCode::Cancelled,
         };
-        // The detail is what the store or the system said, in full; the error below repeats it in the client's words.
+        // The detail is the full answer of the store or the system; the cause below repeats it in the client's words.
         let cause = if self.failure().detail.is_empty() { self.source() } else { None };
         let failure = Failure::new(code, self.to_string()).caused_by(cause).doing(self.doing());
         match self.hint() {

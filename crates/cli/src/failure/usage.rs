@@ -1,10 +1,10 @@
-//! clap's complaints in the three parts that all our messages have.
+//! clap's errors in the three parts of all our messages.
 
 use super::Failure;
 use crate::exit_code::ExitCode;
 use clap::error::ErrorKind;
 
-/// The failure for a command line that does not parse. (Help and version are no failures; the caller sorts them out.)
+/// The failure of a command line that cannot be parsed. (Help and version are not failures; the caller handles them.)
 pub fn of_command_line(error: &clap::Error) -> Failure {
     let rendered = error.render().to_string();
     let mut message = Vec::new();

@@ -1,7 +1,8 @@
-//! What a command says: results to stdout, everything else (progress, log, errors) to stderr.
+//! The output of a command: results to stdout, everything else (progress, log, errors) to stderr.
 //!
-//! [`stdout`] is the one place that writes results. [`size`] and [`table`] shape them for people, serde for programs.
-//! [`progress`] draws what the engine reports; [`bars`] keeps what others say out of its way. All of it can be read without colour.
+//! Only [`stdout`] writes results. [`size`] and [`table`] format them for people, serde for programs. [`progress`]
+//! shows what the engine reports; [`bars`] keeps other output away from the bars. All output can be read without
+//! colour.
 
 pub mod bars;
 pub mod progress;

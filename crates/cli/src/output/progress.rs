@@ -1,9 +1,9 @@
 //! Progress on stderr: a bar with rate and remaining time on a terminal, a line every five seconds elsewhere, JSON for
 //! programs that ask for it ([`super::progress_json`]).
 //!
-//! The engine calls from many threads, and often; it only adds to a counter. A bar is drawn by indicatif's own clock, lines
-//! by a thread of their own, so that a transfer that hangs is visible too. Log lines go through [`above_bar`] so that they
-//! do not cut a bar in two.
+//! The engine reports from many threads, and often; a report only adds to a counter. indicatif's own clock draws a bar,
+//! and a separate thread writes lines, so that a transfer that hangs is visible too. Log lines go through
+//! [`above_bar`], so that they do not break a bar.
 
 use super::bars::{BARS, above_bar};
 use super::progress_json::JsonLines;
@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often a line is written where there is no terminal.
+/// The time between two lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
-/// Often enough for the eye, seldom enough to cost nothing.
+/// Often enough for people, rare enough to cost nothing.
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// How progress is shown.
@@ -30,12 +30,12 @@ pub enum Show {
     Bars,
     /// As lines.
     Lines,
-    /// As JSON, a line each.
+    /// As JSON, one object a line.
     Json,
 }
 
 impl Show {
-    /// Bars on a terminal, lines elsewhere, nothing when that was asked for.
+    /// Bars on a terminal, lines elsewhere, nothing if it is not wanted.
     pub fn choose(wanted: bool) -> Self {
         match wanted {
             false => Self::Nothing,
@@ -65,7 +65,7 @@ impl Progress {
         }
     }
 
-    /// Ends what is shown, before results or an error are printed.
+    /// Ends the output of progress, before results or an error are printed.
     pub fn finish(&self) {
         if let Some(bar) = self.current_bar().take() {
             bar.finish_and_clear();
@@ -78,7 +78,7 @@ impl Progress {
         }
     }
 
-    /// A named phase begins; `total_bytes` is known for phases that move data.
+    /// A phase with this name begins; `total_bytes` is known for phases that move data.
     pub fn phase(&self, name: &str, total_bytes: Option<u64>) {
         if let Some(json) = &self.json {
             json.phase(name, total_bytes);
@@ -102,7 +102,7 @@ impl Progress {
         }
     }
 
-    /// So many bytes of the phase's total are done.
+    /// This many more bytes of the phase are done.
     pub fn advance(&self, bytes: u64) {
         if let Some(json) = &self.json {
             json.advance(bytes);
@@ -115,15 +115,15 @@ impl Progress {
         }
     }
 
-    /// A fact worth a line of its own.
+    /// A fact on a line of its own.
     pub fn note(&self, text: &str) {
         if matches!(self.show, Show::Bars | Show::Lines) {
-            // Progress that cannot be written is no reason to fail a backup.
+            // A failure to write progress must not fail a backup.
             let _ = above_bar(format!("{text}\n").as_bytes());
         }
     }
 
-    /// This backup is made, or restored.
+    /// The id of the backup that is taken or restored.
     pub fn backup(&self, id: &str) {
         if let Some(json) = &self.json {
             json.backup(id);
@@ -181,7 +181,7 @@ fn write_line(line: &str) {
     let _ = above_bar(format!("{line}\n").as_bytes());
 }
 
-/// The thread that writes lines, and what it counts.
+/// The thread that writes lines, and its counters.
 #[derive(Debug)]
 struct Lines {
     shared: Arc<Shared>,
@@ -226,7 +226,7 @@ impl Lines {
                 }
             }
         };
-        // Without a thread there are no lines in between; the beginning and end of each phase are written all the same.
+        // Without a thread no lines come in between, but the beginning and end of each phase are still written.
         let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(body).ok();
         Self { shared, thread }
     }
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_tell_rate_and_remaining_time() {
+    fn lines_show_rate_and_remaining_time() {
         let ten = Duration::from_secs(10);
         assert_eq!(phase(Some(4 << 30)).line(1 << 30, ten), "copying: 1.0 GiB of 4.0 GiB (25%), 102 MiB/s, 30s left");
         assert_eq!(phase(Some(4 << 30)).line(0, ten), "copying: 0 B of 4.0 GiB (0%), 0 B/s");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_though_nothing_moves() {
+    fn lines_are_written_even_if_nothing_moves() {
         static WRITTEN: AtomicUsize = AtomicUsize::new(0);
         let lines = Lines::start(Duration::from_millis(5), |_| {
             WRITTEN.fetch_add(1, Ordering::Relaxed);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_shown_when_not_wanted() {
+    fn nothing_is_shown_if_it_is_not_wanted() {
         assert_eq!(Show::choose(false), Show::Nothing);
         let progress = Progress::new(Show::Nothing);
         progress.phase("copying", Some(1));

@@ -1,9 +1,10 @@
-//! Progress for programs: one JSON object a line on stderr, at each change of step and at most once a second in between.
+//! Progress for programs: one JSON object a line on stderr, at each change of step and at most once a second in
+//! between.
 //!
 //! `{"progress":{"step":"copying","done_bytes":1048576,"total_bytes":4194304,"backup_id":"20260822T101500Z"}}`
 //!
-//! The steps are part of the interface ([`step_of`]); what the engine calls its phases may change. A line is written only
-//! when it says something new, so that a command that waits is silent.
+//! The steps are part of the interface ([`step_of`]); the engine may rename its phases. A line is written only if it
+//! differs from the last one, so a waiting command is silent.
 
 use super::bars::above_bar;
 use holdfast_contract::progress::{Progress, ProgressLine, WAITING_FOR_WAL};
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often a line is written within a step.
+/// The shortest time between two lines within a step.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
 /// The step that a phase of the engine belongs to.
@@ -22,6 +23,11 @@ fn step_of(phase: &str) -> &str {
         "waiting for WAL" => WAITING_FOR_WAL,
         "waiting for a checkpoint" => "waiting-for-checkpoint",
         "listing files" => "listing-files",
+        "looking for the parent backup" => "looking-for-parent",
+        "waiting for WAL summaries" => "waiting-for-summaries",
+        "copying what changed" => "copying",
+        "looking at what killed backups stored" => "looking-at-remains",
+        "removing what killed backups left" => "removing-remains",
         "choosing the backup"
         | "reading the manifest"
         | "looking for the target time in the archived WAL"
@@ -68,7 +74,7 @@ struct State {
 impl JsonLines {
     pub(super) fn start() -> Self {
         Self::start_with(LINE_EVERY, |line| {
-            // Progress that cannot be written is no reason to fail a backup.
+            // A failure to write progress must not fail a backup.
             let _ = above_bar(format!("{line}\n").as_bytes());
         })
     }
@@ -89,7 +95,7 @@ impl JsonLines {
                 }
             }
         };
-        // Without a thread there is a line at each change of step all the same.
+        // Without a thread, a line is still written at each change of step.
         let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(body).ok();
         Self { shared, thread }
     }
@@ -113,7 +119,7 @@ impl JsonLines {
         self.shared.say(&mut state);
     }
 
-    /// The last word, before the result.
+    /// Writes the last line, before the result.
     pub(super) fn end(&self) {
         self.shared.say(&mut self.shared.state());
     }
@@ -124,7 +130,7 @@ impl Shared {
         self.state.lock()
     }
 
-    /// Writes a line if there is something new to say.
+    /// Writes a line if it differs from the last one.
     fn say(&self, state: &mut State) {
         let Some(step) = &state.step else { return };
         let line = ProgressLine {
@@ -156,8 +162,70 @@ impl Drop for JsonLines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
 
     static WRITTEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    /// The steps that docs/json-output.md promises, in its order.
+    const STEPS: &[&str] = &[
+        "opening",
+        "looking-for-parent",
+        "looking-at-remains",
+        "waiting-for-checkpoint",
+        "waiting-for-summaries",
+        "listing-files",
+        "copying",
+        "finishing",
+        WAITING_FOR_WAL,
+        "removing-remains",
+        "looking",
+        "reading-packs",
+        "reading-wal",
+        "choosing",
+        "recovering",
+        "amcheck",
+        "probes",
+        "stopping",
+        "checking-pages",
+        "removing",
+        "preflight",
+        "comparing files",
+        "restoring files",
+    ];
+
+    /// Phases of commands without `--progress json`: no step is promised for them.
+    const WITHOUT_STEP: &[&str] =
+        &["archiving WAL", "checking", "reading the archive", "removing backups", "removing WAL"];
+
+    fn phases_in(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).expect("a folder of the engine") {
+            let path = entry.expect("an entry of the folder").path();
+            if path.is_dir() {
+                phases_in(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a source file");
+                let calls = text.split(".phase(\"").skip(1);
+                found.extend(calls.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            }
+        }
+    }
+
+    /// A phase without a step would print its own name, which the engine may change.
+    #[test]
+    fn every_phase_of_the_engine_has_a_documented_step() {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut phases = BTreeSet::new();
+        phases_in(&crates.join("engine/src"), &mut phases);
+        assert!(phases.len() > 20, "the phases of the engine are found: {phases:?}");
+        let documents = std::fs::read_to_string(crates.join("../docs/json-output.md")).expect("the page about JSON");
+        for phase in phases.iter().filter(|phase| !WITHOUT_STEP.contains(&phase.as_str())) {
+            assert!(STEPS.contains(&step_of(phase)), "the phase {phase:?} has no step: add it to `step_of`");
+        }
+        for step in STEPS {
+            assert!(documents.contains(&format!("`{step}`")), "docs/json-output.md does not list the step {step:?}");
+        }
+    }
 
     #[test]
     fn a_line_at_each_change_and_some_in_between() {
@@ -166,7 +234,7 @@ mod tests {
         });
         let written = || WRITTEN.lock().clone();
         lines.end();
-        assert!(written().is_empty(), "before the first step there is nothing to say");
+        assert!(written().is_empty(), "before the first step nothing is written");
         lines.phase("listing files", None);
         lines.backup("20260822T101500Z");
         lines.phase("copying", Some(100));

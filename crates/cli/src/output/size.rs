@@ -1,4 +1,4 @@
-//! Sizes, rates and durations for people: three or four digits that matter, with a unit.
+//! Sizes, rates and durations for people: three or four significant digits, with a unit.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub fn size(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
     }
-    // In tenths, in whole numbers: the value that is shown never claims more than there is.
+    // In tenths, as integers: rounded down, so that the shown value is never too large.
     let mut tenths = u128::from(bytes) * 10;
     let mut unit = 0;
     while tenths >= 10_240 && unit + 1 < UNITS.len() {
@@ -20,7 +20,7 @@ pub fn size(bytes: u64) -> String {
     if tenths < 1000 { format!("{}.{} {name}", tenths / 10, tenths % 10) } else { format!("{} {name}", tenths / 10) }
 }
 
-/// `85.2 MiB/s`; nothing where no time passed.
+/// `85.2 MiB/s`; `None` if no time passed.
 pub fn rate(bytes: u64, took: Duration) -> Option<String> {
     let nanoseconds = took.as_nanos();
     if nanoseconds == 0 {

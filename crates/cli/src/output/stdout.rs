@@ -1,13 +1,13 @@
-//! Results on stdout, in the format that was asked for.
+//! Results on stdout, in the requested format.
 //!
-//! A reader that goes away (`holdfast list | head`) is no failure: what it did not want to read is not missing.
+//! A reader that closes the pipe early (`holdfast list | head`) is not a failure.
 
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use serde::Serialize;
 use std::io::{ErrorKind, Write};
 
-/// Writes text as it is.
+/// Writes text unchanged.
 pub fn text(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

@@ -1,8 +1,8 @@
-//! Aligned columns: a heading, rows, two spaces in between; numbers to the right.
+//! Tables with aligned columns: a heading, rows, two spaces in between; numbers are right-aligned.
 
 use std::iter::zip;
 
-/// Which side a column's cells stand on.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
     /// Texts.
@@ -11,7 +11,7 @@ pub enum Align {
     Right,
 }
 
-/// A table in the making.
+/// A table while it is built.
 #[derive(Clone, Debug)]
 pub struct Table<const COLUMNS: usize> {
     alignment: [Align; COLUMNS],
@@ -19,7 +19,7 @@ pub struct Table<const COLUMNS: usize> {
 }
 
 impl<const COLUMNS: usize> Table<COLUMNS> {
-    /// A table with its headings.
+    /// A table with these headings.
     pub fn new(columns: [(&str, Align); COLUMNS]) -> Self {
         Self { alignment: columns.map(|(_, align)| align), rows: vec![columns.map(|(heading, _)| heading.to_owned())] }
     }
@@ -29,12 +29,12 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         self.rows.push(cells);
     }
 
-    /// Whether there is no row below the headings.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }
 
-    /// The lines, each ended by a newline, without spaces at their ends.
+    /// The lines, each with a newline, without spaces at their ends.
     pub fn render(&self) -> String {
         let mut widths = [0; COLUMNS];
         for row in &self.rows {

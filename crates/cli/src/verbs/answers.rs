@@ -1,10 +1,10 @@
-//! What the configured repositories answer to one question, each for itself.
+//! The answers of the configured repositories to one question.
 //!
 //! One that cannot be read does not hide the others: they are shown, and the command fails at its end with the first
 //! failure.
 //!
-//! `verify` and `expire` have loops of their own: damage counts more for `verify` than an earlier failure, and what `expire`
-//! removes is not a question.
+//! `verify` and `expire` have their own loops: for `verify` damage counts more than an earlier failure, and `expire`
+//! changes the repositories.
 
 use super::Context;
 use crate::exit_code::ExitCode;
@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use holdfast_contract::report::{PerRepository, UnreadableRepository};
 use std::fmt::Write;
 
-/// What one repository answers: its text, its part of the report, and what the command fails with although it answered.
+/// The answer of one repository: its text, its part of the report, and the failure of the command despite the answer.
 pub(super) type Answer<R> = Result<(String, R, Option<Failure>), Failure>;
 
 /// The answers of all repositories, in their order.
@@ -24,12 +24,12 @@ pub(super) struct Answers<R> {
 }
 
 impl<R> Answers<R> {
-    /// None yet.
+    /// Without answers.
     pub(super) const fn new() -> Self {
         Self { text: String::new(), repositories: Vec::new(), failed: None }
     }
 
-    /// Adds the answer of the repository at `url`. `whose` is said before the address of one that cannot be read.
+    /// Adds the answer of the repository at `url`. `whose` is printed before the URL of one that cannot be read.
     pub(super) fn add(&mut self, whose: &str, url: String, answer: Answer<R>) {
         let failure = match answer {
             Ok((lines, report, failure)) => {
@@ -46,7 +46,7 @@ impl<R> Answers<R> {
         self.failed = self.failed.take().or(failure);
     }
 
-    /// Prints them, and ends the command.
+    /// Prints the answers, and returns the result of the command.
     pub(super) fn print<T: serde::Serialize>(
         self,
         context: &Context,
@@ -58,7 +58,7 @@ impl<R> Answers<R> {
     }
 }
 
-/// A failure as it stands beside the repositories that could be read.
+/// A failure beside the repositories that could be read.
 pub(super) fn unreadable<R>(url: String, failure: &Failure) -> PerRepository<R> {
     PerRepository::Unreadable(UnreadableRepository { repository: url, error: failure.brief() })
 }

@@ -1,4 +1,4 @@
-//! What the flags ask for, as the engine takes it: a backup by its id, and the end of a recovery.
+//! What the flags request, as types of the engine: a backup by its id, and the target of a recovery.
 
 use crate::args::TargetArgs;
 use crate::exit_code::ExitCode;
@@ -14,7 +14,7 @@ pub(super) fn backup(id: &str) -> Result<BackupId, Failure> {
     })
 }
 
-/// Where a recovery ends, and with which backup it begins if that is said.
+/// The target of a recovery, and the backup to begin with if one is named.
 pub(super) fn recovery(to: &TargetArgs, backup_id: Option<&str>) -> Result<RecoveryRequest, Failure> {
     Ok(RecoveryRequest {
         target: to.target(),

@@ -1,11 +1,11 @@
-//! `backup`: a backup into every repository, and what it came to.
+//! `backup`: a backup into every repository, and its result.
 //!
-//! A backup in which pages have a wrong checksum is complete and ends with success: the data is as the server has it, an
-//! older backup may be worse, and a scheduler that takes it for failed would repeat it for ever. It is said in a warning,
-//! in the summary, and by its mark in `list`.
+//! A backup with wrong page checksums is complete and succeeds: its data is what the server has, an older backup may be
+//! worse, and a scheduler that sees a failure would repeat it for ever. A warning, the summary and the marks in `list`
+//! report it.
 //!
-//! With several repositories, one that fails does not take the backup from the others. The command fails all the same, with
-//! the code of that failure, and the result says what became of each.
+//! With several repositories, a failing one does not end the backup into the others. The command still fails, with the
+//! code of that failure, and the result has the state of each repository.
 
 use super::{Context, places, targets, time};
 use crate::args::{BackupArgs, BackupType};
@@ -21,7 +21,7 @@ use holdfast_engine::server::read_control_file;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Bad pages named in the summary; the record holds more.
+/// Bad pages shown in the summary; the record has more.
 const PAGES_SHOWN: usize = 10;
 
 pub(super) async fn run(context: &Context, args: &BackupArgs) -> Result<ExitCode, Failure> {
@@ -52,7 +52,7 @@ pub(super) async fn run(context: &Context, args: &BackupArgs) -> Result<ExitCode
         machine: config.backup.machine.clone(),
         now: time::now(),
     };
-    // A path that is no data directory is worth its own message, whatever lies in it.
+    // A path that is not a data directory has its own error message.
     read_control_file(&options.pgdata)?;
     places::refuse_repositories_in(context, &options.pgdata)?;
     let mut failed = Vec::new();
@@ -88,7 +88,7 @@ pub(super) async fn run(context: &Context, args: &BackupArgs) -> Result<ExitCode
     only_in_some(&outcome, failed)
 }
 
-/// A repository in which the backup is not, as far as is known.
+/// A repository that does not have the backup, as far as is known.
 struct Failed {
     /// The redacted URL.
     repository: String,
@@ -117,7 +117,7 @@ fn report_of(outcome: &BackupOutcome, failed: &[Failed]) -> BackupReport {
     }
 }
 
-/// A backup that is not in all repositories is not what was asked for: the command ends with the code of what went wrong.
+/// A backup that is not in all repositories is not what was requested: the command ends with the code of the failure.
 fn only_in_some(outcome: &BackupOutcome, failed: Vec<Failed>) -> Result<ExitCode, Failure> {
     let Some(backup) = outcome.repositories.first().map(|stored| stored.backup.backup_id) else {
         return Ok(ExitCode::Ok);
@@ -129,17 +129,17 @@ fn only_in_some(outcome: &BackupOutcome, failed: Vec<Failed>) -> Result<ExitCode
     if let Some(Failed { repository, .. }) = failed.iter().find(|failed| !failed.may_exist) {
         let _ = write!(where_it_is, ", but not in {repository}");
     }
-    // A doubt is told with its own reason, and not with that of another repository.
+    // A doubt is reported with its own reason, not with that of another repository.
     let told = failed.iter().position(|failed| failed.may_exist).unwrap_or(0);
     let Some(Failed { failure, .. }) = failed.into_iter().nth(told) else { return Ok(ExitCode::Ok) };
-    // Whoever reads only this must not take for lost what may be there.
+    // A reader of this line alone must not think that the backup is lost.
     let (mut failure, joint) =
         if doubtful.is_empty() { (failure, ":") } else { (of_doubt("it", &doubtful, failure), ";") };
     failure.message = format!("backup {backup} is {where_it_is}{joint} {}", failure.message);
     Err(failure)
 }
 
-/// One pipeline feeds all repositories: the largest part size is the one that all of them take.
+/// One pipeline feeds all repositories, so its parts have the largest configured part size.
 fn part_size(context: &Context) -> u64 {
     context
         .config
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_is_told_with_its_own_reason() {
+    fn a_doubt_is_reported_with_its_own_reason() {
         let (gone, doubtful) = ("s3://gone/pg", "s3://doubtful/pg");
         let of_doubt = only_in_some(
             &outcome(),

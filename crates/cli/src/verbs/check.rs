@@ -40,14 +40,13 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Failure> {
         table.render()
     };
     context.print(text, &report)?;
-    // The table says how far it came; the error, with its hint, what to do about the step that failed.
+    // The table shows how far it came; the error and its hint are about the failed step.
     outcome?;
     context.warn_of_open_secrets();
     Ok(if report.good { ExitCode::Ok } else { ExitCode::ProblemsFound })
 }
 
-/// By which proxies the repositories are reached: what makes a difference between this command, typed by a person, and the
-/// same one run by the server or by cron with other variables.
+/// The proxies of the repositories. A person who types this command may have other variables than the server or cron.
 fn proxies(context: &Context) -> Result<Vec<Finding>, Failure> {
     let mut findings = Vec::new();
     for configured in &context.config.repositories {

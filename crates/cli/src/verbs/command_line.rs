@@ -1,11 +1,11 @@
-//! Our own command line as PostgreSQL is to call it: `archive_command` and `restore_command`.
+//! Our own command line for PostgreSQL: `archive_command` and `restore_command`.
 //!
-//! PostgreSQL replaces `%p`, `%f` and `%%` in the text and gives it to `/bin/sh`, in the environment of the server.
+//! PostgreSQL replaces `%p`, `%f` and `%%` in the text and passes it to `/bin/sh`, in the environment of the server.
 
 use super::Context;
 use crate::failure::Failure;
 
-/// The running binary with its configuration file and these words, which are put in as they are.
+/// The command line of this binary with its configuration file and these words, which are not quoted.
 pub(super) fn of_self(context: &Context, words: &str) -> Result<String, Failure> {
     let binary = std::env::current_exe()
         .map_err(|error| Failure::internal("the path of this program cannot be found").caused_by(Some(&error)))?;

@@ -1,4 +1,4 @@
-//! [`Context`]: what every verb is given.
+//! [`Context`]: the input of every verb.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,12 @@ use crate::output::progress::Show;
 use crate::output::stdout;
 use crate::style::Style;
 
-/// What every verb is given.
+/// The input of every verb.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The configuration, flags included.
     pub config: Config,
-    /// The file that was read, absolute; none where the environment said everything.
+    /// The file that was read, absolute; `None` if the environment set everything.
     pub config_file: Option<PathBuf>,
     /// The names of the variables that the configuration depends on.
     pub variables: Vec<String>,
@@ -28,25 +28,25 @@ pub struct Context {
     pub show: Show,
     /// Whether text on stderr may be coloured.
     pub style: Style,
-    /// Tripped by the first signal.
+    /// Cancelled by the first signal.
     pub cancellation: CancellationToken,
 }
 
 impl Context {
-    /// Says on stderr what does not fail the command and must be seen.
+    /// Prints a warning on stderr.
     pub(super) fn warn(&self, text: &str) {
-        // Where stderr cannot be written, nobody is there to be warned.
+        // If stderr cannot be written, nobody can be warned.
         let _ = above_bar(present::warning(text, self.style).as_bytes());
     }
 
-    /// Says which files with secrets every user of this machine may read. No refusal, which would stop what runs unattended.
+    /// Warns about files with secrets that every user of this machine can read. An error would stop unattended runs.
     pub(super) fn warn_of_open_secrets(&self) {
         for path in self.config.repositories.iter().flat_map(|configured| configured.secrets_open_to_all()) {
             self.warn_of_open_secret(path);
         }
     }
 
-    /// Says so of one file.
+    /// Warns about one file.
     pub(super) fn warn_of_open_secret(&self, path: &Path) {
         let path = path.display();
         self.warn(&format!(
@@ -54,7 +54,8 @@ impl Context {
         ));
     }
 
-    /// Prints a result, as text or as the report that `holdfast_contract` says. Keys ascend in all JSON but that of `wal`.
+    /// Prints a result, as text or as its report type from `holdfast_contract`. Keys are sorted in all JSON but that of
+    /// `wal`.
     pub(super) fn print(&self, text: impl FnOnce() -> String, report: &impl Serialize) -> Result<(), Failure> {
         match self.output {
             Output::Text => stdout::text(&text()),

@@ -1,4 +1,4 @@
-//! `drill`: the flags as the engine takes them, the report as text, and the exit code for monitoring.
+//! `drill`: the flags as options of the engine, the report as text, and the exit code for monitoring.
 
 use super::{Context, asked, command_line, places, root, targets, time};
 use crate::args::DrillArgs;
@@ -94,7 +94,7 @@ fn options(context: &Context, args: &DrillArgs) -> Result<DrillOptions, Failure>
     })
 }
 
-/// Who runs the server when root calls: PostgreSQL refuses to run as root.
+/// The user and group that run the server if root calls: PostgreSQL refuses to run as root.
 fn owner(context: &Context, directory: &Path) -> Result<Option<(u32, u32)>, Failure> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -120,9 +120,9 @@ fn failure(report: &DrillReport) -> Failure {
     Failure::new(ExitCode::DrillFailed, format!("the restore of backup {} is not proven: {first}{more}", report.backup))
         .doing(format!("drilling a restore of {} from {}", report.cluster, report.repository))
         .hint(
-            "the lines FOUND say what is wrong: of a damaged object `holdfast verify --deep` says what it means; run the drill \
-             again with --keep to look at the directory and the log of its server, and with --backup or --repo for another \
-             backup or copy",
+            "the lines FOUND say what is wrong; for a damaged object, run `holdfast verify --deep` to see which backups \
+             it affects; run the drill again with --keep to look at the directory and the log of its server, or with \
+             --backup or --repo for another backup or copy",
         )
 }
 
@@ -149,7 +149,7 @@ fn text(report: &DrillReport) -> String {
     };
     line("target", target);
     if let Some(seed) = report.target.seed {
-        line("seed", format!("{seed}; --seed chooses the same moment, as long as the same can be restored"));
+        line("seed", format!("{seed}; --seed chooses the same moment while the restorable windows are unchanged"));
     }
     if let Some(lsn) = report.restored_lsn {
         let last = match report.restored_time {

@@ -1,4 +1,4 @@
-//! `expire`: the configured retention as a policy, and what goes and stays as text.
+//! `expire`: the configured retention as a policy, and the verdicts as text.
 
 use super::{Context, answers, targets, time};
 use crate::args::ExpireArgs;
@@ -16,7 +16,7 @@ use holdfast_engine::expire::{ExpireOptions, Keep, Policy, expire, plan};
 use holdfast_engine::repository::Repository;
 use std::fmt::Write;
 
-/// The most ranges of WAL that are shown one by one; all of them are in the JSON.
+/// The maximum number of WAL ranges that are shown; the JSON has all of them.
 const RANGES_SHOWN: usize = 50;
 
 pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode, Failure> {
@@ -63,7 +63,7 @@ pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode
             }
         }
     }
-    // Alone, a failure is said once.
+    // With one repository, its failure is reported only once.
     if repositories.len() == 1
         && let Some(failure) = failed
     {
@@ -90,7 +90,7 @@ async fn one(
     Ok(report)
 }
 
-/// What is kept in a repository: what it says itself counts instead of `[retention]`.
+/// The retention of a repository: its own, otherwise `[retention]`.
 fn retention<'a>(context: &'a Context, repository: &'a Configured) -> &'a Retention {
     repository.retention.as_ref().unwrap_or(&context.config.retention)
 }
@@ -98,7 +98,7 @@ fn retention<'a>(context: &'a Context, repository: &'a Configured) -> &'a Retent
 fn policy(retention: &Retention) -> Policy {
     let Retention { window, keep, grace: _ } = retention;
     Policy {
-        // A window that is longer than time never begins.
+        // A window that is longer than the range of times never begins.
         window: window.map(|window| TimeDelta::from_std(window).unwrap_or(TimeDelta::MAX)),
         keep: Keep {
             last: keep.last,
@@ -159,10 +159,11 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
         let _ = writeln!(text, "packs stay: {why}");
     }
     if report.uploads_going > 0 {
-        let _ = writeln!(text, "unfinished uploads: {} go, nobody finishes them any more", report.uploads_going);
+        let count = report.uploads_going;
+        let _ = writeln!(text, "unfinished uploads: {count} will be aborted, because no run will finish them");
     }
     windows(&mut text, "can be restored now", &report.before);
-    windows(&mut text, "can be restored when all of that is gone", &report.after);
+    windows(&mut text, "can be restored after the removal", &report.after);
     for warning in &report.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }
@@ -176,11 +177,7 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
         let _ = writeln!(text, "aborted: {} unfinished uploads", report.removed.uploads);
     }
     if let Some(next) = report.next_removal {
-        let _ = writeln!(
-            text,
-            "what is decided and waits is removed by the first `holdfast expire` after {}",
-            time::shown(next)
-        );
+        let _ = writeln!(text, "the first `holdfast expire` after {} removes what was decided", time::shown(next));
     }
     text
 }

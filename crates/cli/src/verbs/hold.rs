@@ -60,7 +60,7 @@ pub(super) async fn run(context: &Context, command: &BackupCommand) -> Result<Ex
         repositories: done,
     };
     context.print(|| text(&report), &report)?;
-    // Whoever holds a backup has to know that one repository may let it go.
+    // The user must know that one repository may remove the backup.
     failed.map_or(Ok(ExitCode::Ok), Err)
 }
 

@@ -1,7 +1,8 @@
-//! `info`: what the archive of the cluster is worth now, for the person who has to restore it at three in the morning.
+//! `info`: what the archive of the cluster can restore now, for the person who has to restore it at three in the
+//! morning.
 //!
-//! For each repository and each claim: whose it is, the backups, the WAL with its gaps, and the stretches of time that
-//! can be restored, as the recovery planner sees them. All of it is read from the repository at the time of the call.
+//! For each repository and each claim: its cluster, the backups, the WAL with its gaps, and the windows that can be
+//! restored, as the recovery planner sees them. Everything is read from the repository at the time of the call.
 
 use super::answers::{Answer, Answers};
 use super::unreadable::Remarks;
@@ -28,12 +29,12 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// How much WAL is looked at.
+/// How much WAL is listed and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// All that some recovery could need.
+    /// All WAL that any recovery could need.
     AtAll,
-    /// The newest, so much that it takes seconds.
+    /// Only the newest WAL, so that it takes seconds.
     Short,
 }
 
@@ -71,7 +72,7 @@ async fn of_repository(
     )?;
     let mut remarks = Remarks::default();
     remarks.note("key slot", repository.slots_left_out());
-    // Without the newest claim nothing is archived any more, whatever there was before.
+    // Without the newest claim nothing is archived any more, whatever was archived before.
     if let Some(bad) = claims.unreadable.last()
         && claims.records.last().is_some_and(|newest| newest.number < bad.id)
     {
@@ -89,7 +90,7 @@ async fn of_repository(
     let crew = Crew::new(context.config.restore.jobs.get());
     let mut claimed = Vec::new();
     for claim in claims {
-        // One listing for everything that is reported about a claim, from where the oldest recovery would begin.
+        // One listing for everything that is reported about a claim, from the start of the oldest recovery.
         let begin_backups = backups.iter().map(|backup| (backup.claim, backup.start_lsn));
         let begin_snapshots = snapshots.iter().map(|snapshot| (snapshot.claim, snapshot.start_lsn));
         let starts = begin_backups.chain(begin_snapshots).filter(|(of, _)| *of == claim.number);
@@ -97,7 +98,7 @@ async fn of_repository(
         let wanted = match (starts.iter().min(), starts.iter().max(), look) {
             (Some(&oldest), Some(_), Look::AtAll) => Wanted::From(oldest),
             (Some(&oldest), Some(&newest), Look::Short) => Wanted::Shown { oldest, newest },
-            // Without any, no WAL is of use: the newest tells how far the archive goes.
+            // Without a backup or a snapshot, no WAL can be used: the newest shows the end of the archive.
             _ => Wanted::Newest,
         };
         let archive = ArchivePlace {
@@ -177,7 +178,7 @@ async fn of_repository(
     Ok((text, info, remarks.fatal()))
 }
 
-/// What tells the repository with this number, counted from 1, from its copies.
+/// The place of the repository with this number (from 1), which distinguishes it from its copies.
 fn place_of(context: &Context, number: usize) -> String {
     targets::by_number(&context.config, number).map(crate::config::repository::Repository::place).unwrap_or_default()
 }
@@ -228,7 +229,7 @@ fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], verified: &Verifica
     }
 }
 
-/// What drills proved: the newest success, and a newer failure.
+/// The results of drills: the newest success, and a newer failure.
 fn drill_text(text: &mut String, drills: &Drills, now: DateTime<Utc>) {
     let moment = |drilled: &Drilled| match (drilled.restored_time, drilled.restored_lsn) {
         (Some(restored), Some(lsn)) => format!("{} (LSN {lsn})", time::shown(restored)),
@@ -312,7 +313,7 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
         for range in &timeline.ranges {
             let _ = writeln!(
                 text,
-                "    WAL       timeline {}: {} to {} ({})",
+                "The flag with which a restore follows a timeline; empty if there is only one.",
                 timeline.timeline, range.first, range.last, range.count
             );
         }
@@ -340,8 +341,8 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
     if let Some(NotLookedAt { before, backups, snapshots }) = &claimed.not_looked_at {
         let _ = writeln!(
             text,
-            "    NOT SEEN  WAL before LSN {before}, and whether it is whole for what begins there (backups: {backups}, \
-             snapshots: {snapshots}); `holdfast info --all-wal` and `holdfast verify` look at it"
+            "    NOT SEEN  WAL before LSN {before}, and whether it is complete for what begins there (backups: {backups}, \
+             snapshots: {snapshots}); `holdfast info --all-wal` and `holdfast verify` check it"
         );
     }
     let windows: Vec<&ReachableWindow> =

@@ -1,4 +1,4 @@
-//! What of the environment the configuration depends on, and so the server's environment needs as well: PostgreSQL
+//! The environment variables that the configuration needs. The server's environment must have them too: PostgreSQL
 //! starts `archive_command` and `restore_command` in its own.
 
 use crate::config::repository::Encryption;
@@ -6,7 +6,7 @@ use crate::config::written::SECTIONS;
 use crate::config::{Config, environment};
 use holdfast_store::{Credentials, Location};
 
-/// Of these the AWS chain takes the first credentials; files and instance roles are there for every process.
+/// The AWS credential chain reads these variables first; files and instance roles exist for every process.
 const AWS: [&str; 6] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -16,7 +16,7 @@ const AWS: [&str; 6] = [
     "AWS_ROLE_ARN",
 ];
 
-/// The names of the variables, those of ours first. `variables` are all that begin as ours do.
+/// The names of the variables, ours first. `variables` are all that begin with our prefix.
 pub(crate) fn variables(config: &Config, variables: &[(String, String)]) -> Vec<String> {
     let ours = |name: &&String| {
         SECTIONS.iter().any(|(section, _)| name.starts_with(&environment::variable_name(section, 0, "")))

@@ -1,4 +1,4 @@
-//! `instance`: the manager of a PostgreSQL pod, and the small commands around it.
+//! `instance`: the manager of a PostgreSQL pod, and the small commands of its containers.
 
 use crate::args::{InstanceCommand, ProbeKind};
 use crate::exit_code::ExitCode;
@@ -15,7 +15,7 @@ use std::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Runs one of them. None of them reads a configuration, and `run` has a runtime of its own.
+/// Runs one of these commands. None reads a configuration, and `run` has its own runtime.
 pub(super) fn run(command: &InstanceCommand) -> Result<ExitCode, Failure> {
     match command {
         InstanceCommand::Copy { dest } => copy(dest),
@@ -26,7 +26,7 @@ pub(super) fn run(command: &InstanceCommand) -> Result<ExitCode, Failure> {
         },
         InstanceCommand::RestoreWal { name, dest } => match command::restore(&places()?, name, dest) {
             None => Ok(ExitCode::Absent),
-            // While it follows, PostgreSQL asks again by itself; a promotion waits for the answer.
+            // A standby that follows asks again by itself; a promotion waits for the answer.
             Some(words) => become_verb(&words, &[("HOLDFAST_WAL_TIMEOUT", "5s")]),
         },
         InstanceCommand::Probe { probe } => {
@@ -42,7 +42,7 @@ pub(super) fn run(command: &InstanceCommand) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Only the cluster's name is asked of the environment, where PostgreSQL and the kubelet call.
+/// Only the cluster's name is read from the environment, where PostgreSQL and the kubelet call.
 fn places() -> Result<Places, Failure> {
     let cluster = std::env::var("CLUSTER_NAME").map_err(|_| {
         Failure::new(ExitCode::Usage, "the environment variable CLUSTER_NAME is not set")
@@ -51,7 +51,7 @@ fn places() -> Result<Places, Failure> {
     Ok(Places::of_pod(&cluster))
 }
 
-/// The verb takes the place of this process, exit status and all.
+/// Executes the verb in the place of this process, with its exit status.
 fn become_verb(words: &[OsString], environment: &[(&str, &str)]) -> Result<ExitCode, Failure> {
     let error = match std::env::current_exe() {
         Ok(program) => Command::new(program).args(words).envs(environment.iter().copied()).exec(),
@@ -60,7 +60,7 @@ fn become_verb(words: &[OsString], environment: &[(&str, &str)]) -> Result<ExitC
     Err(Failure::internal("this program cannot be run again").caused_by(Some(&error)))
 }
 
-/// Aside and renamed: a program that is being copied cannot be run.
+/// Copies aside and renames: a program cannot be executed while it is written.
 fn copy(dest: &Path) -> Result<ExitCode, Failure> {
     let copied = std::env::current_exe().and_then(|program| {
         let aside = dest.with_extension("new");
@@ -68,7 +68,7 @@ fn copy(dest: &Path) -> Result<ExitCode, Failure> {
         let mut from = std::fs::File::open(program)?;
         let mut to = std::fs::File::options().write(true).create_new(true).mode(0o755).open(&aside)?;
         std::io::copy(&mut from, &mut to)?;
-        // The umask has its say in the mode at creation.
+        // The umask changes the mode at creation.
         to.set_permissions(std::fs::Permissions::from_mode(0o755))?;
         drop(to);
         std::fs::rename(&aside, dest)
@@ -100,7 +100,7 @@ fn run_instance() -> Result<ExitCode, Failure> {
                 signal(kind).map_err(|error| Failure::internal("cannot listen for signals").caused_by(Some(&error)))?;
             let stop = stop.clone();
             tokio::spawn(async move {
-                // A second signal changes nothing: the kubelet has its own means.
+                // A second signal has no effect: the kubelet has its own means.
                 while stream.recv().await.is_some() {
                     stop.cancel();
                 }

@@ -36,14 +36,14 @@ fn options() -> KeyOptions {
     KeyOptions { host: time::host(), now: time::now(), cost: Argon2Cost::default() }
 }
 
-/// The change is done, so the command succeeds: done again, it would be another change.
+/// The change is done, so the command succeeds: a repetition would be another change.
 fn warn_of_ledger(context: &Context, unrecorded: Option<&Error>) {
     if let Some(error) = unrecorded {
-        context.warn(&format!("the change is done, and does not stand in every ledger: {error}"));
+        context.warn(&format!("the change is done, but it is not recorded in every ledger: {error}"));
     }
 }
 
-/// The repository whose slots are changed. Of several it has to be named, because their slots have nothing in common.
+/// The repository whose slots are changed. With several it must be named, because their slots are independent.
 async fn target(context: &Context, number: Option<usize>) -> Result<(&Configured, RepositoryTarget), Failure> {
     let all = &context.config.repositories;
     let chosen = match (number, all.as_slice()) {
@@ -60,7 +60,7 @@ async fn target(context: &Context, number: Option<usize>) -> Result<(&Configured
     Ok((chosen, targets::one(chosen, targets::Directory::MustExist, None).await?))
 }
 
-/// A secret that the command line names. Files that every user of this machine may read are named on stderr.
+/// Reads a secret that the command line names. A warning names files that every user of this machine can read.
 fn read(context: &Context, encryption: &Encryption) -> Result<(Unlock, KeySource), Failure> {
     let source = encryption.key_source(targets::variable)?;
     if let Encryption::PassphraseFile(path) | Encryption::KeyFile(path) = encryption
@@ -140,9 +140,9 @@ async fn rotate_keys(context: &Context, args: &RotateArgs) -> Result<ExitCode, F
     context.print(
         || {
             format!(
-                "{}: key epoch {} for what is written from now on\n  opened by           {}\n  removed             {}\n\
-                 runs that are under way end under the earlier key, and what it encrypted stays readable with every slot; \
-                 whoever had a removed secret and a copy of its slot can still read what was written before\n",
+                "{}: key epoch {} for new data\n  opened by           {}\n  removed             {}\n\
+                 current runs finish under the earlier key, and what it encrypted stays readable with every slot; \
+                 anybody with a removed secret and a copy of its slot can still read the older data\n",
                 report.repository,
                 report.epoch,
                 names(&report.written),
@@ -172,7 +172,7 @@ async fn remove_slot(context: &Context, slot: &SlotName, number: Option<usize>) 
         removed: if done.was_there { vec![slot.clone()] } else { Vec::new() },
         opens: done.opens,
     };
-    // What else opens it; the removal itself is done.
+    // What else opens the repository; the removal itself is done.
     let left = list(&target).await.map(|(_, found)| found.slots).unwrap_or_default();
     context.print(
         || {
@@ -186,8 +186,8 @@ async fn remove_slot(context: &Context, slot: &SlotName, number: Option<usize>) 
                 let _ = writeln!(text, "besides it there are {}", names(&others));
             }
             text.push_str(
-                "whoever had its secret and a copy of the slot still has the key: `holdfast key rotate` gives what is written \
-                 from now on another one\n",
+                "anybody with its secret and a copy of the slot still has the key: `holdfast key rotate` encrypts new \
+                 data under another one\n",
             );
             text
         },
@@ -200,7 +200,7 @@ fn names(slots: &[SlotName]) -> String {
     slots.iter().map(SlotName::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Shows the slots of every repository. Those that cannot be opened fail the command, after the others were shown.
+/// Shows the slots of every repository. If one cannot be opened, the command fails after the others were shown.
 async fn show(context: &Context) -> Result<ExitCode, Failure> {
     let mut answers = Answers::new();
     for configured in &context.config.repositories {
@@ -258,13 +258,13 @@ fn shown(url: &str, found: &KeyList, remarks: &Remarks) -> String {
     if found.slots.iter().any(|slot| slot.epoch > epoch) {
         let _ = writeln!(
             text,
-            "the keys were rotated without the configured secret: it gives the keys up to epoch {epoch}, and cannot read what is \
-             written under a later one; as long as there is a slot that begins one, nothing is written with it"
+            "the keys were rotated without the configured secret: it gives the keys up to epoch {epoch}, and cannot read \
+             what is written under a later one; while a slot of a later epoch exists, nothing is written with it"
         );
     } else if found.slots.iter().any(|slot| slot.epoch < epoch) {
         text.push_str(
-            "slots of an earlier epoch do not open what is written now: a rotation was interrupted, and `holdfast key rotate` \
-             ends it\n",
+            "slots of an earlier epoch do not open new data: a rotation was interrupted, and `holdfast key rotate` \
+             finishes it\n",
         );
     }
     text

@@ -104,7 +104,7 @@ fn tables(backups: &[BackupRecord], unfinished: &[UnfinishedBackup], remarks: &R
     text
 }
 
-/// What one should know before relying on a backup.
+/// What a person should know before relying on a backup.
 pub(super) fn marks(backup: &BackupRecord) -> String {
     let mut marks = Vec::new();
     if backup.checksum_failures.count > 0 {

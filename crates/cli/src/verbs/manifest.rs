@@ -1,7 +1,7 @@
-//! `manifest`: what is wrong with manifests, without a cluster.
+//! `manifest`: checks manifests without a Kubernetes cluster.
 //!
-//! Files are named by a person and read whole; nothing else is read or written. Errors in a manifest are results, not
-//! failures: they are listed, and the exit status says that there are some.
+//! The files that are named are read completely; nothing else is read or written. Errors in a manifest are results, not
+//! failures: they are listed, and the exit status reports them.
 
 use crate::args::{ManifestCommand, Output};
 use crate::exit_code::ExitCode;
@@ -17,10 +17,10 @@ use holdfast_kube_api::validate::Finding;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// More than any manifest: a file of this size was named by mistake.
+/// A larger file was named by mistake.
 const LARGEST_FILE_BYTES: u64 = 64 << 20;
 
-/// Runs one of them.
+/// Runs one of these commands.
 pub(super) fn run(command: &ManifestCommand, output: Output) -> Result<ExitCode, Failure> {
     match command {
         ManifestCommand::Check { files, fix } => check(files, *fix, output),
@@ -28,7 +28,7 @@ pub(super) fn run(command: &ManifestCommand, output: Output) -> Result<ExitCode,
     }
 }
 
-/// One file, checked.
+/// One file and its findings.
 struct File {
     name: String,
     result: Result<Vec<Checked>, ReadError>,
@@ -51,7 +51,7 @@ fn check(names: &[PathBuf], fix: bool, output: Output) -> Result<ExitCode, Failu
         }
         (Output::Text, None) => stdout::text(&as_text(&files, errors, warnings))?,
         (Output::Text, Some(put_right)) => {
-            // Where stderr cannot be written the exit status is all that is left to say.
+            // If stderr cannot be written, only the exit status is left.
             let _ = above_bar(as_text(&files, errors, warnings).as_bytes());
             stdout::text(&put_right)?;
         }
@@ -84,7 +84,7 @@ fn count_of(file: &File, level: Level) -> usize {
     }
 }
 
-/// The documents as they are validated, one after the other.
+/// The documents as validated, one after the other.
 fn put_right(files: &[File]) -> Result<String, Failure> {
     let mut text = String::new();
     for document in files.iter().filter_map(|file| file.result.as_ref().ok()).flatten() {

@@ -1,7 +1,7 @@
 //! From a parsed command to the engine's verb, and from its report to text or JSON: a file for each verb.
 //!
-//! A verb's file builds the engine's options from configuration and flags, calls, and prints. Nothing is decided here
-//! that the engine could decide. [`targets`] opens what is configured.
+//! A verb's file builds the engine's options from configuration and flags, calls the engine, and prints. Nothing is
+//! decided here that the engine could decide. [`targets`] opens the configured repositories.
 
 mod answers;
 mod asked;
@@ -40,7 +40,7 @@ use std::path::Path;
 pub use context::Context;
 pub(crate) use wal::{already_durable, already_fetched, only, refuse_after};
 
-/// Runs the commands that need neither configuration nor runtime; others answer `None`.
+/// Runs the commands that need neither configuration nor runtime; `None` for any other.
 pub(crate) fn run_bare(command: &Command, output: Output) -> Option<Result<ExitCode, Failure>> {
     match command {
         Command::Completions { shell } => {

@@ -25,7 +25,7 @@ pub(crate) async fn run(command: OperatorCommand, cancellation: CancellationToke
     operate(options, cancellation).await.map(|()| ExitCode::Ok).map_err(|error| explain(&error))
 }
 
-/// The pod's name where there is one; otherwise the host and the process.
+/// The pod's name, if there is one; otherwise the host name and process id.
 fn identity() -> String {
     std::env::var("POD_NAME")
         .ok()

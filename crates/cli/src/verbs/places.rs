@@ -1,5 +1,5 @@
-//! Where on this machine the things lie that a restore, or a restored server, cannot do without; and whether a repository
-//! lies in the very directory that it is to save.
+//! The local files that a restore, or a restored server, needs; and whether a repository is inside the directory that
+//! it should protect.
 
 use super::Context;
 use crate::config::libpq;
@@ -20,7 +20,7 @@ pub(super) fn needed(context: &Context) -> Vec<Place> {
     places
 }
 
-/// What connecting to the server reads: a restore needs none of it, and the next backup does.
+/// The files for a connection to the server: a restore does not need them, but the next backup does.
 fn connection_files(context: &Context) -> Vec<Place> {
     let cluster = &context.config.cluster;
     let environment = libpq::environment();
@@ -29,8 +29,8 @@ fn connection_files(context: &Context) -> Vec<Place> {
     files.map(|(what, path)| Place::new(what, &path)).collect()
 }
 
-/// The configured data directory with its WAL and tablespaces, if the restore is into another one. A copy made from a
-/// snapshot has its links, and must not empty or use what they lead to, even while no server runs there.
+/// The configured data directory with its WAL and tablespaces, if the restore is into another one. A copy from a
+/// snapshot has the same links, and must not empty or use their targets, even if no server runs there.
 pub(super) fn of_original(context: &Context, target: &Path) -> Vec<Place> {
     let Some(original) = context.config.cluster.pgdata.as_deref().and_then(|path| path.canonicalize().ok()) else {
         return Vec::new();
@@ -45,8 +45,8 @@ pub(super) fn of_original(context: &Context, target: &Path) -> Vec<Place> {
     of_data_directory(&original).into_iter().map(named).collect()
 }
 
-/// Refuses a repository in the data directory, or around it: a restore of that directory would remove it, the disk that
-/// takes one takes the other, and every backup would hold all earlier ones.
+/// Refuses a repository inside the data directory, or around it. A restore of that directory would remove it, one disk
+/// failure would destroy both, and every backup would contain all earlier ones.
 pub(super) fn refuse_repositories_in(context: &Context, pgdata: &Path) -> Result<(), Failure> {
     for used in of_data_directory(pgdata) {
         for repository in repositories(context) {

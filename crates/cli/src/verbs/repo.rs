@@ -27,7 +27,7 @@ const EMULATED: &str = "ignores conditional writes: Holdfast checks each name be
 const WHOLE: &str = "does not support multipart uploads: packs are kept small, and each object is held in memory and \
                      sent in one request";
 
-/// Makes every repository and takes the claim on the cluster's archive, where the data directory can be read.
+/// Creates every repository and claims the cluster's archive, if the data directory can be read.
 pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode, Failure> {
     let cluster = &context.config.cluster.name;
     if let Some(pgdata) = &context.config.cluster.pgdata {
@@ -73,7 +73,7 @@ pub(super) async fn init(context: &Context, new_claim: bool) -> Result<ExitCode,
     Ok(ExitCode::Ok)
 }
 
-/// A repository whose directory is made where it is missing.
+/// Opens a repository and creates its directory if it is missing.
 async fn made_target(context: &Context, configured: &Configured) -> Result<RepositoryTarget, Failure> {
     let made = root::before_making(context, configured)?;
     let target = targets::one(configured, targets::Directory::Make, None).await?;
@@ -81,7 +81,7 @@ async fn made_target(context: &Context, configured: &Configured) -> Result<Repos
     Ok(target)
 }
 
-/// A repository was made: one that stood at its place before may have had what it lacks.
+/// A repository was created. If there was another one in its place, the marks may be about that one.
 fn forget_marks(context: &Context) -> Result<(), Failure> {
     if let Some(spool) = Spool::existing(&context.config.wal.spool, &context.config.cluster.name) {
         spool.forget_marks()?;
@@ -89,7 +89,7 @@ fn forget_marks(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Claims the archive for a cluster and its owner, or only makes sure that it could.
+/// Claims the archive for a cluster and its owner, or only checks that it could.
 pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Failure> {
     let config = &context.config.cluster;
     let (cluster, owner) = (&config.name, config.require_owner()?);
@@ -102,7 +102,7 @@ pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Fa
         .map_or_else(|| "the cluster that will be created".to_owned(), |claimant| claimant.here.clone());
     let (mut text, mut repositories) = (String::new(), Vec::new());
     let mut prepared = Vec::new();
-    // All are looked at before the first is claimed.
+    // All are checked before the first is claimed.
     for configured in &context.config.repositories {
         let target = made_target(context, configured).await?;
         prepared.push((configured, begin::prepare(&target, cluster, &here, owner, time::now()).await?));
@@ -134,11 +134,11 @@ pub(super) async fn claim(context: &Context, check: bool) -> Result<ExitCode, Fa
     Ok(ExitCode::Ok)
 }
 
-/// A passphrase of fewer characters is worth a warning: one that a person invents has some two bits of chance in each of them,
-/// and what has less than some 40 in all can be guessed (docs/format/keys.md).
+/// A shorter passphrase gets a warning. One that a person invents has about two bits of entropy in each character, and
+/// with less than about 40 bits in all it can be guessed (docs/format/keys.md).
 const SHORT_PASSPHRASE: usize = 16;
 
-/// Says that the passphrase under which a repository was made is a short one, while nothing is in it yet.
+/// Warns about a short passphrase of a repository that was just created, while it is still empty.
 fn warn_of_passphrase(context: &Context, configured: &Configured) -> Result<(), Failure> {
     let KeySource::Passphrase(passphrase) = configured.encryption.key_source(targets::variable)? else { return Ok(()) };
     let instead =
@@ -147,7 +147,7 @@ fn warn_of_passphrase(context: &Context, configured: &Configured) -> Result<(), 
     Ok(())
 }
 
-/// Says that a passphrase is short, and what to do instead.
+/// Warns that a passphrase is short, and says what to do instead.
 pub(super) fn warn_of_short(context: &Context, what: &str, passphrase: &Secret<Vec<u8>>, instead: &str) {
     let length = passphrase.to_text().expose().chars().count();
     if length < SHORT_PASSPHRASE {
@@ -158,7 +158,7 @@ pub(super) fn warn_of_short(context: &Context, what: &str, passphrase: &Secret<V
     }
 }
 
-/// Says what the store cannot do and how one lives with that.
+/// Warns about what the store cannot do, and says what follows from that.
 fn warn_of_store(context: &Context, repository: &Repository) {
     let (record, url) = (repository.record(), repository.describe());
     if record.conditional_create == ConditionalCreate::Emulated {
@@ -169,7 +169,7 @@ fn warn_of_store(context: &Context, repository: &Repository) {
     }
 }
 
-/// Who claims the archive; nobody where there is no data directory (yet).
+/// The claimant of the archive; `None` if there is no data directory (yet).
 fn claimant(context: &Context, required: bool) -> Result<Option<Claimant>, Failure> {
     let pgdata = match &context.config.cluster.pgdata {
         None if required => {
@@ -228,7 +228,7 @@ fn claim_text(claim: &ClaimRecord) -> String {
     ) + &claim.owner.as_ref().map(|owner| format!(", for {owner}")).unwrap_or_default()
 }
 
-/// What is known of the store; what works as it should takes one line.
+/// What is known of the store; what works normally is one line.
 fn store_lines(record: &RepositoryRecord) -> String {
     let mut text = format!("  conditional writes  {}\n", conditional(record.conditional_create));
     let Some(store) = record.store else {
@@ -253,12 +253,12 @@ pub(super) fn conditional(how: ConditionalCreate) -> &'static str {
     }
 }
 
-/// What a repository says of itself, for reports.
+/// The description of a repository, for reports.
 pub(super) fn description(repository: &Repository) -> RepositoryDescription {
     RepositoryDescription::of(repository.describe(), repository.record())
 }
 
-/// Shows the configured repositories. Those that cannot be opened fail the command, after the others were shown.
+/// Shows the configured repositories. If one cannot be opened, the command fails after the others were shown.
 pub(super) async fn info(context: &Context) -> Result<ExitCode, Failure> {
     let mut answers = Answers::new();
     for (url, opened) in targets::opened(context).await {

@@ -1,4 +1,4 @@
-//! `restore`: the flags as a request, the plan or the report as text, and what to do next.
+//! `restore`: the flags as a request, the plan or the report as text, and the next step.
 
 use super::{Context, asked, command_line, places, targets, time};
 use crate::args::RestoreArgs;
@@ -63,7 +63,7 @@ pub(super) async fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCod
     Ok(ExitCode::Ok)
 }
 
-/// The record of the snapshots that the directory was filled from.
+/// The record of the snapshots from which the directory was filled.
 async fn snapshot_record(
     context: &Context,
     args: &RestoreArgs,
@@ -110,7 +110,7 @@ fn snapshot_text(report: &SnapshotRestoreReport, record: &SnapshotRecord, args: 
     text
 }
 
-/// A new claim, as everywhere else, is no way out where another cluster's directory would be overwritten.
+/// Here the usual hint, a new claim, would be wrong: another cluster's directory would be overwritten.
 fn refused(error: &Error) -> Failure {
     let mut failure = error.explain();
     if failure.code == ExitCode::WrongCluster {
@@ -154,7 +154,7 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
     })
 }
 
-/// The lines that plan and report share.
+/// The lines that a plan and a report share.
 fn recovery_text(text: &mut String, recovery: &RecoveryPlan, tablespaces: &[TablespacePlace]) {
     let _ = writeln!(
         text,

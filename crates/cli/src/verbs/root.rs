@@ -1,7 +1,7 @@
-//! What root runs by hand is run for somebody else: PostgreSQL never runs as root, and has to use afterwards what was made.
+//! Root runs a command for somebody else: PostgreSQL never runs as root, and must be able to use what was created.
 //!
-//! In a directory that is there already, what is made belongs to the directory's owner (the directory store sees to that),
-//! and so does a file for PostgreSQL. What is left for the command line: the directory of a new repository, and the spool.
+//! In an existing directory, new files belong to the directory's owner (the directory store does this), and so does a
+//! file for PostgreSQL. Here the rest is handled: the directory of a new repository, and the spool.
 
 use super::Context;
 use crate::config::repository::Repository as Configured;
@@ -11,8 +11,8 @@ use holdfast_store::Location;
 use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::{Path, PathBuf};
 
-/// User and group of whom root acts for: the owner of the first of these paths that is there and not root's own. `None` for
-/// everybody but root.
+/// User and group for whom root acts: the owner of the first of these paths that exists and does not belong to root.
+/// `None` if the user is not root.
 pub(super) fn acting_for<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -33,14 +33,14 @@ pub(super) fn user_named(wanted: &str) -> Option<(u32, u32)> {
     })
 }
 
-/// The directories of a repository that are about to be made, and for whom.
+/// The directories of a repository that will be created, and their owner.
 #[derive(Debug)]
 pub(super) struct ToBeMade {
     directories: Vec<PathBuf>,
     owner: Option<(u32, u32)>,
 }
 
-/// Looks at where a repository is about to be made. Root may not make one where the user of PostgreSQL could not use it.
+/// Checks where a repository will be created. Root may not create one where PostgreSQL's user could not use it.
 pub(super) fn before_making(context: &Context, configured: &Configured) -> Result<ToBeMade, Failure> {
     let owner = acting_for(context.config.cluster.pgdata.as_deref());
     let mut made = ToBeMade { directories: Vec::new(), owner };
@@ -70,7 +70,7 @@ pub(super) fn before_making(context: &Context, configured: &Configured) -> Resul
 }
 
 impl ToBeMade {
-    /// Gives what was made to whom it was made for.
+    /// Gives the created directories to their owner.
     pub(super) fn hand_over(self) -> Result<(), Failure> {
         let Some((user, group)) = self.owner else { return Ok(()) };
         for directory in self.directories {

@@ -14,7 +14,7 @@ use holdfast_engine::snapshot::{RecordOptions, record as engine};
 use holdfast_repo::record::SnapshotRecord;
 use std::io::Read;
 
-/// A request is a few kilobytes; what is longer is not one.
+/// A request has a few kilobytes; a longer text is not a request.
 const MOST_REQUEST_BYTES: u64 = 1 << 20;
 
 pub(super) async fn record(context: &Context) -> Result<ExitCode, Failure> {

@@ -1,8 +1,8 @@
-//! The configured repositories as the engine takes them.
+//! The configured repositories, as the engine's type.
 //!
-//! What `repo init` found out about a store stands in the repository's record. [`AsRecorded`] reads
-//! it as it passes by, so that no command needs a request more: the engine reads the record before it writes anything, and
-//! `repo init` writes the record before anything else but its probe and the key slot.
+//! The store's properties that `repo init` found are in the repository's record. [`AsRecorded`] reads the record when
+//! the engine does, so no command needs one more request: the engine reads the record before it writes anything, and
+//! `repo init` writes the record before anything but its probe and the key slot.
 
 use super::Context;
 use crate::config::Config;
@@ -27,19 +27,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long `wal push` repeats requests to a store where nobody listens, and all requests once its server is stopping.
+/// How long `wal push` repeats requests to a store that refuses connections, and all requests once its server is
+/// stopping.
 const REFUSED_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Whether the directory of a repository may be made.
+/// Whether the directory of a repository may be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Directory {
-    /// It must be there: a disk that is not mounted must not look like an empty repository.
+    /// It must exist: a disk that is not mounted must not look like an empty repository.
     MustExist,
-    /// It is made, with its parents.
+    /// It is created, with its parents.
     Make,
 }
 
-/// All configured repositories, in their order. `deadline` bounds the repetitions of each request.
+/// All configured repositories, in their order. `deadline` limits the repetitions of each request.
 pub(super) async fn all(context: &Context, deadline: Option<Duration>) -> Result<Vec<RepositoryTarget>, Failure> {
     let mut targets = Vec::new();
     for configured in &context.config.repositories {
@@ -48,9 +49,9 @@ pub(super) async fn all(context: &Context, deadline: Option<Duration>) -> Result
     Ok(targets)
 }
 
-/// All configured repositories for `wal push`, which PostgreSQL calls again by itself. Where nobody listens, it gives up
-/// sooner, and so it does once `hurry` begins: a server that is told to stop lets its archiver try a file three times, and
-/// the round before that may count as well, while `pg_ctl stop` waits 60 seconds for all of it.
+/// All configured repositories for `wal push`, which PostgreSQL calls again by itself. It gives up sooner if a store
+/// refuses connections, and once `hurry` begins. A stopping server lets its archiver try a file three times, and the
+/// round before may count as well, while `pg_ctl stop` waits 60 seconds for all of it.
 pub(super) async fn for_archiver(
     context: &Context,
     deadline: Duration,
@@ -115,7 +116,7 @@ pub(super) async fn open(configured: &Configured) -> Result<Repository, Failure>
     Ok(Repository::open(&one(configured, Directory::MustExist, None).await?).await?)
 }
 
-/// What was read, as the engine takes it.
+/// The secret as the engine's type.
 pub(super) fn unlock(source: KeySource) -> Unlock {
     match source {
         KeySource::None => Unlock::NotEncrypted,
@@ -124,7 +125,7 @@ pub(super) fn unlock(source: KeySource) -> Unlock {
     }
 }
 
-/// A variable of this process.
+/// A variable of this process, as text.
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -134,7 +135,7 @@ pub(super) fn raw_variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// Every configured repository, opened or with the reason why not, so that one that is gone does not hide the others.
+/// Every configured repository, opened or with the reason why not, so that one that is away does not hide the others.
 pub(super) async fn opened(context: &Context) -> Vec<(String, Result<Repository, Failure>)> {
     let opening = context
         .config
@@ -144,12 +145,12 @@ pub(super) async fn opened(context: &Context) -> Vec<(String, Result<Repository,
     futures::future::join_all(opening).await
 }
 
-/// A store that is worked with as the repository's record says.
+/// A store that is used as the repository's record says.
 #[derive(Debug)]
 struct AsRecorded {
     native: Arc<dyn Store>,
     config: StoreConfig,
-    /// The store with its faults minded, once they are known.
+    /// The store with its limits handled, once they are known.
     adopted: Mutex<Option<(Capabilities, Arc<dyn Store>)>>,
 }
 
@@ -162,12 +163,12 @@ impl AsRecorded {
         self.adopted().map_or_else(|| Arc::clone(&self.native), |(_, store)| store)
     }
 
-    /// What the probe touches is always asked the native way.
+    /// The probe's objects always use native requests.
     fn of(&self, name: &str) -> Arc<dyn Store> {
         if name.starts_with(PROBE) { Arc::clone(&self.native) } else { self.store() }
     }
 
-    /// Works with the store as it was found to be from now on.
+    /// Uses the store with these capabilities from now on.
     async fn adopt(&self, capabilities: Capabilities) -> Result<(), StoreError> {
         if self.adopted().map_or_else(Capabilities::default, |(adopted, _)| adopted) == capabilities {
             return Ok(());
@@ -177,7 +178,7 @@ impl AsRecorded {
         Ok(())
     }
 
-    /// Looks at the record of the repository. One that does not parse is the engine's to refuse.
+    /// Reads the record of the repository. The engine refuses one that cannot be parsed.
     async fn heed(&self, name: &ObjectName, body: &[u8]) -> Result<(), StoreError> {
         if name.as_ref() == REPOSITORY_OBJECT
             && let Ok(record) = decode_plain::<RepositoryRecord>(body)
@@ -193,7 +194,7 @@ impl Store for AsRecorded {
     async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
         if name.as_ref().starts_with(PROBE) {
             let answer = self.native.put(name, body, mode).await;
-            // A store that refuses the condition by name would refuse the key slot, too, which is written next.
+            // A store that refuses the condition would also refuse the key slot, which is written next.
             if let Err(error) = &answer
                 && matches!(error.kind(), StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig)
             {

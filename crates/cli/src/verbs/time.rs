@@ -1,9 +1,9 @@
-//! The clock and the host name, as the engine gets them.
+//! The clock and the host name, for the engine.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::time::Duration;
 
-/// Now, by this machine's clock.
+/// The current time, by this machine's clock.
 pub(super) fn now() -> DateTime<Utc> {
     Utc::now()
 }
@@ -22,7 +22,7 @@ pub(super) fn shown(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// How long ago that was; nothing for a moment to come, which another clock may name.
+/// How long ago that was; zero for a future time, which another clock may give.
 pub(super) fn ago(time: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
     (now - time).to_std().unwrap_or_default()
 }

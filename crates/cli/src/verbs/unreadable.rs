@@ -1,5 +1,5 @@
-//! Records that a repository names and that cannot be read: a line of text and an object of JSON for each, with the code that
-//! who wants just that record ends with.
+//! Records that a repository names but that cannot be read: a line of text and a JSON object for each, with the exit
+//! code of a command that needs just that record.
 
 use crate::failure::{Explain, Failure};
 use holdfast_contract::report::UnreadableRecord;
@@ -7,7 +7,7 @@ use holdfast_engine::Error;
 use holdfast_engine::repository::listed::{Listed, Unreadable};
 use std::fmt::Display;
 
-/// What could not be read in one repository, for both outputs.
+/// The unreadable records of one repository, for both outputs.
 #[derive(Debug, Default)]
 pub(super) struct Remarks {
     lines: Vec<String>,
@@ -16,8 +16,8 @@ pub(super) struct Remarks {
 }
 
 impl Remarks {
-    /// Notes what could not be read of the records of one kind, called `kind` in singular, and gives those that could. The
-    /// command goes on, and fails at its end when not one record is left.
+    /// Notes the unreadable records of one kind, called `kind` in the singular, and returns the readable ones. The
+    /// command continues, and fails at its end if no record is left.
     pub(super) fn sound<T, N: Display>(&mut self, kind: &str, listed: Listed<T, N>) -> Vec<T> {
         self.note(kind, &listed.unreadable);
         if listed.records.is_empty()
@@ -28,7 +28,7 @@ impl Remarks {
         listed.records
     }
 
-    /// Notes what could not be read.
+    /// Notes unreadable records.
     pub(super) fn note<N: Display>(&mut self, kind: &str, unreadable: &[Unreadable<N>]) {
         for bad in unreadable {
             self.lines.push(line(kind, &bad.id, &bad.error));
@@ -41,12 +41,12 @@ impl Remarks {
         }
     }
 
-    /// Lets the command fail at its end with this, if with nothing before.
+    /// Makes the command fail at its end with this, unless an earlier failure is set.
     pub(super) fn fail(&mut self, failure: Failure) {
         self.fatal.get_or_insert(failure);
     }
 
-    /// The lines, each indented by this much and ended by a newline.
+    /// The lines, indented by this text, each with a newline.
     pub(super) fn text(&self, indent: &str) -> String {
         self.lines.iter().flat_map(|line| [indent, line, "\n"]).collect()
     }
@@ -56,7 +56,7 @@ impl Remarks {
         self.records.clone()
     }
 
-    /// What the command fails with after it has shown the rest.
+    /// The failure after the rest was shown.
     pub(super) fn fatal(self) -> Option<Failure> {
         self.fatal
     }

@@ -1,4 +1,4 @@
-//! `verify`: what the engine found, for people and programs, and the one exit code for monitoring.
+//! `verify`: the engine's findings, for people and programs, and the one exit code for monitoring.
 
 use super::{Context, answers, asked, repo, targets, time};
 use crate::args::{VerifyArgs, WhichRepository};
@@ -36,7 +36,7 @@ pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode
                 described.push(PerRepository::Read(report));
                 failure
             }
-            // Whoever cancels wants no report.
+            // A user who cancels wants no report.
             Err(failure) if failure.code == ExitCode::Cancelled => return Err(failure),
             Err(failure) => {
                 let _ = writeln!(text, "{} in {url}: cannot be verified: {failure}", options.cluster);
@@ -51,7 +51,7 @@ pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode
     worst.map_or(Ok(ExitCode::Ok), Err)
 }
 
-/// Damage counts more than anything else; then the first failure does.
+/// Damage counts most; after that the first failure does.
 fn worse(first: Option<Failure>, second: Option<Failure>) -> Option<Failure> {
     match (first, second) {
         (Some(first), Some(second)) if first.code != ExitCode::DamageFound && second.code == ExitCode::DamageFound => {
@@ -67,7 +67,7 @@ fn options(context: &Context, args: &VerifyArgs) -> Result<VerifyOptions, Failur
         "all" => Which::All,
         "latest" => Which::Latest,
         id => Which::One(asked::backup(id).map_err(|mut failure| {
-            failure.hint = failure.hint.map(|hint| format!("{hint}; `all` and `latest` may be given, too"));
+            failure.hint = failure.hint.map(|hint| format!("{hint}; `all` and `latest` are possible too"));
             failure
         })?),
     };
@@ -126,7 +126,7 @@ async fn one_repository(
     Ok((text, report, failure))
 }
 
-/// What the command ends with.
+/// The failure of the command.
 fn failure(
     repository: &Repository,
     options: &VerifyOptions,
@@ -139,14 +139,14 @@ fn failure(
         let objects: u64 = found.damage.iter().map(|damage| damage.count).sum();
         let objects = if objects == 1 { "1 object is".to_owned() } else { format!("{objects} objects are") };
         let backups = match with(BackupResult::Damaged) {
-            0 => "no backup that was looked at is harmed".to_owned(),
+            0 => "no checked backup is affected".to_owned(),
             harmed => format!("{harmed} of {} backups cannot be restored", found.backups.len()),
         };
         let rest = interrupted.map(|failure| format!("; {failure}")).unwrap_or_default();
         let failure = Failure::new(ExitCode::DamageFound, format!("{objects} missing or damaged: {backups}{rest}"));
         return Some(failure.doing(doing()).hint(
-            "the lines DAMAGE say which, and what that means: bring the objects back from another copy (a second repository, \
-             a version in the bucket), or take a new backup now",
+            "see the DAMAGE lines for the objects and the backups affected: bring the objects back from another copy \
+             (a second repository, a version in the bucket), or take a new backup now",
         ));
     }
     if let Some(failure) = interrupted {

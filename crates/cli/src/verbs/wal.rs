@@ -1,11 +1,11 @@
 //! `wal push`, `wal get` and `wal list`.
 //!
-//! PostgreSQL waits for the first two, so they take the shortest way: a segment that an earlier push took along is
-//! answered before a runtime exists ([`already_durable`]), and one that was fetched ahead is handed over before
-//! ([`already_fetched`]). The spool is a help: where it cannot be used, both work without it and say so.
+//! PostgreSQL waits for the first two, so they take the shortest way. A segment that an earlier push stored is answered
+//! before a runtime exists ([`already_durable`]), and a segment that was fetched ahead is delivered before that
+//! ([`already_fetched`]). The spool only saves time: if it cannot be used, both work without it and warn.
 //!
-//! Root who acts for another user leaves the spool alone: what root makes there, PostgreSQL's own calls could neither use
-//! nor remove.
+//! Root acting for another user does not use the spool: PostgreSQL's own calls could neither use nor remove root's
+//! files there.
 
 use super::{Context, root, targets, time};
 use crate::args::Output;
@@ -31,10 +31,10 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// More threads than this wait for PostgreSQL's disk, or for the store, on the largest machines.
+/// More threads would only wait for PostgreSQL's disk or for the store, even on the largest machines.
 const MOST_THREADS: usize = 8;
 
-/// How often `wal push` looks whether the server is stopping: a small file each time.
+/// How often `wal push` checks whether the server is stopping: it reads a small file.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether an earlier `wal push` stored exactly this file in all repositories. A few system calls, no runtime.
@@ -42,10 +42,10 @@ pub(crate) fn already_durable(config: &Config, path: &Path) -> bool {
     existing_spool(config, path).is_some_and(|spool| marked_durable(&spool, &repository_set(config), path))
 }
 
-/// What `wal get` says when an earlier one had fetched this segment ahead; it is at its destination then. No runtime, no
+/// The answer of `wal get` if an earlier call fetched this segment ahead; it is then at its destination. No runtime, no
 /// client of a store, no threads.
 ///
-/// Any doubt is nothing: the ordinary way finds it again, and says it.
+/// In doubt it returns `None`: the normal path repeats the check and reports it.
 pub(crate) fn already_fetched(config: &Config, name: &str, destination: &Path) -> Option<GetReport> {
     let Ok(WalFileName::Segment(segment)) = name.parse() else { return None };
     let spool = existing_spool(config, destination).filter(|_| config.wal.prefetch > 0)?;
@@ -57,13 +57,13 @@ pub(crate) fn already_fetched(config: &Config, name: &str, destination: &Path) -
     handed_over.map(|size_bytes| GetReport { file, source, size_bytes, prefetched: 0 })
 }
 
-/// Leaves one repository in the configuration, by its number.
+/// Keeps only one repository in the configuration, by its number.
 pub(crate) fn only(config: &mut Config, number: usize) -> Result<(), Failure> {
     config.repositories = vec![targets::by_number(config, number)?.clone()];
     Ok(())
 }
 
-/// Segments after the last one that is wanted are as good as not archived, on whatever timeline.
+/// Segments after the last wanted one count as not archived, on every timeline.
 pub(crate) fn refuse_after(name: &str, until: SegmentName) -> Result<(), Failure> {
     match name.parse() {
         Ok(WalFileName::Segment(segment)) if segment.on_timeline(until.timeline()) > until => {
@@ -83,13 +83,13 @@ fn existing_spool(config: &Config, file: &Path) -> Option<Spool> {
     own.then(|| Spool::existing(&config.wal.spool, &config.cluster.name)).flatten()
 }
 
-/// Whether root acts for somebody else, to whom the data directory, the spool, or the file or its folder belong.
+/// Whether root acts for somebody else: the owner of the data directory, the spool, or the file or its folder.
 fn is_for_another(config: &Config, file: &Path) -> bool {
     let places = [config.cluster.pgdata.as_deref(), Some(&*config.wal.spool), Some(file), file.parent()];
     root::acting_for(places.into_iter().flatten()).is_some()
 }
 
-/// The spool, where files can be kept in it; says so when not.
+/// The spool, if files can be kept in it; warns if not.
 fn spool(context: &Context, file: &Path) -> Option<Spool> {
     if is_for_another(&context.config, file) {
         return None;
@@ -118,7 +118,7 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
         owner: config.cluster.owner.clone(),
         path: path.to_owned(),
         compression: config.wal.compression,
-        // Without marks a neighbour's turn would find it stored and wonder.
+        // Without marks, the later call for a neighbour would find it stored and warn.
         push_ahead: if spool.is_some() { config.wal.push_ahead.get() - 1 } else { 0 },
         spool,
         repository_set: repository_set(config),
@@ -147,7 +147,7 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
     Ok(ExitCode::Ok)
 }
 
-/// Works for the archiver, in a hurry from the moment at which its server is told to stop.
+/// Works for the archiver, and hurries from the moment at which its server is told to stop.
 async fn hurrying_when_stopping<T>(path: &Path, hurry: &Hurry, work: impl Future<Output = T>) -> T {
     let watch = async {
         loop {
@@ -166,8 +166,8 @@ async fn hurrying_when_stopping<T>(path: &Path, hurry: &Hurry, work: impl Future
     }
 }
 
-/// How long `wal push --standby` waits: longer than the primary needs for a segment, and not so long that a standby whose
-/// archiver is at it cannot be told apart from one that hangs.
+/// How long `wal push --standby` waits: longer than the primary needs for a segment, but short enough that a working
+/// archiver of a standby can be told from one that hangs.
 const STANDBY_WAIT: Duration = Duration::from_secs(20);
 
 pub(super) async fn push_standby(context: &Context, path: &Path, wait: Option<Duration>) -> Result<ExitCode, Failure> {
@@ -189,7 +189,7 @@ pub(super) async fn push_standby(context: &Context, path: &Path, wait: Option<Du
     Ok(ExitCode::Ok)
 }
 
-/// A file of `pg_wal` that does not parse is no object of the repository.
+/// A file of `pg_wal` that cannot be parsed is not an object of the repository.
 fn of_local_file(error: &Error) -> Failure {
     let mut failure = error.explain();
     if matches!(&*error.what, Cause::Malformed { .. }) {
@@ -210,14 +210,14 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
             .hint("the first word is %f of restore_command, such as 000000010000000000000001 or 00000002.history")
     })?;
     let system_identifier = recovering_system(destination)?;
-    // A repository that cannot even be opened is a doubt, as one that does not answer is.
+    // A repository that cannot be opened is a doubt, like one that does not answer.
     let mut targets = Vec::new();
     let mut doubt: Option<Failure> = None;
     for configured in &config.repositories {
         match targets::one(configured, targets::Directory::MustExist, Some(config.wal.timeout)).await {
             Ok(target) => targets.push(target),
             Err(failure) => {
-                // The only one's failure is the command's, which is said at the end.
+                // With one repository, its failure is the command's, and is printed at the end.
                 if config.repositories.len() > 1 {
                     context.warn(&format!("{} cannot be asked: {failure}", configured.location()));
                 }
@@ -259,8 +259,8 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
     }
 }
 
-/// "Not in the archive" is the usual end of every recovery: it is no error to make three lines of in the server's log.
-/// And to give the cluster another name helps the one who archives, not the one who recovers.
+/// "Not in the archive" is the usual end of every recovery, so it is one line, not three, in the server's log. And the
+/// hint to rename the cluster helps an archiving server, not a recovering one.
 fn as_recovery_reads_it(error: &Error) -> Failure {
     let mut failure = error.explain();
     match failure.code {
@@ -277,8 +277,8 @@ fn as_recovery_reads_it(error: &Error) -> Failure {
     }
 }
 
-/// Whose WAL is wanted: PostgreSQL calls in the data directory it recovers, and `%p` is relative to it. Nothing where no
-/// control file is: the command may be tried by hand.
+/// The system identifier whose WAL is wanted: PostgreSQL calls in the data directory that it recovers, and `%p` is
+/// relative to it. `None` without a control file: a person may run the command by hand.
 fn recovering_system(destination: &Path) -> Result<Option<SystemIdentifier>, Error> {
     let beside = destination.parent().and_then(Path::parent).map(Path::to_path_buf);
     let candidates = beside.into_iter().chain([PathBuf::new()]);

@@ -5,22 +5,22 @@ use holdfast_repo::name::BackupId;
 use holdfast_repo::record::BackupRecord;
 use serde::{Deserialize, Serialize};
 
-/// What a backup says at its end.
+/// The report at the end of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupReport {
     /// One record for each repository that has the backup.
     pub repositories: Vec<StoredBackup>,
-    /// The repositories in which the backup is not; never all of them.
+    /// The repositories that do not have the backup; never all of them.
     #[serde(default)]
     pub failed: Vec<FailedRepository>,
-    /// What killed runs had done of this backup. Absent if there were none.
+    /// What killed runs had stored of this backup. Absent if there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed: Option<Resumed>,
-    /// Things that the user should know.
+    /// Warnings, as text for people.
     pub warnings: Vec<String>,
 }
 
-/// What a backup takes over of runs that were killed.
+/// What a backup reuses from killed runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resumed {
     /// The unfinished backups, oldest first.
@@ -34,19 +34,20 @@ pub struct Resumed {
 pub struct StoredBackup {
     /// The redacted URL.
     pub repository: String,
-    /// What `backup.json` says.
+    /// The content of `backup.json`.
     pub backup: BackupRecord,
 }
 
-/// A repository in which the backup is not, as far as is known.
+/// A repository that does not have the backup, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedRepository {
     /// The redacted URL.
     pub repository: String,
-    /// Whether it may be there all the same: its last record was sent, and no answer came. `list` tells.
+    /// Whether it may exist nevertheless: its last record was sent, but there was no answer. `list` shows whether it
+    /// exists.
     #[serde(default)]
     pub may_exist: bool,
-    /// Why.
+    /// The error in this repository.
     #[serde(flatten)]
     pub error: ErrorReport,
 }

@@ -2,31 +2,31 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a check found, in the order of its steps.
+/// The findings of a check, in the order of its steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckReport {
-    /// One finding a step.
+    /// One finding for each step.
     pub findings: Vec<Finding>,
     /// Whether nothing failed.
     pub good: bool,
 }
 
-/// One thing that was looked at.
+/// The finding of one step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub subject: String,
-    /// How it is.
+    /// The result.
     pub verdict: Verdict,
-    /// What was found.
+    /// Details, as text for people.
     pub detail: String,
 }
 
-/// How a thing is.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// As it should be.
+    /// It works.
     Ok,
     /// It works, with a weakness that the user should know.
     Warning,
@@ -41,7 +41,7 @@ impl Default for CheckReport {
 }
 
 impl CheckReport {
-    /// Adds what was found in the next step.
+    /// Adds the finding of the next step.
     pub fn add(&mut self, subject: impl Into<String>, verdict: Verdict, detail: impl Into<String>) {
         self.good &= verdict != Verdict::Failed;
         self.findings.push(Finding { subject: subject.into(), verdict, detail: detail.into() });

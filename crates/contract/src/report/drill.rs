@@ -8,91 +8,92 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
-/// What a drill did and found.
+/// The report of a drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
     /// The redacted URL of the repository.
     pub repository: String,
     /// The number of the repository in the configuration, from 1.
     pub number: usize,
-    /// Whether everything was as it should be.
+    /// Whether no check found anything wrong.
     pub result: DrillResult,
-    /// What was asked for.
+    /// The requested target.
     pub target: DrillTarget,
-    /// The backup that the restore began with.
+    /// The backup from which the restore began.
     pub backup: BackupId,
-    /// The way that PostgreSQL had to go.
+    /// The backup, the timelines and the WAL of the recovery.
     pub recovery: RecoveryPlan,
-    /// The last transaction that was replayed; none if there was none, or the server did not get so far.
+    /// The time of the last transaction that was replayed; `None` if there was none, or the server did not get that
+    /// far.
     pub restored_time: Option<DateTime<Utc>>,
-    /// Where replay ended; none if the server did not get so far.
+    /// The LSN where replay ended; `None` if the server did not get that far.
     pub restored_lsn: Option<Lsn>,
-    /// The server that was started, such as `18.1`; none if it did not come up.
+    /// The version of the server, such as `18.1`; `None` if it did not start.
     pub server_version: Option<String>,
     /// The directory of the drill.
     pub directory: PathBuf,
-    /// Whether it is still there.
+    /// Whether the directory was kept.
     pub kept: bool,
-    /// Bytes that the store gave, WAL not counted.
+    /// Bytes that were fetched from the store, without WAL.
     pub fetched_bytes: u64,
     /// Bytes written into the data directory.
     pub written_bytes: u64,
     /// How long each step took.
     pub durations: DrillDurations,
-    /// Bytes written in each second of the restore.
+    /// Bytes written per second of the restore.
     pub restore_bytes_per_second: Option<u64>,
-    /// Bytes of WAL in each second of the replay, between the start of the backup and where replay ended.
+    /// Bytes of WAL per second of the replay, between the start of the backup and the end of the replay.
     pub replay_bytes_per_second: Option<u64>,
     /// The checksums of all pages, or their headers in a cluster without checksums.
     pub pages: PageChecks,
-    /// `pg_amcheck`.
+    /// The result of `pg_amcheck`.
     pub amcheck: AmCheck,
     /// The user's queries, in their order.
     pub probes: Vec<Probe>,
-    /// What was wrong.
+    /// What was wrong; empty if the restore is proven.
     pub findings: Vec<DrillFinding>,
-    /// What one should know besides.
+    /// Further notes, as text for people.
     pub notes: Vec<String>,
     /// Directories that killed drills left.
     pub left_behind: Vec<LeftBehind>,
-    /// Whether the result is remembered in the repository.
+    /// Whether the result was recorded in the repository.
     pub recorded: bool,
 }
 
-/// How a drill ended.
+/// The result of a drill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DrillResult {
-    /// The restore came up, and no check found anything.
+    /// The server started, and no check found anything.
     Proven,
-    /// Something is wrong.
+    /// At least one finding.
     Failed,
 }
 
-/// What a drill was asked for.
+/// The requested target of a drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillTarget {
-    /// In the words of the command line, such as `--target-time "2026-08-22 11:30:00+00" --target-timeline 1`; empty for
+    /// As flags of the command line, such as `--target-time "2026-08-22 11:30:00+00" --target-timeline 1`; empty for
     /// the newest moment.
     pub flags: String,
-    /// The moment, if one was chosen or asked for.
+    /// The time, if one was chosen or requested.
     pub time: Option<DateTime<Utc>>,
-    /// The number that chose it at random.
+    /// The seed that chose it at random.
     pub seed: Option<u64>,
 }
 
-/// How long each step took. What was not done has no time.
+/// The duration of each step; `None` for a step that was not run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillDurations {
     /// Choosing the backup and the WAL.
     pub plan_milliseconds: u64,
     /// Restoring the files.
     pub restore_milliseconds: u64,
-    /// From the start of the server until it has answered its first query, at the end of recovery.
+    /// From the start of the server to its first answer, after the end of recovery.
     pub replay_milliseconds: Option<u64>,
-    /// From the beginning to that answer: what an emergency would take on this host.
+    /// From the start of the drill to that answer: the time that a real recovery would take on this host.
     pub recovery_milliseconds: Option<u64>,
     /// `pg_amcheck`.
     pub amcheck_milliseconds: Option<u64>,
@@ -104,22 +105,22 @@ pub struct DrillDurations {
     pub total_milliseconds: u64,
 }
 
-/// What the check of the pages found.
+/// The result of the check of the pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageChecks {
-    /// Whether it was done and found nothing.
+    /// Whether it was run, and found nothing.
     pub outcome: CheckOutcome,
     /// Pages that were checked.
     pub page_count: u64,
-    /// Pages that are not as PostgreSQL wrote them.
+    /// Pages with a wrong checksum or header.
     pub bad_count: u64,
     /// Whether the cluster has checksums; if not, only headers were checked.
     pub checksums: bool,
-    /// Why it was not done.
+    /// Why it was not run.
     pub reason: Option<String>,
 }
 
-/// What `pg_amcheck` found.
+/// The result of `pg_amcheck`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AmCheck {
     /// Whether it ran and found nothing.
@@ -128,43 +129,43 @@ pub struct AmCheck {
     pub reason: Option<String>,
 }
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckOutcome {
-    /// Nothing is wrong.
+    /// It found nothing wrong.
     Passed,
-    /// Something is.
+    /// It found something wrong.
     Failed,
-    /// It was not done.
+    /// It was not run.
     NotRun,
 }
 
-/// A query of the user.
+/// A query of the user and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// The comment before it, or its first words.
     pub name: String,
-    /// Its file.
+    /// The path of its file.
     pub file: PathBuf,
-    /// The line in which it begins.
+    /// The line in which it begins, from 1.
     pub line: u64,
     /// Whether it answered with one row that begins with true.
     pub passed: bool,
-    /// What it answered instead.
+    /// The answer, if it did not pass.
     pub answer: Option<String>,
 }
 
-/// Something that is wrong.
+/// A finding of a drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillFinding {
-    /// What kind of thing.
+    /// The kind of the finding.
     pub kind: FindingKind,
-    /// What, in words.
+    /// The finding, as text for people.
     pub what: String,
 }
 
-/// What kind of thing is wrong.
+/// The kinds of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FindingKind {
@@ -178,12 +179,12 @@ pub enum FindingKind {
     Amcheck,
     /// A query of the user.
     Probe,
-    /// The time of the drill was over.
+    /// The time limit of the drill was reached.
     TimeLimit,
 }
 
 impl FindingKind {
-    /// What stands before it.
+    /// The words before the text of the finding.
     pub fn words(self) -> &'static str {
         match self {
             Self::Object => "damaged object",
@@ -205,20 +206,20 @@ impl fmt::Display for DrillFinding {
 /// A directory that a drill left when it was killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftBehind {
-    /// Where it is.
+    /// The path of the directory.
     pub directory: PathBuf,
     /// When that drill began.
     pub started: DateTime<Utc>,
-    /// The server that still runs in it.
+    /// The process id of the server that still runs in it.
     pub server_pid: Option<i32>,
     /// Whether it was kept on purpose (`--keep`).
     pub kept: bool,
 }
 
-/// A drill that the repository remembers.
+/// A drill that the repository has on record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drilled {
-    /// The backup that the restore began with.
+    /// The backup from which the restore began.
     pub backup_id: BackupId,
     /// When the drill ended.
     pub time: DateTime<Utc>,
@@ -228,14 +229,14 @@ pub struct Drilled {
     pub timeline: TimelineId,
     /// The last transaction that was replayed.
     pub restored_time: Option<DateTime<Utc>>,
-    /// Where replay ended.
+    /// The LSN where replay ended.
     pub restored_lsn: Option<Lsn>,
     /// From the choice of the backup to the first answer of the server.
     pub recovery_milliseconds: u64,
-    /// What was wrong.
+    /// What was wrong; empty if it was proven.
     pub problems: Vec<String>,
-    /// Who did it.
+    /// The name of the host that ran it.
     pub host: String,
-    /// With which release.
+    /// The release of Holdfast that ran it.
     pub software_version: String,
 }

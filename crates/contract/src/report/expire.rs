@@ -6,10 +6,10 @@ use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use holdfast_repo::name::{BackupId, ClaimNumber, ClusterName};
 use serde::{Deserialize, Serialize};
 
-/// What goes and what stays.
+/// The report of `expire`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpireReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
     /// Whether nothing was done (`--plan`).
     pub plan: bool,
@@ -17,53 +17,53 @@ pub struct ExpireReport {
     pub repositories: Vec<PerRepository<RepositoryExpire>>,
 }
 
-/// The same in one repository.
+/// The verdicts and changes in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryExpire {
     /// The redacted URL.
     pub repository: String,
-    /// The moment it was planned for: the earlier one of this host's clock and the store's.
+    /// The time of the plan: the earlier of this host's clock and the store's.
     pub now: DateTime<Utc>,
     /// Every backup, oldest first.
     pub backups: Vec<BackupFate>,
-    /// Every range of WAL.
+    /// Every range of WAL, by timeline.
     pub wal: Vec<WalFate>,
     /// The packs.
     pub packs: PackFate,
     /// What can be restored now, before anything was removed.
     pub before: Vec<RestorableWindow>,
-    /// What can be restored when everything has gone that goes.
+    /// What can be restored after everything is removed that should go.
     pub after: Vec<RestorableWindow>,
-    /// What should be known beside that.
+    /// Warnings, as text for people.
     pub warnings: Vec<String>,
-    /// What was decided by this run.
+    /// What this run decided to remove.
     pub decided: Amount,
-    /// What was removed by this run.
+    /// What this run removed.
     pub removed: Amount,
-    /// When the next removal is due, if something is decided that waits.
+    /// When the next removal is due, if decisions are waiting.
     pub next_removal: Option<DateTime<Utc>>,
-    /// Unfinished uploads that are older than the grace time, and go.
+    /// Unfinished uploads older than the grace time, which will be aborted.
     #[serde(default)]
     pub uploads_going: u64,
 }
 
-/// What becomes of a backup.
+/// The verdict about a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupFate {
-    /// Its id.
+    /// The id of the backup.
     pub backup_id: BackupId,
-    /// Whether it stays.
+    /// Whether it is kept.
     pub kept: bool,
-    /// Why.
+    /// The reasons, as text for people.
     pub why: Vec<String>,
-    /// Where it goes and that is decided: it is not removed before this moment.
+    /// If its removal is decided, the time before which it is not removed.
     pub not_before: Option<DateTime<Utc>>,
 }
 
-/// What becomes of a range of WAL of one timeline.
+/// The verdict about a range of WAL of one timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalFate {
-    /// The claim.
+    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The timeline.
     pub timeline: TimelineId,
@@ -71,41 +71,41 @@ pub struct WalFate {
     pub first: SegmentName,
     /// The last segment.
     pub last: SegmentName,
-    /// How many they are.
+    /// The number of segments.
     pub segments: u64,
-    /// Whether they stay.
+    /// Whether they are kept.
     pub kept: bool,
-    /// Why.
+    /// The reason, as text for people.
     pub why: String,
 }
 
-/// What becomes of the packs.
+/// The verdict about the packs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackFate {
-    /// How many stay.
+    /// The number of packs that are kept.
     pub kept: u64,
-    /// Their size.
+    /// Their size in bytes.
     pub kept_bytes: u64,
-    /// How many go.
+    /// The number of packs to remove.
     pub going: u64,
-    /// Their size.
+    /// Their size in bytes.
     pub going_bytes: u64,
-    /// Why packs stay that no backup needs.
+    /// Why packs are kept that no backup needs.
     pub why: Vec<String>,
 }
 
 /// A window in which any moment can be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestorableWindow {
-    /// The claim.
+    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The timeline that a restore has to name.
     pub timeline: TimelineId,
-    /// The first backup.
+    /// The backup at its beginning.
     pub backup: BackupId,
-    /// How many backups are in it.
+    /// The number of backups in it.
     pub backups: u64,
-    /// The first moment: when that backup ended.
+    /// Its first moment: the stop time of that backup.
     pub from: DateTime<Utc>,
     /// The stop LSN of that backup.
     pub start_lsn: Lsn,
@@ -113,35 +113,35 @@ pub struct RestorableWindow {
     pub end_lsn: Lsn,
 }
 
-/// So many objects.
+/// The amount of what was decided or removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
-    /// The backups.
+    /// The ids of the backups.
     pub backups: Vec<BackupId>,
-    /// Packs.
+    /// The number of packs.
     pub packs: u64,
-    /// WAL files; of what is decided, segments.
+    /// The number of WAL files; for decisions, of segments.
     pub wal_files: u64,
-    /// The size of packs and, of what was removed, WAL files.
+    /// The size in bytes: of packs and, for removals, of WAL files.
     pub size_bytes: u64,
-    /// Unfinished uploads that were aborted.
+    /// The number of unfinished uploads that were aborted.
     #[serde(default)]
     pub uploads: u64,
 }
 
-/// `backup hold` and `backup release`.
+/// The report of `backup hold` and `backup release`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// The backup.
+    /// The id of the backup.
     pub backup_id: BackupId,
     /// Whether it is held now.
     pub held: bool,
-    /// Until when; none until it is released.
+    /// The end of the hold; `None` until it is released.
     pub until: Option<DateTime<Utc>>,
-    /// Why, in the user's words.
+    /// The user's reason.
     pub reason: Option<String>,
-    /// The repositories in which it is.
+    /// The redacted URLs of the repositories that have it.
     pub repositories: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! `holdfast info`: what the archive of a cluster is worth now.
+//! `holdfast info`: what the archive of a cluster can restore now.
 
 use super::drill::Drilled;
 use super::list::Unfinished;
@@ -12,12 +12,12 @@ use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{OtherLine, ReachableWindow, Rejection};
 use serde::{Deserialize, Serialize};
 
-/// What `info` found.
+/// The report of `info`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InfoReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// The moment that all ages refer to.
+    /// The time to which all ages refer.
     pub now: DateTime<Utc>,
     /// In the order of the configuration.
     pub repositories: Vec<PerRepository<RepositoryInfo>>,
@@ -33,14 +33,14 @@ impl InfoReport {
 /// The archive of the cluster in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryInfo {
-    /// What the repository says of itself.
+    /// The properties of the repository.
     #[serde(flatten)]
     pub description: RepositoryDescription,
-    /// Its number in the configuration, from 1: what `--repo` takes.
+    /// Its number in the configuration, from 1, as for `--repo`.
     pub number: usize,
     /// Oldest first; the last one is in force.
     pub claims: Vec<ClaimInfo>,
-    /// Backups that run, or are dead.
+    /// Backups without `backup.json`: running, or dead.
     pub unfinished: Vec<Unfinished>,
     /// Records that cannot be read.
     pub unreadable: Vec<UnreadableRecord>,
@@ -55,76 +55,76 @@ pub struct RepositoryInfo {
 /// One claim on the cluster's archive in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimInfo {
-    /// The claim.
+    /// The record of the claim.
     pub claim: ClaimRecord,
-    /// Its backups.
+    /// The backups of the claim.
     pub backups: Backups,
-    /// Its WAL.
+    /// The WAL of the claim.
     pub wal: Option<ClaimWal>,
-    /// When its newest WAL was stored, by the store's clock.
+    /// When the newest WAL was stored, by the store's clock.
     pub last_wal_stored: Option<DateTime<Utc>>,
-    /// How long ago that was.
+    /// The age of that WAL.
     pub last_wal_age_seconds: Option<u64>,
     /// The newest archived WAL of the newest timeline.
     pub wal_end: Option<WalEnd>,
-    /// The timeline that `restore` follows when none is named.
+    /// The timeline that `restore` follows if none is named.
     pub followed_timeline: Option<TimelineId>,
-    /// Whether `restore` wants it named.
+    /// Whether `restore` requires the timeline to be named.
     pub timeline_must_be_named: bool,
-    /// What that timeline does not lead to.
+    /// Other timelines that have what this one does not lead to.
     pub other_lines: Vec<OtherLine>,
-    /// What can be restored from its backups.
+    /// What can be restored from the backups.
     pub reach: Vec<Reach>,
-    /// Its volume snapshots.
+    /// The volume snapshots of the claim.
     pub snapshots: Snapshots,
-    /// What of a long archive was not looked at, and is in no other field.
+    /// What was not checked in a long archive; it is in no other field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_looked_at: Option<NotLookedAt>,
 }
 
-/// Where recoveries could begin whose WAL was not listed: it may be whole, or not.
+/// Where recoveries could begin whose WAL was not listed: it may be complete, or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotLookedAt {
-    /// WAL before this LSN.
+    /// The LSN before which WAL was not listed.
     pub before: Lsn,
-    /// How many backups.
+    /// The number of backups that begin there.
     pub backups: usize,
-    /// How many snapshots.
+    /// The number of snapshots that begin there.
     pub snapshots: usize,
 }
 
-/// The volume snapshots of a claim. What begins with them needs the snapshots themselves, which are not in the repository.
+/// The volume snapshots of a claim. A restore needs the snapshots themselves, which are not in the repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshots {
-    /// How many are recorded.
+    /// The number of records.
     pub recorded: usize,
-    /// The newest.
+    /// The newest record.
     pub last: Option<BriefSnapshot>,
     /// What can be restored from them.
     pub reach: Vec<Reach>,
 }
 
-/// A snapshot in a line.
+/// A short form of a snapshot's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BriefSnapshot {
     /// The id of its record.
     pub snapshot_id: String,
-    /// Its label.
+    /// The label of the snapshots.
     pub label: String,
-    /// Whether the server ran.
+    /// Whether the server ran while they were taken.
     pub online: bool,
-    /// When it was complete.
+    /// The stop time.
     pub stop_time: DateTime<Utc>,
-    /// Its timeline.
+    /// The timeline of the snapshots.
     pub timeline: TimelineId,
 }
 
 /// The newest archived WAL of the newest timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalEnd {
-    /// That timeline.
+    /// The newest timeline.
     pub timeline: TimelineId,
-    /// Its newest segment.
+    /// The newest segment of that timeline.
     pub segment: SegmentName,
     /// The end of that segment.
     pub end_lsn: Lsn,
@@ -137,50 +137,50 @@ pub struct Reach {
     pub timeline: TimelineId,
     /// Oldest first.
     pub windows: Vec<Window>,
-    /// Beginnings that miss WAL of their own, newest first.
+    /// Backups or snapshots whose own WAL is incomplete, newest first.
     pub unusable: Vec<Rejection>,
-    /// Why its history cannot be read: then nothing is known of it.
+    /// Why the history of the timeline cannot be read. Then nothing is known about it.
     pub unreadable: Option<String>,
 }
 
-/// A stretch in which every moment can be restored to.
+/// A window in which every moment can be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    /// Its two ends.
+    /// The two ends of the window.
     #[serde(flatten)]
     pub window: ReachableWindow,
-    /// When the newest WAL of the timeline was stored: what there was to store then is in the archive, transactions or not.
+    /// When the newest WAL of the timeline was stored: everything committed by then is in the archive.
     pub to_stored: Option<DateTime<Utc>>,
 }
 
 /// The backups of a claim.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backups {
-    /// How many are complete.
+    /// The number of complete backups.
     pub complete: usize,
-    /// The oldest.
+    /// The oldest complete backup.
     pub first: Option<BriefBackup>,
-    /// The newest.
+    /// The newest complete backup.
     pub last: Option<BriefBackup>,
-    /// How long ago the newest was complete.
+    /// The age of the newest complete backup.
     pub last_age_seconds: Option<u64>,
-    /// Bytes of all of them in the repository.
+    /// Bytes of all complete backups in the repository.
     pub stored_bytes: u64,
-    /// Those that hold pages with a wrong checksum.
+    /// The backups with pages that have a wrong checksum.
     pub marked: Vec<BriefBackup>,
-    /// What is remembered of their verifications, oldest backup first: of each the one that counts.
+    /// Their recorded verifications, oldest backup first: for each backup the one that counts.
     #[serde(default)]
     pub verified: Vec<Verified>,
 }
 
-/// A backup in a line.
+/// A short form of a backup's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BriefBackup {
-    /// Its id.
+    /// The id of the backup.
     pub backup_id: String,
-    /// When it began.
+    /// The start time.
     pub start_time: DateTime<Utc>,
-    /// When it ended.
+    /// The stop time.
     pub stop_time: DateTime<Utc>,
     /// The timeline of its start.
     pub timeline: TimelineId,
@@ -188,6 +188,6 @@ pub struct BriefBackup {
     pub size_bytes: u64,
     /// Bytes in the repository.
     pub stored_bytes: u64,
-    /// What one should know before relying on it, in words.
+    /// What a person should know before relying on it, as text.
     pub marks: String,
 }

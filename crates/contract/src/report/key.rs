@@ -7,7 +7,7 @@ use holdfast_repo::name::SlotName;
 use holdfast_repo::record::{EncryptionKind, KeyChange};
 use serde::{Deserialize, Serialize};
 
-/// What `key list` found.
+/// The report of `key list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyListReport {
     /// In the order of the configuration.
@@ -21,9 +21,9 @@ pub struct RepositoryKeys {
     pub repository: String,
     /// How its objects are encrypted.
     pub encryption: EncryptionKind,
-    /// The key epoch of what is written with the configured secret; none without encryption.
+    /// The key epoch for data written with the configured secret; `None` without encryption.
     pub epoch: Option<u32>,
-    /// By epoch and name.
+    /// Sorted by epoch and name.
     pub slots: Vec<KeySlotReport>,
     /// Slots that cannot be read.
     pub unreadable: Vec<UnreadableRecord>,
@@ -32,28 +32,28 @@ pub struct RepositoryKeys {
 /// A key slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySlotReport {
-    /// Its name.
+    /// The name of the slot.
     pub slot: SlotName,
     /// The name of the slot that it replaces, or its own.
     pub label: SlotName,
-    /// What opens it.
+    /// The kind of secret that opens it.
     pub kind: KeySlotKind,
-    /// The newest epoch whose key it gives; it gives those of all before it too.
+    /// The newest epoch whose key it contains; it contains the keys of all earlier epochs too.
     pub epoch: u32,
-    /// When it was made.
+    /// When it was created.
     pub created: DateTime<Utc>,
-    /// Whether the configured secret opened the repository by it.
+    /// Whether the configured secret opened the repository with it.
     pub opened: bool,
-    /// Whether a removal of it has begun and did not end.
+    /// Whether a removal of it has begun and not ended.
     pub removal_begun: bool,
 }
 
-/// What `key add`, `key rotate` or `key remove` did.
+/// The report of `key add`, `key rotate` and `key remove`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyChangeReport {
     /// The redacted URL.
     pub repository: String,
-    /// What was asked for.
+    /// The kind of the change.
     pub change: KeyChange,
     /// The newest key epoch.
     pub epoch: u32,

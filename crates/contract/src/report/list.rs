@@ -6,10 +6,10 @@ use holdfast_repo::name::{BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, StartRecord};
 use serde::{Deserialize, Serialize};
 
-/// The backups of a cluster.
+/// The report of `list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
     /// In the order of the configuration.
     pub repositories: Vec<PerRepository<RepositoryBackups>>,
@@ -20,21 +20,21 @@ pub struct ListReport {
 pub struct RepositoryBackups {
     /// The redacted URL.
     pub repository: String,
-    /// The complete ones, oldest first.
+    /// The complete backups, oldest first.
     pub backups: Vec<BackupRecord>,
-    /// Those that run, or are dead.
+    /// The backups without `backup.json`: running, or dead.
     pub unfinished: Vec<Unfinished>,
     /// Records that cannot be read.
     pub unreadable: Vec<UnreadableRecord>,
 }
 
-/// A backup without `backup.json`: running somewhere, or dead.
+/// A backup without `backup.json`: running, or dead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfinished {
-    /// Its id.
+    /// The id of the backup.
     pub backup_id: BackupId,
-    /// Who started it; none when its `start.json` is gone.
+    /// The content of its `start.json`; `None` if that is missing.
     pub start: Option<StartRecord>,
-    /// Why its `start.json` cannot be read, where it is there.
+    /// Why its `start.json` cannot be read, if it exists.
     pub error: Option<BriefError>,
 }

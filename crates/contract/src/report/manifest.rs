@@ -2,28 +2,28 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What was found in manifests.
+/// The report of `manifest check`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestReport {
     /// Each file, in the order of the command line.
     pub files: Vec<CheckedFile>,
-    /// How many findings are errors; a file that is not YAML is one.
+    /// The number of errors; a file that is not YAML counts as one.
     pub errors: usize,
-    /// How many findings are warnings.
+    /// The number of warnings.
     pub warnings: usize,
     /// With `--fix`: the corrected documents of all files, as YAML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fixed: Option<String>,
 }
 
-/// One file.
+/// One file and its findings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckedFile {
-    /// Its name as it was given; `standard input` for `-`.
+    /// Its name on the command line; `standard input` for `-`.
     pub file: String,
     /// Its documents.
     pub documents: Vec<CheckedDocument>,
-    /// Why it cannot be read as YAML.
+    /// Why it is not valid YAML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -58,12 +58,12 @@ pub enum DocumentVerdict {
     Fragment,
 }
 
-/// One thing that is wrong with a document, or that a person should know.
+/// One error or warning about a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentFinding {
     /// The line, counted from 1.
     pub line: usize,
-    /// Whether the manifest works all the same.
+    /// Whether the manifest works nevertheless.
     pub level: FindingLevel,
     /// The field, such as `spec.backup.barmanObjectStore.destinationPath`; empty for the resource as a whole.
     pub path: String,

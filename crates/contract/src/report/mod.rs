@@ -1,10 +1,10 @@
 //! What each verb reports with `--output json`: a file for each verb.
 //!
-//! `engine` makes these values, `cli` prints them, `instance` reads them. The rules of the format (`docs/json-output.md`):
-//! unknown fields are ignored on reading; a field that is added is optional (`#[serde(default)]`); no field is renamed,
-//! removed or given another meaning. Records of the repository stand in them as they are stored.
+//! `engine` creates these values, `cli` prints them, `instance` reads them. The rules of the format
+//! (`docs/json-output.md`): unknown fields are ignored on reading; a new field is optional (`#[serde(default)]`); no
+//! field is renamed, removed or given another meaning. Records of the repository are contained as they are stored.
 //!
-//! Verbs that look at several repositories report each of them, also one that cannot be read: [`PerRepository`].
+//! Verbs for several repositories report each of them, even one that cannot be read: [`PerRepository`].
 
 pub mod backup;
 pub mod check;
@@ -28,7 +28,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-/// What is reported of one repository: what was read, or why it could not be opened.
+/// The report about one repository, or why it could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum PerRepository<T> {
@@ -39,7 +39,7 @@ pub enum PerRepository<T> {
 }
 
 impl<T> PerRepository<T> {
-    /// The report, where the repository could be read.
+    /// The report, if the repository could be read.
     pub fn read(&self) -> Option<&T> {
         match self {
             Self::Read(report) => Some(report),
@@ -48,7 +48,7 @@ impl<T> PerRepository<T> {
     }
 }
 
-/// By hand: derived, every mistake would read "data did not match any variant".
+/// Written by hand: with the derived form, every error would read "data did not match any variant".
 impl<'de, T: DeserializeOwned> Deserialize<'de> for PerRepository<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
@@ -65,31 +65,31 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for PerRepository<T> {
 pub struct UnreadableRepository {
     /// The redacted URL.
     pub repository: String,
-    /// Why.
+    /// The reason.
     pub error: BriefError,
 }
 
-/// What a repository says of itself.
+/// The properties of a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryDescription {
     /// The redacted URL.
     pub repository: String,
-    /// Its id.
+    /// The id of the repository.
     pub id: RepositoryId,
-    /// The version of its format.
+    /// The version of the repository format.
     pub format_version: u32,
-    /// When it was made.
+    /// When it was created.
     pub created: DateTime<Utc>,
     /// How its objects are encrypted.
     pub encryption: EncryptionKind,
-    /// How an object is created only where none is.
+    /// How an object is created only if none exists.
     pub conditional_create: ConditionalCreate,
-    /// What else was found out about its store; none if that was never tried.
+    /// The other known properties of its store; `None` if they were never tested.
     pub store: Option<StoreCapabilities>,
 }
 
 impl RepositoryDescription {
-    /// Of the repository at this redacted URL.
+    /// The description of the repository at this redacted URL.
     pub fn of(url: String, record: &RepositoryRecord) -> Self {
         Self {
             repository: url,
@@ -103,15 +103,15 @@ impl RepositoryDescription {
     }
 }
 
-/// A record that a repository names and that cannot be read.
+/// A record that a repository names but that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableRecord {
-    /// What it is, such as `backup`.
+    /// The kind of the record, such as `backup`.
     pub kind: String,
-    /// Its id, as its name says it.
+    /// The id in the name of the record.
     pub id: String,
     /// The name of its object.
     pub object: String,
-    /// Why it cannot be read.
+    /// The reason.
     pub error: BriefError,
 }

@@ -5,37 +5,37 @@ use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
 use serde::{Deserialize, Serialize};
 
-/// What `repo init` did.
+/// The report of `repo init`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
     /// In the order of the configuration.
     pub repositories: Vec<InitialisedRepository>,
-    /// What to write as `archive_command`.
+    /// The value for `archive_command`.
     pub archive_command: String,
 }
 
-/// A repository that is there now.
+/// A repository that exists now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitialisedRepository {
-    /// What it says of itself.
+    /// The properties of the repository.
     #[serde(flatten)]
     pub description: RepositoryDescription,
-    /// Whether this run made it.
+    /// Whether this run created it.
     pub created_now: bool,
-    /// The claim on the cluster's archive; none if nobody claimed it yet.
+    /// The claim on the cluster's archive; `None` if nobody has claimed it yet.
     pub claim: Option<ClaimRecord>,
 }
 
-/// What `repo claim` did.
+/// The report of `repo claim`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// For whom.
+    /// The owner of the claim.
     pub owner: String,
-    /// Whether nothing was claimed, but only looked at (`--check`).
+    /// Whether the archive was only checked, not claimed (`--check`).
     pub checked_only: bool,
     /// In the order of the configuration.
     pub repositories: Vec<ClaimedRepository>,
@@ -44,18 +44,18 @@ pub struct ClaimReport {
 /// A repository whose archive is claimed, or could be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimedRepository {
-    /// What it says of itself.
+    /// The properties of the repository.
     #[serde(flatten)]
     pub description: RepositoryDescription,
-    /// Whether this run made it.
+    /// Whether this run created it.
     pub created_now: bool,
     /// Whether this run claimed the archive.
     pub claimed_now: bool,
-    /// The claim in force; none if the archive is free.
+    /// The claim in force; `None` if the archive is free.
     pub claim: Option<ClaimRecord>,
 }
 
-/// What `repo info` found.
+/// The report of `repo info`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoInfoReport {
     /// In the order of the configuration.
@@ -65,10 +65,10 @@ pub struct RepoInfoReport {
 /// The clusters of one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryClusters {
-    /// What it says of itself.
+    /// The properties of the repository.
     #[serde(flatten)]
     pub description: RepositoryDescription,
-    /// Those that archive here.
+    /// The clusters that archive here.
     pub clusters: Vec<ClusterClaims>,
     /// Records that cannot be read.
     pub unreadable: Vec<UnreadableRecord>,
@@ -77,7 +77,7 @@ pub struct RepositoryClusters {
 /// The claims on the archive of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterClaims {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub name: ClusterName,
     /// Oldest first; the last one is in force.
     pub claims: Vec<ClaimRecord>,

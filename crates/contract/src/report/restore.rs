@@ -6,11 +6,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What is at the place of the restore.
+/// The state of the target directory before a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetState {
-    /// Nothing that could be of use: the directories are empty, or will be made.
+    /// Nothing that can be reused: the directories are empty, or will be created.
     Fresh,
     /// An interrupted restore of the same backup, which is continued.
     Resumed,
@@ -19,123 +19,123 @@ pub enum TargetState {
 }
 
 impl TargetState {
-    /// Whether files that are there are compared and used.
+    /// Whether existing files are compared and reused.
     pub fn reuses(self) -> bool {
         self != Self::Fresh
     }
 }
 
-/// A tablespace and where it goes.
+/// A tablespace and its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablespacePlace {
-    /// Its OID, the name of its link in `pg_tblspc`.
+    /// Its OID, which is the name of its link in `pg_tblspc`.
     pub oid: u32,
-    /// Its name.
+    /// Its name in PostgreSQL.
     pub name: String,
-    /// Where it was on the server.
+    /// Its directory on the original server.
     pub original: String,
-    /// Where it goes.
+    /// Its directory in the restored cluster.
     pub location: PathBuf,
 }
 
 impl TablespacePlace {
-    /// Whether it goes by this name, or by this OID.
+    /// Whether this is its name or its OID.
     pub fn is_named(&self, wanted: &str) -> bool {
         self.name == wanted || self.oid.to_string() == wanted
     }
 }
 
-/// What a restore would do.
+/// The report of `restore --plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestorePlan {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// Where it goes.
+    /// The target directory.
     pub pgdata: PathBuf,
-    /// What is there.
+    /// The state of the target directory.
     pub target_state: TargetState,
     /// The backup, the timelines, the WAL and the reachable window.
     pub recovery: RecoveryPlan,
-    /// Where the tablespaces go.
+    /// The places of the tablespaces.
     pub tablespaces: Vec<TablespacePlace>,
-    /// Files.
+    /// The number of files.
     pub file_count: u64,
-    /// Bytes to ask the store for, WAL not counted. When something is there already: at most.
+    /// Bytes to fetch from the store, without WAL. If files exist already, the maximum.
     pub fetch_bytes: u64,
-    /// Bytes to write, holes not counted. When something is there already: at most.
+    /// Bytes to write, without holes. If files exist already, the maximum.
     pub write_bytes: u64,
-    /// Bytes that stay holes.
+    /// Bytes of holes, which are not written.
     pub hole_bytes: u64,
-    /// What is added to `postgresql.auto.conf`.
+    /// The lines that are added to `postgresql.auto.conf`.
     pub auto_conf_lines: Vec<String>,
-    /// `recovery.signal` or `standby.signal`.
+    /// The name of the signal file: `recovery.signal` or `standby.signal`.
     pub signal_file: String,
-    /// What is worth knowing.
+    /// Further notes, as text for people.
     pub notes: Vec<String>,
 }
 
-/// What a restore did.
+/// The report of `restore`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// The backup.
+    /// The id of the backup.
     pub backup: BackupId,
-    /// Where it is.
+    /// The restored data directory.
     pub pgdata: PathBuf,
-    /// What was there before.
+    /// The state of the directory before.
     pub target_state: TargetState,
-    /// The way that PostgreSQL will go.
+    /// The backup, the timelines and the WAL of the recovery.
     pub recovery: RecoveryPlan,
-    /// Where the tablespaces are.
+    /// The places of the tablespaces.
     pub tablespaces: Vec<TablespacePlace>,
-    /// Files.
+    /// The number of files.
     pub file_count: u64,
-    /// Bytes that the store gave.
+    /// Bytes that were fetched from the store.
     pub fetched_bytes: u64,
     /// Bytes written to files.
     pub written_bytes: u64,
-    /// Bytes that are holes.
+    /// Bytes of holes.
     pub hole_bytes: u64,
-    /// Bytes that were there already, compared by hash.
+    /// Bytes that were reused after a comparison by hash.
     pub reused_bytes: u64,
     /// Files and directories removed because the backup does not have them.
     pub removed_entries: u64,
-    /// How long it took.
+    /// The duration of the restore.
     #[serde(rename = "duration_seconds", serialize_with = "as_seconds", deserialize_with = "from_seconds")]
     pub duration: Duration,
-    /// `recovery.signal` or `standby.signal`.
+    /// The name of the signal file: `recovery.signal` or `standby.signal`.
     pub signal_file: String,
-    /// What PostgreSQL does when it is started, in words.
+    /// What PostgreSQL does at its next start, as text for people.
     pub next: String,
-    /// What is worth knowing.
+    /// Further notes, as text for people.
     pub notes: Vec<String>,
 }
 
-/// What a recovery from a snapshot would do, or did.
+/// The report of a recovery from a snapshot, or of its plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRestoreReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// The snapshot's record.
+    /// The id of the snapshot's record.
     pub snapshot: BackupId,
-    /// The directory.
+    /// The data directory.
     pub pgdata: PathBuf,
     /// Whether an interrupted run is continued.
     pub resumed: bool,
-    /// The way that PostgreSQL will go.
+    /// The record, the timelines and the WAL of the recovery.
     pub recovery: RecoveryPlan,
-    /// Where the tablespaces are.
+    /// The places of the tablespaces.
     pub tablespaces: Vec<TablespacePlace>,
-    /// Files and directories removed that a base backup would not have brought; none by a plan.
+    /// Files and directories removed that a base backup would not contain; 0 for a plan.
     pub removed_entries: u64,
-    /// What is added to `postgresql.auto.conf`.
+    /// The lines that are added to `postgresql.auto.conf`.
     pub auto_conf_lines: Vec<String>,
-    /// `recovery.signal` or `standby.signal`.
+    /// The name of the signal file: `recovery.signal` or `standby.signal`.
     pub signal_file: String,
-    /// What PostgreSQL does when it is started, in words.
+    /// What PostgreSQL does at its next start, as text for people.
     pub next: String,
-    /// What is worth knowing.
+    /// Further notes, as text for people.
     pub notes: Vec<String>,
 }
 

@@ -5,14 +5,14 @@ use holdfast_repo::name::{BackupId, ClusterName};
 use holdfast_repo::record::SnapshotRecord;
 use serde::{Deserialize, Serialize};
 
-/// What `snapshot record` did.
+/// The report of `snapshot record`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordReport {
     /// The record's id, the same in every repository.
     pub snapshot_id: BackupId,
-    /// Whether it is new; a request that was recorded before gives the record of then.
+    /// Whether it is new; a request that was recorded before returns the earlier record.
     pub recorded_now: bool,
-    /// One record a repository.
+    /// One record for each repository.
     pub repositories: Vec<RecordedSnapshot>,
 }
 
@@ -25,10 +25,10 @@ pub struct RecordedSnapshot {
     pub snapshot: SnapshotRecord,
 }
 
-/// The recorded snapshots of a cluster.
+/// The report of `snapshot list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotListReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
     /// In the order of the configuration.
     pub repositories: Vec<PerRepository<RepositorySnapshots>>,

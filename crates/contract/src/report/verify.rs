@@ -1,4 +1,4 @@
-//! `holdfast verify`: whether what is stored is what was written.
+//! `holdfast verify`: whether the stored data is what was written.
 
 use super::{PerRepository, RepositoryDescription};
 use crate::problem::BriefError;
@@ -8,12 +8,12 @@ use holdfast_repo::recovery::ReachableWindow;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What `verify` found.
+/// The report of `verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// How much was looked at.
+    /// How much was checked.
     pub level: Level,
     /// The part of the objects that was read, if not all of them.
     pub sample: Option<Sample>,
@@ -21,11 +21,11 @@ pub struct VerifyReport {
     pub repositories: Vec<PerRepository<RepositoryVerified>>,
 }
 
-/// How much a verification looks at.
+/// How much a verification checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
-    /// Records and manifests are read, everything else is looked up.
+    /// Records and manifests are read; for everything else, size and checksum are looked up.
     Shallow,
     /// Every byte is read.
     Deep,
@@ -43,66 +43,66 @@ impl fmt::Display for Level {
 /// A part of the objects, chosen at random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// How many of a hundred objects are read.
+    /// The percentage of objects that are read.
     pub percent: u8,
-    /// The same seed chooses the same objects.
+    /// The seed; the same seed chooses the same objects.
     pub seed: u64,
 }
 
-/// What was found in one repository.
+/// The result for one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryVerified {
-    /// What the repository says of itself.
+    /// The properties of the repository.
     #[serde(flatten)]
     pub description: RepositoryDescription,
     /// Its number in the configuration, from 1.
     pub number: usize,
-    /// Why the verification did not come to its end: what it did not look at may be sound or not.
+    /// Why the verification ended early: what it did not check may be sound or not.
     pub interrupted: Option<BriefError>,
-    /// The backups that were asked for, oldest first.
+    /// The requested backups, oldest first.
     pub backups: Vec<VerifiedBackup>,
     /// The WAL, by claim.
     pub claims: Vec<VerifiedClaim>,
-    /// What is not as it was written.
+    /// Objects that differ from what was written.
     pub damage: Vec<Damage>,
-    /// What a newer release wrote, and this one cannot judge.
+    /// Objects of a newer release, which this one cannot judge.
     pub newer: Vec<NewerObject>,
-    /// What one should know besides.
+    /// Further notes, as text for people.
     pub notes: Vec<String>,
-    /// Objects that were looked at.
+    /// The number of checked objects.
     pub object_count: u64,
-    /// Bytes that were read of packs and WAL.
+    /// Bytes of packs and WAL that were read.
     pub read_bytes: u64,
-    /// How long it took.
+    /// The duration of the verification.
     pub duration_milliseconds: u64,
 }
 
-/// What was found about one backup.
+/// The result for one backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedBackup {
-    /// Its id.
+    /// The id of the backup.
     pub backup_id: BackupId,
-    /// The claim of its WAL; none if its record cannot be read.
+    /// The claim of its WAL; `None` if its record cannot be read.
     pub claim: Option<ClaimNumber>,
-    /// What it is worth.
+    /// The result.
     pub result: BackupResult,
-    /// How much of it was looked at.
+    /// How much of it was checked.
     pub level: Level,
-    /// Packs that its manifest names.
+    /// The number of packs that its manifest names.
     pub pack_count: u64,
-    /// Their bytes.
+    /// The size of these packs in bytes.
     pub pack_bytes: u64,
-    /// What the packs were compared by without reading them.
+    /// How packs were compared without reading them.
     pub compared: Compared,
-    /// Whether the result is remembered in the repository.
+    /// Whether the result was recorded in the repository.
     pub recorded: bool,
 }
 
-/// What a backup is worth.
+/// The result of verifying a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackupResult {
-    /// Nothing is wrong with it, as far as was looked.
+    /// Nothing that was checked is wrong.
     Sound,
     /// Something that a restore of it needs is missing or damaged.
     Damaged,
@@ -110,7 +110,7 @@ pub enum BackupResult {
     Newer,
     /// The verification ended before its result was known.
     NotVerified,
-    /// It was verified lately, and nothing that was looked at says otherwise.
+    /// It was verified a short time ago, and nothing that was checked contradicts that.
     PassedOver,
 }
 
@@ -127,7 +127,7 @@ impl BackupResult {
     }
 }
 
-/// What packs were compared by.
+/// How packs were compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compared {
@@ -135,37 +135,37 @@ pub enum Compared {
     Checksum,
     /// Size only: the store keeps no checksum of a whole object.
     Size,
-    /// Nothing: there was no list of packs.
+    /// Not at all: there was no list of packs.
     Nothing,
 }
 
 /// The WAL of one claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedClaim {
-    /// The claim.
+    /// The number of the claim.
     pub claim: ClaimNumber,
-    /// Segments that are listed.
+    /// The number of listed segments.
     pub segment_count: u64,
-    /// Segments that were read.
+    /// The number of segments that were read.
     pub segments_read: u64,
-    /// What the listing says can be restored.
+    /// What can be restored according to the listing.
     pub windows: Vec<ReachableWindow>,
-    /// What is left of it without what is damaged.
+    /// What can be restored without the damaged objects.
     pub sound_windows: Vec<ReachableWindow>,
 }
 
-/// An object that is not what was written.
+/// An object that differs from what was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
-    /// What is wrong.
+    /// The kind of damage.
     pub kind: DamageKind,
-    /// What the object is.
+    /// The kind of object.
     pub class: ObjectClass,
-    /// The object; the first of them, where several in a row are missing.
+    /// The name of the object; if several in a row are missing, of the first.
     pub object: String,
-    /// How many in a row.
+    /// The number of objects in a row.
     pub count: u64,
-    /// What was found, in words.
+    /// The damage, as text for people.
     pub problem: String,
     /// Backups that cannot be restored because of it.
     pub backups: Vec<BackupId>,
@@ -176,28 +176,28 @@ pub struct Damage {
 /// A window of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimWindow {
-    /// The claim.
+    /// The number of the claim.
     pub claim: ClaimNumber,
-    /// What the listing says can be restored.
+    /// The window according to the listing.
     #[serde(flatten)]
     pub window: ReachableWindow,
 }
 
-/// What is wrong with an object.
+/// The kinds of damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DamageKind {
-    /// It is not there.
+    /// It does not exist.
     Missing,
     /// It has fewer bytes.
     TooShort,
     /// It has more bytes.
     TooLong,
-    /// Its bytes do not give the checksum that was written down.
+    /// Its bytes do not match the recorded checksum.
     WrongChecksum,
     /// It fails its authentication.
     NotAuthentic,
-    /// It is sound, and another object than its name says.
+    /// It is sound, but it is another object than its name says.
     Foreign,
     /// Its bytes do not follow the format.
     Malformed,
@@ -206,7 +206,7 @@ pub enum DamageKind {
 }
 
 impl DamageKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 8] = [
         Self::Missing,
         Self::TooShort,
@@ -218,7 +218,7 @@ impl DamageKind {
         Self::Unreadable,
     ];
 
-    /// What follows the name of the object.
+    /// The words after the name of the object.
     pub fn words(self) -> &'static str {
         match self {
             Self::Missing => "is missing",
@@ -233,30 +233,30 @@ impl DamageKind {
     }
 }
 
-/// What an object is.
+/// The kinds of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ObjectClass {
-    /// Who owns the archive.
+    /// A claim: the owner of the archive.
     Claim,
-    /// That a backup began: no restore needs it.
+    /// `start.json`: a backup began. No restore needs it.
     StartRecord,
     /// `backup.json`.
     BackupRecord,
-    /// Where everything of a backup is.
+    /// The manifest: where everything of a backup is.
     Manifest,
-    /// Data of files.
+    /// A pack: data of files.
     Pack,
     /// A WAL segment.
     WalSegment,
     /// A history file.
     TimelineHistory,
-    /// Anything else.
+    /// Any other object.
     Other,
 }
 
 impl ObjectClass {
-    /// What stands before the name of the object.
+    /// The words before the name of the object.
     pub fn words(self) -> &'static str {
         match self {
             Self::Claim => "claim",
@@ -286,7 +286,7 @@ impl fmt::Display for Damage {
 /// An object of a newer release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewerObject {
-    /// The object.
+    /// The name of the object.
     pub object: String,
     /// What this release does not know.
     pub reason: String,
@@ -294,20 +294,20 @@ pub struct NewerObject {
     pub backups: Vec<BackupId>,
 }
 
-/// A verification that the repository remembers.
+/// A verification that the repository has on record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
-    /// The backup.
+    /// The id of the backup.
     pub backup_id: BackupId,
-    /// When it ended.
+    /// When the verification ended.
     pub time: DateTime<Utc>,
-    /// How much was looked at.
+    /// How much was checked.
     pub level: Level,
     /// Whether nothing was wrong.
     pub sound: bool,
-    /// Who did it.
+    /// The name of the host that ran it.
     pub host: String,
-    /// With which release.
+    /// The release of Holdfast that ran it.
     pub software_version: String,
 }
 

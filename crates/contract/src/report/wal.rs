@@ -7,13 +7,13 @@ use holdfast_repo::name::{ClaimNumber, ClusterName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How a file came to be in a repository.
+/// Whether a file was new in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stored {
     /// This run created the object.
     Created,
-    /// The same content stood there already.
+    /// The same content existed already.
     AlreadyThere,
 }
 
@@ -24,25 +24,25 @@ pub struct StoredIn {
     pub store: String,
     /// Whether it was new.
     pub stored: Stored,
-    /// Size of the object that this run made for it.
+    /// Size of the object that this run created for it, in bytes.
     pub size_bytes: u64,
 }
 
 /// A file that is durable in every repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchivedFile {
-    /// Its name.
+    /// The name of the file.
     pub file: WalFileName,
-    /// Its size.
+    /// The size of the file in bytes.
     pub raw_bytes: u64,
-    /// Where it is, in the order of the repositories.
+    /// The repositories that have it, in the order of the configuration.
     pub repositories: Vec<StoredIn>,
 }
 
-/// Where a server's history left a timeline.
+/// The point where a server's history left a timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fork {
-    /// The timeline that was left.
+    /// The timeline that it left.
     pub timeline: TimelineId,
     /// Its first LSN that is not part of the history.
     pub switch_lsn: Lsn,
@@ -60,64 +60,64 @@ impl fmt::Display for Fork {
     }
 }
 
-/// What a successful `wal push` did.
+/// The report of a successful `wal push`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushReport {
     /// The requested file.
     pub file: WalFileName,
-    /// How it came to be durable.
+    /// How the file became durable.
     pub outcome: PushOutcome,
-    /// Neighbours that are durable and marked now.
+    /// Neighbours that are now durable and marked.
     pub neighbours: Vec<ArchivedFile>,
     /// Neighbours that could not be archived in this run, with the reason.
     pub failed_neighbours: Vec<(WalFileName, String)>,
 }
 
-/// How a requested file came to be durable.
+/// How a requested file became durable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PushOutcome {
-    /// An earlier run took it along.
+    /// An earlier run stored it.
     Marked,
-    /// This run brought it there, or found it there.
+    /// This run stored it, or found it stored.
     Archived(ArchivedFile),
-    /// The archive holds other content under its name, and this server's history does not need the one here.
+    /// The archive has other content under its name, and this server's history does not need the local content.
     BehindFork(Fork),
 }
 
-/// What a successful `wal push --standby` found.
+/// The report of a successful `wal push --standby`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandbyPushReport {
-    /// The file.
+    /// The name of the file.
     pub file: WalFileName,
-    /// Why PostgreSQL may let go of it.
+    /// Why PostgreSQL may recycle it.
     pub outcome: StandbyOutcome,
 }
 
-/// Why PostgreSQL may let go of a file.
+/// Why PostgreSQL may recycle a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StandbyOutcome {
-    /// Every repository holds it with this content.
+    /// Every repository has it with this content.
     InArchive,
     /// It ends after the LSN at which this server's history left the file's timeline.
     BehindFork(Fork),
 }
 
-/// What a successful `wal get` did.
+/// The report of a successful `wal get`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetReport {
-    /// The file.
+    /// The name of the file.
     pub file: WalFileName,
-    /// Where it came from.
+    /// The source of the file.
     pub source: GetSource,
-    /// Its size.
+    /// The size of the file in bytes.
     pub size_bytes: u64,
-    /// Segments that this run fetched ahead.
+    /// The number of segments that this run fetched ahead.
     pub prefetched: usize,
 }
 
-/// Where a file came from.
+/// The source of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GetSource {
@@ -127,10 +127,10 @@ pub enum GetSource {
     Repository(String),
 }
 
-/// All WAL of a cluster.
+/// The report of `wal list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalListReport {
-    /// The cluster.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
     /// In the order of the configuration.
     pub repositories: Vec<WalListing>,
@@ -141,7 +141,7 @@ pub struct WalListReport {
 pub struct WalListing {
     /// The repository's redacted URL.
     pub store: String,
-    /// Whose archive.
+    /// The name of the cluster's archive.
     pub cluster: ClusterName,
     /// Oldest claim first; the last one is in force.
     pub claims: Vec<ClaimWal>,
@@ -150,18 +150,18 @@ pub struct WalListing {
 /// The WAL under one claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimWal {
-    /// The claim.
+    /// The number of the claim.
     pub claim: ClaimNumber,
-    /// Whose WAL it is.
+    /// The system identifier of the cluster that wrote it.
     pub system_identifier: SystemIdentifier,
     /// PostgreSQL's major version.
     pub pg_major: u16,
     /// Size of each segment in bytes.
     pub wal_segment_size_bytes: WalSegmentSize,
-    /// WAL before this LSN may be in the archive and not be listed here; none if all is listed.
+    /// WAL before this LSN may be in the archive but is not listed here; `None` if all is listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listed_from: Option<Lsn>,
-    /// Ascending.
+    /// The timelines, ascending.
     pub timelines: Vec<TimelineWal>,
 }
 
@@ -178,9 +178,9 @@ pub struct TimelineWal {
     pub has_history: bool,
     /// Partial segments, ascending.
     pub partials: Vec<SegmentName>,
-    /// Backup history files.
+    /// The number of backup history files.
     pub backup_histories: u64,
-    /// Segments.
+    /// The number of segments.
     pub segments: u64,
     /// Bytes of all these objects in the repository.
     pub stored_bytes: u64,

@@ -1,22 +1,23 @@
-//! `holdfast instance archive` and `holdfast instance restore-wal`: the words of the engine's verb for what PostgreSQL asks.
+//! `holdfast instance archive` and `holdfast instance restore-wal`: the command line of the engine's verb that
+//! PostgreSQL's request needs.
 //!
-//! They live in `postgresql.conf`, which must not change when an instance is promoted or an archive configured. So they
-//! decide when they are called. The verb then takes the place of this process, exit code, signals and all.
+//! They are in `postgresql.conf`, which must not change when an instance is promoted or an archive is configured. So
+//! they decide at each call. Then this process executes the verb in its place, with its exit code and signals.
 
 use crate::identity::Places;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// What to do with a segment that PostgreSQL hands over in its data directory.
+/// What to do with a segment in `pg_wal` that PostgreSQL wants to archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Archive {
     /// No archive is configured: PostgreSQL may recycle it.
     Nothing,
-    /// Run the program with these words.
+    /// Run the program with these arguments.
     Run(Vec<OsString>),
 }
 
-/// `archive_command`. A standby knows itself by `standby.signal`, which PostgreSQL removes at the end of recovery.
+/// `archive_command`. A standby is recognised by `standby.signal`, which PostgreSQL removes at the end of recovery.
 pub fn archive(places: &Places, path: &Path) -> Archive {
     let config = places.archive_config();
     if !config.exists() {
@@ -30,7 +31,7 @@ pub fn archive(places: &Places, path: &Path) -> Archive {
     Archive::Run(words)
 }
 
-/// `restore_command`; `None` when no archive is configured, so nothing is there.
+/// `restore_command`; `None` if no archive is configured, so it has no file.
 pub fn restore(places: &Places, name: &str, destination: &Path) -> Option<Vec<OsString>> {
     let config = places.archive_config();
     config.exists().then(|| {

@@ -1,13 +1,13 @@
-//! What could be restored, from `holdfast info` and what the server itself knows.
+//! What could be restored, from `holdfast info` and from the server itself.
 //!
-//! `from` and `to` bound the moments that a recovery takes as its target: PostgreSQL stops at a time only when it meets a
-//! transaction that ended after it, so `to` is just before the last archived one, and stands still while nothing is
-//! written. `latest` is the moment whose state a recovery without a target brings ([`super::archived`]).
+//! `from` and `to` are the first and last target time of a recovery. PostgreSQL stops at a time only when it meets a
+//! transaction that ended after it. So `to` is just before the last archived transaction, and does not move while
+//! nothing is written. `latest` is the time whose state a recovery without a target restores ([`super::archived`]).
 //!
-//! Volume snapshots are places to begin as well, but the archive only has their records. What begins with them is told
-//! apart, for the operator, which sees the snapshots themselves.
+//! Recovery can also begin with volume snapshots, but the archive only has their records. What begins with them is
+//! reported separately, for the operator, which sees the snapshots themselves.
 
-use super::archived::{self, Archived, Look};
+use super::archived::{self, Archived, Probe};
 use crate::context::Context;
 use crate::verb::Verb;
 use crate::volume;
@@ -21,13 +21,13 @@ use holdfast_repo::recovery::ReachableWindow;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between looks. Each lists the WAL that came since the last whole log, and a bounded part of what it does not know, or has
-/// known for a day.
+/// The time between two look-ups. Each lists the WAL that came since the last complete log, and a limited part of the
+/// logs that it does not know or has known for a day.
 const EVERY: Duration = Duration::from_mins(1);
-/// Between looks at whether there is anything to look up, and at how far the server is.
+/// The time between two checks whether a look-up is needed, and of the server's position.
 const ROUND: Duration = Duration::from_secs(2);
 
-/// Looks it up, on the primary, for as long as the instance runs.
+/// Looks up on the primary what could be restored, as long as the instance runs.
 pub async fn watch(context: Arc<Context>) {
     let mut last: Option<tokio::time::Instant> = None;
     let mut done = ((None, None), false);
@@ -44,7 +44,7 @@ pub async fn watch(context: Arc<Context>) {
             continue;
         }
         look(&context, &mut archived).await;
-        // What makes a look worth it before its time.
+        // A change of these values is a reason for a look-up before its time.
         let now = (
             context.state.change_backup(|run| run.as_ref().and_then(|run| run.stopped_at)),
             context.state.change_snapshot(|run| run.as_ref().and_then(|run| run.snapshot_id.clone())),
@@ -74,16 +74,16 @@ pub async fn watch(context: Arc<Context>) {
     }
 }
 
-/// Notes how far the server is, and how far its archiver.
+/// Records the positions of the server and of its archiver.
 async fn look(context: &Context, archived: &mut Archived) {
     let Some(timeline) = context.state.facts().and_then(|facts| facts.timeline) else { return };
     let Ok(rows) = context.sql.query(archived::QUESTION, &[]).await else { return };
     let Ok(Some(control)) = volume::control(&context.places.pgdata) else { return };
     let size = control.wal_segment_size;
-    let Some(look) = rows.first().and_then(|row| Look::of(row, size)) else { return };
+    let Some(probe) = rows.first().and_then(|row| Probe::of(row, size)) else { return };
     let folder = context.places.pg_wal().join("archive_status");
-    archived.look(timeline, look, archived::end(&folder, timeline, size));
-    if archived.wants_switch(look)
+    archived.add(timeline, probe, archived::end(&folder, timeline, size));
+    if archived.wants_switch(probe)
         && let Err(error) = context.sql.query("SELECT pg_switch_wal()", &[]).await
     {
         tracing::debug!("{error}");
@@ -107,9 +107,9 @@ async fn ask(
     Ok((of_info(&info, archived), starts))
 }
 
-/// The newest moment in a window that a recovery takes as its target. Pure.
+/// The last target time within a window. Pure.
 fn until(window: &ReachableWindow) -> Option<DateTime<Utc>> {
-    // The unit of PostgreSQL's times.
+    // PostgreSQL's times have microseconds.
     let last = window.to_time? - TimeDelta::microseconds(1);
     Some(last).filter(|last| window.from_time <= *last)
 }
@@ -151,7 +151,7 @@ fn of_info(info: &InfoReport, archived: Option<DateTime<Utc>>) -> Recoverability
     }
 }
 
-/// What each recorded set of snapshots could begin. Pure.
+/// What each recorded set of snapshots can restore. Pure.
 fn snapshot_starts(
     info: &InfoReport,
     listed: &SnapshotListReport,
@@ -160,12 +160,12 @@ fn snapshot_starts(
     let start = |record: &SnapshotRecord| {
         let claim = info.claims().find(|claim| claim.claim.number == record.claim)?;
         let reach = &claim.snapshots.reach;
-        // One that its own timeline has no whole WAL for cannot be begun with.
+        // Snapshots cannot be used if the WAL of their own timeline has a gap after them.
         let mut own = reach.iter().filter(|reach| reach.timeline == record.timeline);
         if own.any(|reach| reach.unusable.iter().any(|rejected| rejected.backup == record.snapshot_id)) {
             return None;
         }
-        // Windows of its own timeline and of those that branched off it later.
+        // Windows of its own timeline, and of those that branched off later.
         let ahead: Vec<&ReachableWindow> = windows(reach)
             .filter(|window| window.from_lsn <= record.stop_lsn && record.stop_lsn <= window.to_lsn)
             .collect();

@@ -1,17 +1,17 @@
-//! How archiving goes.
+//! The state of archiving.
 
 use crate::context::Context;
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::status_port::ArchiveStatus;
 use std::time::UNIX_EPOCH;
 
-/// The newest of PostgreSQL's attempts, and what waits in `archive_status`.
+/// PostgreSQL's latest attempts, and the segments that wait in `archive_status`.
 const QUESTION: &str = "SELECT last_archived_wal, extract(epoch FROM last_archived_time)::float8,
        last_failed_wal, extract(epoch FROM last_failed_time)::float8,
        (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size')
 FROM pg_stat_archiver";
 
-/// The archiver now.
+/// The state of the archiver now.
 pub async fn status(context: &Context) -> ArchiveStatus {
     let folder = context.places.pg_wal().join("archive_status");
     let waiting = std::fs::read_dir(folder)

@@ -1,10 +1,10 @@
-//! The engine's answer as the operator reads it. Pure.
+//! The engine's report, converted for the operator. Pure.
 
 use holdfast_contract::report::backup::BackupReport;
 use holdfast_kube_api::status_port::BackupResult;
 
-/// From the report of `holdfast backup`: the backup is the same in all repositories; the first one's size counts. `None` when
-/// it names no repository.
+/// From the report of `holdfast backup`: the backup is the same in all repositories, and the size in the first one is
+/// used. `None` if it names no repository.
 pub(super) fn of_report(report: BackupReport) -> Option<BackupResult> {
     let backup = report.repositories.into_iter().next()?.backup;
     Some(BackupResult {

@@ -1,4 +1,4 @@
-//! The requests about backups.
+//! The HTTP requests about backups.
 
 use super::run::begin;
 use crate::context::Context;
@@ -9,7 +9,7 @@ use holdfast_kube_api::status_port::{BackupRequest, BackupRun};
 use hyper::StatusCode;
 use std::sync::Arc;
 
-/// Begins a backup, or says how it is.
+/// Begins a backup, or returns its state.
 pub async fn put(context: &Arc<Context>, uid: &str, body: &[u8]) -> Answer {
     let request: BackupRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
@@ -18,7 +18,7 @@ pub async fn put(context: &Arc<Context>, uid: &str, body: &[u8]) -> Answer {
     begin_or_tell(context, uid, &request, obstacle(context))
 }
 
-/// What a new backup would fail for.
+/// The reason why a new backup would fail, if there is one.
 fn obstacle(context: &Context) -> Option<Answer> {
     if !context.places.archive_config().exists() {
         let hint = "set spec.backup.barmanObjectStore of the Cluster".to_owned();
@@ -28,7 +28,7 @@ fn obstacle(context: &Context) -> Option<Answer> {
         .then(|| refused(StatusCode::SERVICE_UNAVAILABLE, "PostgreSQL does not accept connections here", None))
 }
 
-/// Looks and begins in one step, so that of two requests at one moment one begins a backup and the other hears of it.
+/// Checks and begins in one step: of two simultaneous requests, one begins a backup and the other gets its state.
 fn begin_or_tell(context: &Arc<Context>, uid: &str, request: &BackupRequest, obstacle: Option<Answer>) -> Answer {
     context.state.change_backup(|slot| {
         match slot {
@@ -46,7 +46,7 @@ fn begin_or_tell(context: &Arc<Context>, uid: &str, request: &BackupRequest, obs
     })
 }
 
-/// How a backup is.
+/// The state of a backup.
 pub fn get(context: &Context, uid: &str) -> Answer {
     match of(context, uid) {
         Some(run) => json(StatusCode::OK, &run),
@@ -54,7 +54,7 @@ pub fn get(context: &Context, uid: &str) -> Answer {
     }
 }
 
-/// Gives a backup up.
+/// Ends a backup without a result.
 pub async fn delete(context: &Context, uid: &str) -> Answer {
     context.backups.cancel(uid).await;
     get(context, uid)
@@ -76,7 +76,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn of_requests_at_one_moment_one_begins_a_backup() {
+    async fn of_simultaneous_requests_one_begins_a_backup() {
         const REQUESTS: usize = 8;
         for round in 0..20 {
             let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! One run.
+//! One run of `holdfast backup`.
 
 use super::result::of_report;
 use crate::context::Context;
@@ -9,7 +9,7 @@ use holdfast_kube_api::status_port::{BackupRun, BackupState};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Begins the run of this uid, unless the instance ends. The caller holds the state, and writes the run into it.
+/// Begins the run of this uid, unless the instance is stopping. The caller holds the state, and writes the run into it.
 pub(super) fn begin(context: &Arc<Context>, uid: &str, name: &str) -> Option<BackupRun> {
     let run =
         BackupRun { uid: uid.to_owned(), name: name.to_owned(), started_at: Some(Utc::now()), ..BackupRun::default() };

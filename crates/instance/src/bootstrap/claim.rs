@@ -1,4 +1,4 @@
-//! The archive is claimed before anything can be written into it.
+//! Claiming the archive, before anything can be written into it.
 
 use super::Bootstrap;
 use crate::error::Result;
@@ -10,10 +10,10 @@ impl Bootstrap<'_> {
         self.places.archive_config().exists()
     }
 
-    /// Before any volume is filled: the archive must be empty, or claimed by this very cluster.
+    /// Before any volume is filled: the archive must be empty, or claimed by this cluster.
     ///
     /// # Errors
-    /// When it is another's, or does not answer.
+    /// When it belongs to another cluster, or does not answer.
     pub async fn check_archive(&self) -> Result<()> {
         if !self.has_archive() {
             return Ok(());
@@ -28,7 +28,7 @@ impl Bootstrap<'_> {
     /// Before the first start that archives.
     ///
     /// # Errors
-    /// When somebody else claimed it meanwhile, or it does not answer.
+    /// When another cluster claimed it in the meantime, or it does not answer.
     pub async fn claim_archive(&self) -> Result<()> {
         if !self.has_archive() {
             return Ok(());

@@ -1,9 +1,10 @@
-//! What `holdfast restore` says in flags, in the words of a `Cluster`: whoever wrote a manifest has no flags to change.
+//! The errors of `holdfast restore` with fields of a `Cluster` instead of flags: the author of a manifest has no flags
+//! to change.
 
 use crate::error::Error;
 
-/// Flags, and the fields of `spec.bootstrap.recovery` that they are made of. A flag stands before those that it begins
-/// with.
+/// Flags, and the fields of `spec.bootstrap.recovery` that they are made from. A flag comes before flags that are a
+/// prefix of it.
 const FIELDS: [(&str, &str); 8] = [
     ("--target-timeline", "recoveryTarget.targetTLI"),
     ("--target-time", "recoveryTarget.targetTime"),
@@ -15,7 +16,7 @@ const FIELDS: [(&str, &str); 8] = [
     ("--backup", "recoveryTarget.backupID"),
 ];
 
-/// The error of a restore with fields in the place of flags.
+/// The error of a restore with fields instead of flags.
 pub(super) fn in_fields(error: Error) -> Error {
     let Error { kind, what, doing, hint } = error;
     Error { kind, what: named(&what), doing: doing.as_deref().map(named), hint: hint.as_deref().map(named) }
@@ -30,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_out_is_said_in_fields() {
+    fn the_way_out_names_fields() {
         let hint = "name the line with --target-timeline: 3, or another one\n--target-timeline 1: timeline 1 parts from it at \
                     0/5000000 and has backup 20261122T101500Z";
         let error = in_fields(Error::stuck("backup x is newer").doing("planning the recovery").hint(hint));

@@ -1,9 +1,9 @@
 //! `initdb`: a new, empty cluster.
 //!
-//! The archive is checked, the directory made, the server started for nobody but the manager, roles, database and the
-//! user's SQL brought in, the server stopped, the archive claimed. Until the last of these the record on the volume says
-//! that the directory is begun, so a kill begins anew; a kill after the claim was asked for goes on at the claim, since the
-//! archive may know the new system identifier already.
+//! Order: the archive is checked, the directory is created, the server is started for the manager only, the roles, the
+//! database and the user's SQL are created, the server is stopped, the archive is claimed. Until the server has
+//! stopped, the record on the volume says that the directory is begun, so after a kill it is made again. After a kill
+//! during the claim, the claim is repeated, since the archive may already know the new system identifier.
 
 use super::Bootstrap;
 use crate::error::{Error, Kind, Result};
@@ -13,10 +13,10 @@ use std::ffi::OsString;
 
 const METHOD: &str = "initdb";
 
-/// Makes the data directory; `found` is how far an earlier try was.
+/// Creates the data directory; `found` is the progress of an earlier try.
 ///
 /// # Errors
-/// When any step fails; what is there then is found by the next try.
+/// When any step fails; the next try finds what exists.
 pub async fn run(work: &Bootstrap<'_>, found: Option<Progress>) -> Result<()> {
     if found == Some(Progress::Claiming) {
         return claim(work).await;
@@ -38,7 +38,7 @@ pub async fn run(work: &Bootstrap<'_>, found: Option<Progress>) -> Result<()> {
     };
     work.stop_isolated(&served).await;
     prepared?;
-    // All at once, and cheaper than each by itself.
+    // Syncs everything at once, which is cheaper than each file by itself.
     work.sync()?;
     work.record(Filling::Initdb, Progress::Claiming)?;
     claim(work).await
@@ -72,7 +72,7 @@ async fn initdb(work: &Bootstrap<'_>, options: &InitDb) -> Result<()> {
     })
 }
 
-/// What a program printed about its failure.
+/// The lines of a program's output that explain its failure.
 pub(crate) fn last_words(text: &str) -> String {
     let telling: Vec<&str> = text
         .lines()
@@ -97,7 +97,7 @@ pub(crate) fn arguments(options: &InitDb, major: u16) -> Vec<OsString> {
         "--username=postgres".to_owned(),
         "--auth-local=peer".to_owned(),
         "--auth-host=scram-sha-256".to_owned(),
-        // Everything is synced once, at the end.
+        // Everything is synced once at the end.
         "--no-sync".to_owned(),
         format!("--encoding={}", options.encoding.as_deref().unwrap_or("UTF8")),
     ];
@@ -119,7 +119,7 @@ pub(crate) fn arguments(options: &InitDb, major: u16) -> Vec<OsString> {
         (Some(false), 18..) => words.push("--no-data-checksums".to_owned()),
         _ => {}
     }
-    // As users of CloudNativePG write them: each may hold an option and its value.
+    // As users of CloudNativePG write them: each entry may contain an option and its value.
     words.extend(options.options.iter().flat_map(|option| option.split_whitespace().map(str::to_owned)));
     words.into_iter().map(OsString::from).collect()
 }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_said_by_its_telling_lines() {
+    fn a_failure_is_reported_by_its_important_lines() {
         assert_eq!(last_words("a\ninitdb: error: no\nhint\n"), "initdb: error: no");
         assert_eq!(last_words("a\nb\n\n"), "b");
         assert_eq!(

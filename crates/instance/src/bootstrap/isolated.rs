@@ -1,4 +1,4 @@
-//! The server while nobody but the manager may reach it: on the Unix socket only, without archiving.
+//! The server while only the manager may connect: on the Unix socket, without archiving.
 
 use super::Bootstrap;
 use crate::error::{Error, Result};
@@ -12,13 +12,13 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between looks.
+/// The time between two checks.
 const POLL: Duration = Duration::from_millis(50);
-/// An orderly stop of a server that nobody uses writes one checkpoint; recovered memory may be large.
+/// An orderly stop of a server without users writes one checkpoint, which may be large after a recovery.
 const STOP_WITHIN: Duration = Duration::from_mins(10);
 
 impl Bootstrap<'_> {
-    /// Writes settings and access for an isolated start.
+    /// Writes settings and access rules for an isolated start.
     ///
     /// # Errors
     /// When the data directory cannot be written.
@@ -34,7 +34,7 @@ impl Bootstrap<'_> {
         Ok(())
     }
 
-    /// Starts the server with these settings besides.
+    /// Starts the server with these additional settings.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -44,7 +44,7 @@ impl Bootstrap<'_> {
             ("listen_addresses", String::new()),
             ("archive_mode", "off".to_owned()),
             ("ssl", "off".to_owned()),
-            // Nothing that the application brings runs before it is there: a library may want its database.
+            // No code of the application runs before its database exists: a library may need the database.
             ("max_logical_replication_workers", "0".to_owned()),
             ("synchronous_standby_names", String::new()),
         ];
@@ -64,11 +64,11 @@ impl Bootstrap<'_> {
     /// Waits until it accepts connections.
     ///
     /// # Errors
-    /// When it ends before; says its last words.
+    /// When it ends before that; the error has its last messages.
     pub async fn isolated_ready(&self, served: &StartedServer) -> Result<()> {
         loop {
             if let Some(exit) = served.postmaster.exited() {
-                // The log is read by a task beside, which may be a moment late.
+                // Another task reads the log, and may be a little late.
                 tokio::time::sleep(POLL).await;
                 return Err(ended(served, exit.0));
             }
@@ -83,14 +83,14 @@ impl Bootstrap<'_> {
         }
     }
 
-    /// Stops it in an orderly way.
+    /// Stops it in order.
     pub async fn stop_isolated(&self, served: &StartedServer) {
         served.postmaster.stop_within(STOP_WITHIN).await;
         self.state.set_server(None);
     }
 }
 
-/// Why a server ended by itself.
+/// The error of a server that ended by itself.
 pub(crate) fn ended(served: &StartedServer, status: std::process::ExitStatus) -> Error {
     let said = served.last_fatal.lock().clone();
     match said {

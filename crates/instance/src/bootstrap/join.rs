@@ -8,13 +8,13 @@ use crate::volume::{Filling, Progress, empty, write_durably};
 use holdfast_kube_api::names;
 use std::time::Duration;
 
-/// The primary makes the slot when it sees this instance in the Cluster.
+/// The primary creates the slot when it sees this instance in the Cluster.
 const SLOT_WITHIN: Duration = Duration::from_mins(1);
 
 /// Copies the primary into an empty directory.
 ///
 /// # Errors
-/// When the primary cannot be copied; the next try begins anew.
+/// When the primary cannot be copied; the next try begins again.
 pub async fn run(work: &Bootstrap<'_>) -> Result<()> {
     work.step("join", "copying the primary");
     work.record(Filling::Join, Progress::Begun)?;

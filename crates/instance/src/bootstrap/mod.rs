@@ -1,16 +1,16 @@
-//! How an instance comes to its data directory.
+//! How an instance gets its data directory.
 //!
-//! Every way begins by recording on the volume what is begun, and ends by syncing the file system and recording that the
-//! directory is whole ([`crate::volume`]). A kill in between is found at the next start: `initdb` and copies begin again
-//! with an empty directory, a restore goes on where it was.
+//! Every way first records on the volume that it has begun. At the end it syncs the file system and records that the
+//! directory is complete ([`crate::volume`]). The next start finds a kill in between: `initdb` and copies begin again
+//! with an empty directory, and a restore continues where it was.
 //!
 //! - [`initdb`]: a new cluster
-//! - [`recovery`]: from an archive or from volume snapshots, up to a target; `fields`: what is wrong with it, in a
-//!   Cluster's words
+//! - [`recovery`]: from an archive or from volume snapshots, up to a target; `fields`: its errors in the words of a
+//!   Cluster
 //! - [`join`]: a copy of the primary
-//! - [`isolated`]: the server while nobody but the manager may reach it
-//! - [`roles`]: what every cluster of ours has: the replication user, the application's owner and database
-//! - [`claim`]: the archive is claimed before anything can be written into it
+//! - [`isolated`]: the server while only the manager may connect
+//! - [`roles`]: what every cluster has: the replication user, the application's owner and database
+//! - [`claim`]: claims the archive before anything can be written into it
 
 pub mod claim;
 mod fields;
@@ -32,29 +32,29 @@ use holdfast_kube_api::cluster::BootstrapProgress;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// What the ways work with.
+/// What all ways need.
 #[derive(Debug)]
 pub struct Bootstrap<'a> {
-    /// Who this instance is.
+    /// The identity of this instance.
     pub identity: &'a Identity,
-    /// Where everything lies.
+    /// The paths of this instance.
     pub places: &'a Places,
-    /// PostgreSQL's programs.
+    /// The paths of PostgreSQL's programs.
     pub programs: &'a Programs,
-    /// Name of the user that the server runs as.
+    /// Name of the operating system user that runs the server.
     pub operating_user: Option<&'a str>,
-    /// The `Cluster`.
+    /// The `Cluster`, as it was last seen.
     pub cluster: Arc<Cluster>,
-    /// Secrets.
+    /// Reads Secrets.
     pub secrets: &'a Secrets,
-    /// What all parts share.
+    /// The shared state of the instance.
     pub state: &'a Arc<State>,
-    /// Tripped when the instance must stop.
+    /// Cancelled when the instance must stop.
     pub stop: &'a CancellationToken,
 }
 
 impl Bootstrap<'_> {
-    /// Records how far the directory is.
+    /// Records the progress of the directory.
     ///
     /// # Errors
     /// When the volume cannot be written.
@@ -63,7 +63,7 @@ impl Bootstrap<'_> {
         write_record(&self.places.data_mount, &Record::new(uid, &self.identity.instance, filling, progress))
     }
 
-    /// Records that the directory is whole, after everything in it is on its disk.
+    /// Syncs everything in the directory, then records that it is complete.
     ///
     /// # Errors
     /// When the volume cannot be synced or written.
@@ -72,10 +72,10 @@ impl Bootstrap<'_> {
         self.record(filling, Progress::Complete)
     }
 
-    /// Everything written is on its disk.
+    /// Syncs everything that was written.
     ///
     /// # Errors
-    /// When a disk says so.
+    /// When the file system cannot be synced.
     pub fn sync(&self) -> Result<()> {
         sync_file_system(&self.places.pgdata)?;
         match &self.places.wal_directory {
@@ -84,7 +84,7 @@ impl Bootstrap<'_> {
         }
     }
 
-    /// Says which step bootstrap is at.
+    /// Sets the current step of the bootstrap for the status.
     pub fn step(&self, method: &str, step: &str) {
         tracing::info!(method, "{step}");
         self.state.set_bootstrap(Some(BootstrapProgress {
@@ -94,7 +94,7 @@ impl Bootstrap<'_> {
         }));
     }
 
-    /// How instances speak PostgreSQL to each other.
+    /// How instances connect to PostgreSQL on each other.
     ///
     /// # Errors
     /// When the replication user's key cannot be read.
@@ -102,13 +102,13 @@ impl Bootstrap<'_> {
         Wire::choose(self.programs.has_tls(), self.places)
     }
 
-    /// Who writes into the cluster's archive.
+    /// The owner of the cluster's archive.
     pub fn owner(&self) -> String {
         owner(self.identity, &self.cluster)
     }
 }
 
-/// Who writes into the cluster's archive: `<namespace>/<cluster>/<uid>`.
+/// The owner of the cluster's archive: `<namespace>/<cluster>/<uid>`.
 pub fn owner(identity: &Identity, cluster: &Cluster) -> String {
     format!("{}/{}/{}", identity.namespace, identity.cluster, cluster.metadata.uid.as_deref().unwrap_or_default())
 }

@@ -1,12 +1,12 @@
 //! From an archive or from volume snapshots, up to a target.
 //!
-//! The order: the own archive is checked, so that nothing is filled for a cluster that may not archive; the target is
-//! planned by `holdfast restore --plan`, which refuses what cannot be reached; files are restored (or, on volumes made from
-//! snapshots, made ready for recovery); PostgreSQL replays for nobody but the manager and without archiving; roles and
-//! passwords are brought in; the own archive is claimed. The source is only ever read.
+//! Order: the cluster's own archive is checked, so that nothing is filled for a cluster that may not archive. `holdfast
+//! restore --plan` plans the target, and refuses one that cannot be reached. Files are restored, or made ready for
+//! recovery on volumes from snapshots. PostgreSQL replays WAL, for the manager only and without archiving. Roles and
+//! passwords are set. The own archive is claimed. The source is only read.
 //!
-//! A kill while files are restored lets the restore go on where it was, one during the replay starts PostgreSQL again, and
-//! one after it continues with what is left.
+//! After a kill while files are restored, the restore continues where it was. After a kill during the replay,
+//! PostgreSQL starts again. After a later kill, the remaining steps are done.
 
 use super::Bootstrap;
 use super::fields::in_fields;
@@ -33,34 +33,34 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// Between looks at a server that replays.
+/// The time between two checks of a server that replays WAL.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The archive that is read.
+/// The archive that the recovery reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// The object store.
     pub store: BarmanObjectStore,
-    /// Name of the archive there, unless the store names another.
+    /// Name of the archive in the store, unless the store names another.
     pub name: String,
-    /// The backup to begin with, or the record of its volume snapshots, where a `Backup` names it.
+    /// The backup to begin with, or the record of its volume snapshots, if a `Backup` names it.
     pub backup_id: Option<String>,
 }
 
-/// What the Cluster says about its recovery.
+/// The recovery in the Cluster.
 ///
 /// # Errors
-/// When it says nothing.
+/// When the Cluster has none.
 pub fn of(cluster: &Cluster) -> Result<Recovery> {
     let recovery = cluster.spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.recovery.clone());
     recovery.ok_or_else(|| Error::stuck("the Cluster has no bootstrap.recovery"))
 }
 
-/// The archive that is read; `None` for snapshots that need none. `backup` is the `Backup` that the Cluster refers to: it
-/// says which backup to begin with, and where its archive is unless `source` does.
+/// The archive to read; `None` for snapshots that need none. `backup` is the `Backup` that the Cluster names: it gives
+/// the backup to begin with, and its archive unless `source` names one.
 ///
 /// # Errors
-/// When what is referred to does not say where the archive is, is not complete, or contradicts the target.
+/// When the archive cannot be found, the `Backup` is not complete, or it contradicts the target.
 pub fn source(cluster: &Cluster, backup: Option<&Backup>) -> Result<Option<Source>> {
     let recovery = of(cluster)?;
     let backup_id = match backup {
@@ -79,7 +79,7 @@ pub fn source(cluster: &Cluster, backup: Option<&Backup>) -> Result<Option<Sourc
     let Some(backup) = backup else { return Ok(None) };
     let name = backup.metadata.name.as_deref().unwrap_or_default();
     let Some(mut store) = backup.status.as_ref().and_then(|status| status.barman_object_store.clone()) else {
-        // Snapshots of a cluster without an archive may be all that there is.
+        // Snapshots of a cluster without an archive may be all that exists.
         return if backup.is_of_snapshots() {
             Ok(None)
         } else {
@@ -94,7 +94,7 @@ pub fn source(cluster: &Cluster, backup: Option<&Backup>) -> Result<Option<Sourc
     Ok(Some(Source { store, name: backup.spec.cluster.name.clone(), backup_id }))
 }
 
-/// The id of a backup that a recovery may begin with. Pure.
+/// The id of a completed backup to begin with. Pure.
 fn completed(backup: &Backup, recovery: &Recovery) -> Result<Option<String>> {
     let doing = "looking for the backup to recover from";
     let name = backup.metadata.name.as_deref().unwrap_or_default();
@@ -126,10 +126,10 @@ fn completed(backup: &Backup, recovery: &Recovery) -> Result<Option<String>> {
     Ok(id)
 }
 
-/// Recovers; `found` is how far an earlier try was.
+/// Recovers; `found` is the progress of an earlier try.
 ///
 /// # Errors
-/// When any step fails; what is there then is found by the next try.
+/// When any step fails; the next try finds what exists.
 pub async fn run(
     work: &Bootstrap<'_>,
     method: Method,
@@ -170,12 +170,12 @@ pub async fn run(
     work.claim_archive().await.map_err(|error| error.doing("claiming the archive, before the first start"))?;
     archive_history(work)?;
     drop(fs::remove_file(work.places.source_config()));
-    // From here on the volume is not what was snapshotted.
+    // From here on the volume differs from the snapshot.
     drop(fs::remove_file(work.places.data_mount.join(crate::snapshot::MARK)));
     work.record_complete(filling)
 }
 
-/// What the data volume was made from, by the name that people know. Pure.
+/// The name of the source of the data volume, for messages. Pure.
 fn snapshot_name(recovery: &Recovery, backup: Option<&Backup>) -> String {
     let written = recovery.volume_snapshots.as_ref().map(|snapshots| snapshots.storage.name.clone());
     written.or_else(|| backup?.snapshot_of(names::PG_DATA).map(str::to_owned)).unwrap_or_default()
@@ -208,13 +208,13 @@ async fn restore(work: &Bootstrap<'_>, recovery: &Recovery, source: &Source, fou
     Ok(())
 }
 
-/// What the plan of a restore and that of a recovery from snapshots have in common.
+/// The common part of the plans of a restore and of a recovery from snapshots.
 #[derive(Debug, Deserialize)]
 struct Planned {
     recovery: RecoveryPlan,
 }
 
-/// Plans what these words of `holdfast restore` would do, which refuses a target that cannot be reached.
+/// Plans what these arguments of `holdfast restore` would do; refuses a target that cannot be reached.
 async fn plan(work: &Bootstrap<'_>, config: &Path, words: &[String]) -> Result<()> {
     let words = [words, &["--plan".to_owned()]].concat();
     let planned = Verb::new(&work.places.program, config, words).run(work.stop, |_| {}).await;
@@ -225,7 +225,7 @@ async fn plan(work: &Bootstrap<'_>, config: &Path, words: &[String]) -> Result<(
     Ok(())
 }
 
-/// Makes a data directory that came with its volume ready for recovery.
+/// Makes a data directory from a volume snapshot ready for recovery.
 async fn prepare_snapshot(
     work: &Bootstrap<'_>,
     recovery: &Recovery,
@@ -254,22 +254,23 @@ async fn prepare_snapshot(
         .hint("remove recoveryTarget.backupID: the snapshots are the backup"));
     }
     let pgdata = work.places.pgdata.display().to_string();
-    // A standby's copy may have WAL that its primary never archived. The snapshot keeps it; these volumes are copies of it.
+    // A standby's copy may have WAL that its primary never archived. It may be discarded here: this volume is a copy,
+    // and the snapshot keeps it.
     let words = ["restore", "--snapshot", &id, "--pgdata", &pgdata, "--discard-wal"];
     let mut words: Vec<String> = words.map(str::to_owned).to_vec();
     words.extend(target_words(&RecoveryTarget { backup_id: None, ..target }, None));
     plan(work, &config, &words).await?;
-    // The volume is this cluster's from here on: a kill in the middle leaves no control file to know it by.
+    // From here on the volume is this cluster's: after a kill there may be no control file to recognise it by.
     work.record(Filling::Snapshot, Progress::Begun)?;
     Verb::new(&work.places.program, &config, words).run(work.stop, |_| {}).await.map_err(in_fields)?;
     Ok(())
 }
 
-/// The id of the record that the volume's own mark, or else the name of its snapshot, leads to.
+/// The id of the record, found by the mark on the volume, or else by the name of its snapshot.
 async fn recorded(work: &Bootstrap<'_>, config: &Path, name: &str) -> Result<String> {
     let listing = Verb::new(&work.places.program, config, ["snapshot", "list"]);
     let listed: SnapshotListReport = listing.run(work.stop, |_| {}).await?.report()?;
-    // The volume itself says which snapshot it was made from; its name may be another by now.
+    // The volume itself says which snapshot it was made from; the VolumeSnapshot may have another name by now.
     let mark = crate::snapshot::read_mark(&work.places.data_mount);
     let marked = mark.and_then(|mark| snapshot_id(&listed, &mark.uid));
     marked.or_else(|| snapshot_id(&listed, name)).ok_or_else(|| {
@@ -282,7 +283,7 @@ async fn recorded(work: &Bootstrap<'_>, config: &Path, name: &str) -> Result<Str
     })
 }
 
-/// A server that was shut down in order needs nothing but its own files.
+/// A server that was shut down in order needs only its own files.
 fn without_archive(work: &Bootstrap<'_>, snapshot: &str, target: &RecoveryTarget) -> Result<()> {
     use holdfast_pgtypes::control::DbState;
     let needs_wal = target.target_time.is_some()
@@ -310,13 +311,13 @@ fn without_archive(work: &Bootstrap<'_>, snapshot: &str, target: &RecoveryTarget
             _ => {}
         }
     }
-    // Ends recovery on a new timeline of its own.
+    // Ends recovery, on a new timeline.
     write_if_changed(&work.places.pgdata.join("recovery.signal"), b"", 0o600)?;
     let none = "restore_command = 'false'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n";
     write_if_changed(&work.places.pgdata.join("postgresql.auto.conf"), none.as_bytes(), 0o600).map(|_| ())
 }
 
-/// The record of the archive that names this snapshot, by its own name or in an annotation. Pure.
+/// The record in the archive that names this snapshot, by its own name or in an annotation. Pure.
 fn snapshot_id(listed: &SnapshotListReport, snapshot: &str) -> Option<String> {
     let names = |record: &&SnapshotRecord| {
         record.snapshots.iter().any(|volume| volume.name == snapshot)
@@ -352,13 +353,13 @@ fn target_words(target: &RecoveryTarget, backup: Option<&str>) -> Vec<String> {
     words
 }
 
-/// A moment as the manifest's validation reads it, written with its zone. One that was never validated is passed on, and
-/// refused by the verb.
+/// A time, parsed as the manifest's validation does, and written with its zone. A time that cannot be parsed is passed
+/// on, and the verb refuses it.
 fn with_zone(text: &str) -> String {
     moment::parse(text, MissingZone::MeansUtc).map_or_else(|_| text.to_owned(), |read| moment::text(read.time))
 }
 
-/// `pg_wal` goes to its own volume, where there is one.
+/// Moves `pg_wal` to its own volume, if there is one.
 fn move_wal(work: &Bootstrap<'_>) -> Result<()> {
     let Some(wal) = &work.places.wal_directory else { return Ok(()) };
     let link = work.places.pgdata.join("pg_wal");
@@ -375,7 +376,7 @@ fn move_wal(work: &Bootstrap<'_>) -> Result<()> {
     std::os::unix::fs::symlink(wal, &link).map_err(failed(&link))
 }
 
-/// Copies files and folders; a copy, since the two are different file systems.
+/// Copies files and folders, since the two are on different file systems.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     let failed = |error: std::io::Error| Error::file("copy", from, &error);
     for entry in fs::read_dir(from).map_err(failed)? {
@@ -391,7 +392,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs PostgreSQL until recovery has ended, and brings in what every cluster of ours has.
+/// Runs PostgreSQL until recovery has ended, and creates what every cluster has.
 async fn replay(work: &Bootstrap<'_>, method: &str) -> Result<()> {
     work.step(method, "replaying WAL");
     let mut settings = Vec::new();
@@ -417,7 +418,7 @@ async fn finish(work: &Bootstrap<'_>, method: &str, served: &StartedServer) -> R
         if work.stop.is_cancelled() {
             return Err(Error::cancelled());
         }
-        // A server that ends recovery answers again in a moment.
+        // A server that ends recovery may not answer for a moment.
         let rows =
             sql.query("SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text", &[]).await.unwrap_or_default();
         match rows.first().map(|row| (row.get::<_, bool>(0), row.get::<_, Option<String>>(1))) {
@@ -441,8 +442,8 @@ async fn finish(work: &Bootstrap<'_>, method: &str, served: &StartedServer) -> R
     Ok(())
 }
 
-/// The new timeline began while nothing was archived: its history file is handed to the archiver now. Segments of the
-/// timelines before it are the source's, and stay there.
+/// The new timeline began without archiving, so its history file is handed to the archiver now. Segments of earlier
+/// timelines belong to the source and stay there.
 fn archive_history(work: &Bootstrap<'_>) -> Result<()> {
     if !work.has_archive() {
         return Ok(());

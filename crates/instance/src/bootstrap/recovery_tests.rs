@@ -70,7 +70,7 @@ fn backup(status: &Value) -> Backup {
     .unwrap()
 }
 
-/// What is read, as `name serverName id`, or the error.
+/// The source to read, as `name serverName id`, or the error.
 fn read(recovery: &Value, backup: Option<&Backup>) -> String {
     match source(&cluster(recovery), backup) {
         Ok(Some(found)) => {
@@ -125,7 +125,7 @@ fn sources() {
             ),
         ),
         (
-            "one that runs",
+            "one that is running",
             both.clone(),
             Some(backup(&json!({"phase": "finalizing", "backupId": "20261122T101500Z"}))),
             format!(

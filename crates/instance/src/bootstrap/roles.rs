@@ -1,6 +1,7 @@
-//! What every cluster of ours has: the replication user, and the application's owner and database.
+//! What every cluster has: the replication user, and the application's owner and database.
 //!
-//! Everything can be repeated. Passwords go over the Unix socket; they are kept out of the server's log whatever it logs.
+//! Everything can be repeated. Passwords go over the Unix socket, and are kept out of the server's log whatever its
+//! settings.
 
 use super::Bootstrap;
 use crate::error::{Error, Kind, Result};
@@ -10,7 +11,7 @@ use holdfast_kube_api::names;
 use holdfast_secret::Secret;
 use tokio_postgres::Client;
 
-/// The functions that `pg_rewind` calls in the database it connects to, from its manual page.
+/// The functions that `pg_rewind` calls, from its manual page.
 const REWIND_FUNCTIONS: [&str; 4] = [
     "pg_ls_dir(text, boolean, boolean)",
     "pg_stat_file(text, boolean)",
@@ -23,12 +24,12 @@ const UNLOGGED: &str = "SET log_statement = 'none'; SET log_min_duration_stateme
                         SET log_min_error_statement = 'panic'; SET password_encryption = 'scram-sha-256'; \
                         SET log_min_duration_sample = -1";
 
-/// A name as SQL takes it.
+/// A name, quoted for SQL.
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as SQL takes it.
+/// A text, quoted for SQL.
 pub fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if text.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
@@ -37,21 +38,21 @@ pub fn literal(text: &str) -> String {
 /// The application's database and its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Application {
-    /// The database.
+    /// The name of the database.
     pub database: String,
-    /// Its owner.
+    /// The name of the owner.
     pub owner: String,
-    /// The Secret with the owner's password.
+    /// The name of the Secret with the owner's password.
     pub secret: String,
 }
 
 impl Application {
-    /// What the Cluster says, with its defaults.
+    /// From the Cluster, with its defaults; `None` if it has no application.
     pub fn of(cluster: &holdfast_kube_api::Cluster) -> Option<Self> {
         let name = cluster.metadata.name.as_deref().unwrap_or_default();
         let bootstrap = cluster.spec.bootstrap.clone().unwrap_or_default();
         let (database, owner, secret) = match (bootstrap.recovery, bootstrap.initdb) {
-            // Without a name, nothing is known of what the backup holds.
+            // A recovery that names no database: it is not known what the backup contains.
             (Some(recovery), _) => {
                 let database = recovery.database.clone().or_else(|| recovery.owner.clone())?;
                 (Some(database), recovery.owner, recovery.secret)
@@ -80,7 +81,7 @@ async fn exists(client: &Client, question: &str, name: &str) -> Result<bool> {
     Ok(!rows.is_empty())
 }
 
-/// Makes the replication user, with what `pg_rewind` and a copy need.
+/// Creates the replication user, with the rights that `pg_rewind` and a copy need.
 ///
 /// # Errors
 /// When the server refuses.
@@ -102,14 +103,15 @@ pub async fn replication_user(client: &Client) -> Result<()> {
 /// # Errors
 /// When the server refuses.
 pub async fn set_password(client: &Client, role: &str, password: &Secret) -> Result<()> {
-    // Apart: `log_statement` looks at a whole message before its first statement runs. All of these settings are in 13.
+    // A message of its own: `log_statement` checks a whole message before its first statement runs. All these settings
+    // exist since 13.
     execute(client, "setting a password", UNLOGGED).await?;
     let statement: Secret =
         Secret::new(format!("ALTER ROLE {} LOGIN PASSWORD {}", identifier(role), literal(password.expose())));
     execute(client, "setting a password", statement.expose()).await
 }
 
-/// Makes the application's owner and database where they are not there yet.
+/// Creates the application's owner and database, unless they exist.
 ///
 /// # Errors
 /// When the server refuses.
@@ -127,16 +129,16 @@ pub async fn application(client: &Client, application: &Application, password: &
     Ok(())
 }
 
-/// The password in a Secret's value. Line ends after it are not part of it: editors and `echo` add them.
+/// The password in a Secret's value, without line ends after it: editors and `echo` add them.
 pub fn password_in(value: &Secret<Vec<u8>>) -> Secret {
     Secret::new(value.to_text().expose().trim_end_matches(['\n', '\r']))
 }
 
 impl Bootstrap<'_> {
-    /// Everything that a new cluster has.
+    /// Creates everything that a new cluster has.
     ///
     /// # Errors
-    /// When the server refuses, or something referred to is not there.
+    /// When the server refuses, or a Secret or ConfigMap is missing.
     pub async fn prepare_new(&self, options: &InitDb) -> Result<()> {
         let client = Sql::connect(self.places, "postgres").await?;
         replication_user(&client).await?;
@@ -159,7 +161,7 @@ impl Bootstrap<'_> {
     /// The password in a Secret.
     ///
     /// # Errors
-    /// When it is not there.
+    /// When it does not exist.
     pub async fn password(&self, secret: &str) -> Result<Secret> {
         Ok(password_in(&self.secrets.key(secret, "password").await?))
     }
@@ -180,7 +182,7 @@ impl Bootstrap<'_> {
 
 async fn run_all(client: &Client, field: &str, statements: &[String]) -> Result<()> {
     for statement in statements {
-        // What users write expects the usual search path.
+        // The user's SQL expects the usual search path.
         client.batch_execute("RESET search_path").await.map_err(|error| crate::postgres_error(&error))?;
         execute(client, &format!("running bootstrap.initdb.{field}"), statement).await?;
     }

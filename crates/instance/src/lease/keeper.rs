@@ -1,7 +1,7 @@
-//! Renews, takes and gives back the Lease, beside everything else that the manager does.
+//! Takes, renews and releases the Lease, in parallel to everything else that the manager does.
 //!
-//! It runs on a thread of its own and stops PostgreSQL itself when the Lease is lost: the manager's loop may be in the middle
-//! of something, or wait for a disk. No request takes longer than until the moment when PostgreSQL has to stop without it.
+//! It runs on its own thread, and stops PostgreSQL itself when the Lease is lost: the manager's loop may be busy or
+//! waiting for a disk. Every request times out before the moment at which PostgreSQL has to stop without its answer.
 
 use super::{ASK, ASK_FROM, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, WATCHED, YIELD, may_go_on, may_take};
 use crate::cluster_watch::LatestCluster;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-/// What the manager tells the keeper.
+/// The manager's side of the keeper.
 #[derive(Debug, Clone)]
 pub struct Handle {
     wanted: watch::Sender<bool>,
@@ -27,12 +27,12 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Take it, and keep it.
+    /// Tells the keeper to take the Lease and keep it.
     pub fn want(&self) {
         self.wanted.send_if_modified(|wanted| !std::mem::replace(wanted, true));
     }
 
-    /// Give it back: PostgreSQL takes no writes here. Waits until it is given back, or the limit.
+    /// Tells the keeper to release the Lease, since PostgreSQL takes no writes here. Waits for it, up to the limit.
     pub async fn give_back(&self, limit: Duration) {
         self.wanted.send_replace(false);
         let started = Instant::now();
@@ -42,32 +42,32 @@ impl Handle {
     }
 }
 
-/// How a request ended.
+/// The result of a request.
 enum Answer {
-    /// This instance holds it.
+    /// This instance holds the Lease.
     Mine,
-    /// Somebody else does.
+    /// Another instance holds it.
     Other(String),
-    /// It is held by nobody now.
+    /// Nobody holds it.
     Free,
     /// The API server gave no usable answer.
     Unknown(String),
 }
 
-/// What a keeper works with.
+/// What a keeper needs.
 #[derive(Debug)]
 pub struct Parts {
     /// Namespace and name of the Lease.
     pub lease: (String, String),
-    /// Name of this instance.
+    /// The name of this instance.
     pub me: String,
-    /// What the manager's parts share.
+    /// The shared state of the instance.
     pub state: Arc<State>,
     /// The other instances.
     pub peers: Arc<dyn AskInstances>,
-    /// The `Cluster`.
+    /// The `Cluster`, as it was last seen.
     pub cluster: LatestCluster,
-    /// Ends PostgreSQL where the keeper does not.
+    /// Ends PostgreSQL if the keeper does not.
     pub watchdog: Feed,
 }
 
@@ -81,26 +81,26 @@ pub struct Keeper {
     peers: Arc<dyn AskInstances>,
     cluster: LatestCluster,
     wanted: watch::Receiver<bool>,
-    /// As last seen.
+    /// The Lease, as it was last seen.
     lease: Option<Lease>,
-    /// For how long it was the same.
+    /// For how long it was seen unchanged.
     seen: Sightings,
-    /// Since when it has been wanted.
+    /// Since when the manager has wanted it.
     wanted_since: Option<Instant>,
     renewed: Instant,
-    /// Until then nobody else takes it.
+    /// Until this time no other instance can take it.
     safe_until: Instant,
     watchdog: Feed,
 }
 
-/// Shortest timeout given to a request.
+/// The shortest timeout of a request.
 const SHORTEST: Duration = Duration::from_millis(200);
 
 impl Keeper {
-    /// Starts a keeper on a thread of its own, with a client of its own; gives the handle for the manager.
+    /// Starts a keeper on its own thread with its own client; returns the handle for the manager.
     ///
     /// # Errors
-    /// When the thread or the client cannot be made.
+    /// When the thread or the client cannot be created.
     pub async fn start(config: Config, parts: Parts) -> Result<Handle> {
         let (started, answer) = oneshot::channel();
         let failed = |error: &dyn std::fmt::Display| {
@@ -126,8 +126,8 @@ impl Keeper {
         answer.await.map_err(|error| failed(&error))?
     }
 
-    /// A keeper that asks with this client, and the handle for the manager. It does nothing until it [runs](Self::run), and
-    /// measures time by the clock of the runtime that it runs in.
+    /// A keeper that uses this client, and the handle for the manager. It does nothing until [`Self::run`], and
+    /// measures time by the clock of the runtime in which it runs.
     pub fn new(client: Client, parts: Parts) -> (Self, Handle) {
         let (sender, wanted) = watch::channel(false);
         let handle = Handle { wanted: sender, state: Arc::clone(&parts.state) };
@@ -151,7 +151,7 @@ impl Keeper {
         (keeper, handle)
     }
 
-    /// Keeps the Lease as the manager wants it, until the handle is gone.
+    /// Keeps the Lease as the manager wants it, until the handle is dropped.
     pub async fn run(mut self) {
         loop {
             self.watchdog.here();
@@ -162,7 +162,7 @@ impl Keeper {
                 (true, false) => self.take().await,
                 (true, true) => self.renew().await,
                 (false, true) => self.give_back().await,
-                // Whoever is named later knows by then when it was last renewed.
+                // An instance that is named later then already knows when the Lease was last renewed.
                 (false, false) => {
                     self.look().await;
                     RENEW
@@ -212,13 +212,14 @@ impl Keeper {
         self.is_safe(asked);
     }
 
-    /// The answer to the request sent at `asked` proves that no other instance can take the Lease before `asked + STOP`.
+    /// The answer to the request sent at `asked` proves that no other instance can take the Lease before `asked +
+    /// STOP`.
     fn is_safe(&mut self, asked: Instant) {
         self.safe_until = self.safe_until.max(asked + STOP);
         self.watchdog.may_go_on_for(WATCHED.saturating_sub(asked.elapsed()));
     }
 
-    /// Timeout of the next request.
+    /// The timeout of the next request.
     fn limit(&self) -> Duration {
         if self.state.holds_lease() && *self.wanted.borrow() {
             LIMIT.min(self.safe_until.saturating_duration_since(Instant::now())).max(SHORTEST)
@@ -233,11 +234,11 @@ impl Keeper {
     }
 
     async fn renew(&mut self) -> Duration {
-        // The Lease counts from before the request: its answer may be late.
+        // The time counts from before the request: its answer may be late.
         let asked = Instant::now();
         let answer = match self.write(Some(self.me.clone())).await {
             Answer::Other(_) | Answer::Free => match self.look().await {
-                // Somebody freed it, on proof of a death that did not happen; it is taken before anybody else does.
+                // Somebody released it after a wrong proof of death; it is taken again before another instance does.
                 Answer::Mine | Answer::Free => self.write(Some(self.me.clone())).await,
                 other => other,
             },
@@ -295,7 +296,7 @@ impl Keeper {
         self.fence().await;
     }
 
-    /// Stops PostgreSQL at once; what does not end by that is the watchdog's, whose time runs on.
+    /// Stops PostgreSQL at once. If that does not end it, the watchdog does when its time is over.
     async fn fence(&self) {
         let stopped = self.state.fence();
         if tokio::time::timeout(EXPIRE.saturating_sub(STOP), stopped).await.is_ok() {
@@ -304,7 +305,7 @@ impl Keeper {
     }
 
     async fn give_back(&mut self) -> Duration {
-        // Whoever gives it back takes no writes any more.
+        // An instance that releases the Lease takes no writes.
         self.watchdog.rest();
         match self.write(None).await {
             Answer::Free | Answer::Other(_) => {
@@ -317,7 +318,7 @@ impl Keeper {
                     self.state.set_holds_lease(false);
                     RENEW
                 }
-                // After its time is over it is nobody's anyway.
+                // Its time is over, so it has expired anyway.
                 _ if self.renewed.elapsed() > EXPIRE => {
                     self.state.set_holds_lease(false);
                     RENEW
@@ -349,7 +350,7 @@ impl Keeper {
         }
     }
 
-    /// Writes the holder into the Lease as it was last seen, if it is still that one.
+    /// Writes the holder into the Lease, only if it is unchanged since it was last seen.
     async fn write(&mut self, holder: Option<String>) -> Answer {
         let Some(mut lease) = self.lease.clone() else { return self.look().await };
         let now = MicroTime(Timestamp::now());
@@ -364,7 +365,7 @@ impl Keeper {
         match tokio::time::timeout(self.limit(), self.api.replace(&self.name, &PostParams::default(), &lease)).await {
             Ok(Ok(written)) => self.saw(written),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => match self.look().await {
-                // Seen, not written: the caller tries again.
+                // Another version was seen and nothing was written: the caller tries again.
                 Answer::Mine => Answer::Free,
                 other => other,
             },

@@ -1,17 +1,17 @@
-//! The Lease of the primary: never two writers.
+//! The Lease of the primary: there are never two writers.
 //!
-//! The holder renews it every [`LEASE_RENEW_SECONDS`]. Whoever is named as primary takes it when it is free, its own, or
-//! has not changed for [`LEASE_SECONDS`] as the taker itself saw it ([`Sightings`]), by compare-and-swap on the resource
-//! version. A renewal is good for [`LEASE_STOP_SECONDS`] by the holder's own monotonic clock. When none comes, the holder asks
-//! the other instances ([`ASK_FROM`]): all of them saying that they are not and will not be the primary ([`may_go_on`]) is
-//! good for as long again. With neither, it stops PostgreSQL at once. A taker says that it is one for [`YIELD`] before it takes
-//! what was not given back: a holder that goes on without the API server, and is reached by the other instances, hears of it
-//! first.
+//! The holder renews the Lease every [`LEASE_RENEW_SECONDS`]. The instance that is named as primary takes it by compare
+//! and swap on the resource version: if it is free, its own, or if the taker itself saw it unchanged for
+//! [`LEASE_SECONDS`] ([`Sightings`]). A renewal is valid for [`LEASE_STOP_SECONDS`] by the holder's own monotonic
+//! clock. If no renewal succeeds, the holder asks the other instances ([`ASK_FROM`]). If all of them answer that they
+//! are not and will not be the primary ([`may_go_on`]), that is valid for the same time. Without either, the holder
+//! stops PostgreSQL at once. Before a taker takes a Lease that was not released, it reports for [`YIELD`] that it is a
+//! taker. So a holder that continues without the API server learns of it from the other instances first.
 //!
-//! A holder that hangs stops nothing. So the keeper tells the [`crate::watchdog`] each time until when it may go on: for
-//! [`WATCHED`], longer than its own stop takes and shorter than a taker waits.
+//! A holder that hangs stops nothing. So each time the keeper tells the [`crate::watchdog`] until when PostgreSQL may
+//! run: for [`WATCHED`], longer than the keeper's own stop takes and shorter than a taker waits.
 //!
-//! [`decide`](may_take) and [`may_go_on`] are pure; [`Keeper`] holds the client.
+//! [`may_take`] and [`may_go_on`] are pure; [`Keeper`] has the client.
 
 mod keeper;
 mod sightings;
@@ -24,25 +24,26 @@ use holdfast_kube_api::names::{LEASE_RENEW_SECONDS, LEASE_SECONDS, LEASE_STOP_SE
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
 use std::time::Duration;
 
-/// Between renewals.
+/// The time between two renewals.
 pub const RENEW: Duration = Duration::from_secs(LEASE_RENEW_SECONDS as u64);
-/// Without a renewal for so long, the holder stops.
+/// The holder stops after this long without a renewal.
 pub const STOP: Duration = Duration::from_secs(LEASE_STOP_SECONDS as u64);
-/// Unchanged for so long, it can be taken.
+/// A Lease unchanged for this long can be taken.
 pub const EXPIRE: Duration = Duration::from_secs(LEASE_SECONDS as u64);
 
-/// Of one request.
+/// The timeout of one request.
 pub(crate) const LIMIT: Duration = Duration::from_secs(2);
-/// Between looks at a Lease that somebody else holds, and between tries after a failure.
+/// The time between two reads of a Lease that another instance holds, and between tries after a failure.
 pub(crate) const SOON: Duration = Duration::from_millis(250);
-/// What the other instances have to answer in.
+/// The time limit for the answers of the other instances.
 pub(crate) const ASK: Duration = Duration::from_millis(700);
-/// Without a renewal for so long, the holder begins to ask the other instances: some times before [`STOP`], since one answer
-/// that is late is no reason to stop.
+/// After this long without a renewal, the holder asks the other instances. It asks several times before [`STOP`], since
+/// one late answer is no reason to stop.
 pub(crate) const ASK_FROM: Duration = Duration::from_secs(4);
-/// For so long after a renewal, or after asking the other instances, the watchdog lets PostgreSQL go on.
+/// For this long after a renewal, or after answers of the other instances, the watchdog lets PostgreSQL run.
 pub const WATCHED: Duration = STOP.saturating_add(Duration::from_millis(1500));
-/// For so long a taker says that it is one: whoever asked before it did stops PostgreSQL, or is ended, within that.
+/// For this long a taker reports that it is one. A holder that asked before that stops PostgreSQL, or is ended, within
+/// this time.
 pub const YIELD: Duration = WATCHED.saturating_add(Duration::from_millis(500));
 
 /// Whether the Lease can be taken.
@@ -50,12 +51,12 @@ pub const YIELD: Duration = WATCHED.saturating_add(Duration::from_millis(500));
 pub enum Take {
     /// Now.
     Now,
-    /// Its holder has this long still.
+    /// Not before this time, unless the holder renews or releases it.
     After(Duration),
 }
 
-/// Whether `me`, which has wanted the Lease for some time, can take it with this holder, that was last seen to change so
-/// long ago.
+/// Whether `me` can take the Lease from this holder. It was seen unchanged for `unchanged_for`, and `me` has wanted it
+/// for `wanted_for`.
 pub fn may_take(me: &str, holder: Option<&str>, unchanged_for: Duration, wanted_for: Duration) -> Take {
     match holder.filter(|holder| !holder.is_empty()) {
         None => Take::Now,
@@ -67,9 +68,9 @@ pub fn may_take(me: &str, holder: Option<&str>, unchanged_for: Duration, wanted_
     }
 }
 
-/// Whether a holder that cannot reach the API server may go on: when there is no other instance, or all of them answer and
-/// none is, or is about to be, the primary: an instance that runs and waits is one that waits for the Lease. Whoever does not
-/// answer might be.
+/// Whether a holder that cannot reach the API server may continue: if there is no other instance, or if all of them
+/// answer and none is the primary or about to be. An instance that runs and waits is waiting for the Lease. One that
+/// does not answer might be the primary.
 pub fn may_go_on(others: &[Option<InstanceStatus>]) -> bool {
     others.iter().all(|other| {
         other.as_ref().is_some_and(|other| {
@@ -95,7 +96,7 @@ mod tests {
             (Some("c-2"), 0, 0, Take::After(seconds(10))),
             (Some("c-2"), 7, 7, Take::After(seconds(3))),
             (Some("c-2"), 10, 10, Take::Now),
-            // It was watched before it was wanted: only the word to the holder is waited for.
+            // It was watched before it was wanted: only the time to warn the holder is left.
             (Some("c-2"), 60, 0, Take::After(YIELD)),
             (Some("c-2"), 60, 9, Take::Now),
             // It was wanted for long, and renewed all the time.
@@ -108,13 +109,13 @@ mod tests {
 
     #[test]
     fn the_holder_stops_before_a_taker_can_begin() {
-        // What a stop at once takes, and a tick of the keeper, fit in between.
+        // An immediate stop and a tick of the keeper fit in between.
         assert!(STOP + Duration::from_secs(2) < EXPIRE);
         assert!(RENEW * 3 < STOP);
-        // One that hangs is ended before that, and one that does not hang has decided before it is ended.
+        // A keeper that hangs is ended before that, and one that does not hang has decided before it would be ended.
         assert!(STOP + ASK + Duration::from_millis(500) < WATCHED);
         assert!(WATCHED < YIELD && YIELD < EXPIRE);
-        // A renewal that is not answered leaves time to ask.
+        // After a renewal without an answer, there is time to ask.
         assert!(RENEW + LIMIT <= ASK_FROM && ASK_FROM + ASK + SOON + ASK < STOP);
     }
 

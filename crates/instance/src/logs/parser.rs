@@ -1,4 +1,4 @@
-//! Lines of PostgreSQL's stderr to records. Pure.
+//! Turns lines of PostgreSQL's stderr into records. Pure.
 
 use serde::Serialize;
 
@@ -10,10 +10,10 @@ const FIELDS: usize = 7;
 /// One message.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Record {
-    /// When, as the server writes it.
+    /// The time, as the server writes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<String>,
-    /// In the words of the manager's own log.
+    /// The level, as in the manager's own log.
     pub level: &'static str,
     /// `postgres`, or `postgres-child` for programs that it calls.
     pub target: &'static str,
@@ -34,27 +34,27 @@ pub struct Record {
     /// PostgreSQL's own severity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub severity: Option<String>,
-    /// The process.
+    /// The process id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// SQLSTATE, unless it says success.
+    /// SQLSTATE, unless it means success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
-    /// The kind of process.
+    /// The backend type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend_type: Option<String>,
-    /// Whose session.
+    /// The user of the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// In which database.
+    /// The database of the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// By which application.
+    /// The application name of the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
 }
 
-/// Where a further line belongs.
+/// Which part of a message a further line belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Message,
@@ -71,7 +71,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Takes a line without its end; gives the record before it, if the line begins another one.
+    /// Takes a line without its line end; returns the record before it, if the line begins another one.
     pub fn push(&mut self, line: &str) -> Option<Record> {
         match line.strip_prefix(START) {
             Some(rest) => self.push_prefixed(rest),
@@ -79,7 +79,7 @@ impl Parser {
         }
     }
 
-    /// Gives the record that is being joined: nothing came for a while.
+    /// Returns the current record: no line came for a while.
     pub fn flush(&mut self) -> Option<Record> {
         self.open.take().map(|(record, _)| record)
     }
@@ -110,7 +110,7 @@ impl Parser {
         let present = |text: &str| (!text.is_empty() && text != "[unknown]").then(|| text.to_owned());
         let record = Record {
             timestamp: present(time),
-            // "The database system is starting up": no error of anybody.
+            // "The database system is starting up" is not an error.
             level: if *sqlstate == "57P03" { "INFO" } else { level(severity) },
             target: "postgres",
             message: message.to_owned(),
@@ -151,7 +151,7 @@ impl Parser {
             return None;
         }
         let record = Record {
-            // The usual end of every recovery, and what a standby hears when it has caught up.
+            // The usual end of every recovery, and the answer to a standby that has caught up.
             level: if severity == Some("error") && !text.ends_with(" is not in the archive") {
                 "ERROR"
             } else {
@@ -165,7 +165,7 @@ impl Parser {
     }
 }
 
-/// Our own three-part errors: which part, its text, and whether the line begins a message.
+/// Our own three-part errors: the part, its text, and whether the line begins a message.
 fn child_line(line: &str) -> (Option<&str>, &str, bool) {
     for label in ["error", "warning"] {
         if let Some(text) = line.strip_prefix(label).and_then(|rest| rest.strip_prefix(": ")) {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detail_of_another_process_stands_alone() {
+    fn a_detail_of_another_process_is_a_record_of_its_own() {
         let mut parser = Parser::default();
         parser.push(&line(7, "LOG:  a"));
         let first = parser.push(&line(8, "DETAIL:  b")).unwrap();

@@ -1,4 +1,4 @@
-//! From the server's stderr to stdout.
+//! Copies the server's stderr to stdout, as records.
 
 use super::{Parser, Record};
 use chrono::{DateTime, Utc};
@@ -9,20 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
-/// Silence after which a message is taken for whole.
+/// After this long without a line, a message counts as complete.
 const QUIET: Duration = Duration::from_millis(100);
-/// A line longer than this is cut: it would be a client's statement.
+/// A longer line is cut: it contains a client's statement.
 const LONGEST_LINE: usize = 1 << 20;
 
-/// The last error of a program that the server called, in practice of `archive_command`.
+/// The last error of a program that the server called, mostly of `archive_command`.
 #[derive(Debug, Clone, Default)]
 pub struct Errors(Arc<Mutex<Option<Said>>>);
 
-/// When, and what, in three lines.
+/// The time and the three lines of an error.
 type Said = (DateTime<Utc>, String);
 
 impl Errors {
-    /// The last one, in three lines, and when it was.
+    /// The last error, with its time.
     pub fn last(&self) -> Option<(DateTime<Utc>, String)> {
         self.0.lock().clone()
     }
@@ -34,14 +34,14 @@ impl Errors {
     }
 }
 
-/// Follows a server's stderr to its end. `fatal` is given each record of level ERROR or worse that the server wrote itself,
+/// Follows a server's stderr to its end. `fatal` gets each record of level ERROR or worse that the server wrote itself,
 /// so that a failed start can say why.
 pub async fn follow(stderr: impl AsyncRead + Unpin, errors: Errors, last_fatal: Arc<Mutex<Option<String>>>) {
     let mut reader = BufReader::new(stderr);
     let mut parser = Parser::default();
     let mut line = Vec::new();
     loop {
-        // `read_until` keeps in `line` what it has when the time is over, so nothing is lost.
+        // When the time is over, `read_until` keeps in `line` what it has read, so nothing is lost.
         let read = match tokio::time::timeout(QUIET, reader.read_until(b'\n', &mut line)).await {
             Ok(Ok(read)) => read,
             Ok(Err(_)) => 0,
@@ -78,7 +78,7 @@ fn emit(record: &Record, errors: &Errors, last_fatal: &Mutex<Option<String>>) {
     }
     if let Ok(mut text) = serde_json::to_vec(record) {
         text.push(b'\n');
-        // Where stdout cannot be written, nobody is there to read it.
+        // If stdout cannot be written, nobody reads it.
         drop(std::io::stdout().lock().write_all(&text));
     }
 }

@@ -1,4 +1,4 @@
-//! Doing: one step.
+//! Carries out one step.
 
 use super::Manager;
 use crate::bootstrap::{Bootstrap, initdb, join, recovery};
@@ -17,18 +17,18 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An orderly stop that another instance waits for.
+/// The time limit of an orderly stop that another instance waits for.
 const DEMOTE_WITHIN: Duration = Duration::from_mins(1);
-/// The Lease is given back by one request.
+/// Releasing the Lease takes one request.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
-/// The keeper says within moments whether it has the Lease.
+/// The keeper reports within moments whether it has the Lease.
 const LEASE_WITHIN: Duration = Duration::from_secs(1);
 
 impl Manager {
     /// Carries out one step.
     ///
     /// # Errors
-    /// When it failed; what there is then is looked at again.
+    /// When it fails; the state is then observed again.
     pub(super) async fn execute(&self, step: Step, observed: &Observed, memory: &mut super::run::Memory) -> Result<()> {
         let Some(cluster) = self.context.cluster() else {
             self.context.state.set_phase(InstancePhase::Starting, "the Cluster has not been read yet");
@@ -67,7 +67,7 @@ impl Manager {
             }
             Step::Start(role) => self.start(role, observed, &cluster).await,
             Step::AcquireLease => {
-                // The keeper says what it waits for.
+                // The keeper reports what it waits for.
                 if self.context.state.phase() != InstancePhase::Waiting {
                     self.context.state.set_phase(InstancePhase::Waiting, "taking the Lease of the primary");
                 }
@@ -131,7 +131,7 @@ impl Manager {
         }
     }
 
-    /// What the ways of bootstrap work with.
+    /// What the ways of bootstrap need.
     pub(super) fn work(&self, cluster: Arc<Cluster>) -> Bootstrap<'_> {
         Bootstrap {
             identity: &self.context.identity,
@@ -145,7 +145,7 @@ impl Manager {
         }
     }
 
-    /// What a verb and a copy read: folders, certificates, Holdfast's configuration.
+    /// Prepares what a verb and a copy read: folders, certificates, Holdfast's configuration.
     async fn prepare_places(&self, cluster: &Cluster) -> Result<()> {
         self.make_folders()?;
         crate::tls::copy(&self.context.places)?;
@@ -154,7 +154,7 @@ impl Manager {
 
     async fn bootstrap(&self, method: Method, observed: &Observed, cluster: Arc<Cluster>) -> Result<()> {
         self.context.state.set_phase(InstancePhase::Bootstrapping, "creating the first data directory");
-        // From here on this instance is the cluster: nobody else may be it at the same time.
+        // From here on this instance has the cluster's data: no other instance may create it at the same time.
         if !self.context.state.holds_lease() {
             self.lease.want();
             self.lease_taken().await;
@@ -186,7 +186,7 @@ impl Manager {
         Ok(())
     }
 
-    /// The `Backup` that a recovery refers to.
+    /// The `Backup` that a recovery names.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -216,7 +216,8 @@ impl Manager {
         self.context.state.set_phase(InstancePhase::StartingPostgres, "starting PostgreSQL");
         let configured = self.prepare_places(cluster).await;
         if let Err(error) = configured {
-            // Without its Secrets a cluster is not archived; with what was written before, it goes on as it was.
+            // Without its Secrets a new cluster is not archived; with an older configuration, archiving continues as
+            // before.
             if !self.context.places.archive_config().exists() {
                 return Err(error);
             }
@@ -243,7 +244,7 @@ impl Manager {
         let served =
             StartedServer { postmaster, started_as: role, isolated: false, last_fatal: Arc::new(Mutex::new(None)) };
         tokio::spawn(logs::follow(stderr, self.context.state.errors.clone(), Arc::clone(&served.last_fatal)));
-        // The keeper may have lost the Lease in between: it stops what it finds here.
+        // The keeper may have lost the Lease in between: it stops the server that it finds here.
         self.context.state.set_server(Some(served.clone()));
         if role == Role::Primary && !self.context.state.holds_lease() {
             served.postmaster.stop(StopMode::Immediate);
@@ -253,7 +254,7 @@ impl Manager {
         self.wait_started(&served).await
     }
 
-    /// Waits until the server accepts connections, ends, or something else wants the loop.
+    /// Waits until the server accepts connections or ends, or until the loop has something else to do.
     async fn wait_started(&self, served: &StartedServer) -> Result<()> {
         for _ in 0..20 {
             if let Some(exit) = served.postmaster.exited() {
@@ -291,12 +292,12 @@ impl Manager {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        // What is not replayed yet takes its time; the loop looks again.
+        // Replaying the rest of the WAL takes time; the loop checks again.
         drop(tokio::time::timeout(Duration::from_secs(5), promoted).await);
         Ok(())
     }
 
-    /// Stops the server in an orderly way, if it runs.
+    /// Stops the server in order, if it runs.
     pub(super) async fn stop_server(&self, limit: Duration) {
         if let Some(served) = self.context.state.server() {
             self.context.sql.close().await;

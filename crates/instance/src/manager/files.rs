@@ -13,19 +13,19 @@ use holdfast_kube_api::cluster::BarmanObjectStore;
 use std::path::Path;
 
 impl Manager {
-    /// Makes the folders of generated files.
+    /// Creates the folders of generated files.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// When they cannot be created.
     pub(super) fn make_folders(&self) -> Result<()> {
         tls::make_private(&self.context.places.sockets)?;
         tls::make_private(&self.context.places.tls())
     }
 
-    /// Writes Holdfast's configuration for the cluster's own archive, or removes it where there is none.
+    /// Writes Holdfast's configuration for the cluster's own archive, or removes it if there is no archive.
     ///
     /// # Errors
-    /// When a Secret cannot be read or a file not written.
+    /// When a Secret cannot be read or a file cannot be written.
     pub(super) async fn write_archive_config(&self, cluster: &Cluster) -> Result<()> {
         let path = self.context.places.archive_config();
         let store = cluster.spec.backup.as_ref().and_then(|backup| backup.barman_object_store.as_ref());
@@ -42,7 +42,7 @@ impl Manager {
     /// Writes Holdfast's configuration for an archive.
     ///
     /// # Errors
-    /// When a Secret cannot be read or a file not written.
+    /// When a Secret cannot be read or a file cannot be written.
     pub(super) async fn write_holdfast_config(
         &self,
         store: &BarmanObjectStore,
@@ -75,7 +75,7 @@ impl Manager {
         std::fs::create_dir_all(&spool).map_err(|error| Error::file("create", &spool, &error))
     }
 
-    /// Brings what the server reads up to date; says whether it has to reload.
+    /// Updates the files that the server reads; returns whether it has to reload.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -99,7 +99,7 @@ impl Manager {
         Ok(changed)
     }
 
-    /// Before a start that is not a bootstrap's: takes the manager's settings out of `postgresql.auto.conf`.
+    /// Before a start outside of a bootstrap: removes the manager's settings from `postgresql.auto.conf`.
     ///
     /// # Errors
     /// When it cannot be read or written.

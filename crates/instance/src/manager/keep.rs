@@ -1,4 +1,4 @@
-//! While PostgreSQL runs in its role: settings, slots, passwords and what is known of the archive, kept up to date.
+//! While PostgreSQL runs in its role: keeps settings, slots, passwords and the archive's state up to date.
 
 use super::Manager;
 use super::run::Memory;
@@ -13,16 +13,16 @@ use holdfast_kube_api::{Cluster, names};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Between looks at Secrets, which change without the Cluster changing.
+/// The time between two reads of Secrets, which change without the Cluster.
 const SECRETS_EVERY: Duration = Duration::from_secs(30);
-/// Prefix of the slots that are the manager's.
+/// Prefix of the slots that the manager owns.
 const SLOT_PREFIX: &str = "_holdfast_";
 
 impl Manager {
     /// One round.
     ///
     /// # Errors
-    /// Of what could not be done; everything else was done nevertheless.
+    /// About what could not be done; everything else was done nevertheless.
     pub(super) async fn keep(&self, cluster: &Cluster, memory: &mut Memory) -> Result<()> {
         let Some(facts) = self.context.state.facts() else { return Ok(()) };
         let generation = cluster.metadata.generation;
@@ -37,7 +37,7 @@ impl Manager {
                 tracing::info!("settings changed: reloading PostgreSQL's configuration");
                 served.postmaster.reload();
             }
-            // First what waits for a restart by now, then that this generation's settings have been read.
+            // First reads which settings wait for a restart, then that this generation's settings have been read.
             server_facts::refresh(&self.context).await;
             memory.applied = generation;
             self.context.state.set_applied(generation);
@@ -50,7 +50,7 @@ impl Manager {
         result
     }
 
-    /// A slot for each other instance on the primary; none on a standby, where they would hold WAL for ever.
+    /// Keeps a slot for each other instance on the primary, and none on a standby, where they would keep WAL for ever.
     async fn slots(&self, cluster: &Cluster, role: Role) -> Result<()> {
         let mut wanted: BTreeSet<String> = BTreeSet::new();
         if role == Role::Primary {
@@ -68,7 +68,7 @@ impl Manager {
             .await?;
         let found: Vec<(String, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         for slot in wanted.iter().filter(|slot| !found.iter().any(|(name, _)| name == *slot)) {
-            // Reserved at once: what the standby needs is kept from now on, not from its first connection on.
+            // Reserves WAL at once: what the standby needs is kept from now on, not only from its first connection.
             self.context.sql.query("SELECT pg_create_physical_replication_slot($1, true)", &[slot]).await?;
             tracing::info!(slot, "created a replication slot");
         }
@@ -81,7 +81,7 @@ impl Manager {
         Ok(())
     }
 
-    /// Passwords follow their Secrets.
+    /// Sets passwords when their Secrets change.
     async fn passwords(&self, cluster: &Cluster, memory: &mut Memory) -> Result<()> {
         let mut wanted: Vec<(String, String)> = Vec::new();
         if let Some(application) = Application::of(cluster) {

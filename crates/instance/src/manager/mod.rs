@@ -1,9 +1,9 @@
-//! The manager: looks, decides, does, and looks again.
+//! The manager: observes, decides, acts, and observes again.
 //!
-//! [`run`] sets up what runs beside the loop (the watch of the `Cluster`, the keeper of the Lease, status port, probes,
-//! metrics) and then, until it is told to stop: [`observe`] what is there, [`crate::plan::next_step`], [`execute`] the
-//! step. [`Context`] is what all of them share. A step that takes long is one call; what has to happen meanwhile (renewing
-//! the Lease, answering the status port, stopping PostgreSQL when the Lease is lost) happens in the tasks beside.
+//! [`run`] starts what runs in parallel to the loop (the watch of the `Cluster`, the keeper of the Lease, status port,
+//! probes, metrics). Then, until it is told to stop: [`observe`] the state, [`crate::plan::next_step`], [`execute`] the
+//! step. All share the [`Context`]. A long step is one call. What has to happen meanwhile (renewing the Lease,
+//! answering on the status port, stopping PostgreSQL when the Lease is lost) happens in the parallel tasks.
 
 mod execute;
 mod files;
@@ -23,21 +23,21 @@ use holdfast_kube_api::Backup;
 use kube::Api;
 use std::sync::Arc;
 
-/// What the loop works with.
+/// What the loop needs.
 #[derive(Debug)]
 pub struct Manager {
     /// What it shares with the services.
     context: Arc<Context>,
     /// PostgreSQL's programs.
     programs: Programs,
-    /// Name of the user that all of this runs as, where the image knows one.
+    /// Name of the operating system user, if the image knows one.
     operating_user: Option<String>,
-    /// Secrets.
+    /// Reads Secrets.
     secrets: Secrets,
     /// The `Backup`s of the namespace, for the one that a recovery refers to.
     backup_api: Api<Backup>,
-    /// The Lease.
+    /// The manager's side of the keeper of the Lease.
     lease: Handle,
-    /// The other instances.
+    /// The other instances of the cluster.
     peers: Arc<Peers>,
 }

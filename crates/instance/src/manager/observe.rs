@@ -1,4 +1,4 @@
-//! Looking: everything that a step is decided from.
+//! Observing: the input of the decision about the next step.
 
 use super::Manager;
 use crate::error::Result;
@@ -10,18 +10,18 @@ use holdfast_kube_api::{Backup, Cluster};
 use holdfast_pgtypes::TimelineId;
 use std::time::Duration;
 
-/// A peer that does not answer within this time is asked again at the next look.
+/// A peer that does not answer within this time is asked again in the next round.
 const PEER_LIMIT: Duration = Duration::from_secs(1);
 
 impl Manager {
-    /// Looks at everything.
+    /// Observes everything.
     ///
     /// # Errors
     /// When the volume cannot be read.
     pub(super) async fn observe(&self, memory: &super::run::Memory) -> Result<Observed> {
         let seen = self.context.cluster();
         let found = volume::look(&self.context.places)?;
-        // Whether the volumes were made from snapshots is the Backup's to say, until there is data.
+        // Until there is data, the Backup says whether the volumes were made from snapshots.
         let backup = match seen.as_deref() {
             Some(cluster) if !has_data(cluster, &found) => self.recovery_backup(cluster).await?,
             _ => None,
@@ -58,7 +58,7 @@ impl Manager {
         })
     }
 
-    /// What PostgreSQL is doing.
+    /// The state of PostgreSQL.
     async fn server(&self) -> Server {
         let Some(served) = self.context.state.server() else {
             return Server::Stopped;
@@ -70,7 +70,8 @@ impl Manager {
         }
     }
 
-    /// The primary, when it is another instance that answers as one. Asked only while it is not known by its own stream.
+    /// The primary, if another instance reports that it is. It is asked only while this instance does not stream from
+    /// it.
     async fn primary(&self, cluster: &ClusterView) -> Option<PrimaryView> {
         let target = cluster.target_primary.clone().filter(|target| *target != self.context.identity.instance)?;
         if self.context.state.facts().is_some_and(|facts| facts.role == Role::Replica && facts.receiving) {
@@ -84,7 +85,7 @@ impl Manager {
         Some(PrimaryView { instance: target, diverged })
     }
 
-    /// Where this instance's WAL ends.
+    /// The end of this instance's WAL.
     fn position(&self) -> Option<Position> {
         let status = self.context.state.status();
         Some(Position {
@@ -99,7 +100,7 @@ fn diverged_from(mine: Position, primary: &InstanceStatus) -> bool {
     plan::has_diverged(mine, timeline, primary.timeline_history.as_deref())
 }
 
-/// Whether the cluster has its data, or this volume does.
+/// Whether the cluster or this volume has its data.
 fn has_data(cluster: &Cluster, found: &volume::Found) -> bool {
     let here = found.record.as_ref().is_some_and(|record| {
         record.progress == volume::Progress::Complete && cluster.metadata.uid.as_ref() == Some(&record.cluster_uid)
@@ -107,7 +108,7 @@ fn has_data(cluster: &Cluster, found: &volume::Found) -> bool {
     here || cluster.status.as_ref().is_some_and(|status| status.system_id.is_some())
 }
 
-/// What matters of a `Cluster`, and of the `Backup` that it is recovered from.
+/// The fields of a `Cluster`, and of the `Backup` that it is recovered from, that decisions need.
 pub(super) fn view(cluster: &Cluster, backup: Option<&Backup>) -> ClusterView {
     let status = cluster.status.as_ref();
     let recovery = cluster.spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.recovery.as_ref());

@@ -1,4 +1,4 @@
-//! From the start of the manager to its end.
+//! The manager, from its start to its end.
 
 use super::Manager;
 use crate::context::Context;
@@ -22,23 +22,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Between rounds of the loop when nothing asks for one.
+/// The time between two rounds if nothing asks for one earlier.
 const ROUND: Duration = Duration::from_millis(500);
-/// After an error that somebody has to do something about.
+/// The wait after an error that somebody has to act on.
 const STUCK_ROUND: Duration = Duration::from_secs(5);
-/// After the first error that may pass by itself; doubled with each further one.
+/// The wait after the first error that may pass by itself; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// A connection to the API server on which nothing comes for so long is made anew: one whose other end is gone without a
-/// word would be watched for ever, and the instance not hear that it is named as primary.
+/// A connection to the API server without data for this long is opened again. If its other end disappeared without
+/// closing it, a watch would wait for ever, and the instance would not learn that it is named as primary.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// An orderly stop for a restart.
+/// The time limit of an orderly stop for a restart.
 const RESTART_WITHIN: Duration = Duration::from_mins(5);
 
-/// What the loop remembers from round to round: only what saves work, or what an earlier round tried without success.
+/// What the loop remembers between rounds: only what saves work, or what an earlier round tried without success.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    /// `pg_rewind` failed since the directory was last whole.
+    /// Whether `pg_rewind` failed since the directory was last complete.
     pub(crate) rewind_failed: bool,
     /// When Secrets were last read.
     pub(crate) secrets_read: Option<Instant>,
@@ -46,16 +46,16 @@ pub(crate) struct Memory {
     pub(crate) applied: Option<i64>,
     /// Versions of the Secrets that passwords were last set from, by role.
     pub(crate) passwords: BTreeMap<String, String>,
-    /// The password that the replication user was last given, where it has one.
+    /// The password that the replication user was last given, if it has one.
     pub(crate) replication_password: Option<Secret>,
 }
 
 /// Runs the instance until it is told to stop.
 ///
 /// # Errors
-/// When it cannot even begin: no identity, no PostgreSQL, no API server's configuration, no volume.
+/// When it cannot begin: no identity, no PostgreSQL, no configuration of an API server, no volume.
 pub async fn run(identity: Identity, places: Places, stop: CancellationToken) -> Result<()> {
-    // One provider is in the tree; libraries that look for a default find this one.
+    // There is one provider in the tree; libraries that need a default find this one.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let watchdog = init::feed()?;
     let programs = Programs::find(std::env::var("PATH").ok().as_deref()).await?;
@@ -121,7 +121,7 @@ async fn serve(what: &'static str, serving: impl Future<Output = Result<()>>) {
     }
 }
 
-/// Waits for a manager before this one to be gone.
+/// Waits until an earlier manager has ended.
 async fn lock(places: &Places, stop: &CancellationToken) -> Result<VolumeLock> {
     let mut said = false;
     loop {
@@ -161,7 +161,7 @@ async fn rounds(manager: &Manager) {
                 said = Some(error);
                 let this = pause;
                 pause = (pause * 2).min(LONGEST_PAUSE);
-                // What changed meanwhile is seen after the pause: the next try must not follow on the heels of this one.
+                // What changed in the meantime is seen after the pause: the next try must not follow at once.
                 tokio::select! {
                     () = tokio::time::sleep(if stuck { STUCK_ROUND } else { this }) => {}
                     () = manager.context.stop.cancelled() => {}
@@ -178,7 +178,7 @@ async fn rounds(manager: &Manager) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = manager.context.state.woken() => {}
-            // A closed channel would end the wait at once, for ever.
+            // A closed channel would end every wait at once.
             Ok(()) = cluster.changed() => {}
             () = ended => {}
             () = manager.context.stop.cancelled() => {}

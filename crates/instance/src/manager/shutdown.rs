@@ -1,4 +1,4 @@
-//! Ending: PostgreSQL in an orderly way, with everything archived and streamed, then the Lease.
+//! Shutdown: stops PostgreSQL in order, with everything archived and streamed, and then releases the Lease.
 
 use super::Manager;
 use holdfast_kube_api::status_port::InstancePhase;
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 /// CloudNativePG's default of `stopDelay`.
 const STOP_DELAY: u64 = 1800;
-/// Of the time a pod has for its end, this much is kept for a stop at once and for the Lease.
+/// This much of the pod's time for its end is kept for an immediate stop and for the Lease.
 const RESERVE: u64 = 10;
-/// The Lease is given back by one request, to an API server that may be slow.
+/// Releasing the Lease takes one request, to an API server that may be slow.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 
 impl Manager {
-    /// Stops everything, in the order in which a new primary can take over soonest.
+    /// Stops everything, in the order that lets a new primary take over soonest.
     pub(super) async fn shut_down(&self) {
         self.context.state.set_phase(InstancePhase::Stopping, "stopping PostgreSQL");
         let delay = self.context.cluster().and_then(|cluster| cluster.spec.stop_delay);

@@ -1,14 +1,15 @@
-//! What the instance does next. Pure: a function of what was observed, without a clock.
+//! The next step of the instance. Pure: a function of what was observed, without a clock.
 //!
-//! The manager's loop looks at volume, `Cluster`, Lease and PostgreSQL, asks [`next_step`], carries the step out, and looks
-//! again. No step depends on one before it having been remembered, so a manager that was killed goes on where the volume
-//! and the cluster say that it was.
+//! The manager's loop observes the volume, the `Cluster`, the Lease and PostgreSQL, calls [`next_step`], carries out
+//! the step, and observes again. No step depends on the memory of an earlier one, so after a kill the manager continues
+//! from the state of the volume and the cluster.
 //!
 //! The rules that everything else follows from:
-//! - a data directory is made only while the `Cluster` has no system identifier, by the instance it names as primary;
+//! - a data directory is created only while the `Cluster` has no system identifier, and by the instance that it names
+//!   as primary;
 //! - PostgreSQL takes writes only on the instance that is named as primary and holds the Lease;
 //! - a directory of another system identifier is never touched;
-//! - a directory that took writes becomes a standby's only by way of `pg_rewind`, or is copied anew.
+//! - a directory that took writes becomes a standby's only by `pg_rewind`, or is copied again.
 
 mod diverged;
 
@@ -20,7 +21,7 @@ pub use diverged::{Position, has_diverged};
 use crate::volume::{Filling, Found, Progress};
 use holdfast_kube_api::status_port::Role;
 
-/// How the `Cluster` wants its first data directory made.
+/// How the first data directory of the `Cluster` is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// `initdb`.
@@ -31,118 +32,118 @@ pub enum Method {
     Snapshot,
 }
 
-/// What the `Cluster` says.
+/// The fields of the `Cluster` that decisions need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterView {
-    /// Its uid.
+    /// `metadata.uid`
     pub uid: String,
     /// `status.systemID`
     pub system_id: Option<String>,
     /// `status.targetPrimary`
     pub target_primary: Option<String>,
-    /// How the first data directory is made.
+    /// How the first data directory is created.
     pub method: Method,
 }
 
-/// A whole data directory.
+/// A complete data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Data {
-    /// From `pg_control`.
+    /// The system identifier, from `pg_control`.
     pub system_id: String,
-    /// Whether `standby.signal` is there.
+    /// Whether `standby.signal` exists.
     pub standby: bool,
 }
 
-/// What the volume holds.
+/// The content of the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Volume {
     /// Nothing.
     Empty,
-    /// A data directory that is not whole.
+    /// A data directory that is not complete.
     Unfinished(Filling, Progress),
-    /// A data directory made from a volume snapshot, to be recovered.
+    /// A data directory from a volume snapshot, not recovered yet.
     FromSnapshot(Data),
-    /// A whole data directory of this cluster.
+    /// A complete data directory of this cluster.
     Ready(Data),
-    /// Something that is not this cluster's: never touched.
+    /// Data that is not this cluster's, as text for people: it is never changed.
     Foreign(String),
 }
 
-/// What PostgreSQL is doing.
+/// The state of PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// There is no postmaster.
+    /// No postmaster runs.
     Stopped,
-    /// Started as this, not accepting connections yet.
+    /// Started in this role, not accepting connections yet.
     Starting(Role),
-    /// Accepts connections, and says this of itself.
+    /// Accepts connections, and reports this role.
     Running(Role),
 }
 
-/// What the new primary is known to be, from its own status port.
+/// The new primary, as its own status port reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrimaryView {
-    /// The instance.
+    /// The name of the instance.
     pub instance: String,
-    /// Whether this instance's WAL went another way.
+    /// Whether this instance's WAL has diverged from its WAL.
     pub diverged: bool,
 }
 
-/// Everything that a step is decided from.
+/// The input of the decision about the next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// This instance.
+    /// The name of this instance.
     pub me: String,
-    /// The `Cluster`, once it was seen.
+    /// The `Cluster`; `None` until it was seen.
     pub cluster: Option<ClusterView>,
-    /// The volume.
+    /// The content of the volume.
     pub volume: Volume,
-    /// PostgreSQL.
+    /// The state of PostgreSQL.
     pub server: Server,
     /// Whether this instance holds the Lease.
     pub holds_lease: bool,
-    /// Whether PostgreSQL must be down for a cold snapshot.
+    /// Whether PostgreSQL must be stopped for a cold snapshot.
     pub paused: bool,
-    /// The primary, when it answers and is one.
+    /// The primary, if it answers and reports that it is.
     pub primary: Option<PrimaryView>,
-    /// Whether `pg_rewind` failed, so that the directory has to be copied anew.
+    /// Whether `pg_rewind` failed, so that the directory has to be copied again.
     pub rewind_failed: bool,
 }
 
-/// What is done next.
+/// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Make the first data directory.
+    /// Create the first data directory.
     Bootstrap(Method),
     /// Copy the primary.
     Join,
-    /// Bring the directory in line with this primary.
+    /// Synchronize the directory with this primary by `pg_rewind`.
     Rewind(String),
-    /// Remove the directory, which `pg_rewind` could not help, and copy the primary.
+    /// Remove the directory after a failed `pg_rewind`, and copy the primary.
     CopyAnew,
     /// Start PostgreSQL.
     Start(Role),
     /// Take the Lease.
     AcquireLease,
-    /// Give the Lease back: PostgreSQL is no primary here.
+    /// Release the Lease: PostgreSQL is not a primary here.
     ReleaseLease,
     /// End recovery and take writes.
     Promote,
-    /// Stop PostgreSQL in an orderly way: another instance is to take writes.
+    /// Stop PostgreSQL in order: another instance will take writes.
     Demote,
-    /// Stop PostgreSQL at once: it takes writes without the Lease.
+    /// Stop PostgreSQL immediately: it takes writes without the Lease.
     Fence,
-    /// Stop PostgreSQL in an orderly way, for a cold snapshot.
+    /// Stop PostgreSQL in order, for a cold snapshot.
     Pause,
-    /// Nothing: PostgreSQL runs in its role. Keep settings, slots and files up to date.
+    /// PostgreSQL runs in its role. Keep settings, slots and files up to date.
     Keep,
-    /// Nothing: this is waited for.
+    /// Wait; the text says for what.
     Wait(String),
-    /// Nothing: somebody has to do something about this.
+    /// Somebody has to act; the texts are the error and the hint.
     Stuck(String, String),
 }
 
-/// What the volume holds, from its record and its files.
+/// The content of the volume, from its record and its files.
 pub fn classify(found: &Found, cluster: &ClusterView, me: &str) -> Volume {
     let data = found
         .control
@@ -163,7 +164,7 @@ pub fn classify(found: &Found, cluster: &ClusterView, me: &str) -> Volume {
         (_, Some(data)) if cluster.system_id.is_none() && cluster.method == Method::Snapshot => {
             Volume::FromSnapshot(data)
         }
-        // The `Cluster` itself was restored, with another uid: its system identifier still knows its volumes.
+        // The `Cluster` itself was restored with another uid: its system identifier still matches its volumes.
         (Some(record), Some(data))
             if cluster.system_id.as_ref() == Some(&data.system_id) && record.progress == Progress::Complete =>
         {
@@ -177,7 +178,7 @@ pub fn classify(found: &Found, cluster: &ClusterView, me: &str) -> Volume {
     }
 }
 
-/// What is done next.
+/// Decides the next step.
 pub fn next_step(observed: &Observed) -> Step {
     let Some(cluster) = &observed.cluster else {
         return Step::Wait("the Cluster has not been read yet".to_owned());
@@ -244,7 +245,7 @@ fn with_data(observed: &Observed, cluster: &ClusterView, data: &Data, chosen: bo
     }
     if chosen {
         return match (observed.holds_lease, observed.server) {
-            // A standby goes on following meanwhile.
+            // A standby continues to follow meanwhile.
             (false, _) => Step::AcquireLease,
             (true, Server::Stopped) => Step::Start(if data.standby { Role::Replica } else { Role::Primary }),
             (true, Server::Starting(_)) => Step::Wait("PostgreSQL is starting".to_owned()),
@@ -270,7 +271,7 @@ fn stopped_standby(observed: &Observed, data: &Data, target: Option<&str>) -> St
     match &observed.primary {
         Some(_) if observed.rewind_failed => Step::CopyAnew,
         Some(primary) if !data.standby || primary.diverged => Step::Rewind(primary.instance.clone()),
-        // What a primary wrote may be more than the new one has: without it nobody knows.
+        // A former primary may have more WAL than the new one: this is not known before the new one answers.
         None if !data.standby => Step::Wait(match target {
             Some(target) => format!("this data directory was a primary's: waiting for {target} to be the primary"),
             None => "no instance is named as primary".to_owned(),

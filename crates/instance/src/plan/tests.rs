@@ -1,7 +1,7 @@
 use super::*;
 use holdfast_pgtypes::TimelineId;
 
-/// The primary of a healthy cluster, seen by itself.
+/// The primary of a healthy cluster, as it observes itself.
 fn primary() -> Observed {
     Observed {
         me: "c-1".to_owned(),
@@ -48,7 +48,7 @@ fn cluster(observed: &mut Observed) -> &mut ClusterView {
     })
 }
 
-/// What of a step a table compares: its kind, without its words.
+/// What a table compares of a step: its kind, without its texts.
 fn kind(step: &Step) -> Step {
     match step {
         Step::Wait(_) => Step::Wait(String::new()),
@@ -78,8 +78,8 @@ fn check(cases: Vec<Case>) {
 fn the_first_data_directory() {
     check(vec![
         ("the Cluster was not read yet", first(), |o| o.cluster = None, wait()),
-        ("nobody is named yet", first(), |o| cluster(o).target_primary = None, wait()),
-        ("another one makes it", first(), |o| cluster(o).target_primary = Some("c-9".to_owned()), wait()),
+        ("no instance is named yet", first(), |o| cluster(o).target_primary = None, wait()),
+        ("another one creates it", first(), |o| cluster(o).target_primary = Some("c-9".to_owned()), wait()),
         ("initdb", first(), |_| {}, Step::Bootstrap(Method::Initdb)),
         ("recovery", first(), |o| cluster(o).method = Method::Recovery, Step::Bootstrap(Method::Recovery)),
         (
@@ -108,7 +108,7 @@ fn the_first_data_directory() {
         ),
         ("a foreign volume", first(), |o| o.volume = Volume::Foreign("x".to_owned()), stuck()),
         (
-            "made, and not in the status yet",
+            "created, and not in the status yet",
             first(),
             |o| o.volume = Volume::Ready(Data { system_id: "7".to_owned(), standby: false }),
             Step::AcquireLease,
@@ -134,7 +134,7 @@ fn initdb_never_runs_for_a_cluster_that_has_its_data() {
 #[test]
 fn the_primary() {
     check(vec![
-        ("all is well", primary(), |_| {}, Step::Keep),
+        ("healthy", primary(), |_| {}, Step::Keep),
         ("stopped", primary(), |o| o.server = Server::Stopped, Step::Start(Role::Primary)),
         ("starting", primary(), |o| o.server = Server::Starting(Role::Primary), wait()),
         ("without the Lease", primary(), |o| o.holds_lease = false, Step::Fence),
@@ -188,10 +188,10 @@ fn the_primary() {
 #[test]
 fn a_standby() {
     check(vec![
-        ("all is well", standby(), |_| {}, Step::Keep),
+        ("healthy", standby(), |_| {}, Step::Keep),
         ("stopped", standby(), |o| o.server = Server::Stopped, Step::Start(Role::Replica)),
         (
-            "stopped, and no primary to be seen",
+            "stopped, and no primary answers",
             standby(),
             |o| {
                 o.server = Server::Stopped;
@@ -200,7 +200,7 @@ fn a_standby() {
             Step::Start(Role::Replica),
         ),
         (
-            "it went another way",
+            "it has diverged",
             standby(),
             |o| o.primary = Some(PrimaryView { instance: "c-1".to_owned(), diverged: true }),
             Step::Rewind("c-1".to_owned()),
@@ -225,7 +225,7 @@ fn a_standby() {
             },
             Step::Start(Role::Replica),
         ),
-        ("it was named, and is not any more", standby(), |o| o.holds_lease = true, Step::ReleaseLease),
+        ("it is no longer named", standby(), |o| o.holds_lease = true, Step::ReleaseLease),
     ]);
 }
 
@@ -242,15 +242,15 @@ fn an_old_primary_comes_back() {
     check(vec![
         ("by pg_rewind", old_primary(), |_| {}, Step::Rewind("c-2".to_owned())),
         (
-            "also when it seems to be in line",
+            "also if it does not seem to have diverged",
             old_primary(),
             |o| o.primary = Some(PrimaryView { instance: "c-2".to_owned(), diverged: false }),
             Step::Rewind("c-2".to_owned()),
         ),
-        ("not before the new one is there", old_primary(), |o| o.primary = None, wait()),
-        ("by a copy when pg_rewind cannot help", old_primary(), |o| o.rewind_failed = true, Step::CopyAnew),
+        ("not before the new one answers", old_primary(), |o| o.primary = None, wait()),
+        ("by a copy if pg_rewind failed", old_primary(), |o| o.rewind_failed = true, Step::CopyAnew),
         (
-            "never by a copy of nobody",
+            "no copy without a primary",
             old_primary(),
             |o| {
                 o.rewind_failed = true;
@@ -261,7 +261,7 @@ fn an_old_primary_comes_back() {
     ]);
 }
 
-/// Over every combination: a server takes writes only where the instance is named and holds the Lease.
+/// Over every combination: a server takes writes only if the instance is named and holds the Lease.
 #[test]
 fn no_step_makes_a_second_writer() {
     let servers = [
@@ -310,7 +310,7 @@ fn volumes_are_known_by_their_record() {
             Volume::Unfinished(Filling::Initdb, Progress::Begun),
         ),
         (
-            "files of somebody",
+            "unknown files",
             found(None, true),
             Volume::Foreign("files that are not a PostgreSQL data directory".to_owned()),
         ),

@@ -1,4 +1,4 @@
-//! What the server says of itself, in one question.
+//! What the server reports about itself, in one query.
 
 use super::Sql;
 use crate::error::{Error, Result};
@@ -6,29 +6,30 @@ use crate::settings::floor::{self, Bound};
 use holdfast_kube_api::status_port::Role;
 use holdfast_pgtypes::{Lsn, TimelineId};
 
-/// What the server says of itself.
+/// The state of the server, as it reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
-    /// By `pg_is_in_recovery()`.
+    /// The role, from `pg_is_in_recovery()`.
     pub role: Role,
-    /// Its timeline, see [`holdfast_kube_api::status_port::InstanceStatus::timeline_id`].
+    /// The timeline; see [`holdfast_kube_api::status_port::InstanceStatus::timeline_id`].
     pub timeline: Option<TimelineId>,
-    /// Up to where it has WAL.
+    /// The end of its WAL.
     pub lsn: Option<Lsn>,
-    /// Up to where a standby has replayed.
+    /// The LSN up to which a standby has replayed.
     pub replayed: Option<Lsn>,
     /// Whether a standby receives WAL by streaming replication.
     pub receiving: bool,
-    /// Whether a changed setting waits for a restart. Of those in `bounds` the server alone cannot say it.
+    /// Whether a changed setting waits for a restart. For those in `bounds`, the server alone cannot tell.
     pub pending_restart: bool,
-    /// Settings that a standby must not have less of than its primary.
+    /// Settings that must be at least as high on a standby as on its primary.
     pub bounds: Vec<Bound>,
-    /// Seconds between now and the last replayed commit of a standby.
+    /// On a standby, the seconds since the last replayed commit.
     pub replay_lag_seconds: Option<f64>,
 }
 
-/// The timeline of a primary is in the name of the segment it writes: the control file says it only after the first
-/// checkpoint. A standby is on the highest of the timelines it received, replayed to a consistent end, or started from.
+/// A primary's timeline is taken from the name of the segment that it writes: its control file has it only after the
+/// first checkpoint. A standby is on the highest timeline that it received, replayed to a consistent end, or started
+/// from.
 const QUESTION: &str = "
 WITH r AS (SELECT pg_is_in_recovery() AS standby)
 SELECT r.standby,
@@ -55,7 +56,7 @@ LEFT JOIN (SELECT DISTINCT ON (lower(name)) lower(name) AS name, setting
            ORDER BY lower(name), seqno DESC) f ON f.name = s.name
 WHERE s.name = ANY ($1)";
 
-/// Asks the server.
+/// Queries the server.
 ///
 /// # Errors
 /// When it does not answer.

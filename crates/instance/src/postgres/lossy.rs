@@ -1,10 +1,10 @@
-//! Names that users gave in another encoding, as text for metrics.
+//! Names in another encoding, as text for metrics.
 
 use std::error::Error;
 
 use tokio_postgres::types::{FromSql, Type};
 
-/// A value of a text type; what is no UTF-8 in it is replaced by a mark.
+/// A value of a text type; invalid UTF-8 in it is replaced by U+FFFD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lossy(pub String);
 
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_is_no_utf8_is_shown_all_the_same() {
+    fn a_name_in_another_encoding_is_still_shown() {
         let read = Lossy::from_sql(&Type::TEXT, b"caf\xe9").expect("never fails");
         assert_eq!(read, Lossy("caf\u{fffd}".to_owned()));
     }

@@ -1,9 +1,9 @@
-//! PostgreSQL itself: its programs, its postmaster, and what it says of itself.
+//! PostgreSQL itself: its programs, its postmaster, and what it reports.
 //!
-//! - [`Programs`]: where the image has them
+//! - [`Programs`]: the paths of its programs
 //! - [`Postmaster`]: the server as a child of the manager
 //! - [`Sql`]: the manager's connection, over the Unix socket
-//! - [`Facts`]: what the server says of itself; [`Lossy`]: names that are no UTF-8
+//! - [`Facts`]: what the server reports about itself; [`Lossy`]: names that are not valid UTF-8
 
 mod facts;
 mod lossy;

@@ -1,7 +1,7 @@
 //! The server as a child of the manager.
 //!
-//! A task waits for its end and says so through a channel, so that whoever looks sees at once whether it runs. Signals go
-//! to it only while it has not been waited for: its number cannot be another process's then.
+//! A task waits for its end and reports it through a channel, so that every reader knows at once whether it runs.
+//! Signals are sent only until it was waited for: until then its process id cannot belong to another process.
 
 use super::Programs;
 use crate::error::{Error, Result};
@@ -35,7 +35,7 @@ pub struct Postmaster {
 }
 
 impl Postmaster {
-    /// Starts the server over the data directory with these further settings, and gives what it writes to stderr.
+    /// Starts the server on the data directory with these additional settings, and returns its stderr.
     ///
     /// # Errors
     /// When the program cannot be run.
@@ -45,9 +45,9 @@ impl Postmaster {
         for (name, value) in settings {
             command.arg("-c").arg(format!("{name}={value}"));
         }
-        // The server must live on when the manager's handle goes: it is ended by signals only.
+        // The server must continue when the manager's handle is dropped: only signals end it.
         command.kill_on_drop(false).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // A group of its own: what ends the manager's group must not end the server in disorder.
+        // A process group of its own: a signal to the manager's group must not end the server.
         command.process_group(0);
         let mut child = command.spawn().map_err(|error| Error::retry(format!("cannot run postgres: {error}")))?;
         let number = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -65,16 +65,16 @@ impl Postmaster {
         Ok((Self { pid, exit }, stderr))
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     pub fn exited(&self) -> Option<Exit> {
         match self.exit.has_changed() {
-            // The task that waits is gone: so is the server.
+            // The waiting task is gone, so the server is too.
             Err(_) => Some(self.exit.borrow().unwrap_or(Exit(ExitStatus::default()))),
             Ok(_) => *self.exit.borrow(),
         }
     }
 
-    /// Its process, while it runs.
+    /// Its process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         let pid = *self.pid.lock();
         pid.and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
@@ -90,12 +90,12 @@ impl Postmaster {
         }
     }
 
-    /// Makes it read its settings again.
+    /// Makes the server read its settings again.
     pub fn reload(&self) {
         self.signal(Signal::HUP);
     }
 
-    /// Begins to stop it.
+    /// Requests the server to stop.
     pub fn stop(&self, mode: StopMode) {
         self.signal(match mode {
             StopMode::Fast => Signal::INT,
@@ -112,7 +112,7 @@ impl Postmaster {
         }
     }
 
-    /// Stops it in an orderly way, and at once when that takes longer than the limit.
+    /// Stops it in order, and immediately if that takes longer than the limit.
     pub async fn stop_within(&self, limit: Duration) -> Exit {
         self.stop(StopMode::Fast);
         if let Ok(exit) = tokio::time::timeout(limit, self.ended()).await {

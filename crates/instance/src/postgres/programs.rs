@@ -1,10 +1,10 @@
-//! Where the image has PostgreSQL's programs.
+//! The paths of PostgreSQL's programs in the image.
 
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
-/// Folders of Debian's and Red Hat's packages, for images that do not put them on the `PATH`.
+/// Folders of Debian's and Red Hat's packages, for images without them on the `PATH`.
 const VERSIONED: [(&str, &str); 2] = [("/usr/lib/postgresql", ""), ("/usr", "pgsql-")];
 
 /// PostgreSQL's programs.
@@ -16,10 +16,10 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Finds them: on the `PATH`, or in the folders of the packages, the highest major first.
+    /// Finds them: on the `PATH`, or in the folders of the packages, the highest major version first.
     ///
     /// # Errors
-    /// When there are none, or the server does not say its version.
+    /// When there are none, or the server prints no version.
     pub async fn find(path: Option<&str>) -> Result<Self> {
         let on_path = path.unwrap_or_default().split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let folder = on_path.chain(packaged()).find(|folder| folder.join("postgres").is_file()).ok_or_else(|| {
@@ -30,10 +30,10 @@ impl Programs {
         Self::in_folder(&folder).await
     }
 
-    /// The programs of a folder.
+    /// The programs in a folder.
     ///
     /// # Errors
-    /// When the server there does not say its version.
+    /// When the server there prints no version.
     pub async fn in_folder(folder: &Path) -> Result<Self> {
         let program = folder.join("postgres");
         let output = Command::new(&program).arg("--version").output().await;
@@ -47,7 +47,7 @@ impl Programs {
         Ok(Self { folder: folder.to_owned(), major, tls: has_tls(&program).await? })
     }
 
-    /// A command that runs one of them. Its messages are in English, whatever the image's locale.
+    /// A command for one of the programs. Its messages are in English, whatever the image's locale.
     pub fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.folder.join(name));
         command.env("LC_MESSAGES", "C").kill_on_drop(true);
@@ -65,7 +65,7 @@ impl Programs {
     }
 }
 
-/// Asks the server for a setting that is fixed when it is built; for that it wants a directory with a configuration.
+/// Asks the server for a setting that is fixed at build time; for this it needs a directory with a configuration.
 async fn has_tls(program: &Path) -> Result<bool> {
     let folder = std::env::temp_dir().join(format!("holdfast-{}", std::process::id()));
     let failed = |error: std::io::Error| Error::file("create", &folder, &error);
@@ -92,7 +92,7 @@ fn packaged() -> Vec<PathBuf> {
     found.into_iter().map(|(_, folder)| folder).collect()
 }
 
-/// The major in `postgres (PostgreSQL) 18.1 (Debian ...)`; of `19beta1` it is 19.
+/// The major version in `postgres (PostgreSQL) 18.1 (Debian ...)`; `19beta1` has 19.
 fn major(text: &str) -> Option<u16> {
     let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let digits = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());

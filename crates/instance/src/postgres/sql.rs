@@ -1,7 +1,7 @@
 //! The manager's connection to its server, over the Unix socket.
 //!
-//! It is opened when it is needed and kept. Nothing may hang on it: every call has a time limit, and a call that failed
-//! drops the connection, so that the next one begins anew.
+//! It is opened when it is needed, and kept. Nothing may wait for it without limit: every call has a time limit, and a
+//! failed call drops the connection, so that the next one opens a new one.
 
 use crate::error::{Error, Result};
 use crate::identity::Places;
@@ -10,10 +10,10 @@ use tokio::sync::Mutex;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
 
-/// Of the quick questions the manager asks.
+/// The time limit of the manager's short queries.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The connection.
+/// The manager's connection.
 #[derive(Debug)]
 pub struct Sql {
     places: Places,
@@ -26,7 +26,7 @@ impl Sql {
         Self { places: places.clone(), client: Mutex::new(None) }
     }
 
-    /// Opens a connection of its own to a database, as superuser.
+    /// Opens another connection to a database, as superuser.
     ///
     /// # Errors
     /// When the server does not accept it.
@@ -49,7 +49,7 @@ impl Sql {
                 tracing::debug!(%error, "a connection to PostgreSQL ended");
             }
         });
-        // Commits of the manager must not wait for a standby, nor its statements for a user's setting.
+        // The manager's commits must not wait for a standby, and its statements must not depend on a user's settings.
         client
             .batch_execute(
                 "SET synchronous_commit = local; SET statement_timeout = 0; SET lock_timeout = 0; \
@@ -63,7 +63,7 @@ impl Sql {
     /// Rows of a statement.
     ///
     /// # Errors
-    /// When the server does not answer within some seconds, or with an error.
+    /// When the server does not answer within [`LIMIT`], or answers with an error.
     pub async fn query(&self, statement: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let mut client = self.client.lock().await;
         let open = match client.take().filter(|client| !client.is_closed()) {
@@ -85,13 +85,13 @@ impl Sql {
         }
     }
 
-    /// Drops the connection: the server is about to be stopped.
+    /// Drops the connection, because the server will be stopped.
     pub async fn close(&self) {
         self.client.lock().await.take();
     }
 }
 
-/// What the server, or the way to it, said.
+/// An error of the server or of the connection.
 pub(crate) fn of_server(error: &tokio_postgres::Error) -> Error {
     let Some(said) = error.as_db_error() else {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();

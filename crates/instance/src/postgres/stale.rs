@@ -1,8 +1,8 @@
 //! A postmaster that outlived its manager.
 //!
-//! In a pod nothing outlives PID 1. Outside of one, and where somebody killed the manager alone, the old postmaster still
-//! writes into the directory: it is ended before anything else happens there. A `postmaster.pid` without its postmaster is
-//! removed, since its number may be another process's in this container by now, and PostgreSQL would refuse to start.
+//! In a pod nothing outlives PID 1. Outside of a pod, and after the manager alone was killed, the old postmaster still
+//! writes into the directory. It is ended before anything else happens. A `postmaster.pid` without its postmaster is
+//! removed: its number may belong to another process in this container by now, and PostgreSQL would refuse to start.
 
 use crate::error::{Error, Result};
 use rustix::process::{Pid, Signal};
@@ -10,10 +10,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A postmaster that got `SIGQUIT` ends within moments; its children too.
+/// A postmaster ends within moments after `SIGQUIT`, and so do its children.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Ends a postmaster of this data directory that is not this manager's, and removes what it leaves.
+/// Ends a postmaster of this data directory that this manager did not start, and removes its files.
 ///
 /// # Errors
 /// When it does not end.
@@ -25,7 +25,7 @@ pub async fn end_leftover(pgdata: &Path) -> Result<()> {
         && works_in(pid, pgdata)
     {
         tracing::warn!(pid = pid.as_raw_nonzero().get(), "stopping a postmaster that outlived its instance manager");
-        // The number was just seen to be a server in this directory.
+        // The process id was just seen to be a server in this directory.
         let _ = rustix::process::kill_process(pid, Signal::QUIT);
         let started = Instant::now();
         while works_in(pid, pgdata) {
@@ -42,7 +42,7 @@ pub async fn end_leftover(pgdata: &Path) -> Result<()> {
     }
 }
 
-/// Whether a process is a server in this data directory, where every server's working directory is.
+/// Whether a process is a server in this data directory: a server's working directory is its data directory.
 fn works_in(pid: Pid, pgdata: &Path) -> bool {
     let process = Path::new("/proc").join(pid.as_raw_nonzero().to_string());
     let server = fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim().starts_with("postgres"));

@@ -5,11 +5,11 @@ use holdfast_kube_api::cluster::ClusterSpec;
 use holdfast_kube_api::names::REPLICATION_USER;
 use std::fmt::Write as _;
 
-/// Name of the map that lets the manager in as `postgres`.
+/// Name of the user map that lets the manager connect as `postgres`.
 const MAP: &str = "holdfast";
 
-/// The text of `pg_hba.conf`. `operating_user` is the name of the user the server runs as; where the image knows none, the
-/// socket's directory, which belongs to that user alone, is the guard.
+/// The text of `pg_hba.conf`. `operating_user` is the name of the operating system user of the server. If the image
+/// knows none, access is limited by the directory of the socket, which belongs to that user alone.
 pub fn hba(spec: &ClusterSpec, operating_user: Option<&str>, wire: &Wire) -> String {
     let (kind, method) = match wire {
         Wire::Tls => ("hostssl", "cert"),
@@ -21,7 +21,7 @@ pub fn hba(spec: &ClusterSpec, operating_user: Option<&str>, wire: &Wire) -> Str
     for line in [
         format!("{kind} postgres {REPLICATION_USER} all {method}"),
         format!("{kind} replication {REPLICATION_USER} all {method}"),
-        // Nobody by that name comes in by another way.
+        // No other way to connect under this name.
         format!("host all {REPLICATION_USER} all reject"),
     ] {
         text.push_str(&line);
@@ -41,7 +41,7 @@ pub fn hba(spec: &ClusterSpec, operating_user: Option<&str>, wire: &Wire) -> Str
     text
 }
 
-/// While the first data directory is prepared: nobody but the manager.
+/// While the first data directory is prepared: only the manager.
 pub fn isolated_hba(operating_user: Option<&str>) -> String {
     match operating_user {
         Some(_) => format!("local all all peer map={MAP}\n"),
@@ -63,7 +63,7 @@ pub fn ident(spec: &ClusterSpec, operating_user: Option<&str>) -> String {
     text
 }
 
-/// The name of a user id in the text of `/etc/passwd`.
+/// The name of a user id, from the text of `/etc/passwd`.
 pub fn user_name(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

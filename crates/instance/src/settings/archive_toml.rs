@@ -1,29 +1,30 @@
 //! Holdfast's configuration for an archive, from CloudNativePG's fields. Pure.
 //!
-//! What Secrets hold is a parameter ([`Material`]); [`wanted`] says which of them are read. Certificates and key material
-//! become files of their own beside the configuration, which holds the credentials and is readable to its owner only.
+//! The content of Secrets is a parameter ([`Material`]); [`wanted`] says which of them to read. Certificates and keys
+//! become separate files beside the configuration. The configuration contains the credentials, and only its owner can
+//! read it.
 
 use holdfast_kube_api::cluster::BarmanObjectStore;
 use holdfast_secret::Secret;
 use k8s_openapi::api::core::v1::SecretKeySelector;
 use std::path::{Path, PathBuf};
 
-/// What an archive's Secrets hold.
+/// The content of an archive's Secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Material {
-    /// The access key.
+    /// The access key id.
     pub access_key_id: Option<Secret>,
-    /// Its secret.
+    /// The secret access key.
     pub secret_access_key: Option<Secret>,
-    /// The token of a session.
+    /// The session token.
     pub session_token: Option<Secret>,
-    /// The region.
+    /// The region of the object store.
     pub region: Option<String>,
-    /// Certificates to trust.
+    /// Certificates to trust, PEM.
     pub endpoint_ca: Option<Vec<u8>>,
-    /// A passphrase.
+    /// The encryption passphrase.
     pub passphrase: Option<Secret<Vec<u8>>>,
-    /// 32 bytes of key.
+    /// The encryption key, 32 bytes.
     pub key: Option<Secret<Vec<u8>>>,
 }
 
@@ -47,7 +48,7 @@ pub enum Item {
 }
 
 impl Material {
-    /// Puts what a Secret held in its place. Line ends around credentials are no part of them.
+    /// Stores the value of a Secret. Line ends around credentials are removed.
     pub fn put(&mut self, item: Item, value: Secret<Vec<u8>>) {
         let text = || Some(Secret::new(value.to_text().expose().trim()));
         match item {
@@ -86,33 +87,33 @@ pub fn wanted(store: &BarmanObjectStore) -> Vec<(Item, SecretKeySelector)> {
     wanted
 }
 
-/// What is archived, by whom, and where its files lie.
+/// What an archive's configuration is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Archive<'a> {
     /// The object store.
     pub store: &'a BarmanObjectStore,
-    /// What its Secrets hold.
+    /// The content of its Secrets.
     pub material: &'a Material,
-    /// Name of the archive unless the store names another.
+    /// Name of the archive, unless the store names another.
     pub name: &'a str,
-    /// Who may write there; nobody says so of an archive that is only read.
+    /// The owner, who may write; `None` for an archive that is only read.
     pub owner: Option<&'a str>,
-    /// The instance, which stands for the machine: it keeps its volume when it comes to another node.
+    /// The instance, in the place of a machine name: it keeps its volume when it moves to another node.
     pub instance: &'a str,
-    /// The configuration file.
+    /// The path of the configuration file.
     pub config: &'a Path,
-    /// The data directory.
+    /// The path of the data directory.
     pub pgdata: &'a Path,
-    /// How to connect to PostgreSQL.
+    /// The connection string for PostgreSQL.
     pub connection: &'a str,
-    /// Where WAL waits.
+    /// The folder where WAL waits.
     pub spool: &'a Path,
 }
 
-/// A file to write: where, and what.
+/// A file to write: its path and content.
 pub type GeneratedFile = (PathBuf, Secret<Vec<u8>>);
 
-/// The configuration and the files it names, the configuration last.
+/// The configuration and the files that it names, the configuration last.
 pub fn files(archive: &Archive<'_>) -> Vec<GeneratedFile> {
     let Archive { store, material, name, owner, instance, config, pgdata, connection, spool } = *archive;
     let mut files = Vec::new();
@@ -162,10 +163,10 @@ pub fn files(archive: &Archive<'_>) -> Vec<GeneratedFile> {
     if let Some(owner) = owner {
         backup.insert("machine".to_owned(), text(format!("{owner}/{instance}")));
     }
-    // A checkpoint spread over minutes would be most of the time of a small backup.
+    // A checkpoint spread over minutes would take most of the time of a small backup.
     let immediate = store.data.as_ref().and_then(|data| data.immediate_checkpoint).unwrap_or(true);
     backup.insert("start_fast".to_owned(), toml::Value::Boolean(immediate));
-    // The archiver may have to catch up; the operator gives up on a backup that does not get on.
+    // The archiver may have to catch up; the operator gives up on a backup that makes no progress.
     backup.insert("archive_timeout".to_owned(), text("30min".to_owned()));
     let data = store.data.as_ref();
     if let Some(compression) = data.and_then(|data| compression(data.compression.as_deref())) {
@@ -202,12 +203,13 @@ fn table<const N: usize>(entries: [(&str, toml::Value); N]) -> toml::Value {
     toml::Value::Table(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
 }
 
-/// Barman knows codecs that Holdfast does not; those get Holdfast's default. The validation says so.
+/// Barman has compression methods that Holdfast does not have; Holdfast's default is used instead, and the validation
+/// says so.
 fn compression(written: Option<&str>) -> Option<String> {
     written.filter(|codec| matches!(*codec, "zstd" | "lz4" | "gzip" | "none")).map(str::to_owned)
 }
 
-/// One setting for all objects: what data says, else what WAL says.
+/// One setting for all objects: that of `data`, otherwise that of `wal`.
 fn server_side_encryption(store: &BarmanObjectStore) -> Option<String> {
     let data = store.data.as_ref().and_then(|data| data.encryption.as_deref());
     let wal = store.wal.as_ref().and_then(|wal| wal.encryption.as_deref());

@@ -1,7 +1,8 @@
 //! What may stay in `postgresql.auto.conf`. Pure.
 //!
-//! `ALTER SYSTEM` of users is kept. A line there would beat `postgresql.conf`, so the settings that are the manager's are
-//! taken out before every start: those a restore wrote for its recovery, and those of a cluster this one was copied from.
+//! `ALTER SYSTEM` of users is kept. A line there overrides `postgresql.conf`, so the manager's own settings are removed
+//! before every start: those that a restore wrote for its recovery, and those of the cluster that this one was copied
+//! from.
 
 use super::postgresql::is_owned;
 
@@ -23,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_settings_stay_and_ours_go() {
+    fn users_settings_stay_and_ours_are_removed() {
         assert_eq!(
             without_owned(
                 "# Do not edit\nwork_mem = '8MB'\nrestore_command = 'x'\n recovery_target_time='y'\nArchive_Mode = off\nmax_connections = 5"

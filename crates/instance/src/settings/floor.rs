@@ -1,16 +1,16 @@
-//! Settings of which a server in recovery needs as much as its primary had. Pure.
+//! Settings that must be at least as high on a server in recovery as on its primary. Pure.
 //!
-//! A standby must have room for whatever its primary had: `CheckRequiredParameterValues` (`xlogrecovery.c`) stops one that
-//! is given less than the control file says. So a standby is started with what its control file asks for where that is more
-//! than the files say, and such a setting waits for a restart exactly when a restart would change it: a raised one at once, a
-//! lowered one when the primary's lower value has been replayed. The operator restarts standbys first and the primary
-//! then, whoever waits; with this, raised settings reach the standbys before the primary and lowered ones after it.
+//! A standby needs at least its primary's values: `CheckRequiredParameterValues` (`xlogrecovery.c`) stops one that has
+//! less than its control file says. So a standby starts with the values in its control file where these are higher than
+//! in the files. Such a setting waits for a restart exactly when a restart would change it: a raised one at once, a
+//! lowered one after the primary's lower value has been replayed. The operator restarts standbys first and then the
+//! primary. So raised settings reach the standbys before the primary, and lowered ones after it.
 
 use holdfast_kube_api::cluster::ClusterSpec;
 use holdfast_kube_api::status_port::Role;
 use holdfast_pgtypes::ControlFile;
 
-/// Those settings, with PostgreSQL's defaults or ours.
+/// The settings, with PostgreSQL's defaults or ours.
 const BOUND: [(&str, u32); 5] = [
     ("max_connections", 100),
     ("max_worker_processes", 32),
@@ -19,7 +19,7 @@ const BOUND: [(&str, u32); 5] = [
     ("max_locks_per_transaction", 64),
 ];
 
-/// How much a standby needs of each of them, in that order: what its primary had, as far as it has replayed.
+/// The minimum that a standby needs of each setting, in that order: its primary's values at the replayed position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needed([u32; BOUND.len()]);
 
@@ -35,23 +35,23 @@ impl From<&ControlFile> for Needed {
     }
 }
 
-/// One of them in a running server.
+/// One of the settings in a running server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
-    /// Its name.
+    /// The name of the setting.
     pub name: String,
-    /// As the server has it.
+    /// The value in the running server.
     pub running: u32,
-    /// As the server's files have it now, `postgresql.auto.conf` included; absent where that is no number.
+    /// The value in the server's files now, `postgresql.auto.conf` included; `None` if it is not a number.
     pub written: Option<u32>,
 }
 
-/// Their names, for a question to the server.
+/// The names of the settings, for a query.
 pub fn names() -> Vec<&'static str> {
     BOUND.map(|(name, _)| name).to_vec()
 }
 
-/// Settings that a standby needs more of than the Cluster says, to be given on its command line.
+/// Settings of which a standby needs more than the Cluster says, for its command line.
 pub fn settings(spec: &ClusterSpec, needed: impl Into<Needed>) -> Vec<(&'static str, String)> {
     BOUND
         .into_iter()
@@ -64,7 +64,7 @@ pub fn settings(spec: &ClusterSpec, needed: impl Into<Needed>) -> Vec<(&'static 
         .collect()
 }
 
-/// Whether a restart would change one of them. A standby of which it is not known what it needs is left as it is.
+/// Whether a restart would change one of the settings. A standby whose minimum is unknown is not restarted.
 pub fn waits(role: Role, spec: &ClusterSpec, needed: Option<Needed>, bounds: &[Bound]) -> bool {
     let given = match (role, needed) {
         (Role::Primary, _) => Vec::new(),
@@ -105,8 +105,8 @@ mod tests {
             ("the standby has it too", Replica, 120, 120, 120, false),
             ("lowered twice before the primary was restarted", Replica, 110, 157, 157, false),
             ("raised over what it was started with", Replica, 200, 157, 157, true),
-            ("promoted with what it was given as a standby", Primary, 120, 157, 157, true),
-            ("a standby that was given less than it needs", Replica, 120, 157, 120, true),
+            ("promoted with the values it had as a standby", Primary, 120, 157, 157, true),
+            ("a standby with less than it needs", Replica, 120, 157, 120, true),
         ] {
             let bounds = [
                 Bound { name: "max_connections".to_owned(), running, written: Some(written) },
@@ -140,16 +140,16 @@ mod tests {
         let bound = |running, written| Bound { name: "max_connections".to_owned(), running, written };
         let waits = |role, needed, bound| waits(role, &spec(100), needed, &[bound]);
         assert!(waits(Role::Primary, None, bound(100, Some(300))));
-        assert!(!waits(Role::Primary, None, bound(300, Some(300))), "the server would not have the Cluster's 100");
+        assert!(!waits(Role::Primary, None, bound(300, Some(300))), "the server would not get the Cluster's 100");
         assert!(!waits(Role::Primary, None, bound(300, None)), "no number");
-        assert!(!waits(Role::Replica, None, bound(300, Some(100))), "it is not known what it needs");
+        assert!(!waits(Role::Replica, None, bound(300, Some(100))), "its minimum is not known");
         assert!(waits(Role::Replica, Some(needed(100)), bound(100, Some(300))));
-        // What it needs is more than the Cluster says and less than the users wrote: it is started with the former.
+        // It needs more than the Cluster says and less than the user wrote: it starts with what it needs.
         assert!(!waits(Role::Replica, Some(needed(200)), bound(200, Some(300))));
     }
 
     #[test]
-    fn a_standby_is_given_what_it_needs_more_of() {
+    fn a_standby_gets_at_least_what_it_needs() {
         let all = settings(&ClusterSpec::default(), Needed([101, 33, 34, 1, 65]));
         let expected = [
             ("max_connections", "101"),

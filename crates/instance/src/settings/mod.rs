@@ -1,10 +1,10 @@
-//! The files that PostgreSQL and Holdfast read, as texts. Pure: what is read from Secrets and disk is a parameter.
+//! The files that PostgreSQL and Holdfast read, as texts. Pure: the content of Secrets and disk is a parameter.
 //!
 //! - [`postgresql`]: `postgresql.conf`, the same on primary and standbys, so that a promotion changes none of it
 //! - [`access`]: `pg_hba.conf` and `pg_ident.conf`
 //! - [`auto_conf`]: what may stay in `postgresql.auto.conf`
-//! - [`floor`]: what a server in recovery needs at least, and what waits for a restart because of it
-//! - [`wire`]: how instances speak PostgreSQL to each other
+//! - [`floor`]: the minimum that a server in recovery needs, and what waits for a restart because of it
+//! - [`wire`]: how instances connect to PostgreSQL on each other
 //! - [`archive_toml`]: Holdfast's own configuration
 
 pub mod access;
@@ -14,7 +14,7 @@ pub mod floor;
 pub mod postgresql;
 pub mod wire;
 
-/// A value as `postgresql.conf` and connection settings there take it.
+/// A value, quoted for `postgresql.conf` and its connection settings.
 pub(crate) fn quoted(value: &str) -> String {
     let mut text = String::with_capacity(value.len() + 2);
     text.push('\'');

@@ -1,7 +1,7 @@
 //! `postgresql.conf`. Pure.
 //!
-//! The text is the same whether the instance is primary or standby: `standby.signal` alone decides, so a promotion and a
-//! demotion change no file. Settings that high availability and archiving rest on come last and cannot be overridden.
+//! The text is the same for a primary and a standby: only `standby.signal` decides, so a promotion and a demotion
+//! change no file. Settings that high availability and archiving need come last and cannot be overridden.
 
 use super::wire::Wire;
 use super::{connection_value, quoted};
@@ -12,10 +12,10 @@ use holdfast_kube_api::validate::is_managed;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// `log_line_prefix`: fields between characters that no name holds. See [`crate::logs`].
+/// `log_line_prefix`: fields between characters that no name contains. See [`crate::logs`].
 pub const LOG_LINE_PREFIX: &str = "\u{1e}%m\u{1f}%p\u{1f}%e\u{1f}%b\u{1f}%u\u{1f}%d\u{1f}%a\u{1f}";
 
-/// Settings of ours that a Cluster may change.
+/// Our settings that a Cluster may change.
 const DEFAULTS: &[(&str, &str)] = &[
     ("archive_timeout", "5min"),
     ("dynamic_shared_memory_type", "posix"),
@@ -27,7 +27,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("shared_memory_type", "mmap"),
     ("wal_keep_size", "512MB"),
     ("wal_receiver_timeout", "5s"),
-    // A standby looks for its primary this often: after a failover the time until it follows again.
+    // How often a standby looks for its primary: after a failover it follows again within this time.
     ("wal_retrieve_retry_interval", "1s"),
     ("wal_sender_timeout", "5s"),
 ];
@@ -58,8 +58,8 @@ pub fn text(spec: &ClusterSpec, instance: &str, places: &Places, wire: &Wire) ->
     text
 }
 
-/// Whether a setting is the manager's alone: what a Cluster says of it is not used, and `postgresql.auto.conf` may not hold it
-/// either. The libraries are only written by the manager; a user may add some with `ALTER SYSTEM`.
+/// Whether only the manager may set it: the Cluster's value is not used, and `postgresql.auto.conf` may not contain it
+/// either. Only the manager writes the libraries here; a user may add some with `ALTER SYSTEM`.
 pub fn is_owned(name: &str) -> bool {
     is_managed(name) && !name.eq_ignore_ascii_case("shared_preload_libraries")
 }
@@ -70,7 +70,8 @@ fn owned(instance: &str, places: &Places, wire: &Wire) -> Vec<(&'static str, Str
     let file = |name: &str| tls.join(name).display().to_string();
     let mut settings = vec![
         ("archive_command", format!("{program} instance archive %p")),
-        // A standby keeps a segment until it knows it in the archive: what only it has is pushed after a failover.
+        // A standby keeps a segment until it is in the archive: a segment that only the standby has is archived after a
+        // failover.
         ("archive_mode", "always".to_owned()),
         ("cluster_name", instance.to_owned()),
         ("full_page_writes", "on".to_owned()),
@@ -84,13 +85,13 @@ fn owned(instance: &str, places: &Places, wire: &Wire) -> Vec<(&'static str, Str
         ("primary_conninfo", primary_conninfo(instance, places, wire)),
         ("primary_slot_name", names::replication_slot(instance)),
         ("recovery_target_timeline", "latest".to_owned()),
-        // The manager starts it again, or hands over.
+        // The manager starts it again, or another instance takes over.
         ("restart_after_crash", "off".to_owned()),
         ("restore_command", format!("{program} instance restore-wal %f %p")),
         ("unix_socket_directories", places.sockets.display().to_string()),
         ("unix_socket_permissions", "0770".to_owned()),
         ("wal_level", "logical".to_owned()),
-        // For pg_rewind of a cluster without page checksums.
+        // For `pg_rewind` of a cluster without data checksums.
         ("wal_log_hints", "on".to_owned()),
     ];
     if *wire == Wire::Tls {
@@ -104,12 +105,12 @@ fn owned(instance: &str, places: &Places, wire: &Wire) -> Vec<(&'static str, Str
     settings
 }
 
-/// How an instance connects to the primary, as libpq reads it. `application_name` is the instance.
+/// How an instance connects to the primary, as a libpq connection string. `application_name` is the instance.
 pub fn primary_conninfo(instance: &str, places: &Places, wire: &Wire) -> String {
     format!("{} application_name={}", replication_connection(places, wire), connection_value(instance))
 }
 
-/// The connection without its name, for programs that set their own.
+/// The connection string without `application_name`, for programs that set their own.
 pub fn replication_connection(places: &Places, wire: &Wire) -> String {
     let tls = places.tls();
     let file = |name: &str| connection_value(&tls.join(name).display().to_string());

@@ -69,7 +69,7 @@ fn values_are_quoted() {
 }
 
 #[test]
-fn what_is_written_as_ours_is_refused_in_a_manifest() {
+fn settings_that_we_own_are_refused_in_a_manifest() {
     for (name, _) in owned("c-1", &Places::below(Path::new("/x"), Path::new("/y"), 1), &Wire::Tls) {
         assert!(is_owned(name), "{name}");
     }
@@ -81,7 +81,7 @@ fn what_is_written_as_ours_is_refused_in_a_manifest() {
 }
 
 #[test]
-fn a_server_without_tls_is_not_given_any() {
+fn a_server_without_tls_gets_no_tls_settings() {
     let wire = Wire::Password("p".into());
     let text = text(&spec(&[]), "c-1", &Places::of_pod("c"), &wire);
     assert!(!text.contains("\nssl = "), "{text}");

@@ -1,29 +1,29 @@
-//! How instances speak PostgreSQL to each other: over TLS with certificates, or, where the image's PostgreSQL was built
-//! without TLS, with a password. Pure but for reading the key.
+//! How instances connect to PostgreSQL on each other: over TLS with certificates, or, if the image's PostgreSQL was
+//! built without TLS, with a password. Pure but for reading the key.
 //!
-//! A PostgreSQL without TLS can offer it to nobody, clients included. The manager says so as a warning and goes on: the
-//! password is derived from the replication user's private key, which every instance of the cluster has and nobody else,
-//! so it needs no Secret of its own and changes with the key. SCRAM never sends it; what is replicated travels in the clear.
+//! A PostgreSQL without TLS cannot offer TLS to clients either. The manager logs a warning and continues. The password
+//! is derived from the replication user's private key, which only the instances of the cluster have. So it needs no
+//! Secret of its own, and changes with the key. SCRAM never sends the password, but replicated data is not encrypted.
 
 use crate::error::{Error, Result};
 use crate::identity::Places;
 use aws_lc_rs::hmac;
 use holdfast_secret::Secret;
 
-/// What the password is derived for, so that the key serves nothing else by accident.
+/// The purpose of the derivation, so that the same key gives no other password by accident.
 const PURPOSE: &[u8] = b"holdfast replication password 1";
 
-/// How instances speak PostgreSQL to each other.
+/// How instances connect to PostgreSQL on each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wire {
     /// TLS, with a certificate on both sides.
     Tls,
-    /// This password.
+    /// A password, without TLS.
     Password(Secret),
 }
 
 impl Wire {
-    /// The way for a PostgreSQL that was built with TLS, or without.
+    /// The way that this build of PostgreSQL allows.
     ///
     /// # Errors
     /// When the key cannot be read.

@@ -1,4 +1,4 @@
-//! What goes onto the snapshots and into the archive.
+//! What is written onto the snapshots and into the archive.
 
 use crate::error::{Error, Result};
 use crate::volume::write_durably;
@@ -12,21 +12,21 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Name of the file beside the data directory that names the snapshot it is in.
+/// Name of the file beside the data directory that identifies the snapshot.
 pub const MARK: &str = "holdfast-snapshot.json";
 
-/// The file.
+/// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// Uid of the `Backup`.
     pub uid: String,
-    /// Its name.
+    /// The name of the `Backup`.
     pub name: String,
-    /// Whether the server ran on.
+    /// Whether the server kept running.
     pub online: bool,
 }
 
-/// Writes it, durably: the snapshot may be of what is on the disk.
+/// Writes the file durably, since the snapshot may contain only what is on the disk.
 ///
 /// # Errors
 /// When the volume cannot be written.
@@ -40,11 +40,11 @@ pub fn read_mark(mount: &Path) -> Option<Mark> {
     serde_json::from_slice(&std::fs::read(mount.join(MARK)).ok()?).ok()
 }
 
-/// What `holdfast snapshot record` reads from stdin. Pure. A running server's label says where recovery begins; of a
-/// stopped one the run does.
+/// The input of `holdfast snapshot record`. Pure. For a running server, its label says where recovery begins; for a
+/// stopped one, the run says it.
 ///
 /// # Errors
-/// When the run has an LSN that cannot be read.
+/// When an LSN of the run cannot be parsed.
 pub(super) fn of_run(
     run: &SnapshotRun,
     started_at: DateTime<Utc>,
@@ -87,7 +87,7 @@ mod tests {
     const HOT: &str = include_str!("../../../contract/tests/requests/snapshot-hot.json");
     const COLD: &str = include_str!("../../../contract/tests/requests/snapshot-cold.json");
 
-    /// The frozen samples of the contract are what is written for these runs.
+    /// The frozen samples of the contract are the output for these runs.
     #[test]
     fn a_run_is_written_as_the_verb_reads_it() {
         let [hot, cold]: [SnapshotRequest; 2] = [HOT, COLD].map(|sample| serde_json::from_str(sample).unwrap());

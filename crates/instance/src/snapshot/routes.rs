@@ -1,4 +1,4 @@
-//! The requests about snapshots.
+//! The HTTP requests about snapshots.
 
 use super::run::begin;
 use crate::context::Context;
@@ -9,14 +9,14 @@ use holdfast_kube_api::status_port::{SnapshotRequest, SnapshotRun, SnapshotState
 use hyper::StatusCode;
 use std::sync::Arc;
 
-/// Makes the volumes ready, or says how they are.
+/// Makes the volumes ready, or returns the state of the snapshot.
 pub async fn put(context: &Arc<Context>, uid: &str, body: &[u8]) -> Answer {
     let request: SnapshotRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
         Err(error) => return refused(StatusCode::BAD_REQUEST, &error.to_string(), None),
     };
     let is_ready = context.state.ready();
-    // Looks and begins in one step, so that of two requests at one moment one begins a snapshot and the other hears of it.
+    // Checks and begins in one step: of two simultaneous requests, one begins a snapshot and the other gets its state.
     context.state.change_snapshot(|slot| {
         let over = |run: &SnapshotRun| matches!(run.state, SnapshotState::Stopped | SnapshotState::Failed);
         match slot {
@@ -34,7 +34,7 @@ pub async fn put(context: &Arc<Context>, uid: &str, body: &[u8]) -> Answer {
     })
 }
 
-/// How it is.
+/// The state of a snapshot.
 pub fn get(context: &Context, uid: &str) -> Answer {
     match of(context, uid) {
         Some(run) => json(StatusCode::OK, &run),
@@ -42,7 +42,7 @@ pub fn get(context: &Context, uid: &str) -> Answer {
     }
 }
 
-/// The snapshots are taken.
+/// The operator has taken the snapshots.
 pub fn stop(context: &Context, uid: &str) -> Answer {
     let ready = of(context, uid).is_some_and(|run| run.state == SnapshotState::Ready);
     if let Some(taken) = context.snapshots.signal(uid).filter(|_| ready) {

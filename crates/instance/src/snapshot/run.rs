@@ -1,4 +1,4 @@
-//! One run.
+//! One run of a snapshot.
 
 use super::record::{Mark, of_run, write_mark};
 use crate::context::Context;
@@ -16,14 +16,14 @@ use tokio::sync::Notify;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-/// Without a deadline from the operator.
+/// The deadline if the operator sets none.
 const LONGEST: Duration = Duration::from_hours(1);
-/// Between looks.
+/// The time between two checks.
 const POLL: Duration = Duration::from_millis(100);
-/// A server that was stopped for a cold snapshot is up again within this time, or the operator hears why not.
+/// The time limit of starting the server again after a cold snapshot; after that the operator gets the reason.
 const START_WITHIN: Duration = Duration::from_mins(5);
 
-/// Begins the run of this uid, unless the instance ends. The caller holds the state, and writes the run into it.
+/// Begins the run of this uid, unless the instance is stopping. The caller holds the state, and writes the run into it.
 pub(super) fn begin(context: &Arc<Context>, uid: &str, request: &SnapshotRequest) -> Option<SnapshotRun> {
     let run = SnapshotRun {
         uid: uid.to_owned(),
@@ -50,7 +50,7 @@ struct Worker {
     deadline: Option<DateTime<Utc>>,
     started: DateTime<Utc>,
     cancel: CancellationToken,
-    /// The operator has taken the volume snapshots.
+    /// Notified when the operator has taken the volume snapshots.
     taken: Arc<Notify>,
 }
 
@@ -76,7 +76,7 @@ impl Worker {
         });
     }
 
-    /// The run as it is now.
+    /// The current state of the run.
     fn now(&self) -> SnapshotRun {
         self.context.state.change_snapshot(|slot| slot.clone()).unwrap_or_default()
     }
@@ -86,7 +86,7 @@ impl Worker {
         write_mark(&self.context.places.data_mount, &mark)
     }
 
-    /// Until the operator has its snapshots.
+    /// Waits until the operator has taken its snapshots.
     async fn wait_until_taken(&self, lost: impl Future<Output = ()>) -> Result<()> {
         let left = match self.deadline {
             Some(deadline) => (deadline - Utc::now()).to_std().unwrap_or_default(),
@@ -175,7 +175,7 @@ impl Worker {
         let control = volume::control(&self.context.places.pgdata)?
             .ok_or_else(|| Error::retry("the data directory has no pg_control"))?;
         let (redo, timeline) = (control.redo, control.timeline);
-        // A standby's pages are consistent from there on.
+        // A standby's pages are consistent from this position on.
         let end = control.min_recovery_point;
         self.change(|run| {
             run.begin_lsn = Some(redo.to_string());
@@ -203,7 +203,7 @@ impl Worker {
         self.record(stopped).await
     }
 
-    /// Into the archive, once the WAL is there.
+    /// Writes the record into the archive, after the WAL is there.
     async fn record(&self, stopped: DateTime<Utc>) -> Result<()> {
         let config = self.context.places.archive_config();
         if config.exists() {

@@ -1,27 +1,27 @@
 //! The kubelet's probes: `holdfast instance probe ...` asks the manager over its socket.
 //!
-//! - startup and liveness: the manager answers. A recovery may take hours and must not be killed for it, nor an instance
-//!   that waits for somebody's help.
-//! - readiness: PostgreSQL accepts connections in its role, and a standby is one that can follow.
+//! - startup and liveness: the manager answers. A recovery may take hours and must not be killed for that, and neither
+//!   must an instance that waits for a person.
+//! - readiness: PostgreSQL accepts connections in its role, and a standby has not diverged.
 
 use crate::identity::Places;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Which probe.
+/// The kinds of probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
-    /// Whether the manager has come up.
+    /// Whether the manager has started.
     Startup,
-    /// Whether it answers.
+    /// Whether the manager answers.
     Liveness,
-    /// Whether clients may be sent here.
+    /// Whether clients may connect to PostgreSQL here.
     Readiness,
 }
 
 impl Probe {
-    /// Its path on the socket.
+    /// The path of the request on the socket.
     pub fn path(self) -> &'static str {
         match self {
             Self::Startup => "/startup",
@@ -31,10 +31,10 @@ impl Probe {
     }
 }
 
-/// Asks the manager; the text says why not.
+/// Asks the manager.
 ///
 /// # Errors
-/// When the answer is no, or there is none.
+/// When the answer is no, or there is no answer; the text says why.
 pub fn ask(places: &Places, probe: Probe) -> Result<(), String> {
     let socket = places.control_socket();
     let failed =

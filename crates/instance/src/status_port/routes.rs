@@ -1,4 +1,4 @@
-//! From a request to its answer.
+//! From an HTTP request to its answer.
 
 use crate::context::Context;
 use crate::refusal::refused;
@@ -13,17 +13,17 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use std::sync::Arc;
 
-/// A request's body is a few lines.
+/// The maximum size of a request's body in bytes: it has a few lines.
 const LARGEST: usize = 64 << 10;
 
-/// Who asks, and where.
+/// Which port a request came to, and from whom.
 #[derive(Debug, Clone)]
 pub(super) enum Caller {
-    /// At the status port, with the common name of the client's certificate.
+    /// The status port, with the common name of the client's certificate.
     Status(Option<String>),
-    /// The kubelet, at the socket of the probes.
+    /// The socket for probes, used by the kubelet.
     Probes,
-    /// Prometheus, at the port of the metrics.
+    /// The port for metrics, used by Prometheus.
     Metrics,
 }
 
@@ -92,7 +92,7 @@ fn probe(context: &Context, path: &str) -> Answer {
     }
 }
 
-/// Leaves the current segment even where nothing was written since the last switch: a restore point is a record.
+/// Leaves the current segment even if nothing was written since the last switch: a restore point writes a record.
 async fn switch_wal(context: &Context) -> Answer {
     if context.state.facts().is_none_or(|facts| facts.role != Role::Primary) {
         return refused(StatusCode::CONFLICT, "this instance is not the primary", None);

@@ -14,15 +14,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
-/// A client has this long for its handshake, and for its request's head.
+/// The time limit of a client's handshake, and of receiving a request's head.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between looks at the certificates' files.
+/// The time between two checks of the certificates' files.
 const READ_AGAIN: Duration = Duration::from_secs(10);
 
-/// Answers the operator and the other instances until the task is ended.
+/// Answers the operator and the other instances until the task is cancelled.
 ///
 /// # Errors
-/// When the port cannot be listened at.
+/// When the port is in use.
 pub async fn serve_status(context: Arc<Context>) -> Result<()> {
     let listener = listen(names::STATUS_PORT).await?;
     let current: Arc<Mutex<Option<Arc<ServerConfig>>>> = Arc::default();
@@ -63,7 +63,7 @@ pub async fn serve_status(context: Arc<Context>) -> Result<()> {
 /// Answers the kubelet's probes.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// When the socket cannot be created.
 pub async fn serve_probes(context: Arc<Context>) -> Result<()> {
     let path = context.places.control_socket();
     drop(std::fs::remove_file(&path));
@@ -75,7 +75,7 @@ pub async fn serve_probes(context: Arc<Context>) -> Result<()> {
 /// Answers Prometheus.
 ///
 /// # Errors
-/// When the port cannot be listened at.
+/// When the port is in use.
 pub async fn serve_metrics(context: Arc<Context>) -> Result<()> {
     let listener = listen(names::METRICS_PORT).await?;
     accept_each(&listener, "metrics", |socket| serve(socket, Arc::clone(&context), Caller::Metrics)).await;

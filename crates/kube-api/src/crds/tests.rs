@@ -24,13 +24,13 @@ fn walk_all(visit: &mut dyn FnMut(&str, &Value)) {
 }
 
 #[test]
-fn the_files_are_what_the_types_say() {
+fn the_files_match_the_types() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
     for definition in all() {
         let file = folder.join(definition.file);
         let generated = yaml(definition).unwrap();
         let kept = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(kept == generated, "{} is not what the types say: run `make crds`", file.display());
+        assert!(kept == generated, "{} does not match the types: run `make crds`", file.display());
     }
 }
 

@@ -112,7 +112,7 @@ fn check_document(document: &Document) -> Checked {
                 let hint = format!("write `{GROUP}/{VERSION}`");
                 findings.push(at("apiVersion", Level::Error, Reason::OtherApiVersion, message, hint));
             }
-            // The API drops the status of what it creates: a manifest that was exported is that of a new object.
+            // The API server drops the status of a new object: an exported manifest is checked as that of a new object.
             let mut created = document.value.clone();
             if let Some(fields) = created.as_object_mut() {
                 fields.remove("status");

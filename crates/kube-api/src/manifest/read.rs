@@ -12,7 +12,7 @@ use serde_json::{Map, Number, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// The most nodes of one text, with aliases followed. A large manifest has a few thousand.
+/// The maximum number of nodes in one text, with aliases followed. A large manifest has a few thousand.
 const MAX_NODES: usize = 200_000;
 
 /// One document of a text.
@@ -192,7 +192,7 @@ impl<'text, I: Iterator<Item = Result<(Event<'text>, Span), granit_parser::ScanE
             }
             _ => return Ok(None),
         };
-        // Counted before a node is copied: an alias counts as many nodes as it stands for.
+        // Counted before a node is copied: an alias counts as many nodes as its anchor has.
         self.nodes += if anchor == 0 { node.size } else { 1 };
         if self.nodes > MAX_NODES {
             return Err(ReadError::TooLarge { line });
@@ -225,7 +225,7 @@ impl Node {
 }
 
 impl Content {
-    /// The value that the user meant. Lines and duplicates are recorded on the way.
+    /// The value that the user meant. Lines and duplicates are recorded at the same time.
     fn settle(self, path: &mut String, document: &mut Document) -> Value {
         let length = path.len();
         match self {

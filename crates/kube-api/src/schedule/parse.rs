@@ -151,7 +151,7 @@ pub(super) fn fields(text: &str) -> Result<Fields, ScheduleError> {
         any_day_of_month: open(days_of_month),
         any_day_of_week: open(days_of_week),
     };
-    // Whether any time fits at all: from any day, the first one is within the years that a search covers.
+    // Whether any time matches at all: from any day, the first match is within the years that a search covers.
     let comes = NaiveDate::from_ymd_opt(2000, 1, 1).and_then(|date| fields.next_from(date.and_hms_opt(0, 0, 0)?));
     comes.map(|_| fields).ok_or_else(|| ScheduleError::Never { text: trimmed.to_owned() })
 }

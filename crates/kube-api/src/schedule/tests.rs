@@ -14,7 +14,7 @@ fn next(text: &str, zone: Option<&str>, after: &str, count: usize) -> Vec<String
 }
 
 #[test]
-fn expressions_mean_what_cron_says() {
+fn expressions_mean_the_same_as_in_cron() {
     // 2025-06-01 was a Sunday.
     for (text, after, expected) in [
         ("0 2 * * *", "2025-06-01 01:59", vec!["2025-06-01 02:00:00", "2025-06-02 02:00:00"]),
@@ -64,7 +64,7 @@ fn a_part_of_a_second_counts() {
 }
 
 #[test]
-fn clocks_that_change_neither_lose_nor_double_a_run() {
+fn clocks_that_change_neither_lose_nor_repeat_a_run() {
     // Paris: 2025-03-30 01:00Z from +1 to +2 (02:00 becomes 03:00), 2025-10-26 01:00Z back (03:00 becomes 02:00).
     let paris = Some("Europe/Paris");
     for (text, after, expected) in [
@@ -141,7 +141,7 @@ fn errors_say_what_is_wrong_and_what_to_write() {
     );
 }
 
-/// Every fitting minute between two times, found by trying each minute: the slow way to the same answer.
+/// Every matching minute between two times, found by trying each minute: the slow way to the same answer.
 fn by_trying(text: &str, zone: Tz, from: DateTime<Utc>, minutes: i64) -> Vec<DateTime<Utc>> {
     let fields = parse::fields(text).unwrap();
     let mut found = Vec::new();

@@ -2,7 +2,7 @@
 
 use chrono::{Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
-/// The longest distance between two fits: from one 29th of February to the next across a year that is no leap year,
+/// The longest distance between two fits: from one 29th of February to the next across a year that is not a leap year,
 /// 1896 to 1904 or 2096 to 2104.
 const LONGEST_YEARS: i32 = 8;
 

@@ -1,4 +1,4 @@
-//! `spec.bootstrap`: exactly one method, and all that it needs.
+//! `spec.bootstrap`: exactly one method, and its fields.
 
 use super::finding::{Findings, Reason};
 use crate::cluster::{Bootstrap, ClusterSpec, InitDb, Recovery, RecoveryTarget};
@@ -29,8 +29,8 @@ const OWN_OPTIONS: &[&str] = &[
     "--sync-only",
 ];
 
-/// Whether a field is used only until the cluster has its data. The application's database, its owner and its Secret are
-/// used afterwards too: passwords follow their Secrets.
+/// Whether a field is used only until the cluster has its data. The application's database, its owner and its Secret
+/// are used afterwards too: passwords follow their Secrets.
 pub(super) fn is_used_once(path: &str) -> bool {
     let of_method = ["spec.bootstrap.initdb.", "spec.bootstrap.recovery."];
     let field = of_method.iter().find_map(|method| path.strip_prefix(method));

@@ -16,8 +16,8 @@ pub const LONGEST_NAME: usize = 50;
 /// Variables of the container that the operator sets.
 const OWN_VARIABLES: &[&str] = &["POD_NAME", "POD_UID", "NAMESPACE", "CLUSTER_NAME"];
 
-/// Checks the spec, moves every field to its place, and returns PostgreSQL's major version. `bootstrapped` is true once the
-/// first instance has its data.
+/// Checks the spec, moves every field to its place, and returns PostgreSQL's major version. `bootstrapped` is true
+/// after the first instance has its data.
 pub(super) fn check(name: &str, spec: &mut ClusterSpec, bootstrapped: bool, findings: &mut Findings) -> Option<u16> {
     check_name(name, findings);
     let major = spec.image_name.clone().and_then(|image| image::check(&image, findings));

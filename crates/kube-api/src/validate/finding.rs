@@ -174,7 +174,8 @@ impl Findings {
         self.errors.iter().map(|finding| finding.path.as_str()).collect()
     }
 
-    /// Makes the errors about these fields warnings: what they say is not used any more, so it must not stop a resource.
+    /// Turns the errors about these fields into warnings: the fields are no longer used, so they must not stop a
+    /// resource.
     pub(super) fn without_effect(&mut self, is_unused: impl Fn(&str) -> bool) {
         let (unused, errors) =
             std::mem::take(&mut self.errors).into_iter().partition(|finding| is_unused(&finding.path));

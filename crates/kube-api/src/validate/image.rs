@@ -9,7 +9,7 @@ pub(super) fn major(image: &str) -> Option<u16> {
     let tag = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
     let digits = tag.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = tag.split_at(digits);
-    // `20250101` or `1-abc` is not a version of PostgreSQL.
+    // `20250101` and `1-abc` are not versions of PostgreSQL.
     let followed =
         rest.is_empty() || rest.starts_with(['.', '-', '_']) || rest.starts_with("beta") || rest.starts_with("rc");
     (number.len() <= 2 && followed).then(|| number.parse().ok())?
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tag_tells_the_version() {
+    fn the_tag_names_the_version() {
         for (image, expected) in [
             ("postgres:18", Some(18)),
             ("ghcr.io/cloudnative-pg/postgresql:18.1-5-bookworm", Some(18)),

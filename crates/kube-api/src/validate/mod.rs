@@ -5,7 +5,7 @@
 //! added, fields are in their place and texts are parsed. With it come [`Finding`]s: an error stops the resource until
 //! it is changed, a warning is only shown. One run finds all of them, not only the first.
 //!
-//! Nothing here knows which objects exist in the cluster. Whether a Secret exists is for the reconcilers to find out.
+//! Nothing here knows which objects exist in the cluster. The reconcilers find out whether a Secret exists.
 
 mod bootstrap;
 mod cluster;
@@ -91,7 +91,7 @@ pub fn cluster_update(old: &Value, new: &Value) -> Outcome<ValidCluster> {
     let mut findings = Findings::default();
     let bootstrapped = is_bootstrapped(old);
     let value = read_cluster(new, bootstrapped, &mut findings);
-    // Mistakes of the old one do not matter any more.
+    // Mistakes of the old spec do not matter any more.
     if let (Some(before), Some(after)) = (read_cluster(old, bootstrapped, &mut Findings::default()), &value) {
         update::check(&before.spec, &after.spec, bootstrapped, &mut findings);
     }

@@ -1,7 +1,7 @@
 //! Fields from CloudNativePG that Holdfast does not support yet, each with what to expect.
 //!
-//! Most of them are ignored with a warning. A field stops the cluster if it would become a different cluster without
-//! it: an empty database is worse than none if a copy was asked for.
+//! Most of them are ignored with a warning. A field stops the cluster if the cluster would be a different one without
+//! it: if a copy was requested, an empty database is worse than no database.
 
 /// One unsupported field.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ fn found(outcome: &[validate::Finding]) -> Vec<&str> {
 }
 
 #[test]
-fn a_wrong_type_does_not_hide_what_is_wrong_elsewhere() {
+fn a_wrong_type_does_not_hide_other_errors() {
     let outcome = validate::cluster(&json!({
         "kind": "Cluster",
         "metadata": {"name": "MyDB"},
@@ -31,7 +31,7 @@ fn a_wrong_type_does_not_hide_what_is_wrong_elsewhere() {
 }
 
 #[test]
-fn nothing_is_said_that_only_follows() {
+fn consequences_of_a_wrong_type_are_not_reported() {
     // Nothing more is known about the schedule itself.
     let outcome = validate::scheduled_backup(&json!({
         "kind": "ScheduledBackup",
@@ -48,7 +48,7 @@ fn nothing_is_said_that_only_follows() {
 }
 
 #[test]
-fn a_resource_of_no_shape_at_all_has_its_errors_once() {
+fn a_resource_without_any_shape_has_its_errors_once() {
     for raw in [json!(null), json!([]), json!({}), json!({"spec": null}), json!({"spec": []}), json!({"spec": "x"})] {
         let outcome = validate::cluster(&raw);
         assert_eq!(outcome.value, None, "{raw}");

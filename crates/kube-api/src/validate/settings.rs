@@ -72,7 +72,7 @@ pub fn is_managed(name: &str) -> bool {
     MANAGED_SETTINGS.iter().any(|managed| managed.eq_ignore_ascii_case(name))
 }
 
-/// Managed settings, with the values that they have anyway and that a spec may therefore contain.
+/// Managed settings, with the values that they have in any case and that a spec may therefore contain.
 const SO_ANYWAY: &[(&str, &[&str])] = &[
     ("archive_mode", &["on", "always"]),
     ("full_page_writes", &["on"]),
@@ -417,7 +417,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_read_whole() {
+    fn the_whole_table_is_read() {
         let lines = include_str!("settings.tsv").lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(SETTINGS.len(), lines);
         assert!(lines > 380, "{lines}");
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_are_words_that_are_clear() {
+    fn switches_are_unambiguous_words() {
         for (word, expected) in [
             ("on", Some(true)),
             ("ON", Some(true)),

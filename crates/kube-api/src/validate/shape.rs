@@ -1,7 +1,7 @@
 //! The shape of a resource against its schema: fields that do not exist, types, bounds and closed sets of values.
 //!
-//! The API server checks types and bounds too, but its messages have fewer words, and a manifest that is checked before
-//! it is applied has not met it yet. Only this check finds fields that do not exist: the schema keeps them for it.
+//! The API server checks types and bounds too, but its messages say less, and it has not seen a manifest that is
+//! checked before it is applied. Only this check finds fields that do not exist: the schema keeps them for it.
 
 use super::finding::{Findings, Reason};
 use super::not_yet;

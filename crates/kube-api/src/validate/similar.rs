@@ -1,9 +1,9 @@
 //! "Did you mean": the known word that is nearest to a written one.
 
-/// The nearest of `known`, where one is near enough to be meant.
+/// The nearest of `known`, if one is near enough.
 pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written_small = written.to_ascii_lowercase();
-    // A slip in a short word makes another word.
+    // A slip in a short word gives another word.
     let limit = match written.chars().count() {
         0..=3 => 1,
         4..=8 => 2,

@@ -87,7 +87,7 @@ fn holds<const ROWS: usize>(rows: [(&str, Value, &[&str]); ROWS]) {
 }
 
 #[test]
-fn nothing_is_wrong_with_a_valid_cluster() {
+fn a_valid_cluster_has_no_findings() {
     let outcome = cluster(&valid());
     assert_eq!(brief(&outcome), [""; 0]);
     let value = outcome.value.unwrap();

@@ -1,4 +1,4 @@
-//! Times of the API's metadata as the times that everything else here is in.
+//! Converts times of the API's metadata to the type that is used here.
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -1,17 +1,17 @@
 //! What a decision about backups sees of a cluster: plain values, read once by [`read`](super::backup).
 //!
-//! An instance that does not answer has no `status`, and an instance whose pod is gone is not in the list at all: the
-//! two are different, since a run may continue during a network fault but not without its pod.
+//! An instance that does not answer has no `status`, and an instance whose pod is gone is not in the list. The two
+//! differ: a run may continue during a network fault but not without its pod.
 
 use holdfast_kube_api::cluster::{BackupTarget, BarmanObjectStore, VolumeSnapshotConfiguration};
 use holdfast_kube_api::status_port::{BackupState, InstanceStatus, Role, SnapshotState};
 
-/// A cluster.
+/// A cluster, as decisions about backups see it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClusterView {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
-    /// Its uid.
+    /// `metadata.uid`.
     pub uid: String,
     /// Whether it is being deleted.
     pub deleting: bool,
@@ -25,17 +25,17 @@ pub struct ClusterView {
     pub snapshots: VolumeSnapshotConfiguration,
     /// `spec.backup.target`.
     pub target: BackupTarget,
-    /// Its instances that have a pod.
+    /// The instances that have a pod.
     pub instances: Vec<InstanceView>,
 }
 
 impl ClusterView {
-    /// An instance that has a pod, by name.
+    /// The instance of this name, if it has a pod.
     pub fn instance(&self, name: &str) -> Option<&InstanceView> {
         self.instances.iter().find(|instance| instance.name == name)
     }
 
-    /// The instance that takes writes now, by its own word.
+    /// The instance that reports that it takes writes.
     pub fn primary(&self) -> Option<&InstanceView> {
         self.instances.iter().find(|instance| instance.is_usable(Role::Primary))
     }
@@ -44,22 +44,22 @@ impl ClusterView {
 /// An instance that has a pod.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InstanceView {
-    /// Its name, which is its pod's.
+    /// The name of the instance and of its pod.
     pub name: String,
-    /// Its number.
+    /// The number at the end of its name.
     pub serial: i32,
-    /// The pod's address, once it has one.
+    /// The pod's IP address, once it has one.
     pub address: Option<String>,
     /// Whether the pod is being deleted.
     pub terminating: bool,
-    /// What it says of itself; `None` when it does not answer, or was not asked.
+    /// Its status; `None` if it does not answer or was not asked.
     pub status: Option<InstanceStatus>,
     /// Its volumes.
     pub volumes: Vec<Volume>,
 }
 
 impl InstanceView {
-    /// Whether it is in this role, accepts connections, and will be there for a while.
+    /// Whether it has this role, accepts connections, and is not being deleted.
     pub fn is_usable(&self, role: Role) -> bool {
         !self.terminating
             && self.status.as_ref().is_some_and(|status| status.ready && status.role == Some(role) && !status.diverged)
@@ -85,16 +85,16 @@ pub struct Volume {
     pub kind: String,
 }
 
-/// What was learned about something on an instance.
+/// What is known of a run on an instance.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum InstanceAnswer<T> {
-    /// Nobody asked.
+    /// No request was sent.
     #[default]
     NotAsked,
-    /// The instance did not answer, or not usefully: why.
+    /// The instance did not answer, or not in a known form; the text says why.
     Silent(String),
-    /// The instance answered that it knows nothing of it: its manager was started after the request.
+    /// The instance answered that it does not know the run: its manager was started after the request.
     Unknown,
-    /// The instance's answer.
+    /// The state of the run.
     Known(T),
 }

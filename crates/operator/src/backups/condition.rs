@@ -6,47 +6,47 @@ use holdfast_kube_api::backup::{BackupPhase, BackupStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-/// The condition of the `Cluster` about its newest backup that is over.
+/// The condition of the `Cluster` about its newest backup that has ended.
 pub(crate) const LAST_BACKUP: &str = "LastBackupSucceeded";
 
-/// What a condition says.
+/// The new content of a condition.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Said<'a> {
+pub(crate) struct NewCondition<'a> {
     /// Its type.
     pub(crate) kind: &'a str,
     /// Whether it holds.
     pub(crate) holds: bool,
-    /// Why, in a word.
+    /// The reason, one word in camel case.
     pub(crate) reason: &'a str,
-    /// Why, in words.
+    /// The message, for people.
     pub(crate) message: &'a str,
-    /// The generation it is about.
+    /// The generation that was observed.
     pub(crate) generation: Option<i64>,
 }
 
-/// Sets a condition among others. Its time changes only with its value.
-pub(crate) fn set(conditions: &mut Vec<Condition>, said: Said<'_>, now: DateTime<Utc>) {
-    let value = if said.holds { "True" } else { "False" };
-    let before = conditions.iter().find(|condition| condition.type_ == said.kind);
+/// Sets one condition in the list. Its transition time changes only if its value changes.
+pub(crate) fn set(conditions: &mut Vec<Condition>, wanted: NewCondition<'_>, now: DateTime<Utc>) {
+    let value = if wanted.holds { "True" } else { "False" };
+    let before = conditions.iter().find(|condition| condition.type_ == wanted.kind);
     let since = match before {
         Some(before) if before.status == value => before.last_transition_time.clone(),
         _ => Time(Timestamp::from_second(now.timestamp()).unwrap_or_default()),
     };
     let condition = Condition {
-        type_: said.kind.to_owned(),
+        type_: wanted.kind.to_owned(),
         status: value.to_owned(),
-        reason: said.reason.to_owned(),
-        message: said.message.to_owned(),
-        observed_generation: said.generation,
+        reason: wanted.reason.to_owned(),
+        message: wanted.message.to_owned(),
+        observed_generation: wanted.generation,
         last_transition_time: since,
     };
-    match conditions.iter_mut().find(|condition| condition.type_ == said.kind) {
+    match conditions.iter_mut().find(|condition| condition.type_ == wanted.kind) {
         Some(before) => *before = condition,
         None => conditions.push(condition),
     }
 }
 
-/// Sets what the `Cluster` says of a `Backup` that is over.
+/// Sets the condition of the `Cluster` about a `Backup` that has ended.
 pub(crate) fn set_last_backup(conditions: &mut Vec<Condition>, name: &str, status: &BackupStatus, now: DateTime<Utc>) {
     let holds = status.phase == Some(BackupPhase::Completed);
     let message = if holds {
@@ -59,8 +59,8 @@ pub(crate) fn set_last_backup(conditions: &mut Vec<Condition>, name: &str, statu
         )
     };
     let reason = if holds { "BackupCompleted" } else { "BackupFailed" };
-    let said = Said { kind: LAST_BACKUP, holds, reason, message: &message, generation: None };
-    set(conditions, said, status.stopped_at.unwrap_or(now));
+    let wanted = NewCondition { kind: LAST_BACKUP, holds, reason, message: &message, generation: None };
+    set(conditions, wanted, status.stopped_at.unwrap_or(now));
 }
 
 #[cfg(test)]
@@ -69,9 +69,13 @@ mod tests {
     use crate::backups::fixture::at;
 
     #[test]
-    fn the_last_backup_is_told_and_its_time_changes_with_its_value_only() {
+    fn the_condition_of_the_last_backup_changes_its_time_only_with_its_value() {
         let mut conditions = Vec::new();
-        set(&mut conditions, Said { kind: "Ready", holds: true, reason: "R", message: "m", generation: None }, at(0));
+        set(
+            &mut conditions,
+            NewCondition { kind: "Ready", holds: true, reason: "R", message: "m", generation: None },
+            at(0),
+        );
         let over = |phase, stopped: i64| BackupStatus {
             phase: Some(phase),
             stopped_at: Some(at(stopped)),

@@ -1,5 +1,5 @@
-//! What the controllers of `Backup` and `ScheduledBackup` share: clients for instances, memories, one reconcile at a time
-//! where two would get in each other's way, and publishing Events.
+//! What the controllers of `Backup` and `ScheduledBackup` share: clients for instances, memories, a lock for each
+//! cluster, and publishing Events.
 
 use super::backup::Memory;
 use super::event::BackupEvent;
@@ -35,7 +35,7 @@ pub(crate) struct BackupsContext {
 type Versions = (Option<String>, Option<String>);
 
 impl BackupsContext {
-    /// Nothing known yet.
+    /// With empty memories.
     pub(crate) fn new(operator: Arc<Context>) -> Self {
         Self { operator, clients: LockedMap::default(), memories: LockedMap::default(), turns: LockedMap::default() }
     }
@@ -65,28 +65,28 @@ impl BackupsContext {
         Ok(Some(client))
     }
 
-    /// What is remembered of a `Backup`.
+    /// The memory of a `Backup`; empty if nothing is known.
     pub(crate) fn memory(&self, uid: &str) -> Memory {
         self.memories.get(uid).unwrap_or_default()
     }
 
-    /// Remembers.
+    /// Stores the memory of a `Backup`.
     pub(crate) fn remember(&self, uid: &str, memory: Memory) {
         self.memories.put(uid.to_owned(), memory);
     }
 
-    /// Forgets a `Backup` that is over.
+    /// Drops the memory of a `Backup` that has ended.
     pub(crate) fn forget(&self, uid: &str) {
         self.memories.remove(uid);
     }
 
-    /// Held from looking whose turn it is to writing that it was taken: within a cluster one at a time.
+    /// The lock of a cluster. It is held while the turn is checked and until it is recorded that the turn was taken.
     pub(crate) fn turn(&self, key: &ClusterKey) -> Arc<tokio::sync::Mutex<()>> {
         self.turns.with(key.clone(), |turn| Arc::clone(turn))
     }
 
-    /// Writes the status, only if the object is still as it was read. What other versions of this program wrote into it
-    /// and this one does not know is not kept: there is one writer.
+    /// Writes the status, only if the object is unchanged since it was read. Fields from other versions of this program
+    /// that this one does not know are dropped: there is one writer.
     pub(crate) async fn write_status<S: Serialize + Sync>(
         &self,
         api: &Api<DynamicObject>,
@@ -124,8 +124,8 @@ impl BackupsContext {
     }
 }
 
-/// How long a reconcile may take: an API server that accepts requests and does not answer them would hold up the others
-/// of the cluster. Whatever was done by then is found by the next look.
+/// The time limit of a reconcile: an API server that accepts requests and does not answer them would block the others
+/// of the cluster. The next reconcile finds what was done by then.
 pub(crate) const RECONCILE_LIMIT: Duration = Duration::from_mins(1);
 
 /// A map in a lock that is never held across a wait.

@@ -1,4 +1,4 @@
-//! Events about backups: a closed set of reasons, so that they can be counted and alarmed on.
+//! Events about backups: a closed set of reasons, so that they can be counted and used in alerts.
 
 use std::fmt;
 
@@ -7,36 +7,36 @@ use std::fmt;
 pub enum Reason {
     /// An attempt begins on an instance.
     BackupStarted,
-    /// Data is stored; its WAL is waited for.
+    /// All data is stored; the WAL that it needs is not archived yet.
     BackupFinalizing,
-    /// A restore needs nothing more.
+    /// The backup can be restored.
     BackupCompleted,
-    /// It ended without a backup.
+    /// The `Backup` ended without a backup.
     BackupFailed,
-    /// An attempt ended; another follows.
+    /// An attempt ended; another one follows.
     BackupRetried,
-    /// Its `Backup` was deleted while it ran.
+    /// A `Backup` was deleted during its run.
     BackupGivenUp,
-    /// A run that no `Backup` asks for any more was ended.
+    /// A run whose `Backup` no longer exists was ended.
     OrphanEnded,
-    /// Something to know about a backup that goes on.
+    /// A warning about a backup that continues.
     BackupWarning,
     /// Volume snapshots are being taken.
     SnapshotCreated,
     /// The storage driver could not take a snapshot.
     SnapshotFailed,
-    /// A time of the schedule was answered with a `Backup`.
+    /// A `Backup` was created for a time of the schedule.
     BackupScheduled,
-    /// A time of the schedule was left out.
+    /// No `Backup` was created for a time of the schedule.
     ScheduleMissed,
-    /// The schedule, or its time zone, cannot be read.
+    /// The schedule or its time zone cannot be parsed.
     ScheduleInvalid,
-    /// A `Backup` beyond the history limit was deleted; its data stays.
+    /// A `Backup` beyond the history limit was deleted; its data is kept.
     HistoryPruned,
 }
 
 impl Reason {
-    /// Whether a person should look.
+    /// Whether a person should read it: type `Warning`.
     pub fn is_warning(self) -> bool {
         match self {
             Self::BackupFailed
@@ -66,14 +66,14 @@ impl fmt::Display for Reason {
 /// An Event to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupEvent {
-    /// Why.
+    /// The reason, from the closed set.
     pub reason: Reason,
-    /// In words.
+    /// The text for people.
     pub text: String,
 }
 
 impl BackupEvent {
-    /// An Event to be written.
+    /// An Event with this reason and text.
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
         Self { reason, text: text.into() }
     }

@@ -4,19 +4,19 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use holdfast_contract::problem::Problem;
 use std::fmt;
 
-/// Why something failed: what happened, while doing what, and what to do.
+/// A failure in three parts: what happened, what was being done, what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// What happened.
     pub error: String,
-    /// While doing what.
+    /// What was being done: the `while` line.
     pub doing: String,
-    /// What to do.
+    /// What to do: the `hint` line.
     pub hint: String,
 }
 
 impl Failure {
-    /// The three parts.
+    /// A failure of these three parts.
     pub fn new(error: impl Into<String>, doing: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { error: error.into(), doing: doing.into(), hint: hint.into() }
     }
@@ -28,7 +28,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a progress line has room for.
+/// The first line of a failure, for a progress line.
 pub(crate) use holdfast_contract::problem::headline as first_line;
 
 /// A time to the second, in UTC.
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_read_as_people_write_them() {
+    fn texts_are_written_as_people_write_them() {
         assert_eq!(bytes(0), "0 B");
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1024), "1.0 KiB");

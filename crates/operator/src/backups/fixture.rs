@@ -1,4 +1,4 @@
-//! Valid objects that the tables of tests change one thing of.
+//! Valid objects for tables of tests; each test changes one thing.
 
 use super::backup::{Action, Decision, Observed, Task};
 use super::cluster_view::{ClusterView, InstanceView, Volume};
@@ -40,7 +40,7 @@ pub(crate) fn instance(serial: i32, role: Role, lsn: &str) -> InstanceView {
     }
 }
 
-/// A healthy cluster of three: `main-1` is the primary, `main-2` the more advanced standby.
+/// A healthy cluster of three: `main-1` is the primary, `main-2` the standby with more WAL.
 pub(crate) fn cluster() -> ClusterView {
     ClusterView {
         name: "main".to_owned(),
@@ -60,7 +60,7 @@ pub(crate) fn cluster() -> ClusterView {
     }
 }
 
-/// What an instance of [`cluster`] says of itself.
+/// The status of one instance of [`cluster`].
 pub(crate) fn status(cluster: &mut ClusterView, serial: i32) -> &mut InstanceStatus {
     let instance = &mut cluster.instances[usize::try_from(serial).unwrap_or_default() - 1];
     instance.status.get_or_insert_default()
@@ -96,7 +96,7 @@ pub(crate) fn begun(method: BackupMethod) -> Task {
     task
 }
 
-/// What is seen while nothing else goes on.
+/// What is observed while nothing else runs.
 pub(crate) fn observed() -> Observed {
     Observed { cluster: Some(cluster()), snapshots_known: true, ..Observed::default() }
 }

@@ -1,15 +1,15 @@
 //! `Backup`, `ScheduledBackup` and volume snapshots.
 //!
-//! A reconcile is read, decide, act, write the status. Unlike the cluster's, a backup's actions come before its status:
-//! they are requests to one instance, which can be repeated and which the instance itself remembers, so that a status
-//! that says `running` always means that the instance took the request; one whose status was not written any more is
-//! recognised by what the instance says.
+//! A reconcile is read, decide, act, write the status. Unlike the cluster's, a backup's actions come before its status.
+//! They are requests to one instance; they can be repeated, and the instance itself remembers them. So a status
+//! `running` always means that the instance took the request. If a status was not written, the instance's answer shows
+//! the run again.
 //!
-//! - [`backup`]: one backup, into the object store or as snapshots: whose turn, which instance, following it to its end
+//! - [`backup`]: one backup, into the object store or as snapshots: its turn, its instance, and following it to its end
 //! - [`snapshot`]: the steps of volume snapshots
 //! - [`target`]: which instance is backed up
 //! - [`cluster_view`]: what decisions see of a cluster
-//! - [`schedule`]: backups at set times
+//! - [`schedule`]: backups at scheduled times
 //! - [`event`]: the closed set of reasons of Events
 
 pub mod backup;

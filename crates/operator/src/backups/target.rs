@@ -1,7 +1,7 @@
 //! Which instance is backed up.
 //!
-//! A standby's backup is complete only when the primary has archived the WAL up to its stop, so there is no choice
-//! while there is no primary: the backup waits for the next one instead of failing after its data was copied.
+//! A standby's backup is complete only after the primary has archived the WAL up to its stop. So without a primary no
+//! instance is chosen: the backup waits instead of failing after its data was copied.
 
 use super::cluster_view::{ClusterView, InstanceView};
 use holdfast_kube_api::cluster::BackupTarget;
@@ -9,28 +9,28 @@ use holdfast_kube_api::status_port::Role;
 use holdfast_pgtypes::Lsn;
 use std::cmp::Reverse;
 
-/// What is wanted of the instance.
+/// What the instance is needed for.
 #[derive(Debug, Clone, Copy)]
 pub struct TargetRequest<'a> {
-    /// The target by `Backup` or `Cluster`.
+    /// The target that the `Backup` or the `Cluster` names.
     pub target: BackupTarget,
-    /// Whether the server is stopped for it.
+    /// Whether the server has to be stopped.
     pub cold: bool,
-    /// The instance of the attempt before, which failed: another one of the same rank goes first.
+    /// The instance of the failed attempt before: another one of the same rank is preferred.
     pub failed: Option<&'a str>,
 }
 
-/// The instance, or why there is none now.
+/// The chosen instance, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// This one, and what a person should know about it.
+    /// This instance.
     Instance {
-        /// Its name.
+        /// The name of the instance.
         name: String,
-        /// What to know about the choice.
+        /// A warning about the choice, for people.
         warning: Option<String>,
     },
-    /// None now: why.
+    /// No instance now; the text says why.
     Wait(String),
 }
 
@@ -68,8 +68,8 @@ pub fn choose(cluster: &ClusterView, request: TargetRequest<'_>) -> Choice {
     }
 }
 
-/// The most advanced standby that is ready and on the primary's timeline; among equals one that is being streamed to,
-/// then one that did not fail just now, then the lowest number.
+/// The standby with the most WAL that is ready and on the primary's timeline. Among equals: one that is streaming, then
+/// one that did not just fail, then the lowest number.
 fn best_standby<'a>(
     cluster: &'a ClusterView,
     primary: &InstanceView,
@@ -93,7 +93,7 @@ fn best_standby<'a>(
         .map(|(instance, _)| instance)
 }
 
-/// What the instances are doing instead of being ready, for the reason of a wait.
+/// What the instances do instead of being ready, for the reason of a wait.
 fn doing(cluster: &ClusterView) -> String {
     let said: Vec<String> = cluster
         .instances

@@ -1,8 +1,8 @@
 //! Acting: the status first, then the actions in their order.
 //!
-//! Everything can be repeated: objects are applied by server-side apply, what is made once is "there already" the second
-//! time, and what is deleted is deleted only if it is still the object that was read. Keys and passwords are made here, so
-//! that no decision ever holds one.
+//! Everything can be repeated: objects are applied by server-side apply; an object that is created once counts as done
+//! if it exists; an object is deleted only if it is still the one that was read. Keys and passwords are made here, so
+//! that a decision never contains one.
 
 use super::context::ClusterContext;
 use super::decide::{owner, server_names};
@@ -25,20 +25,20 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Pre
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What acting needs.
+/// What is needed to carry out actions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Actor<'a> {
-    /// The client.
+    /// The client of the API server, and what is remembered.
     pub(crate) context: &'a ClusterContext,
     /// The cluster.
     pub desired: &'a Desired,
     /// What was read.
     pub read: &'a Read,
-    /// The clock, for certificates.
+    /// The current time, for certificates.
     pub now: DateTime<Utc>,
 }
 
-/// Writes the status, only if the cluster is still as it was read.
+/// Writes the status, only if the cluster is unchanged since it was read.
 pub async fn write_status(
     api: &Api<DynamicObject>,
     name: &str,
@@ -53,7 +53,7 @@ pub async fn write_status(
         serde_json::to_value(status).map_err(|source| Error::Malformed { what: "the status".to_owned(), source })
     };
     let mut patch = encode(status)?;
-    // A merge patch removes what it names as null: fields that were there and are not any more.
+    // A merge patch removes a field that it sets to null: this is for fields that are no longer in the status.
     if let (Some(patch), Value::Object(before)) = (patch.as_object_mut(), encode(before)?) {
         for (key, old) in before {
             match patch.get_mut(&key) {
@@ -72,7 +72,7 @@ pub async fn write_status(
     }
 }
 
-/// Names as null what a nested object does not have any more.
+/// Sets the fields to null that a nested object no longer has.
 fn clear_dropped(old: &Value, new: &mut Value) {
     if let (Value::Object(old), Value::Object(new)) = (old, new) {
         for (key, old) in old {
@@ -87,13 +87,13 @@ fn clear_dropped(old: &Value, new: &mut Value) {
 }
 
 impl Actor<'_> {
-    /// Carries out the actions in their order; the first that fails ends it, and the next reconcile decides anew.
+    /// Carries out the actions in their order. The first failure stops it, and the next reconcile decides again.
     pub(crate) async fn act(&self, actions: &[Action]) -> Result<(), Error> {
         let mut authority = None;
         for action in actions {
             let done = self.one(action, &mut authority);
             match action {
-                // It asks an instance, which has its own limit.
+                // A request to an instance has its own time limit.
                 Action::Restart { .. } => done.await?,
                 _ => within(API_TIMEOUT, "changing the objects of the cluster", done).await?,
             }
@@ -190,7 +190,7 @@ impl Actor<'_> {
         there(api.create(&PostParams::default(), &lease).await.map(drop), || format!("create lease {name}"))
     }
 
-    /// Compare and swap: a holder that renewed meanwhile keeps it.
+    /// Compare and swap: a holder that renewed in the meantime keeps the Lease.
     async fn release_lease(&self, holder: &str, resource_version: &str) -> Result<(), Error> {
         let name = names::primary_lease(&self.desired.name);
         let api: Api<Lease> = self.api();
@@ -285,7 +285,7 @@ impl Actor<'_> {
         });
         let api: Api<k8s::Secret> = self.api();
         if self.read.secrets.contains_key(name) {
-            // Renewed: content and facts in one write.
+            // A renewal: content and annotations in one write.
             let patch = json!({"metadata": {"annotations": annotations}, "stringData": data});
             return api
                 .patch(name, &PatchParams::default(), &Patch::Merge(patch))
@@ -297,7 +297,7 @@ impl Actor<'_> {
             .map_err(|source| Error::Malformed { what: format!("secret {name}"), source })?;
         match api.create(&PostParams::default(), &secret).await {
             Ok(_) => Ok(()),
-            // Somebody else's was first: what was made for it does not fit, so everything is read again.
+            // Somebody else created it first: what was made for ours does not fit, so everything is read again.
             Err(error) if is_conflict(&error) => Err(Error::Changed { what: format!("secret {name}") }),
             Err(error) => Err(Error::api(format!("create secret {name}"), error)),
         }
@@ -314,7 +314,8 @@ impl Actor<'_> {
         Some(Pair { certificate: self.stored(&name, "ca.crt")?, key: Secret::new(self.stored(&name, "ca.key")?), ends })
     }
 
-    /// What the authority's Secret is known by: nothing for one that was brought, since it carries no annotation.
+    /// The fingerprint in the annotation of the authority's Secret; `None` for an authority that the user brought,
+    /// since it has no annotation.
     fn known_fingerprint(&self, authority: &Pair) -> Option<String> {
         let name = names::ca_secret(&self.desired.name);
         match self.read.observed.secrets.get(&name) {
@@ -364,7 +365,7 @@ impl Actor<'_> {
     }
 }
 
-/// 64 hexadecimal digits: 256 bits, and nothing that a URI or a shell takes apart.
+/// 64 hexadecimal digits: 256 bits, and no character that a URI or a shell treats specially.
 fn password() -> Result<Secret, aws_lc_rs::error::Unspecified> {
     let mut bytes = [0_u8; 32];
     aws_lc_rs::rand::fill(&mut bytes)?;
@@ -375,7 +376,7 @@ fn no_randomness(secret: &str) -> Error {
     Error::Certificate { secret: secret.to_owned(), why: "the operating system returned no random bytes".to_owned() }
 }
 
-/// The key's fingerprint: a renewed certificate of the same key is the same authority.
+/// The fingerprint of the key: a renewed certificate with the same key is the same authority.
 fn fingerprint(authority: &Pair) -> String {
     super::decide::short_hash(authority.key.expose().as_bytes())
 }
@@ -401,7 +402,7 @@ fn this_one(uid: &str) -> DeleteParams {
     DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
 }
 
-/// "There already" is done.
+/// "Already exists" counts as done.
 fn there(result: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(), Error> {
     match result {
         Err(error) if !is_conflict(&error) => Err(Error::api(doing(), error)),
@@ -409,7 +410,7 @@ fn there(result: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(),
     }
 }
 
-/// "Not there" and "not this one any more" are done.
+/// "Not found" and "not this object any more" count as done.
 fn gone(result: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(), Error> {
     match result {
         Err(error) if !is_not_found(&error) && !is_conflict(&error) => Err(Error::api(doing(), error)),

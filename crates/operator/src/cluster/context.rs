@@ -1,5 +1,5 @@
-//! What the reconciles of clusters share beside what all controllers do: the images, and what is remembered between two of
-//! them. It starts empty with each operator.
+//! What the reconciles of clusters share besides the common context: the images, and what is remembered between
+//! reconciles. The memory is empty when an operator starts.
 
 use super::desired::Images;
 use super::memory::Memory;
@@ -13,20 +13,20 @@ use tokio::time::Instant;
 /// What the reconciles of clusters share.
 #[derive(Debug)]
 pub(crate) struct ClusterContext {
-    /// What all controllers share.
+    /// The context that all controllers share.
     pub(crate) operator: Arc<Context>,
-    /// Images.
+    /// The images that the operator was started with.
     pub(crate) images: Images,
-    /// What the API server knows, and when it was asked.
+    /// Which optional APIs the API server has, and when this was read.
     pub(crate) apis: tokio::sync::Mutex<Option<(Instant, Apis)>>,
-    /// What is remembered of each cluster, by uid.
+    /// The memory of each cluster, by uid.
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
-    /// The version of each Lease that the watch brought last, and when.
+    /// The newest version of each Lease from the watch, and when it came.
     leases: Mutex<HashMap<(String, String), (String, Instant)>>,
 }
 
 impl ClusterContext {
-    /// With nothing remembered.
+    /// With empty memories.
     pub(crate) fn new(operator: Arc<Context>, images: Images) -> Self {
         Self {
             operator,
@@ -37,12 +37,12 @@ impl ClusterContext {
         }
     }
 
-    /// What is remembered of a cluster.
+    /// The memory of a cluster.
     pub(crate) fn memory(&self, uid: &str) -> Arc<tokio::sync::Mutex<Memory>> {
         Arc::clone(self.memories.lock().entry(uid.to_owned()).or_default())
     }
 
-    /// The watch brought a Lease. The same version again, as after a new beginning of the watch, is no news.
+    /// Records a Lease from the watch. The same version again, as when the watch restarts, changes nothing.
     pub(crate) fn hear_of_lease(&self, namespace: &str, name: &str, version: &str) {
         let mut leases = self.leases.lock();
         let heard = leases.entry((namespace.to_owned(), name.to_owned()));
@@ -52,12 +52,12 @@ impl ClusterContext {
         }
     }
 
-    /// The version of a Lease that the watch brought last, and when.
+    /// The newest version of a Lease from the watch, and when it came.
     pub(crate) fn heard_of_lease(&self, namespace: &str, name: &str) -> Option<(String, Instant)> {
         self.leases.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    /// Forgets a cluster that is gone.
+    /// Drops the memory of a deleted cluster.
     pub(crate) fn forget(&self, uid: &str, namespace: &str, lease: &str) {
         self.leases.lock().remove(&(namespace.to_owned(), lease.to_owned()));
         self.memories.lock().remove(uid);

@@ -1,7 +1,7 @@
-//! Waking up: the controller of `Cluster`, and one reconcile from beginning to end.
+//! The controller of `Cluster`: what wakes it, and one reconcile from start to end.
 //!
-//! Woken by the cluster, its pods, claims and Secrets, and by its Lease when the holder changes: of the renewals in between
-//! it is only noted when they came. The `Cluster` itself is read again at each reconcile.
+//! It is woken by the cluster, its pods, claims and Secrets, and by its Lease when the holder changes. Renewals of the
+//! Lease only record a time. The `Cluster` itself is read again at each reconcile.
 
 use super::apply::{Actor, write_status};
 use super::context::ClusterContext;
@@ -120,7 +120,7 @@ async fn reconcile(cached: &DynamicObject, context: &ClusterContext) -> Result<R
         return Ok(Requeue::await_change());
     };
     if cluster.meta().deletion_timestamp.is_some() {
-        // Everything goes with its owner.
+        // Kubernetes deletes the objects with their owner.
         return Ok(Requeue::await_change());
     }
     let uid = cluster.uid().unwrap_or_default();
@@ -145,7 +145,7 @@ async fn one_pass(
 ) -> Result<Decision, Error> {
     let desired = desired(cluster, context);
     let status: ClusterStatus = match cluster.data.get("status") {
-        // A status that is not understood is never taken for an empty one: that would begin the cluster anew.
+        // A status that cannot be parsed is never treated as empty: that would bootstrap the cluster again.
         Some(status) => serde_json::from_value(status.clone())
             .map_err(|source| Error::Malformed { what: format!("the status of cluster {}", desired.name), source })?,
         None => ClusterStatus::default(),
@@ -172,7 +172,7 @@ async fn one_pass(
         tracing::debug!(cluster = desired.name, namespace = desired.namespace, ?action, "does");
     }
     let actor = Actor { context, desired: &desired, read: &read, now };
-    // What rarely changes is looked at again until a look finds nothing to do about it.
+    // Rarely changed objects are read again until there is nothing to do about them.
     let settled = !decision.actions.iter().any(|action| matches!(action, Action::Apply(..) | Action::Remove(..)));
     if read.full {
         memory.full_look = settled.then(|| (Instant::now(), desired.generation));
@@ -185,8 +185,8 @@ async fn one_pass(
     Ok(decision)
 }
 
-/// The manifest as it is meant. A manifest that is refused is still read as far as it can be: an existing cluster is
-/// kept alive by it.
+/// The manifest after validation. A refused manifest is still read as far as possible: it keeps an existing cluster
+/// alive.
 fn desired(cluster: &DynamicObject, context: &ClusterContext) -> Desired {
     let complain = |finding: Finding| Complaint {
         path: finding.path,
@@ -216,7 +216,7 @@ fn desired(cluster: &DynamicObject, context: &ClusterContext) -> Desired {
     }
 }
 
-/// Publishes an Event, once.
+/// Publishes an Event, unless it was published a short time ago.
 async fn publish(cluster: &DynamicObject, context: &ClusterContext, memory: &mut Memory, event: &ClusterEvent) {
     if !memory.is_news(event, Instant::now()) {
         return;

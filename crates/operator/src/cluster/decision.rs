@@ -1,5 +1,5 @@
-//! What was decided for a cluster: the words between [`decide`](super::decide), which chooses them, and those who write the
-//! status ([`super::controller`]) and act ([`super::apply`]). Data only.
+//! The output of a decision about a cluster: [`decide`](super::decide) makes it, [`super::controller`] writes its
+//! status, and [`super::apply`] carries out its actions. Data only.
 
 use super::observed::Kind;
 use holdfast_kube_api::cluster::ClusterStatus;
@@ -9,84 +9,84 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What to do.
+/// The output of a decision about a cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Decision {
-    /// The status to write, before anything is done.
+    /// The status to write, before any action.
     pub status: ClusterStatus,
-    /// What to do then, in this order.
+    /// The actions after that, in this order.
     pub actions: Vec<Action>,
     /// The Events to publish.
     pub events: Vec<ClusterEvent>,
-    /// When to look again, at the latest.
+    /// The longest time until the next reconcile.
     pub next: Duration,
 }
 
-/// One step. All can be repeated.
+/// One action. All can be repeated.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Server-side apply of an object that rarely changes.
+    /// Applies a rarely changed object by server-side apply.
     Apply(Kind, Value),
-    /// Removes one that is not wanted any more.
+    /// Removes an object that is no longer wanted.
     Remove(Kind, String),
-    /// Makes a Secret, or renews the certificate in it. Keys are made while it is applied.
+    /// Creates a Secret, or renews its certificate. Keys are created when the action is carried out.
     Secret(SecretKind),
-    /// Makes the Lease of the primary, held by nobody.
+    /// Creates the Lease of the primary, without a holder.
     CreateLease,
     /// Takes the Lease from an instance that is proven dead, by compare and swap.
     ReleaseLease {
         /// The instance that held it.
         holder: String,
-        /// The version that was read.
+        /// The resource version that was read.
         resource_version: String,
     },
-    /// Makes a claim; never changes one.
+    /// Creates a claim; never changes one.
     CreateClaim(Box<PersistentVolumeClaim>),
-    /// Asks for a larger volume.
+    /// Requests a larger volume.
     GrowClaim {
-        /// The claim.
+        /// The name of the claim.
         name: String,
-        /// Its new size.
+        /// The new size, as a Kubernetes quantity.
         size: String,
     },
-    /// Deletes a claim, and with it the data.
+    /// Deletes a claim and its data.
     DeleteClaim {
-        /// The claim.
+        /// The name of the claim.
         name: String,
-        /// Only if it is still this one.
+        /// The uid of the claim: one with another uid is not deleted.
         uid: String,
     },
-    /// Makes a pod; never changes one.
+    /// Creates a pod; never changes one.
     CreatePod(Box<Pod>),
     /// Deletes a pod gracefully.
     DeletePod {
-        /// The pod.
+        /// The name of the pod.
         name: String,
-        /// Only if it is still this one.
+        /// The uid of the pod: one with another uid is not deleted.
         uid: String,
     },
     /// Sets labels on a pod.
     LabelPod {
-        /// The pod.
+        /// The name of the pod.
         name: String,
-        /// The labels.
+        /// The labels to set.
         labels: BTreeMap<String, String>,
     },
-    /// Has PostgreSQL restarted in its pod.
+    /// Restarts PostgreSQL in its pod.
     Restart {
-        /// The instance.
+        /// The name of the instance.
         instance: String,
     },
 }
 
-/// An Event to be written about a cluster.
+/// An Event to publish about a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClusterEvent {
-    /// Whether it needs attention.
+    /// Whether a person should read it: type `Warning`.
     pub warning: bool,
-    /// What kind of thing it is.
+    /// The reason, from the closed set.
     pub reason: Reason,
-    /// In words.
+    /// The text for people.
     pub text: String,
 }
 
@@ -107,7 +107,7 @@ pub enum Reason {
     NewPrimary,
     /// The primary is lost and no instance can replace it.
     NoCandidate,
-    /// An instance cannot go on by itself.
+    /// An instance reports a failure that does not end by itself.
     InstanceFailed,
     /// PostgreSQL is restarted for changed settings.
     Restarting,
@@ -115,22 +115,22 @@ pub enum Reason {
     ReplacingPod,
     /// A volume grows.
     GrowingVolume,
-    /// A field of the manifest is not followed as it is written.
+    /// A field of the manifest has another effect than it says.
     SpecWarning,
-    /// The manifest cannot be followed.
+    /// The manifest is invalid.
     SpecRefused,
-    /// The API server lacks something; it is left out.
+    /// The API server lacks an optional API; the objects of it are left out.
     ApiMissing,
-    /// The archive does not take WAL.
+    /// WAL cannot be archived.
     ArchivingFails,
-    /// The archive takes WAL again.
+    /// WAL is archived again.
     ArchivingWorks,
     /// A certificate is made or renewed.
     CertificateRenewed,
 }
 
 impl Reason {
-    /// Whether it is about a state that lasts, and would be told at every look; others are about a moment.
+    /// Whether it is about a lasting state, which each reconcile would report again; the others are about one moment.
     pub fn lasts(self) -> bool {
         matches!(
             self,
@@ -138,26 +138,26 @@ impl Reason {
         )
     }
 
-    /// In camel case, as Events have it.
+    /// The name in camel case, as in Events.
     pub fn name(self) -> String {
         format!("{self:?}")
     }
 }
 
-/// What the operator is doing; texts of `status.phase`.
+/// What the operator is doing: the texts of `status.phase`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The manifest cannot be followed.
+    /// The manifest is invalid.
     SpecRefused,
-    /// The first instance comes to its data.
+    /// The first instance gets its data.
     Bootstrapping,
-    /// The primary is lost.
+    /// The primary is lost; another instance takes over.
     FailingOver,
-    /// The primary hands over.
+    /// The primary hands over on purpose.
     SwitchingOver,
-    /// The primary does not take writes and nothing replaces it.
+    /// The primary does not take writes, and no instance can replace it.
     PrimaryDown,
-    /// An instance cannot go on by itself.
+    /// An instance reports a failure that does not end by itself.
     InstanceFailed,
     /// Instances are being added.
     CreatingInstances,
@@ -167,12 +167,12 @@ pub enum Phase {
     Restarting,
     /// Instances are not ready yet.
     WaitingForInstances,
-    /// All is as wished.
+    /// The cluster matches its manifest.
     Healthy,
 }
 
 impl Phase {
-    /// For people.
+    /// The text for people.
     pub fn text(self) -> &'static str {
         match self {
             Self::SpecRefused => "Manifest refused",
@@ -193,22 +193,22 @@ impl Phase {
 /// The Secrets of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SecretKind {
-    /// The cluster's authority.
+    /// The cluster's certificate authority, with its key.
     Authority,
     /// Certificate of PostgreSQL and of the status port.
     Server,
     /// Certificate of the standbys.
     Replication,
-    /// Certificate that the operator shows.
+    /// Certificate with which the operator connects to instances.
     Operator,
-    /// User, password and URI of the application.
+    /// User, password and URI for the application.
     Application,
-    /// Password of `postgres`.
+    /// Password of the role `postgres`.
     Superuser,
 }
 
 impl SecretKind {
-    /// Its name.
+    /// The name of the Secret.
     pub fn name(self, cluster: &str) -> String {
         match self {
             Self::Authority => names::ca_secret(cluster),

@@ -1,57 +1,57 @@
-//! The desired state: the manifest after validation, with the few facts that come from elsewhere.
+//! The desired state: the manifest after validation, with a few facts from elsewhere.
 
 use holdfast_kube_api::ClusterSpec;
 
-/// A `Cluster` as it is meant.
+/// A validated `Cluster`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
-    /// Its namespace.
+    /// `metadata.namespace`.
     pub namespace: String,
-    /// Its uid; what it owns refers to it.
+    /// `metadata.uid`, for owner references.
     pub uid: String,
-    /// Generation of the spec.
+    /// `metadata.generation`.
     pub generation: i64,
-    /// The spec, normalised.
+    /// The spec with its defaults.
     pub spec: ClusterSpec,
-    /// Whether not even the fields of the spec could be read, so that `spec` says nothing.
+    /// Whether not even the fields of the spec could be read. Then `spec` is empty.
     pub unreadable: bool,
-    /// Why the spec cannot be followed; empty when it can.
+    /// Why the spec is invalid; empty if it is valid.
     pub errors: Vec<Complaint>,
-    /// What is followed differently from how it is written, or not at all.
+    /// What has another effect than it says, or none.
     pub warnings: Vec<Complaint>,
-    /// What the operator was started with.
+    /// The images that the operator was started with.
     pub images: Images,
 }
 
-/// Something about a field.
+/// An error or a warning about a field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Complaint {
     /// The field, such as `spec.instances`.
     pub path: String,
-    /// Of a closed set, in camel case.
+    /// The reason in camel case, from a closed set.
     pub reason: String,
-    /// What is the matter, with what to do.
+    /// What is wrong, and what to do.
     pub message: String,
 }
 
 /// Images that the operator was started with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Images {
-    /// Its own, for the init container that brings the instance manager.
+    /// The operator's own image, for the init container that copies the instance manager.
     pub operator: String,
-    /// PostgreSQL's where the cluster names none.
+    /// The PostgreSQL image of clusters that name none.
     pub postgres: String,
 }
 
 impl Desired {
-    /// The image of PostgreSQL.
+    /// The image of PostgreSQL for this cluster.
     pub fn image(&self) -> &str {
         self.spec.image_name.as_deref().unwrap_or(&self.images.postgres)
     }
 
-    /// PostgreSQL's major version by the image's tag, such as 18 of `postgresql:18.1-bookworm`.
+    /// PostgreSQL's major version from the image's tag, such as 18 of `postgresql:18.1-bookworm`.
     pub fn image_major(&self) -> Option<u16> {
         let image = self.image().split('@').next().unwrap_or_default();
         let (_, tag) = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))?;

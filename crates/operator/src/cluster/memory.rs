@@ -1,8 +1,8 @@
-//! What is remembered of each cluster between two reconciles: by this operator's own monotonic clock, so that no wall
-//! clock, its own or another machine's, has a say in who may take writes.
+//! What is remembered of each cluster between two reconciles, measured by this operator's own monotonic clock. So no
+//! wall clock, on this machine or another, decides who may take writes.
 //!
-//! It starts empty with each operator, and whatever it does not know it treats as seen just now: a restart makes a
-//! failover slower, never earlier.
+//! It is empty when an operator starts, and what it does not know counts as seen just now. A restart makes a failover
+//! slower, never earlier.
 
 use super::decision::ClusterEvent;
 use super::observed::{KeptSnapshots, Observed, PrimaryLease};
@@ -13,22 +13,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The same Event about a state that lasts is not told again within this time.
+/// The same Event about a lasting state is not published again within this time.
 const QUIET: Duration = Duration::from_mins(10);
 
-/// What is remembered of one cluster.
+/// The memory of one cluster.
 #[derive(Debug, Default)]
 pub struct Memory {
     lease: Option<ObservedLease>,
     ill_since: Option<Instant>,
     target: Option<String>,
     last_answer: BTreeMap<String, Instant>,
-    /// The highest timeline that each pod has said, by its uid.
+    /// The highest timeline that each pod has reported, by the pod's uid.
     timelines: BTreeMap<String, u32>,
     told: HashMap<ClusterEvent, Instant>,
-    /// The cluster's volume snapshots, as of the last full look.
+    /// The cluster's volume snapshots at the last full read.
     pub(crate) snapshots: KeptSnapshots,
-    /// When the objects that rarely change were last read in full, and for which generation.
+    /// When the rarely changed objects were last read in full, and for which generation.
     pub(crate) full_look: Option<(Instant, i64)>,
 }
 
@@ -40,8 +40,8 @@ struct ObservedLease {
 }
 
 impl Memory {
-    /// Looks at the Lease. It is free when nobody holds it, or when it has not changed for its time while it was looked at.
-    /// `heard` is the version that the watch brought last, and when.
+    /// Judges the Lease. It is free if it has no holder, or if it was seen unchanged for its whole time. `heard` is the
+    /// newest version from the watch, and when it came.
     pub fn look_at_lease(&mut self, lease: &Lease, heard: Option<&(String, Instant)>, now: Instant) -> PrimaryLease {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let spec = lease.spec.clone().unwrap_or_default();
@@ -49,7 +49,7 @@ impl Memory {
         let seen = match &mut self.lease {
             Some(seen) if seen.version == version => seen,
             seen => {
-                // Renewed before it was heard of, so the time may count from there.
+                // The renewal was before the watch reported it, so the time may count from the report.
                 let heard = heard.filter(|(heard, _)| *heard == version).map(|(_, at)| *at);
                 let since = heard.map_or(now, |at| at.min(now));
                 seen.insert(ObservedLease { version: version.clone(), since, free_since: None })
@@ -66,10 +66,10 @@ impl Memory {
         PrimaryLease { holder, unchanged_for, resource_version: version, free_for }
     }
 
-    /// Notes who answered, and since when the instance that is to take writes does not answer.
+    /// Records which instances answered, and since when the target primary has not.
     ///
-    /// A standby that is not being streamed to knows only the timeline of its last restart point, which may be an older one
-    /// than it has followed since; what it said while it was streamed to is remembered for it.
+    /// A standby that is not streaming knows only the timeline of its last restart point, which may be older than the
+    /// one it has reached. So the timeline that it reported while it was streaming is kept.
     pub fn look_at_answers(&mut self, observed: &mut Observed, now: Instant) {
         for answer in observed.answers.values_mut().filter_map(|answer| answer.as_mut().ok()) {
             let highest = self.timelines.entry(answer.pod_uid.clone()).or_default();
@@ -106,7 +106,7 @@ impl Memory {
         }
     }
 
-    /// Whether an Event is news.
+    /// Whether an Event was not published within [`QUIET`].
     pub fn is_news(&mut self, event: &ClusterEvent, now: Instant) -> bool {
         self.told.retain(|_, at| now.saturating_duration_since(*at) < QUIET);
         !event.reason.lasts() || self.told.insert(event.clone(), now).is_none()
@@ -137,12 +137,12 @@ mod tests {
         assert_eq!(memory.look_at_lease(&lease("2", "c-1"), None, at(23)).free_for, Some(Duration::from_secs(3)));
         assert_eq!(memory.look_at_lease(&lease("3", "c-1"), None, at(24)).free_for, None, "it came back");
         assert_eq!(memory.look_at_lease(&lease("4", ""), None, at(25)).free_for, Some(Duration::ZERO), "released");
-        // The watch heard of a renewal between two looks, and of nothing since.
+        // The watch reported a renewal between two reads, and nothing since.
         let heard = |version: &str, seconds| Some((version.to_owned(), at(seconds)));
         let looked = memory.look_at_lease(&lease("5", "c-1"), heard("5", 31).as_ref(), at(38));
         assert_eq!((looked.unchanged_for, looked.free_for), (Duration::from_secs(7), None));
         assert!(memory.look_at_lease(&lease("5", "c-1"), None, at(41)).free_for.is_some());
-        // It heard of an older one only: nothing is known of this one.
+        // The watch reported only an older version: nothing is known of this one.
         let looked = memory.look_at_lease(&lease("7", "c-1"), heard("6", 42).as_ref(), at(60));
         assert_eq!((looked.unchanged_for, looked.free_for), (Duration::ZERO, None));
     }

@@ -1,9 +1,9 @@
 //! The reconciler of `Cluster`: one PostgreSQL primary and its standbys.
 //!
-//! [`controller`] is woken by the cluster and by what belongs to it; it lets [`read`] gather an [`observed::Observed`],
-//! asks [`decide`] for a [`decision`], has the status written and the actions carried out by [`apply`]. What has to be
-//! remembered between two reconciles, such as when a lease was last seen to change, is in [`memory`], kept by [`context`]; losing it, as a
-//! restart does, only makes the operator wait longer.
+//! [`controller`] is woken by the cluster and its objects. [`read`] gathers an [`observed::Observed`], [`decide`] makes
+//! a [`decision`] from it, and [`apply`] carries out its actions after the status is written. What is remembered
+//! between two reconciles, such as when a Lease was last seen to change, is in [`memory`], kept by [`context`]. If it
+//! is lost, as by a restart, the operator only waits longer.
 
 pub mod apply;
 mod context;

@@ -1,7 +1,7 @@
-//! What stands: everything a decision rests on, as it was read.
+//! The observed state: the whole input of a decision besides the manifest.
 //!
-//! Ages are durations that the operator measured itself by its own monotonic clock ([`super::memory`]); no other machine's
-//! clock is believed.
+//! Ages are durations that the operator measured itself by its own monotonic clock ([`super::memory`]); the clock of no
+//! other machine is used.
 
 use crate::backups::snapshot::SnapshotSeen;
 use holdfast_kube_api::Backup;
@@ -12,92 +12,92 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// What stands.
+/// The observed state.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
-    /// The status as it was written last.
+    /// The status, as it was last written.
     pub status: ClusterStatus,
     /// Pods of the cluster, by name.
     pub pods: BTreeMap<String, Pod>,
     /// Claims of the cluster, by name.
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
-    /// What the instances said, by name; why not, for those that did not.
+    /// The answer of each instance, by name, or why there is none.
     pub answers: BTreeMap<String, Answer>,
     /// The Lease of the primary.
     pub lease: Option<PrimaryLease>,
     /// Secrets of the cluster, by name.
     pub secrets: BTreeMap<String, SecretFacts>,
-    /// Whether `objects` were read this time.
+    /// Whether `objects` was read this time.
     pub objects_read: bool,
-    /// Services and other objects that rarely change, by kind and name, without version and kind.
+    /// Services and other rarely changed objects, by kind and name, without `apiVersion` and `kind`.
     pub objects: BTreeMap<(Kind, String), Value>,
-    /// Whether each node is ready.
+    /// Whether each node is ready, by name.
     pub nodes: BTreeMap<String, bool>,
-    /// The `Backup` that the cluster is recovered from, where the manifest names one.
+    /// The source of the recovery, if the manifest names a `Backup`.
     pub recovery: RecoverySource,
-    /// Volume snapshots of the cluster that can be restored from.
+    /// Volume snapshots of the cluster that a restore can use.
     pub snapshots: KeptSnapshots,
-    /// What the API server knows.
+    /// Which optional APIs the API server has.
     pub apis: Apis,
-    /// The newest warning about a pod or a claim that does not get on, by the object's name.
+    /// The newest warning about a pod or a claim that makes no progress, by the object's name.
     pub troubles: BTreeMap<String, String>,
-    /// For how long the instance that is to take writes has not been seen healthy.
+    /// For how long the target primary has not been seen healthy.
     pub ill_for: Duration,
-    /// For how long each pod has been seen without an answer since its last one.
+    /// For how long each pod has been silent since its last answer.
     pub silent_for: BTreeMap<String, Duration>,
 }
 
-/// What an instance said, or why it did not.
+/// The status of an instance, or why it did not answer.
 pub type Answer = Result<InstanceStatus, String>;
 
 impl Observed {
-    /// What an instance said, if it did.
+    /// The status of an instance, if it answered.
     pub fn answer(&self, instance: &str) -> Option<&InstanceStatus> {
         self.answers.get(instance)?.as_ref().ok()
     }
 }
 
-/// The Lease of the primary.
+/// The Lease of the primary, as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PrimaryLease {
-    /// Who holds it; nobody when it was released.
+    /// The holder; `None` if it was released.
     pub holder: Option<String>,
     /// For how long it has been seen unchanged.
     pub unchanged_for: Duration,
     /// Its resource version, for compare and swap.
     pub resource_version: String,
-    /// For how long it has been seen free: released, or held and not renewed in its time.
+    /// For how long it has been seen free: released, or not renewed within its time.
     pub free_for: Option<Duration>,
 }
 
-/// What a cluster is recovered from.
+/// The source of a recovery from a `Backup`.
 #[derive(Debug, Clone, Default)]
 pub struct RecoverySource {
-    /// The `Backup` that the manifest names, where it exists.
+    /// The `Backup` that the manifest names; `None` if it does not exist.
     pub backup: Option<Backup>,
-    /// The volume snapshots it names, those that exist, by name. Read until the cluster has its data.
+    /// Those of its volume snapshots that exist, by name. Read until the cluster has its data.
     pub snapshots: BTreeMap<String, SnapshotSeen>,
 }
 
-/// Volume snapshots that can be restored from: the id of their record and the volume each is of.
+/// Volume snapshots that a restore can use: the id of their record, and the kind of the volume.
 pub type KeptSnapshots = BTreeSet<(String, String)>;
 
-/// What a decision needs to know of a Secret; never its content.
+/// The facts about a Secret that decisions need; never its content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecretFacts {
-    /// Whether the operator made it for this cluster.
+    /// Whether the operator created it for this cluster.
     pub owned: bool,
-    /// When its certificate ends, where it holds one of ours.
+    /// When its certificate ends, if the operator signed it.
     pub ends: Option<chrono::DateTime<chrono::Utc>>,
-    /// Fingerprint of the authority that its certificate is signed by; of itself for the authority.
+    /// Fingerprint of the authority that signed its certificate; for the authority's Secret, its own.
     pub authority: Option<String>,
-    /// Hash of the names that its certificate is for.
+    /// Hash of the names in its certificate.
     pub names: Option<String>,
-    /// Keys that are there.
+    /// The keys of its data.
     pub keys: Vec<String>,
 }
 
-/// Kinds of objects that rarely change.
+/// Kinds of rarely changed objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `v1`
@@ -108,7 +108,7 @@ pub enum Kind {
     Role,
     /// `rbac.authorization.k8s.io/v1`
     RoleBinding,
-    /// `policy/v1`, or `policy/v1beta1` where that is missing
+    /// `policy/v1`, or `policy/v1beta1` on older API servers
     PodDisruptionBudget,
     /// `monitoring.coreos.com/v1`
     PodMonitor,
@@ -130,7 +130,7 @@ impl Kind {
         }
     }
 
-    /// As manifests spell it.
+    /// The kind, as manifests spell it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Service => "Service",
@@ -143,10 +143,10 @@ impl Kind {
     }
 }
 
-/// What the API server knows beyond what every version does.
+/// Which optional APIs the API server has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Apis {
-    /// In which version it knows disruption budgets.
+    /// The version of the disruption budget's API; `None` if it is missing.
     pub disruption_budget: Option<BudgetApi>,
     /// Whether the Prometheus operator's `PodMonitor` is installed.
     pub pod_monitor: bool,

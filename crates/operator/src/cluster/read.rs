@@ -1,9 +1,9 @@
-//! Reading: the cluster's objects, its Lease, and what its instances say.
+//! Reading: the cluster's objects, its Lease, and the status of its instances.
 //!
 //! Pods, claims, Secrets and the Lease are read from the API server each time, never from a cache: a failover must not
-//! rest on what was true before. Objects that rarely change are read when the generation changed, when something was done
-//! about them, and once in a while. The Lease is read **before** the instances are asked, so that an answer of a standby
-//! is never older than the moment at which the Lease was seen free.
+//! rest on an old state. Rarely changed objects are read when the generation has changed, after an action on them, and
+//! once in a while. The Lease is read **before** the instances are asked. So a standby's answer is never older than the
+//! moment when the Lease was seen free.
 
 use super::context::ClusterContext;
 use super::memory::Memory;
@@ -23,15 +23,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// An API server that takes longer is away.
+/// An API server that takes longer counts as not reachable.
 pub(super) const API_TIMEOUT: Duration = Duration::from_secs(8);
-/// Objects that rarely change are read this often.
+/// Rarely changed objects are read this often.
 const FULL_LOOK: Duration = Duration::from_mins(1);
-/// What the API server knows is asked this often: CRDs are installed while it runs.
+/// Whether optional APIs exist is read this often: a CRD may be installed at any time.
 const APIS: Duration = Duration::from_mins(5);
 /// Annotations of the operator's Secrets.
 pub(crate) mod annotation {
-    /// When the certificate ends, RFC 3339.
+    /// When the certificate ends, as RFC 3339.
     pub(crate) const ENDS: &str = "holdfast.dev/certificateEnds";
     /// Fingerprint of the authority's key.
     pub(crate) const AUTHORITY: &str = "holdfast.dev/authority";
@@ -39,35 +39,35 @@ pub(crate) mod annotation {
     pub(crate) const NAMES: &str = "holdfast.dev/certificateNames";
 }
 
-/// What was read, with what acting on it needs and deciding does not.
+/// What was read: the input of the decision, and what the actions need besides.
 #[derive(Debug)]
 pub(crate) struct Read {
-    /// For the decision.
+    /// The input of the decision.
     pub observed: Observed,
     /// The Secrets, by name.
     pub secrets: BTreeMap<String, Secret>,
     /// A client for the instances, once there are certificates.
     pub instances: Option<StatusClient>,
-    /// Whether objects that rarely change were read.
+    /// Whether the rarely changed objects were read.
     pub full: bool,
 }
 
-/// The cluster that is read.
+/// The cluster to read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
-    /// Its name.
+    /// `metadata.name`.
     pub name: &'a str,
-    /// Its namespace.
+    /// `metadata.namespace`.
     pub namespace: &'a str,
-    /// Its uid.
+    /// `metadata.uid`.
     pub uid: &'a str,
-    /// The generation of its spec.
+    /// `metadata.generation`.
     pub generation: i64,
-    /// The `Backup` it is recovered from.
+    /// The name of the `Backup` that it is recovered from.
     pub recovery_backup: Option<&'a str>,
 }
 
-/// Reads everything but the status, which the caller has.
+/// Reads everything but the status, which the caller already has.
 pub(crate) async fn read(
     context: &ClusterContext,
     subject: Subject<'_>,
@@ -149,8 +149,8 @@ pub(crate) async fn read(
     Ok(Read { observed, secrets, instances, full })
 }
 
-/// The Secrets under the names that are the cluster's, whoever made them: people bring their own under these names, and
-/// without our label. One list in the usual case.
+/// The Secrets with the cluster's names, whoever created them: users bring their own under these names, without our
+/// label. Usually this takes one list request.
 async fn read_secrets(
     api: &Api<Secret>,
     cluster: &str,
@@ -230,7 +230,7 @@ async fn ask(client: Option<&StatusClient>, pod: &Pod) -> Answer {
     Ok(answer)
 }
 
-/// Asking a container that does not run only costs the time of the connection attempt.
+/// A request to a container that does not run would only cost the connection timeout.
 fn container_runs(pod: &Pod) -> bool {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     statuses.into_iter().flatten().any(|status| {
@@ -258,7 +258,7 @@ async fn nodes(context: &ClusterContext, pods: &BTreeMap<String, Pod>) -> Result
     Ok(found.into_iter().collect())
 }
 
-/// The newest warning about each pod or claim that waits for others.
+/// The newest warning about each pod or claim that is waiting.
 async fn troubles(
     context: &ClusterContext,
     namespace: &str,
@@ -327,7 +327,7 @@ async fn read_objects(
     Ok(all)
 }
 
-/// Lists do not repeat version and kind in each item; what is compared with it names them.
+/// Items of a list have no `apiVersion` and `kind`, but the objects compared with them do.
 fn without_type(mut value: Value) -> Value {
     if let Some(map) = value.as_object_mut() {
         map.remove("apiVersion");
@@ -337,13 +337,13 @@ fn without_type(mut value: Value) -> Value {
     value
 }
 
-/// How a kind is addressed.
+/// The API resource of a kind.
 pub(crate) fn resource(kind: Kind, apis: Apis) -> ApiResource {
     let (group, version, plural) = kind.resource(apis);
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.name()), plural)
 }
 
-/// What the API server knows beyond what every version does.
+/// Which optional APIs the API server has.
 async fn apis(context: &ClusterContext) -> Result<Apis, Error> {
     let mut known = context.apis.lock().await;
     if let Some((at, apis)) = known.as_ref()

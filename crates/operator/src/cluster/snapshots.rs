@@ -1,5 +1,5 @@
-//! Reading: the `Backup` that a cluster is recovered from with its volume snapshots, and the snapshots of a cluster that are
-//! still there.
+//! Reads the `Backup` that a cluster is recovered from with its volume snapshots, and the snapshots of a cluster that
+//! still exist.
 
 use super::context::ClusterContext;
 use super::observed::{KeptSnapshots, RecoverySource};
@@ -9,7 +9,7 @@ use holdfast_kube_api::{Backup, names};
 use kube::Api;
 use kube::api::{DynamicObject, ListParams};
 
-/// Reads the `Backup` of this name, and its snapshots unless the cluster is `bootstrapped`.
+/// Reads the `Backup` of this name. Its snapshots are read until the cluster is `bootstrapped`.
 pub(super) async fn recovery_source(
     context: &ClusterContext,
     namespace: &str,
@@ -29,7 +29,7 @@ pub(super) async fn recovery_source(
     for element in elements.into_iter().flatten() {
         match api.get(&element.name).await {
             Ok(snapshot) => drop(source.snapshots.insert(element.name, seen(&snapshot))),
-            // The API itself may be gone with the storage driver.
+            // The API itself may have been removed with the storage driver.
             Err(error) if is_not_found(&error) => {}
             Err(error) => return Err(Error::api(format!("read volume snapshot {}", element.name), error)),
         }
@@ -66,7 +66,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn only_what_can_be_restored_from_is_kept() {
+    fn only_snapshots_that_a_restore_can_use_are_kept() {
         let id = |id: &str| BTreeMap::from([(names::SNAPSHOT_ID.to_owned(), id.to_owned())]);
         let whole = SnapshotSeen {
             kind: names::PG_DATA.to_owned(),
@@ -79,7 +79,7 @@ mod tests {
             ("whole", whole.clone(), kept),
             ("not ready", SnapshotSeen { ready: false, ..whole.clone() }, None),
             ("going", SnapshotSeen { deleting: true, ..whole.clone() }, None),
-            ("of no record", SnapshotSeen { annotations: BTreeMap::new(), ..whole }, None),
+            ("without a record", SnapshotSeen { annotations: BTreeMap::new(), ..whole }, None),
         ] {
             assert_eq!(id_and_kind(snapshot), expected, "{name}");
         }

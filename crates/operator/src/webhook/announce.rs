@@ -1,7 +1,7 @@
-//! Tells the API server which authority the webhook's certificate is of: `caBundle` of the `ValidatingWebhookConfiguration`.
+//! Tells the API server the authority of the webhook's certificate: `caBundle` of the `ValidatingWebhookConfiguration`.
 //!
-//! The bundle is the authority that is in force and the one before it, since other replicas show that one's certificate until
-//! they look again. Applying the manifest again takes nothing away: it does not have the field.
+//! The bundle has the current authority and the one before it, since other replicas still use a certificate of the
+//! older one until their next check. The manifest does not have the field, so applying it again removes nothing.
 
 use crate::environment::FIELD_MANAGER;
 use crate::error::{Error, is_not_found};
@@ -11,15 +11,15 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-/// The configuration that gets the authority.
+/// The name of the configuration that gets the authority.
 pub const CONFIGURATION: &str = "holdfast";
 
-/// Begins each certificate of a bundle.
+/// The first line of each certificate in a bundle.
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-/// Ends it.
+/// The last line of each certificate.
 const END: &str = "-----END CERTIFICATE-----";
 
-/// Writes the authority into the configuration, where there is one.
+/// Writes the authority into the configuration, if there is one.
 pub(super) async fn authority(client: &Client, authority: &str) -> Result<(), Error> {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
     let configuration = match api.get(CONFIGURATION).await {
@@ -44,8 +44,8 @@ pub(super) async fn authority(client: &Client, authority: &str) -> Result<(), Er
     if changed.is_empty() {
         return Ok(());
     }
-    // Merged by the webhooks' names; whatever else the configuration has stays. The version keeps two replicas that
-    // begin with different bundles from dropping each other's.
+    // Merged by the names of the webhooks; the rest of the configuration is kept. The resource version keeps two
+    // replicas that start with different bundles from dropping each other's authority.
     let patch = json!({
         "metadata": {"resourceVersion": configuration.metadata.resource_version},
         "webhooks": changed,
@@ -58,7 +58,7 @@ pub(super) async fn authority(client: &Client, authority: &str) -> Result<(), Er
     Ok(())
 }
 
-/// The authority, and of those that are in the bundle the first other one.
+/// The authority, and the first other one in the present bundle.
 fn bundle(present: &str, authority: &str) -> String {
     let authority = authority.trim();
     let before = present.split(BEGIN).skip(1).filter_map(|rest| {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_before_stays_and_no_more() {
+    fn the_one_before_stays_and_no_older_one() {
         let [first, second, third] = ["Zmlyc3Q=", "c2Vjb25k", "dGhpcmQ="].map(certificate);
         for (name, present, authority, expected) in [
             ("none yet", String::new(), &first, first.clone()),

@@ -1,9 +1,9 @@
-//! The webhook's authority and certificate, in a Secret in the operator's namespace that all replicas share.
+//! The webhook's authority and certificate, in a Secret of the operator's namespace that all replicas share.
 //!
-//! The authority outlives its certificates: a certificate is signed anew a month before its end, for as long as the authority
-//! has a year left, and then the authority is renewed with the same key, so that either signs for the other. Only a Secret that
-//! was deleted or cannot be read brings a new authority; see `announce` for how that goes without a gap.
-//! The first replica that writes wins, and the others use what it wrote.
+//! The authority outlives its certificates. A certificate is signed again a month before its end, as long as the
+//! authority has a year left. Then the authority is renewed with the same key, so that the old and the new one verify
+//! each other's certificates. A new authority is created only if the Secret was deleted or cannot be read; `announce`
+//! says how this works without a gap. The first replica that writes wins, and the others use what it wrote.
 
 use crate::certificates::{self, Pair, Purpose};
 use crate::error::{Error, is_conflict};
@@ -14,32 +14,32 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
 
-/// The Secret with authority, certificate and keys.
+/// The name of the Secret with authority, certificate and keys.
 pub const SECRET: &str = "holdfast-webhook";
 
-/// A certificate that ends within these days is signed anew.
+/// A certificate is signed again this many days before its end.
 const RENEW_DAYS: i64 = 30;
-/// An authority that ends within these days is renewed: never before the last of its certificates ends.
+/// An authority is renewed this many days before its end. So it never ends before the last of its certificates.
 const RENEW_AUTHORITY_DAYS: i64 = 365;
-/// When the certificate ends.
+/// Annotation: when the certificate ends.
 const ENDS: &str = "holdfast.dev/certificateEnds";
-/// When the authority ends.
+/// Annotation: when the authority ends.
 const AUTHORITY_ENDS: &str = "holdfast.dev/authorityEnds";
-/// What the certificate is for.
+/// Annotation: the names in the certificate.
 const NAMES: &str = "holdfast.dev/certificateNames";
 
-/// What the webhook shows to the API server.
+/// What the webhook uses for TLS.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// The authority's certificate.
+    /// The authority's certificate, PEM.
     pub(super) authority: String,
-    /// The server's.
+    /// The server's certificate, PEM.
     pub(super) certificate: String,
-    /// And its key.
+    /// The key of the server's certificate, PEM.
     pub(super) key: Hidden,
 }
 
-/// What a Secret holds.
+/// The content of the Secret.
 struct Stored {
     authority: Pair,
     identity: Identity,
@@ -47,7 +47,7 @@ struct Stored {
     names: Vec<String>,
 }
 
-/// The identity that is in force, made or renewed where it has to be.
+/// The current identity; it is created or renewed first if that is needed.
 pub(super) async fn find(
     client: &Client,
     namespace: &str,
@@ -76,7 +76,7 @@ pub(super) async fn find(
     };
     match written {
         Ok(_) => Ok(identity),
-        // Another replica was first: its certificate is as good.
+        // Another replica was first: its certificate is used.
         Err(error) if is_conflict(&error) => read()
             .await?
             .as_ref()
@@ -92,7 +92,7 @@ fn still_serves(known: &Stored, names: &[String], now: DateTime<Utc>) -> bool {
     known.ends - Duration::days(RENEW_DAYS) >= now && names.iter().all(|name| known.names.contains(name))
 }
 
-/// A new certificate, by the known authority where there is one, and the Secret to keep it in.
+/// A new certificate, signed by the known authority if there is one, and the Secret for it.
 fn made(
     known: Option<Stored>,
     names: &[String],
@@ -101,7 +101,7 @@ fn made(
     let mut names = names.to_vec();
     let authority = match known {
         Some(Stored { authority, names: held, .. }) => {
-            // Of replicas that are called by further names none takes away those of another.
+            // Replicas may have different additional names, and no replica removes the names of another.
             names.extend(held.into_iter().filter(|name| !names.contains(name)).collect::<Vec<_>>());
             if authority.ends - Duration::days(RENEW_AUTHORITY_DAYS) < now {
                 certificates::authority(AUTHORITY, Some(&authority.key), now)?
@@ -126,10 +126,10 @@ fn made(
     Ok((Identity { authority: authority.certificate, certificate: leaf.certificate, key: leaf.key }, secret))
 }
 
-/// The authority's name.
+/// The common name of the authority.
 const AUTHORITY: &str = "Holdfast webhook";
 
-/// What a Secret holds, when it is one of ours and whole.
+/// The content of a Secret, if it is complete and ours.
 fn stored(secret: &Secret) -> Option<Stored> {
     let annotations = secret.metadata.annotations.as_ref()?;
     let time = |name: &str| annotations.get(name)?.parse::<DateTime<Utc>>().ok();
@@ -158,7 +158,7 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    /// The Secret as the API server gives it back.
+    /// The Secret, as the API server returns it.
     fn kept(secret: serde_json::Value) -> Secret {
         let mut secret: Secret = serde_json::from_value(secret).unwrap();
         let texts = secret.string_data.take().unwrap();
@@ -183,7 +183,7 @@ mod tests {
         assert_ne!(second.certificate, first.certificate);
         let known = stored(&kept(secret)).unwrap();
         assert_eq!(known.names, names(&["b.svc", "a.svc"]));
-        // In its last year the authority is another certificate of the same key.
+        // In its last year the authority gets another certificate with the same key.
         let key = known.authority.key.clone();
         let (late, secret) = made(Some(known), &names(&["b.svc"]), begin + Duration::days(3300)).unwrap();
         assert_ne!(late.authority, first.authority);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_not_whole_is_none() {
+    fn an_incomplete_secret_does_not_count() {
         let (_, secret) = made(None, &names(&["a.svc"]), Utc::now()).unwrap();
         let whole = kept(secret);
         assert!(stored(&whole).is_some());

@@ -1,12 +1,13 @@
-//! The validating webhook's server: HTTPS, with a certificate of its own authority.
+//! The validating webhook's server: HTTPS with a certificate of its own authority.
 //!
-//! Every replica serves, whoever is in charge, and is ready only when it can. All of them show the same certificate, kept in
-//! a Secret (`identity`); the API server knows its authority from the `ValidatingWebhookConfiguration`, which each replica
-//! keeps up to date (`announce`). Without a configuration the operator validates all the same, only later.
+//! Every replica serves, leader or not, and is ready only when it can serve. All use the same certificate, kept in a
+//! Secret (`identity`). The API server knows its authority from the `ValidatingWebhookConfiguration`, which each
+//! replica updates (`announce`). Without a configuration the operator validates too, but only at a reconcile.
 //!
-//! Both are looked at every minute, in this order: the Secret, the configuration, the own port. So a certificate of another
-//! authority is shown only after the API server knows it and had time to take notice, and while another replica still
-//! shows the old one, the old authority stays in the bundle. A step that fails leaves everything as it was and is tried again.
+//! Every minute a replica checks, in this order: the Secret, the configuration, its own port. So it uses a certificate
+//! of another authority only after the API server knows that authority and had time to notice. While another replica
+//! still uses the old certificate, the old authority stays in the bundle. A step that fails changes nothing and is
+//! tried again.
 
 mod announce;
 mod identity;
@@ -36,22 +37,23 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// The Service that the API server calls, unless the configuration has a URL.
+/// The name of the Service that the API server calls, unless the configuration has a URL.
 pub const SERVICE: &str = "holdfast-webhook";
-/// How often Secret and configuration are looked at: for so long a configuration that was made anew is without authority.
+/// The time between two checks of Secret and configuration. A configuration that was created again has no authority for
+/// at most this long.
 const LOOK: Duration = Duration::from_mins(1);
-/// The same after an error.
+/// The time to the next check after an error.
 const RETRY: Duration = Duration::from_secs(5);
-/// A look takes a few requests; a slow API server must not hold it up for ever.
+/// The time limit of a check, which takes a few requests: a slow API server must not block it for ever.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
-/// An API server hears of a changed configuration by a watch: for so long the certificate that it knows is shown still.
+/// An API server notices a changed configuration by a watch. The certificate that it knows is used for this long.
 const NOTICED_WITHIN: Duration = Duration::from_secs(5);
-/// A review holds two versions of an object; etcd keeps none larger than 1.5 MiB.
+/// The maximum size of a review in bytes. A review has two versions of an object; etcd stores at most 1.5 MiB of each.
 const MAX_REVIEW: usize = 8 << 20;
-/// Handshake and review together.
+/// The time limit of handshake and review together.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves reviews until it is cancelled; `ready` is told once it can. The error is that of the port.
+/// Serves reviews until it is cancelled; sets `ready` when it can serve. The error is about the port.
 pub async fn serve(
     client: Client,
     namespace: String,
@@ -70,7 +72,7 @@ pub async fn serve(
             serve_connection(tls, None, answer).await;
         }
     });
-    // Beside the port: a look waits for the API server, and the API server may be waiting for a review.
+    // In parallel to the port: a check waits for the API server, and the API server may be waiting for a review.
     let looks = keep_known(&client, &namespace, &more_names, &shown, &ready);
     tokio::select! {
         () = serving => {}
@@ -80,7 +82,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Keeps certificate, configuration and port in line.
+/// Checks certificate, configuration and port, again and again.
 async fn keep_known(
     client: &Client,
     namespace: &str,
@@ -125,7 +127,7 @@ async fn look(
 ) -> Result<(), Error> {
     let identity = identity::find(client, namespace, names, Utc::now()).await?;
     let announced = announce::authority(client, &identity.authority).await;
-    // An unknown certificate is better than none, and one that works is better than an unknown one.
+    // An unknown certificate is better than no certificate, and a known one is better than an unknown one.
     if serving.as_ref() != Some(&identity) && (announced.is_ok() || serving.is_none()) {
         let acceptor = acceptor(&identity).map_err(|why| Error::Certificate { secret: SECRET.to_owned(), why })?;
         if serving.as_ref().is_some_and(|served| served.authority != identity.authority) {

@@ -6,7 +6,7 @@ use crate::stories;
 use crate::transport::{At, Fault};
 use std::time::Duration;
 
-/// Plays a scenario with a fault at each point, until there are no more points. Returns the number of points.
+/// Runs a scenario with a fault at each point, until there are no more points. Returns the number of points.
 fn sweep(scenario: &Scenario, fault: Fault, at: fn(u64) -> At) -> u64 {
     let expected = play(scenario, Fault::None, At::All).unwrap_or_else(|error| panic!("{error}"));
     let began = std::time::Instant::now();

@@ -1,6 +1,6 @@
-//! The lock on what is played. A panic in it ends the run, whichever task it happened in.
+//! The lock of the simulated objects. A panic in it ends the run, in whichever task it happened.
 
-/// What several tasks play with. Tokio catches the panic of a task, and the operator's is started again: without the
-/// poison, a world that broke an assertion in the middle of a request would play on, half changed.
-#[expect(clippy::disallowed_types, reason = "the poison is what tells the other tasks of a panic")]
+/// A lock that several tasks of a simulation share. Tokio catches the panic of a task, and the operator's task starts
+/// again. Without the poison, a world that failed an assertion in the middle of a request would continue, half changed.
+#[expect(clippy::disallowed_types, reason = "by the poison the other tasks notice a panic")]
 pub(crate) type Fragile<T> = std::sync::Mutex<T>;

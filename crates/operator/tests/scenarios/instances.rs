@@ -1,9 +1,10 @@
-//! The instance managers that are played: what the operator sees of them, and the rules it trusts them to keep.
+//! The simulated instance managers: what the operator sees of them, and the rules that it relies on.
 //!
-//! An instance bootstraps when it is named and nobody has data yet, joins when somebody has, promotes only while it is named
-//! and holds the Lease, gives the Lease back when it is not named any more or its pod ends in order, and comes back after a
-//! new primary by a rewind. The data is a system identifier, a timeline and a position on the claim; writing is moving
-//! the position. [`Fleet::two_writers`] is the promise that is watched all the time.
+//! An instance bootstraps when it is named and nobody has data yet, and joins when another instance has data. It
+//! promotes only while it is named and holds the Lease. It releases the Lease when it is no longer named, or when its
+//! pod ends in order. After a new primary it comes back by a rewind. Its data is a system identifier, a timeline and a
+//! position on the claim; writing moves the position. [`Fleet::two_writers`] is the promise that is checked all the
+//! time.
 
 use crate::world::World;
 use holdfast_kube_api::cluster::BootstrapProgress;
@@ -16,33 +17,33 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What bootstrap, a copy or a rewind takes.
+/// The duration of a bootstrap, a copy or a rewind.
 const WORK: Duration = Duration::from_secs(1);
-/// What a promotion or an orderly stop takes.
+/// The duration of a promotion or an orderly stop.
 const TURN: Duration = Duration::from_millis(500);
 const RENEW: Duration = Duration::from_secs(names::LEASE_RENEW_SECONDS as u64);
 const EXPIRE: Duration = Duration::from_secs(names::LEASE_SECONDS as u64);
 
-/// All of them.
+/// All instances and their disks.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet {
-    /// By uid of the pod.
+    /// The instances, by uid of the pod.
     pub(crate) instances: BTreeMap<String, Instance>,
-    /// By uid of the claim.
+    /// The disks, by uid of the claim.
     disks: BTreeMap<String, Disk>,
     /// Moments at which two instances took writes.
     pub(crate) two_writers: Vec<String>,
-    /// How often a run was begun, by its name and number.
+    /// How often each run began, by its name and number.
     pub(crate) runs_begun: BTreeMap<String, u32>,
-    /// What a recovery is refused with.
+    /// The error with which a recovery is refused.
     pub(crate) refuse_recovery: Option<String>,
-    /// Backups take so much longer.
+    /// The factor by which backups take longer.
     pub(crate) slow_backups: u32,
-    /// Runs that were under way at the same time as another of the cluster.
+    /// Runs that were active at the same time as another run of the cluster.
     pub(crate) runs_at_once: Vec<String>,
 }
 
-/// What a claim holds.
+/// The content of a claim.
 #[derive(Debug, Clone, Default)]
 struct Disk {
     system_id: Option<String>,
@@ -66,11 +67,11 @@ pub(crate) struct Instance {
     pub(crate) role: Option<Role>,
     holds_lease: bool,
     renewed: Instant,
-    /// The Lease as it was last seen, and since when.
+    /// The Lease as it was last seen, and since when it is unchanged.
     lease: Option<(String, Instant)>,
     receiving: bool,
     run: Option<BackupRun>,
-    /// It neither works nor answers, and is not dead.
+    /// Neither works nor answers, but is not dead.
     pub(crate) frozen: bool,
     dying: Option<Instant>,
 }
@@ -116,7 +117,7 @@ fn text<'a>(object: &'a Value, path: &str) -> Option<&'a str> {
 }
 
 impl World {
-    /// Lets all instances go on.
+    /// Advances all instances.
     pub(crate) fn move_instances(&mut self) {
         let all: Vec<String> = self.fleet.instances.keys().cloned().collect();
         for uid in all {
@@ -145,7 +146,7 @@ impl World {
         }
     }
 
-    /// An orderly end of the pod begins; whether it is over.
+    /// Begins the orderly end of the pod; returns whether it has ended.
     pub(crate) fn end_instance(&mut self, pod_uid: &str) -> bool {
         match self.fleet.instances.get_mut(pod_uid) {
             None => true,
@@ -156,7 +157,7 @@ impl World {
         }
     }
 
-    /// The pod dies as by a lost node that is deleted: nothing is given back.
+    /// The pod dies as when its node is lost and deleted: nothing is released.
     pub(crate) fn lose(&mut self, name: &str) {
         self.fleet.instances.retain(|_, instance| instance.name != name);
         self.drop_object(&crate::world::key("pods", name));
@@ -173,7 +174,7 @@ impl World {
         use InstancePhase as Phase;
         self.look_at_lease(me);
         if me.dying.is_some() {
-            // PostgreSQL stops; what it had is archived and streamed.
+            // PostgreSQL stops; all its WAL is archived and streamed.
             (me.role, me.phase) = (None, Phase::Stopping);
             return;
         }
@@ -287,7 +288,7 @@ impl World {
         }
     }
 
-    /// Takes the Lease or renews it; whether it is held.
+    /// Takes or renews the Lease; returns whether the instance holds it.
     fn hold(&mut self, me: &mut Instance) -> bool {
         let name = names::primary_lease(&me.cluster);
         let Some(lease) = self.get("leases", &name) else { return false };
@@ -336,7 +337,7 @@ impl World {
                     run.state = BackupState::WaitingForWal;
                 }
             }
-            // A standby waits until the primary was told to switch.
+            // A standby waits until the primary was asked to switch WAL.
             BackupState::WaitingForWal if me.role == Some(Role::Primary) => complete(run),
             _ => {}
         }
@@ -349,7 +350,7 @@ impl World {
         }
     }
 
-    /// What an instance answers on its status port.
+    /// The answer of an instance on its status port.
     pub(crate) fn ask(&mut self, pod_uid: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let Some(me) = self.fleet.instances.get(pod_uid) else { return (503, json!({"error": "gone"})) };
         let (role, cluster) = (me.role, me.cluster.clone());

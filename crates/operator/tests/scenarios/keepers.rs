@@ -1,15 +1,15 @@
-//! Two instances' real keepers of the Lease, against the API server that is played: the primary's is cut off or hangs, and
-//! the other one's takes the Lease only after the first must have stopped.
+//! The real keepers of the Lease of two instances, against the simulated API server: the primary's keeper is cut off or
+//! hangs, and the other one takes the Lease only after the first must have stopped.
 //!
-//! "Must have stopped" is the time of the last proof that the first had (a renewal that was answered, or all other instances
-//! saying that they are not the primary), counted from before it was asked, and [`WATCHED`] after it: a keeper that runs has
-//! stopped PostgreSQL long before, and one that hangs is ended by PID 1 then.
+//! The first must have stopped [`WATCHED`] after its last proof was requested. A proof is an answered renewal, or the
+//! answers of all other instances that they are not the primary. A keeper that runs has stopped PostgreSQL long before.
+//! A keeper that hangs is ended by PID 1 at that time.
 //!
-//! The keepers' words to PID 1 are heard as well: what PID 1 was told last decides how long a PostgreSQL lives whose manager
-//! does nothing any more. No word may reach further than the proof allows, and when an instance takes the Lease, PID 1 of the
-//! other one was told to rest or its time is over.
+//! The keepers' messages to PID 1 are checked as well. The last message decides how long PostgreSQL lives if its
+//! manager hangs. No message may allow more time than the proof does. When an instance takes the Lease, PID 1 of the
+//! other one must have been told to rest, or its time must be over.
 //!
-//! Not played: PostgreSQL itself, and the clocks of machines that run at different speeds.
+//! Not simulated: PostgreSQL itself, and machines whose clocks run at different speeds.
 
 use crate::fragile::Fragile;
 use crate::transport::{At, Fault, Plan, Transport};
@@ -39,42 +39,42 @@ const CLUSTER: &str = "main";
 const FIRST: &str = "main-1";
 const SECOND: &str = "main-2";
 
-/// What happens to the first keeper's requests from some moment on.
+/// What happens to the first keeper from some moment on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
-    /// The keeper itself hangs: it asks nothing any more, and stops nothing.
+    /// The keeper itself hangs: it sends no request and stops nothing.
     Keeper,
     /// Requests are lost in one of these ways.
     Requests(Fault),
 }
 
-/// One ordering. Times count from the moment of the loss.
+/// One order of events. Times count from the moment of the loss.
 #[derive(Debug, Clone, Copy)]
 struct Ordered {
     loss: Loss,
-    /// For how long the first has held the Lease by then: which part of a renewal is hit.
+    /// For how long the first has held the Lease by then: this decides which part of a renewal is hit.
     held_for: Duration,
-    /// When the second is named as primary; before the loss where it is negative.
+    /// When the second is named as primary; negative: before the loss.
     named_at_ms: i64,
-    /// Whether the first reaches the other instances meanwhile.
+    /// Whether the first still reaches the other instances.
     peers_answer: bool,
-    /// When requests get through again, if they do.
+    /// When requests get through again; `None` for never.
     healed_after: Option<Duration>,
 }
 
-/// One instance: its keeper, and what is known of it.
+/// One instance: its keeper, and what is recorded of it.
 struct Instance {
     state: Arc<State>,
     handle: Handle,
     running: JoinHandle<()>,
     plan: Arc<Fragile<Plan>>,
-    /// When the proof that the keeper had last was asked for.
+    /// When the keeper's last proof was requested.
     proven: Proven,
     /// What PID 1 was told.
     told: Told,
 }
 
-/// The last word to PID 1 about PostgreSQL, and what was wrong with one of the words.
+/// The last message to PID 1 about PostgreSQL, and what is wrong with any of them.
 #[derive(Debug, Default)]
 struct Words {
     until: Option<Instant>,
@@ -84,7 +84,7 @@ struct Words {
 
 type Told = Arc<Fragile<Words>>;
 
-/// Hears the words of one keeper.
+/// Receives the messages of one keeper.
 fn feed(told: &Told, proven: &Proven, state: &Arc<State>) -> Feed {
     let (told, proven, state) = (Arc::clone(told), Arc::clone(proven), Arc::clone(state));
     Feed::heard_by(move |word| {
@@ -117,7 +117,7 @@ fn prove(proven: &Proven, asked: Instant) {
     *proven = (*proven).max(Some(asked));
 }
 
-/// Notes when a renewal that was answered had been sent.
+/// Records when an answered renewal had been sent.
 #[derive(Clone)]
 struct Noting {
     transport: Transport,
@@ -204,7 +204,7 @@ fn instance(world: &Arc<Fragile<World>>, name: &str, fault: Fault, state: Arc<St
     Instance { state, handle, running: tokio::spawn(keeper.run()), plan, proven, told }
 }
 
-/// Plays one ordering, and says what is wrong with it.
+/// Plays one order of events, and returns what is wrong with it.
 async fn play(case: Ordered) -> Result<(), String> {
     let start = Instant::now();
     let clock = Clock::Since(chrono::DateTime::UNIX_EPOCH, start);
@@ -239,7 +239,7 @@ async fn play(case: Ordered) -> Result<(), String> {
         tokio::join!(
             async {
                 tokio::time::sleep_until(named).await;
-                // As the manager does: it says that it waits, then it wants.
+                // As the manager does: it first reports that it waits, then it wants the Lease.
                 second.state.set_phase(InstancePhase::Waiting, "taking the Lease of the primary");
                 second.handle.want();
             },
@@ -305,7 +305,7 @@ async fn play(case: Ordered) -> Result<(), String> {
         if let Some(wrong) = &told.wrong {
             return Err(wrong.clone());
         }
-        // Who holds it at the end is watched, and who gave up is not waited for.
+        // The holder at the end must be watched by PID 1; an instance that gave up must not be waited for.
         if instance.state.holds_lease() && told.count == 0 {
             return Err("PID 1 of a holder was told nothing".to_owned());
         }
@@ -342,7 +342,7 @@ fn all(cases: impl Iterator<Item = Ordered>) -> usize {
     played
 }
 
-/// The parts of a renewal's round, and moments at which the second is named.
+/// The parts of a renewal round, and the moments at which the second is named.
 fn orderings(loss: Loss, healed_after: &[Option<Duration>]) -> impl Iterator<Item = Ordered> {
     // A round is 2 s and a request 2 ms: before, in and after one, and in between.
     let held = [4_000, 4_001, 4_003, 4_300, 5_000, 5_700, 5_999].map(Duration::from_millis);

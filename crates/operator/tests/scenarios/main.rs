@@ -1,5 +1,5 @@
 //! The operator with a simulated API server, from its election on, in stories of given, then, expect. The same stories
-//! run with every fault at every point: killed, refused, cut off, slow, out of date.
+//! run with every fault at every point: killed, refused, disconnected, slow, out of date.
 //!
 //! - [`world`]: the API server
 //! - [`kubelet`] and [`instances`]: the other actors in a cluster

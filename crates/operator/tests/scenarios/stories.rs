@@ -179,7 +179,7 @@ pub(crate) const SCHEDULE: Scenario = Scenario {
 pub(crate) const REFUSED: Scenario = Scenario {
     name: "a recovery that cannot be",
     steps: &[
-        Given("a cluster that is to be recovered, beyond what the archive holds", |world| {
+        Given("a cluster that should be recovered to a target beyond the end of the archive", |world| {
             world.fleet.refuse_recovery = Some(
                 "error: the archive ends at 2026-11-22 01:00:00\nwhile: checking the target\nhint: name an earlier moment"
                     .to_owned(),

@@ -1,6 +1,6 @@
 //! The cluster's own certificate authority, and a kubeconfig for each component.
 //!
-//! Made anew at each start: nothing outside the state folder ever trusts them. A client's identity is in its
+//! Created again at each start: nothing outside the state folder ever trusts them. A client's identity is in its
 //! certificate (common name the user, organisation the group). So the API server's roles are the real ones, and an
 //! operator under test meets the same permissions as elsewhere.
 

@@ -1,8 +1,8 @@
-//! The lock of the state folder: one start or stop of the bed at a time.
+//! The lock of the state folder: only one start or stop of the bed at a time.
 //!
 //! The system's tools that a start runs (`mount`, `ip`, `iptables`) inherit the lock. When a start is killed, a tool
-//! that it had just begun works on to its end; a stop that did not wait for it would find nothing to undo, and the
-//! mount or link would appear afterwards. So the next holder gets the lock when the last tool has ended.
+//! that it had just begun still runs to its end. A stop that did not wait for it would find nothing to undo, and the
+//! mount or link would appear afterwards. So the next holder gets the lock only after the last tool has ended.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::error::{KitError, Result};
 /// The lock that this process holds, for the tools that it starts.
 static HELD: Mutex<Option<fs::File>> = Mutex::new(None);
 
-/// A held lock; dropping it lets the next one have it, as soon as the tools have ended that inherited it.
+/// A held lock. After it is dropped, the next one gets the lock as soon as the tools that inherited it have ended.
 #[derive(Debug)]
 pub(super) struct Lock;
 
@@ -79,11 +79,11 @@ mod tests {
         while !begun.exists() {
             std::thread::yield_now();
         }
-        // As the kernel does for a process that is killed.
+        // As the kernel does for a killed process.
         drop(lock);
 
         let _next = Lock::take(folder.path())?;
-        assert!(ended.exists(), "the lock was given away while the tool was at work");
+        assert!(ended.exists(), "the lock was released while the tool was running");
         tool.join().map_err(|_| KitError::Unsupported("the tool's thread panicked".to_owned()))?.map(drop)
     }
 }

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn each_version_gets_the_arguments_it_takes() {
+    fn each_version_gets_the_arguments_it_accepts() {
         let old = Version(20);
         assert!(old.has_insecure_port() && old.has_pod_eviction_timeout() && old.names_container_runtime());
         assert!(old.can_leave_out_devices() && !old.asks_about_old_groups());

@@ -22,7 +22,8 @@ use super::process::{Postmaster, Status, orphans_gone, status};
 use crate::error::{KitError, Result, run};
 use crate::scratch::Scratch;
 
-/// The time limit for a start or a stop. A busy machine with two cores needs a few seconds, and a stop waits for the archiver.
+/// The time limit for a start or a stop. A busy machine with two cores needs a few seconds, and a stop waits for the
+/// archiver.
 const LIMIT: Duration = Duration::from_mins(3);
 
 /// How many bytes from the end of the log an error contains.

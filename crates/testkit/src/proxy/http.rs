@@ -45,7 +45,7 @@ pub enum Effect {
     FlippedBit(u64),
     /// The byte at this position of the request's body has its lowest bit flipped, on its way to the server.
     FlippedRequestBit(u64),
-    /// The request reaches the server without this header, as if the server did not know what it asks for.
+    /// The request reaches the server without this header, as if the server did not know its feature.
     WithoutHeader(&'static str),
     /// The answer arrives this much later.
     Delay(Duration),

@@ -1,4 +1,4 @@
-//! TLS in front of a server that speaks none, with any certificate.
+//! TLS in front of a server without it, with any certificate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ pub struct TlsFront {
 }
 
 impl TlsFront {
-    /// Starts on a free port of 127.0.0.1 with a certificate, perhaps with those over it, and its key, both in PEM.
+    /// Starts on a free port of 127.0.0.1 with a certificate, optionally with its chain, and its key, both in PEM.
     pub fn start(target: SocketAddr, chain: &str, key: &str) -> Result<Self> {
         Self::with_protocols(target, chain, key, &[])
     }
 
-    /// Also names the protocols that the server that it leads to speaks, as in ALPN.
+    /// Also announces the protocols of the server, as in ALPN.
     pub fn with_protocols(target: SocketAddr, chain: &str, key: &str, protocols: &[&str]) -> Result<Self> {
         let unusable = |error: &dyn std::fmt::Display| KitError::Unsupported(format!("a TLS front: {error}"));
         let chain: Vec<_> =
@@ -51,7 +51,7 @@ impl TlsFront {
         Ok(Self { address, _background: background })
     }
 
-    /// Where it listens.
+    /// The address where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -65,7 +65,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, target: SocketAddr
                 let Ok((client, _)) = accepted else { continue };
                 let acceptor = acceptor.clone();
                 connections.spawn(async move {
-                    // A client that does not believe the certificate goes away, which is what tests want to see.
+                    // A client that does not trust the certificate disconnects, which is what tests want to see.
                     let Ok(mut client) = acceptor.accept(client).await else { return };
                     let Ok(mut server) = TcpStream::connect(target).await else { return };
                     drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);

@@ -59,7 +59,7 @@ fn a_row_in_doubt_may_follow_the_last_one_only() {
 }
 
 #[test]
-fn gaps_doubles_and_wrong_counts_are_found() {
+fn gaps_duplicates_and_wrong_counts_are_found() {
     let target = Target::Xid(702, Bound::Inclusive);
     journal().check(&target, &[1, 2]).unwrap();
     for wrong in [&[1][..], &[1, 2, 3], &[1, 3], &[1, 1], &[]] {
@@ -69,7 +69,7 @@ fn gaps_doubles_and_wrong_counts_are_found() {
 }
 
 #[test]
-fn a_branch_has_the_rows_that_came_across() {
+fn a_branch_has_the_rows_that_were_found() {
     let branch = journal().branch(1);
     assert_eq!(branch.rows().len(), 1);
     assert_eq!(branch.restore_points(), [("start".to_owned(), 0)]);

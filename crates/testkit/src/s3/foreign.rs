@@ -1,5 +1,5 @@
-//! S3 servers that people run and that depart from S3, each in its own way: `rclone serve s3`, and the gateway of JuiceFS
-//! (an older MinIO). Real programs over a folder; see `docs/stores.md` for what they do.
+//! S3 servers in use that differ from S3, each in its own way: `rclone serve s3`, and the gateway of JuiceFS (an older
+//! MinIO). They are real programs over a folder; `docs/stores.md` describes them.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
 //! S3 servers: [`S3Server`] in this process, quick and with conditional writes; [`Moto`] for the breadth of the API;
-//! [`ForeignS3`] for servers that people run and that depart from S3.
+//! [`ForeignS3`] for servers in use that differ from S3.
 
 mod foreign;
 mod moto;

@@ -59,7 +59,7 @@ pub struct S3ServerBuilder {
     quirks: Quirks,
 }
 
-/// In which points the server departs from S3.
+/// The points in which the server differs from S3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Quirks {
     conditions: Conditions,
@@ -81,12 +81,12 @@ enum Folders {
 /// How the server handles a condition on a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Conditions {
-    /// It keeps the condition.
+    /// It respects the condition.
     #[default]
     Kept,
     /// It accepts the condition, answers with success, and overwrites: several servers in use do that.
     Ignored,
-    /// It keeps the condition on a PUT, and ignores it when an upload in parts is completed.
+    /// It respects the condition on a PUT, and ignores it when a multipart upload is completed.
     IgnoredByParts,
     /// It checks the condition when a write begins and stores the object later. Of two writes that overlap, both
     /// succeed.
@@ -116,7 +116,7 @@ impl S3ServerBuilder {
         self
     }
 
-    /// Keeps `If-None-Match` on a PUT and ignores it when an upload in parts is completed, as Ceph 16 does.
+    /// Respects `If-None-Match` on a PUT and ignores it when a multipart upload is completed, as Ceph 16 does.
     #[must_use]
     pub fn ignoring_conditions_of_uploads(mut self) -> Self {
         self.quirks.conditions = Conditions::IgnoredByParts;
@@ -428,8 +428,8 @@ fn leave_out(listing: &str, folders: Folders) -> String {
     left + rest
 }
 
-/// `s3s-fs` looks for an object when a conditional write begins, and writes it later; a real store does both at once. So
-/// conditional writes are received whole and then take turns.
+/// `s3s-fs` looks for an object when a conditional write begins, and writes it later; a real store does both at once.
+/// So conditional writes are received whole and then take turns.
 async fn call(
     request: Request<Incoming>,
     service: S3Service,

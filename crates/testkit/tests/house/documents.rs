@@ -40,7 +40,7 @@ fn every_file_that_a_document_names_exists() {
     let all: Vec<String> = ENDINGS.iter().flat_map(|ending| files(ending)).map(|file| file.path).collect();
     let mut gone = Vec::new();
     for document in files(".md") {
-        // The change log tells of files that are gone; a finding's page of files that it makes.
+        // The change log names files that no longer exist; a finding's page names files that it creates.
         if document.path == "CHANGELOG.md" || document.path.starts_with("findings/") {
             continue;
         }

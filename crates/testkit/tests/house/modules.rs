@@ -1,8 +1,8 @@
-//! Which file of a crate takes something from which other file, read from the paths in its code.
+//! Which file of a crate uses which other file, read from the paths in its code.
 //!
-//! Tests are left out, and so are `pub use` lines: to re-export a name is not to need it. A module's own file may use
-//! what is below it: it is the door of its folder, so that arrow is left out as well. And an error names what it is about, while that reports
-//! the error: the arrows of files called `error.rs` and `format_error.rs` are left out, too.
+//! Tests are left out, and so are `pub use` lines: a re-export is not a use. A module's own file may use what is below
+//! it: it is the door of its folder, so that arrow is left out as well. An error may name the object that it is about,
+//! and the object reports the error. So the arrows of files called `error.rs` and `format_error.rs` are left out, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,23 +15,23 @@ use crate::sources::{Source, files};
 /// The names of the modules from the crate's root to this one.
 type ModulePath = Vec<String>;
 
-/// Re-exports can lead on to re-exports. No chain in this project is this long.
+/// A re-export may lead to another re-export. No chain in this project is this long.
 const LONGEST_CHAIN: usize = 16;
 
 /// Modules of errors.
 const ERRORS: [&str; 2] = ["error", "format_error"];
 
-/// What one module says.
+/// What one module defines and uses.
 #[derive(Debug, Default)]
 struct Module {
     file: String,
-    /// Names that `use` brings in, and the paths that they stand for.
+    /// Names that `use` brings in, and the paths that they mean.
     names: BTreeMap<String, Vec<String>>,
     /// Paths of `use ...::*`.
     globs: Vec<Vec<String>>,
     /// Names of the items that are defined here.
     items: BTreeSet<String>,
-    /// Every path that the code needs.
+    /// Every path that the code uses.
     paths: BTreeSet<Vec<String>>,
     /// Child modules that exist for tests only.
     test_only: BTreeSet<String>,
@@ -41,7 +41,7 @@ struct Module {
 #[derive(Debug)]
 pub(crate) struct Crate {
     pub(crate) name: String,
-    /// From a file to the files that it needs.
+    /// From a file to the files that it uses.
     pub(crate) arrows: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn crates() -> Vec<Crate> {
         let Some((name, rest)) = file.path.strip_prefix("crates/").and_then(|path| path.split_once("/src/")) else {
             continue;
         };
-        // A program's own file needs the library, never the other way round.
+        // A program's own file uses the library, never the other way round.
         if rest != "main.rs" && !rest.starts_with("bin/") {
             sources.entry(name.to_owned()).or_default().push(file.clone());
         }
@@ -191,7 +191,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Paths such as `super::name` in the words of a macro call.
+    /// Paths such as `super::name` in the tokens of a macro call.
     fn read_tokens(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
@@ -277,9 +277,9 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         visit::visit_macro(self, call);
     }
 
-    // The path in `pub(in super::super)` needs nothing.
+    // The path in `pub(in super::super)` is not a use.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
-    // Words in attributes are no needs of the code.
+    // Paths in attributes are not uses of the code.
     fn visit_attribute(&mut self, _: &'ast Attribute) {}
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A file above this length has a second idea in it.
+/// A longer file contains a second idea.
 const LONGEST: usize = 600;
 
 /// A text file of the project.
@@ -29,12 +29,12 @@ impl Source {
     }
 }
 
-/// The top of the project.
+/// The top folder of the project.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("two folders above the crate").to_owned()
 }
 
-/// Every file with this ending, sorted by path. Build folders and what is hidden are left out.
+/// Every file with this ending, sorted by path. Build folders and hidden files are left out.
 pub(crate) fn files(ending: &str) -> Vec<Source> {
     let root = root();
     let mut waiting = vec![root.clone()];
@@ -60,7 +60,7 @@ pub(crate) fn files(ending: &str) -> Vec<Source> {
     found
 }
 
-/// Fails with every complaint on a line of its own.
+/// Fails with every complaint on its own line.
 pub(crate) fn assert_none(rule: &str, complaints: &[String]) {
     assert!(complaints.is_empty(), "{rule}\n{}", complaints.join("\n"));
 }

@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 #[test]
-fn a_secret_is_open_when_others_may_read_it_and_come_to_it() {
+fn a_secret_is_open_if_others_can_read_it_and_reach_it() {
     let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir_in("/tmp").unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let secret = folder.path().join("passphrase");
@@ -21,7 +21,7 @@ fn a_secret_is_open_when_others_may_read_it_and_come_to_it() {
     assert!(is_open_to_all(&secret));
     assert!(!is_open_to_all(&folder.path().join("nowhere")));
 
-    // A Secret as a pod sees it.
+    // A Secret, as a pod sees it.
     let dated = folder.path().join("..2026_11_29_10_00_00.123");
     fs::create_dir(&dated).unwrap();
     fs::set_permissions(&dated, Permissions::from_mode(0o755)).unwrap();

@@ -10,12 +10,12 @@ use holdfast_repo::record::ConditionalCreate as Recorded;
 use holdfast_store::{Failure as StoreFailure, Location, Operation};
 use std::path::Path;
 
-/// What a store without conditional writes does with one.
+/// What a store without conditional writes does with a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Without {
-    /// Answers that it does not know the condition.
+    /// Refuses it as unknown.
     Refuses,
-    /// Writes over what is there.
+    /// Overwrites what exists.
     Ignores,
 }
 
@@ -82,7 +82,7 @@ impl Store for Unconditional {
     }
 }
 
-/// A store whose native way knows no condition; the emulated way is the directory's own.
+/// A store whose native writes know no condition; the emulated ones are the directory store's own.
 async fn target(directory: &Path, without: Without) -> (RepositoryTarget, Arc<AsRecorded>) {
     let config = StoreConfig::new(Location::Directory(directory.to_owned()));
     let native = Arc::new(Unconditional(holdfast_store::open(&config).await.unwrap(), without));
@@ -99,7 +99,7 @@ async fn a_store_without_conditional_writes_is_found_and_remembered() {
         let made = init(&first, super::super::time::now()).await.unwrap();
         assert_eq!(made.repository.record().conditional_create, Recorded::Emulated, "{without:?}");
         assert!(store.adopted().is_some(), "{without:?}");
-        // Another process learns it from the record, before it writes.
+        // Another process learns it from the record before it writes.
         let (again, store) = target(directory.path(), without).await;
         assert!(store.adopted().is_none());
         let repository = Repository::open(&again).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_store_without_conditional_writes_is_found_and_remembered() {
 }
 
 #[tokio::test]
-async fn a_store_with_conditional_writes_is_used_as_it_is() {
+async fn a_store_with_conditional_writes_is_used_natively() {
     let directory = tempfile::tempdir().unwrap();
     let config = StoreConfig::new(Location::Directory(directory.path().to_owned()));
     let native = holdfast_store::open(&config).await.unwrap();
@@ -123,7 +123,7 @@ async fn a_store_with_conditional_writes_is_used_as_it_is() {
     assert!(store.adopted().is_none());
 }
 
-/// What opens old backups is there, and `holdfast.json` is gone: the store would write over it without a word.
+/// The key of old backups exists, but `holdfast.json` is gone: the store would overwrite the key without an error.
 #[tokio::test]
 async fn a_store_that_ignores_conditions_does_not_lose_its_key_slot() {
     for without in [Without::Refuses, Without::Ignores] {
@@ -142,7 +142,7 @@ async fn a_store_that_ignores_conditions_does_not_lose_its_key_slot() {
         let left: Vec<_> = keys().map(|slot| std::fs::read(slot.unwrap().path()).unwrap()).collect();
         assert_eq!(left, slots, "{without:?}");
         assert!(!record.exists());
-        // Brought back, it opens with its key as before.
+        // After the record is brought back, it opens with its key as before.
         std::fs::write(&record, lost).unwrap();
         let (opened, _) = target(directory.path(), without).await;
         Repository::open(&opened).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_store_that_ignores_conditions_does_not_lose_its_key_slot() {
 }
 
 #[tokio::test]
-async fn of_many_inits_at_the_same_moment_every_one_opens_the_same_repository() {
+async fn of_many_simultaneous_inits_every_one_opens_the_same_repository() {
     for without in [Without::Refuses, Without::Ignores] {
         let directory = tempfile::tempdir().unwrap();
         let mut targets = Vec::new();
@@ -166,9 +166,9 @@ async fn of_many_inits_at_the_same_moment_every_one_opens_the_same_repository() 
     }
 }
 
-/// A request that arrives late would write over the only copy of a key that is in use.
+/// A request that arrives late would overwrite the only copy of a key in use.
 #[tokio::test]
-async fn keys_are_not_rotated_where_the_store_keeps_no_conditions() {
+async fn keys_are_not_rotated_if_the_store_ignores_conditions() {
     for without in [Without::Refuses, Without::Ignores] {
         let directory = tempfile::tempdir().unwrap();
         let (first, _) = target(directory.path(), without).await;
@@ -181,7 +181,7 @@ async fn keys_are_not_rotated_where_the_store_keeps_no_conditions() {
             "{error}"
         );
         assert_eq!(std::fs::read_dir(directory.path().join("keys")).unwrap().count(), 1, "{without:?}");
-        // Secrets change as elsewhere.
+        // Secrets can be changed as elsewhere.
         let other = Unlock::Passphrase(Secret::from("battery staple"));
         add(&first, &"office".parse().unwrap(), &other, &options).await.unwrap();
         let (mut second, _) = target(directory.path(), without).await;

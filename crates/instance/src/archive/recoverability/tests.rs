@@ -1,4 +1,4 @@
-//! Tables: one answer of `info`, one thing changed.
+//! Tables: one answer of `info`, and one change.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
 use super::*;
@@ -24,7 +24,7 @@ fn sample() -> InfoReport {
     serde_json::from_str(include_str!("../../../../contract/tests/samples/info.json")).unwrap()
 }
 
-/// The frozen sample of the contract has every field; here it has one repository that can be read, with one claim.
+/// The frozen sample of the contract has every field; here it is reduced to one readable repository with one claim.
 fn repository(info: &mut InfoReport) -> &mut RepositoryInfo {
     match info.repositories.first_mut() {
         Some(PerRepository::Read(repository)) => repository,
@@ -53,7 +53,7 @@ fn reach(windows: Vec<Window>) -> Vec<Reach> {
     vec![Reach { timeline: TimelineId::FIRST, windows, unusable: Vec::new(), unreadable: None }]
 }
 
-/// One backup of 09:00, WAL to 0/9000000 with its last transaction at 09:30.
+/// One backup of 09:00, and WAL up to 0/9000000 with its last transaction at 09:30.
 fn info() -> InfoReport {
     change(sample(), |claim| {
         let last = claim.backups.last.as_mut().unwrap();
@@ -69,7 +69,7 @@ fn info() -> InfoReport {
     })
 }
 
-/// The same with another last transaction.
+/// The same with another time of the last transaction.
 fn until_time(to: Option<&str>) -> InfoReport {
     change(info(), |claim| claim.reach[0].windows[0].window.to_time = to.map(at))
 }
@@ -104,9 +104,9 @@ fn what_the_archive_alone_can_restore() {
             Some(NOW),
             "09:00:00.000000 09:29:59.999999 12:00:00.000000",
         ),
-        ("not known how far the archiver is", info(), None, "09:00:00.000000 09:29:59.999999 -"),
+        ("not known the archiver's position", info(), None, "09:00:00.000000 09:29:59.999999 -"),
         (
-            "idle since the backup: no time is a target, the end is",
+            "idle since the backup: no time can be a target, but the end can",
             until_time(None),
             Some(NOW),
             "09:00:00.000000 - 12:00:00.000000",
@@ -145,7 +145,7 @@ fn gaps_are_named() {
     assert_eq!((found.gaps.len(), found.gaps[0].first_segment.as_str()), (1, "000000010000000000000003"));
 }
 
-/// The snapshots of 08:00 and 10:00; the window of the first ends at a hole.
+/// The snapshots of 08:00 and 10:00; the window of the first ends at a gap.
 fn with_snapshots() -> InfoReport {
     change(info(), |claim| {
         claim.snapshots.recorded = 2;
@@ -173,7 +173,7 @@ const FIRST: &str = "20261122T080000Z";
 const SECOND: &str = "20261122T100000Z";
 
 #[test]
-fn what_snapshots_can_begin() {
+fn what_snapshots_can_restore() {
     let words = |info: &InfoReport| {
         let starts = snapshot_starts(info, &records(), moment(NOW));
         starts
@@ -190,7 +190,7 @@ fn what_snapshots_can_begin() {
             .collect::<Vec<_>>()
     };
     let first = format!("{FIRST} PG_DATA+PG_WAL 08:00:00.000000 08:29:59.999999 -");
-    // Nothing was committed since the second one.
+    // Nothing was committed after the second one.
     let second = format!("{SECOND} PG_DATA+PG_WAL 10:00:00.000000 - 12:00:00.000000");
     assert_eq!(words(&with_snapshots()), [first, second.clone()]);
     let info = change(with_snapshots(), |claim| {
@@ -198,7 +198,7 @@ fn what_snapshots_can_begin() {
             Hole { timeline: TimelineId::FIRST, first_missing: "000000010000000000000002".parse().unwrap(), count: 1 };
         claim.snapshots.reach[0].unusable.push(Rejection { backup: FIRST.parse().unwrap(), hole });
     });
-    assert_eq!(words(&info), [second], "one that misses WAL of its own");
-    assert_eq!(words(&super::tests::info()), Vec::<String>::new(), "no window holds them");
+    assert_eq!(words(&info), [second], "one whose own WAL is incomplete");
+    assert_eq!(words(&super::tests::info()), Vec::<String>::new(), "no window contains them");
     assert_eq!(said(&of_info(&with_snapshots(), moment(NOW))), said(&of_info(&super::tests::info(), moment(NOW))));
 }

@@ -65,7 +65,7 @@ spec:
 "#;
 
 #[test]
-fn a_cluster_with_an_io_method_that_is_none() {
+fn a_cluster_with_an_unknown_io_method() {
     assert_eq!(
         brief(FULL),
         [
@@ -227,7 +227,7 @@ spec:
 "#;
 
 #[test]
-fn a_cluster_with_queries_of_its_own() {
+fn a_cluster_with_custom_queries() {
     assert_eq!(
         brief(QUERIES),
         [
@@ -261,7 +261,7 @@ spec:
 ";
 
 #[test]
-fn a_cluster_with_a_pods_affinity() {
+fn a_cluster_with_the_affinity_of_a_pod() {
     assert_eq!(
         brief(AFFINITY),
         [
@@ -282,7 +282,7 @@ fn a_cluster_with_a_pods_affinity() {
 }
 
 #[test]
-fn what_is_not_ours_is_named_and_left_alone() {
+fn documents_of_others_are_named_and_left_alone() {
     for (text, expected) in [
         ("apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n", vec!["Secret NotOurs"]),
         ("apiVersion: acid.zalan.do/v1\nkind: postgresql\nspec: {}\n", vec!["postgresql NotOurs"]),
@@ -310,7 +310,7 @@ fn settings_without_quotes_are_quoted() {
 }
 
 #[test]
-fn a_forgotten_api_version_is_an_error_and_put_right() {
+fn a_missing_api_version_is_an_error_and_is_corrected() {
     let text = "kind: Backup\nmetadata: {name: b}\nspec: {cluster: {name: c}}\n";
     assert_eq!(brief(text), ["Backup Checked", "1 Error apiVersion MissingField"]);
     assert_eq!(fixed(text)["apiVersion"], "holdfast.dev/v1");
@@ -318,7 +318,7 @@ fn a_forgotten_api_version_is_an_error_and_put_right() {
     assert_eq!(brief("kind: Pooler\n"), ["Pooler Fragment"]);
 }
 
-/// The API drops the status of what it creates, so nothing is told as used already.
+/// The API server drops the status of a new object, so no finding says that a field is no longer used.
 #[test]
 fn a_manifest_that_was_exported_with_its_status_is_that_of_a_new_cluster() {
     let text = "apiVersion: holdfast.dev/v1\nkind: Cluster\nmetadata: {name: a}\nspec:\n  storage: {size: 1Gi}\n  bootstrap:\n    initdb:\n      options: ['--waldir=/w']\n";

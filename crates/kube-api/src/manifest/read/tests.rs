@@ -57,7 +57,7 @@ fn keys_that_are_written_twice_are_found_and_merged() {
 }
 
 #[test]
-fn documents_are_told_apart_and_empty_ones_left_out() {
+fn documents_are_separated_and_empty_ones_left_out() {
     let documents = read("# nothing\n---\na: 1\n---\n# only a comment\n---\nb: 2\n...\n").unwrap();
     let values: Vec<(usize, &Value)> = documents.iter().map(|document| (document.line, &document.value)).collect();
     assert_eq!(values, [(3, &json!({"a": 1})), (7, &json!({"b": 2}))]);
@@ -78,7 +78,7 @@ fn aliases_and_merge_keys_are_followed() {
     let document = one("base: &base\n  a: 1\nother:\n  <<: *base\n  b: 2\ncopy: *base\n");
     assert_eq!(document.value, json!({"base": {"a": 1}, "other": {"a": 1, "b": 2}, "copy": {"a": 1}}));
     assert!(document.duplicates.is_empty());
-    // A key written beside a merge key replaces the merged one and is no duplicate.
+    // A key beside a merge key replaces the merged one, and is not a duplicate.
     let document = one("base: &base\n  a: 1\nother:\n  <<: *base\n  a: 2\n");
     assert_eq!(document.value["other"], json!({"a": 2}));
     assert!(document.duplicates.is_empty());
@@ -87,7 +87,7 @@ fn aliases_and_merge_keys_are_followed() {
 }
 
 #[test]
-fn a_text_that_unfolds_without_end_is_refused() {
+fn a_text_that_expands_without_end_is_refused() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {
         let list = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -101,7 +101,7 @@ fn a_text_that_unfolds_without_end_is_refused() {
 }
 
 #[test]
-fn errors_name_the_place() {
+fn errors_name_their_place() {
     let error = read("a: 1\n b: 2\n").unwrap_err();
     assert!(matches!(error, ReadError::Syntax { line: 2, .. }), "{error}");
     assert!(error.to_string().starts_with("line 2, column "), "{error}");

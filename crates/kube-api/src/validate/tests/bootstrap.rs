@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn ways_to_the_data() {
+fn ways_to_get_the_data() {
     let spec = |patch: Value| json!({ "spec": patch });
     let recovery = |patch: Value| json!({"spec": {"externalClusters": [source()], "bootstrap": {"recovery": patch}}});
     let none: &[&str] = &[];
@@ -31,7 +31,7 @@ fn ways_to_the_data() {
         ),
         ("a segment size", spec(json!({"bootstrap": {"initdb": {"walSegmentSize": 64}}})), none),
         (
-            "no segment size",
+            "a wrong segment size",
             spec(json!({"bootstrap": {"initdb": {"walSegmentSize": 48}}})),
             &["E spec.bootstrap.initdb.walSegmentSize InvalidValue"],
         ),
@@ -176,7 +176,7 @@ fn targets() {
             target(json!({"targetLSN": "0/1", "targetName": "a"})),
             &["E spec.bootstrap.recovery.recoveryTarget Conflict"],
         ),
-        ("immediate false is no target", target(json!({"targetLSN": "0/1", "targetImmediate": false})), none),
+        ("immediate false is not a target", target(json!({"targetLSN": "0/1", "targetImmediate": false})), none),
         (
             "exclusive without a target",
             target(json!({"exclusive": true})),

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn changes_that_cannot_be() {
+fn impossible_changes_are_refused() {
     let before = |patch: Value| {
         let mut value = changed(&patch);
         value["status"]["systemID"] = json!("7000000000000000001");
@@ -58,9 +58,10 @@ fn changes_that_cannot_be() {
     assert_eq!(brief(&cluster_update(&young, &valid())), [""; 0]);
 }
 
-/// A field that is used once must not stop a cluster that has its data, though a later version reads it more strictly.
+/// A field that is used once must not stop a cluster that has its data, even if a later version checks it more
+/// strictly.
 #[test]
-fn what_is_used_no_more_stops_nothing() {
+fn a_field_that_is_no_longer_used_stops_nothing() {
     let base = "spec.bootstrap.recovery.recoveryTarget";
     let recovery = |patch: Value| {
         let mut recovery = json!({"source": "old"});

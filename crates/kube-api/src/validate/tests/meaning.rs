@@ -5,7 +5,7 @@
 use super::*;
 
 #[test]
-fn the_words_of_findings() {
+fn the_texts_of_findings() {
     let of = |patch: Value| {
         let outcome = cluster(&changed(&patch));
         outcome.findings().map(ToString::to_string).collect::<Vec<_>>().join("\n")
@@ -71,7 +71,7 @@ fn the_words_of_findings() {
 }
 
 #[test]
-fn everything_is_at_its_place_afterwards() {
+fn every_field_is_in_its_place_afterwards() {
     let term = json!({"labelSelector": {"matchLabels": {"a": "b"}}, "topologyKey": "kubernetes.io/hostname"});
     let outcome = cluster(&changed(&json!({"spec": {
         "storage": null,

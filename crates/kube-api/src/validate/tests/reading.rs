@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_the_api_server_lets_in_can_be_read() {
+fn everything_that_the_api_server_accepts_can_be_read() {
     // The schema enforces types and closed sets; every other value is read, whatever it is.
     for patch in [
         json!({"spec": {"postgresql": {"parameters": {"a": {"b": []}, "c": null}}}}),

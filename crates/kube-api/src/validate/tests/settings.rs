@@ -50,11 +50,7 @@ fn settings() {
         ),
         ("a number unquoted", parameter("max_connections", json!(200)), none),
         ("a switch unquoted", parameter("jit", json!(false)), none),
-        (
-            "a switch that is none",
-            parameter("jit", json!("maybe")),
-            &["E spec.postgresql.parameters.jit InvalidSetting"],
-        ),
+        ("a wrong switch", parameter("jit", json!("maybe")), &["E spec.postgresql.parameters.jit InvalidSetting"]),
         (
             "memory in Gi",
             parameter("shared_buffers", json!("1Gi")),
@@ -78,7 +74,7 @@ fn settings() {
             &["E spec.postgresql.parameters.checkpoint_timeout InvalidSetting"],
         ),
         (
-            "a unit where there is none",
+            "a unit for a setting without one",
             parameter("max_connections", json!("200MB")),
             &["E spec.postgresql.parameters.max_connections InvalidSetting"],
         ),
@@ -86,7 +82,7 @@ fn settings() {
         ("a choice", parameter("wal_compression", json!("zstd")), none),
         ("a choice by switch", parameter("wal_compression", json!(true)), none),
         (
-            "a choice that is none",
+            "a wrong choice",
             parameter("wal_compression", json!("zstdd")),
             &["E spec.postgresql.parameters.wal_compression InvalidSetting"],
         ),
@@ -140,7 +136,7 @@ fn settings() {
             &["E spec.postgresql.pg_hba[0] InvalidSetting"],
         ),
         (
-            "no line of pg_hba",
+            "a wrong line of pg_hba",
             spec(json!({"postgresql": {"pg_hba": ["allow everything from all hosts"]}})),
             &["E spec.postgresql.pg_hba[0] InvalidSetting"],
         ),

@@ -14,17 +14,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Keeps a `Backup` until its run is given up.
+/// Keeps a `Backup` from being deleted until its run has ended.
 const FINALIZER: &str = "holdfast.dev/backup-run";
 
-/// How long the driver may take to let a snapshot go before that continues unseen.
+/// How long the driver may take to delete a snapshot before the operator stops waiting for it.
 const DELETION_WAIT: Duration = Duration::from_secs(5);
 
 /// Why an action was not carried out.
 pub(super) enum Stop {
-    /// The instance or the API server said no, in these words: it is asked again after a while.
+    /// The instance or the API server refused, in these words. The action is tried again later.
     Refused(String),
-    /// It could not be asked.
+    /// The request failed.
     Failed(Error),
 }
 
@@ -34,7 +34,7 @@ impl From<Error> for Stop {
     }
 }
 
-/// What acting needs.
+/// What is needed to carry out actions.
 pub(super) struct Actor<'a> {
     pub(super) shared: &'a BackupsContext,
     pub(super) namespace: &'a str,
@@ -71,7 +71,7 @@ impl Actor<'_> {
             Action::GiveUp { instance, run } => self.end(instance, &format!("/backups/{run}")).await,
             Action::Release { instance, run } => self.end(instance, &format!("/snapshots/{run}")).await,
             Action::SwitchWal { instance } => {
-                // It is asked again in a while; a primary that just lost its role says no.
+                // Tried again later: a primary that just lost its role refuses.
                 let switched = match self.reach(instance) {
                     Ok((client, address)) => client.post::<WalSwitched>(address, "/wal/switch").await,
                     Err(_) => return Ok(()),
@@ -98,7 +98,7 @@ impl Actor<'_> {
                 let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
                 match self.snapshots().patch(snapshot, &PatchParams::default(), &patch).await {
                     Ok(_) => Ok(()),
-                    // The next look finds it gone.
+                    // The next reconcile finds it gone.
                     Err(error) if is_not_found(&error) => Ok(()),
                     Err(error) => Err(Error::api(format!("annotate volume snapshot {snapshot}"), error).into()),
                 }
@@ -107,8 +107,8 @@ impl Actor<'_> {
         }
     }
 
-    /// Deletes a snapshot, and waits a little until the driver let it go: who reads that a backup failed finds nothing
-    /// half-done beside it.
+    /// Deletes a snapshot, and waits a little for the driver to delete it. So nothing half-done is left when the status
+    /// says that the backup failed.
     async fn delete_snapshot(&self, name: &str) -> Result<(), Error> {
         let api = self.snapshots();
         let failed = |error| Error::api(format!("delete volume snapshot {name}"), error);
@@ -137,7 +137,7 @@ impl Actor<'_> {
         Ok((client, address(view).map_err(|why| refused(&why))?))
     }
 
-    /// Ends a run. Where there is no pod there is none.
+    /// Ends a run. Without a pod there is no run.
     async fn end(&self, instance: &str, path: &str) -> Result<(), Stop> {
         let Ok((client, address)) = self.reach(instance) else { return Ok(()) };
         match client.delete::<serde_json::Value>(address, path).await {
@@ -148,7 +148,7 @@ impl Actor<'_> {
     }
 }
 
-/// A request that the instance did not take.
+/// The error of a request that the instance did not take.
 fn asked(instance: &str, error: RequestError) -> Stop {
     match error {
         RequestError::Refused { refused, .. } => {

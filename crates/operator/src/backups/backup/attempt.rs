@@ -1,4 +1,4 @@
-//! The end of an attempt: another one, or the end of the `Backup`.
+//! The end of an attempt: the next attempt, or the end of the `Backup`.
 
 use super::task::{ATTEMPTS, Action, Decision, Memory, Requeue, Task};
 use crate::backups::event::{BackupEvent, Reason};
@@ -11,7 +11,7 @@ fn backoff(attempts: i32) -> TimeDelta {
     TimeDelta::seconds(10 << attempts.clamp(1, 6).saturating_sub(1))
 }
 
-/// Ends the run of this `Backup` on the instance it was begun on.
+/// Ends the run of this `Backup` on the instance where it began.
 pub(crate) fn release(task: &Task) -> Option<Action> {
     let (instance, run) = (task.status.instance.clone()?, task.run());
     Some(match task.method() {
@@ -20,7 +20,7 @@ pub(crate) fn release(task: &Task) -> Option<Action> {
     })
 }
 
-/// The attempt ended without a backup: the next one is set, or the `Backup` fails with the error of this one.
+/// The attempt ended without a backup: the next one is scheduled, or the `Backup` fails with this attempt's error.
 pub(crate) fn over(task: &Task, memory: &Memory, now: DateTime<Utc>, error: &str) -> Decision {
     if task.status.attempts >= ATTEMPTS {
         let error = format!("{error}\n(attempt {} of {ATTEMPTS})", task.status.attempts);
@@ -56,7 +56,7 @@ pub(crate) fn fail(task: &Task, memory: &Memory, now: DateTime<Utc>, error: Stri
     decision.events.push(BackupEvent::new(Reason::BackupFailed, error.clone()));
     decision.status.phase = Some(BackupPhase::Failed);
     decision.status.method = Some(task.method());
-    // For a table's column: the error has three lines.
+    // One line, for a column of a table: the error has three lines.
     decision.status.reason = Some(first_line(&error).to_owned());
     // The stored data is deleted or unusable: clear the references, so that no caller follows them.
     decision.status.backup_id = None;
@@ -69,14 +69,14 @@ pub(crate) fn fail(task: &Task, memory: &Memory, now: DateTime<Utc>, error: Stri
     decision
 }
 
-/// The same while its run goes on: that is ended too.
+/// The same while its run is active: the run is ended too.
 pub(crate) fn fail_running(task: &Task, memory: &Memory, now: DateTime<Utc>, error: &Failure) -> Decision {
     let mut decision = fail(task, memory, now, error.to_string());
     decision.actions.extend(release(task));
     decision
 }
 
-/// The cluster went away under a run.
+/// The cluster was deleted during a run.
 pub(crate) fn cluster_deleted(task: &Task, memory: &Memory, now: DateTime<Utc>) -> Decision {
     let trouble = Failure::new(
         format!("cluster {} was deleted", task.spec.cluster.name),

@@ -1,7 +1,8 @@
-//! The controller of `Backup`: when it is woken, and one reconcile from reading to the status.
+//! The controller of `Backup`: what wakes it, and one reconcile from reading to the status.
 //!
-//! Woken by the `Backup` itself, by another one of its cluster that ended, by its `Cluster`, and by the time a decision
-//! asks for. Several clusters at once; within one, whoever looks whether it is its turn is alone.
+//! It is woken by the `Backup` itself, by another one of its cluster that ended, by its `Cluster`, and at the time that
+//! a decision asks for. Different clusters run in parallel. Within one cluster, a lock is held while the turn is
+//! checked and taken.
 
 use super::apply::{Actor, Stop, let_go};
 use super::decide::decide;
@@ -33,9 +34,9 @@ use tokio_util::sync::CancellationToken;
 
 /// `Backup`s that are reconciled at the same time.
 const CONCURRENCY: u16 = 32;
-/// The wait after something changed while it was looked at.
+/// The wait after an object changed during its reconcile.
 const SOON: Duration = Duration::from_millis(50);
-/// How often a `Cluster` that changes under our hands is told at once.
+/// How often writing to a `Cluster` that changes at the same time is tried at once.
 const TELL_TRIES: u32 = 5;
 /// The wait after a request that was not taken.
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
@@ -89,7 +90,7 @@ fn scoped(shared: &BackupsContext, kind: &ApiResource) -> Api<DynamicObject> {
     }
 }
 
-/// The `Backup`s of a cluster that wait.
+/// The `Backup`s of a cluster that are pending.
 fn waiting(
     store: &Store<DynamicObject>,
     kind: &ApiResource,
@@ -111,7 +112,7 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
     let namespace = cached.namespace().unwrap_or_default();
     let kind = ApiResource::erase::<Backup>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(shared.operator.client.clone(), &namespace, &kind);
-    // One that is over and that nothing holds is not read again at each start of the operator.
+    // A finished `Backup` without a finalizer is not read again when the operator starts.
     if over(cached) {
         shared.forget(&cached.uid().unwrap_or_default());
         return Ok(Action::await_change());
@@ -131,7 +132,7 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
         Err(why) => return not_understood(shared, &api, &mut object, &kind, &why).await,
     };
     if !pending && task.phase() == BackupPhase::Pending {
-        // It may be its turn now, and we are not alone.
+        // It may be its turn now, but another reconcile holds the lock.
         return Ok(Action::requeue(SOON));
     }
     if task.status.phase.is_none() && task.deleted.is_none() {
@@ -152,12 +153,12 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
     one_pass(shared, &api, &mut object, &namespace, &task).await
 }
 
-/// Whether a `Backup` is over and nothing is left to do.
+/// Whether a `Backup` has ended and nothing is left to do.
 fn over(object: &DynamicObject) -> bool {
     task(object).is_ok_and(|task| task.phase().is_final()) && object.finalizers().is_empty()
 }
 
-/// Read, decide, act, write the status, tell.
+/// Read, decide, act, write the status, publish Events.
 async fn one_pass(
     shared: &BackupsContext,
     api: &Api<DynamicObject>,
@@ -192,14 +193,14 @@ async fn one_pass(
         }
     }
     let Decision { status, memory, events, next, let_go: released, .. } = decision;
-    // Deleted ones keep their last status: nobody reads it any more, and the object is about to go.
+    // A deleted `Backup` keeps its last status: nobody reads it any more, and the object will be gone soon.
     if task.deleted.is_none() {
         shared.write_status(api, object, &status).await?;
     }
     shared.remember(&task.uid, memory);
     shared.publish(&kind, object, &events).await;
     if released {
-        // Before the object is let go: after a crash in between it is told again.
+        // Before the finalizer is removed: after a crash in between, the Event is published again.
         if task.deleted.is_none() {
             tell_cluster(shared, namespace, task, &status).await?;
         }
@@ -213,7 +214,8 @@ async fn one_pass(
     })
 }
 
-/// The `Cluster` says how its last backup ended. Its own reconcile writes the same status: tried again at once.
+/// Writes the result of the last backup into the `Cluster`. Its own reconcile writes the same status, so a conflict is
+/// tried again at once.
 async fn tell_cluster(
     shared: &BackupsContext,
     namespace: &str,
@@ -252,7 +254,7 @@ async fn tell_cluster(
     }
 }
 
-/// A spec that cannot be read: it fails, with what is wrong with it.
+/// A spec that cannot be read: the `Backup` fails, and the error says what is wrong.
 async fn not_understood(
     shared: &BackupsContext,
     api: &Api<DynamicObject>,

@@ -1,12 +1,12 @@
 //! What to do about a `Backup`: pure, no client, no clock.
 //!
 //! Order of the steps of an attempt: wait for the turn ([`pending`]), choose an instance, hold the object by a
-//! finalizer, ask the instance, then follow what it says ([`follow`], or [`snapshot`](crate::backups::snapshot) for
-//! volume snapshots) until the run ends. An attempt that ends without a backup is followed by another
-//! ([`attempt`](super::attempt)), up to a limit.
+//! finalizer, send the request to the instance, then follow what it reports ([`follow`], or
+//! [`snapshot`](crate::backups::snapshot) for volume snapshots) until the run ends. An attempt that ends without a
+//! backup is followed by another ([`attempt`](super::attempt)), up to a limit.
 //!
-//! The state is in `Backup.status` and in what instances and the API server say, not in this process: whatever was done
-//! before a crash is seen again and continued. `completed` is only ever the word of the engine, passed on.
+//! The state is in `Backup.status` and in what instances and the API server report, not in this process. So what was
+//! done before a crash is found again and continued. `completed` is set only when the engine reports it.
 
 use super::task::{Decision, GIVE_UP_LIMIT, Memory, Observed, Requeue, Task};
 use super::{follow, pending};
@@ -17,7 +17,7 @@ use chrono::{DateTime, Utc};
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase};
 use std::time::Duration;
 
-/// Decides.
+/// The decision about one `Backup`, without side effects.
 pub fn decide(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Decision {
     let phase = task.phase();
     if phase.is_final() {
@@ -33,8 +33,8 @@ pub fn decide(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<U
     }
 }
 
-/// The `Backup` is being deleted: its run is ended first. An instance that does not answer is asked for a while and then
-/// left to itself: its run, should it live, is ended as an orphan before the next one.
+/// The `Backup` is being deleted: its run is ended first. If the instance does not answer, this is tried for a while
+/// and then given up. If that run is still alive, it is ended as an orphan before the next run.
 fn give_up(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>, deleted: DateTime<Utc>) -> Decision {
     let mut decision = Decision::keep(task, memory, Requeue::After(Duration::from_secs(1)));
     decision.actions.extend(snapshot::delete_all(&observed.snapshots));

@@ -1,8 +1,8 @@
-//! A backup into the object store that was begun: what its instance says of it.
+//! A backup into the object store that has begun: decides from what its instance reports.
 //!
-//! Every way out of here but one ends the attempt: `completed` needs the engine's own answer with the id of a backup.
-//! A standby cannot end its segment, so while its run waits for WAL the primary is asked to, again and again: a database
-//! that nobody writes to completes too.
+//! Every path but one ends the attempt: `completed` needs the engine's own answer with the id of a backup. A standby
+//! cannot end its segment. So while its run waits for WAL, the primary is asked again and again to switch WAL. So the
+//! backup of an idle database completes too.
 
 use super::task::{
     Action, Decision, Memory, Observed, PROGRESS_EVERY, Requeue, SILENCE_LIMIT, STALL_LIMIT, SWITCH_EVERY, Task,
@@ -16,7 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::BackupPhase;
 use holdfast_kube_api::status_port::{BackupRun, BackupState};
 
-/// Decides about a backup that is running or finalizing.
+/// Decides about a backup in phase `running` or `finalizing`.
 pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Decision {
     let Some(cluster) = observed.cluster.as_ref().filter(|cluster| !cluster.deleting) else {
         return attempt::cluster_deleted(task, memory, now);
@@ -50,7 +50,7 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     }
 }
 
-/// The instance does not answer and its pod is there: its run may well go on, so it is waited for within a limit.
+/// The instance does not answer, but its pod exists. Its run may be active, so the operator waits, up to a limit.
 pub(crate) fn silent(task: &Task, memory: &Memory, now: DateTime<Utc>, instance: &str, why: &str) -> Decision {
     let since = memory.silent_since.unwrap_or(now);
     let until = since + SILENCE_LIMIT;
@@ -83,7 +83,7 @@ fn copying(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) ->
     decision.status.phase = Some(BackupPhase::Running);
     decision.status.reason = None;
     let text = progress(run.done_bytes, run.total_bytes);
-    // Its own changes are written at most every two seconds: they are for people.
+    // A change of progress alone is written at most every two seconds: people read it.
     let fresh = memory.progress_written.is_none_or(|written| now - written >= PROGRESS_EVERY);
     let shown = task.status.progress.is_some() && task.phase() == BackupPhase::Running;
     if !shown || (fresh && task.status.progress.as_deref() != Some(text.as_str())) {
@@ -93,7 +93,7 @@ fn copying(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) ->
     decision
 }
 
-/// All data is stored; the WAL it needs is on its way.
+/// All data is stored; the WAL that it needs is not archived yet.
 fn waiting_for_wal(
     task: &Task,
     cluster: &ClusterView,
@@ -122,7 +122,7 @@ fn waiting_for_wal(
     decision
 }
 
-/// Asks the primary to switch WAL when the run is another instance's. Returns what there is to say of it.
+/// Asks the primary to switch WAL when the run is on another instance. Returns a text for the status.
 pub(crate) fn switch_wal(
     decision: &mut Decision,
     cluster: &ClusterView,
@@ -142,7 +142,7 @@ pub(crate) fn switch_wal(
     None
 }
 
-/// The engine says it is complete.
+/// The engine reports that the backup is complete.
 fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
     let Some(result) = run.result.as_ref().filter(|result| !result.backup_id.is_empty()) else {
         let error = Failure::new(
@@ -176,15 +176,15 @@ fn completed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) 
     decision
 }
 
-/// The engine says it failed.
+/// The engine reports a failure.
 fn failed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> Decision {
     let unknown =
         || Failure::new("the backup failed and reported no reason", task.doing(), "see the log of the pod").to_string();
     attempt::over(task, memory, now, &run.error.clone().unwrap_or_else(unknown))
 }
 
-/// Keeps the time of the last progress, and says how soon to look again: often at first, since a small backup is over in
-/// seconds, seldom once it is known to be long.
+/// Keeps the time of the last progress, and sets when to look again: often at first, since a small backup is over in
+/// seconds, and seldom once it is known to be long.
 fn progressed(task: &Task, memory: &Memory, now: DateTime<Utc>, run: &BackupRun) -> (Decision, DateTime<Utc>) {
     let age = task.status.started_at.map_or(TimeDelta::zero(), |started| now - started);
     let next = match age.num_seconds() {

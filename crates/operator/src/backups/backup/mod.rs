@@ -1,9 +1,9 @@
 //! `Backup`: one backup of a cluster, taken once.
 //!
-//! - [`task`]: what a decision is made from, and what it is made of
+//! - [`task`]: the input and the output of a decision
 //! - [`decide`]: pure: [`pending`] before an attempt, [`follow`] while it runs, [`attempt`] at its end
 //! - [`queue`]: whose turn it is within a cluster
-//! - [`controller`]: when it is looked at; [`read`] and [`apply`] hold the clients
+//! - [`controller`]: when a reconcile runs; [`read`] and [`apply`] hold the clients
 
 mod apply;
 pub(crate) mod attempt;
@@ -23,7 +23,7 @@ pub use task::{Action, Decision, Memory, Observed, Requeue, Task};
 
 use chrono::TimeDelta;
 
-/// After this time.
+/// Look again after this time.
 pub(crate) fn after(span: TimeDelta) -> Requeue {
     Requeue::After(span.to_std().unwrap_or_default())
 }

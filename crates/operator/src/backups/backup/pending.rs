@@ -1,7 +1,7 @@
-//! A `Backup` that has not begun, or waits for its next attempt.
+//! A `Backup` that has not begun, or that waits for its next attempt.
 //!
-//! What can never succeed fails at once, so that it is not in the way of the next; what is worth waiting for is waited
-//! for with its name, since when and until when in `status.reason`.
+//! What can never succeed fails at once, so that it does not block the next one. For anything else, `status.reason`
+//! says what the `Backup` waits for, since when and until when.
 
 use super::task::{
     ATTEMPTS, Action, CLUSTER_LIMIT, Decision, INSTANCE_LIMIT, LOOK_EVERY, Memory, Observed, Requeue, Task, run_of,
@@ -41,7 +41,7 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
         return attempt::fail(task, memory, now, trouble.to_string());
     }
     if let Some(ahead) = &observed.ahead {
-        // Its end is watched; the look in between is for an event that was lost.
+        // Its end wakes this reconcile; looking again covers a lost event.
         return wait(task, memory, format!("waiting for Backup {ahead}, which comes first"), after_look());
     }
     if let Some(at) = memory.retry_at.filter(|at| *at > now) {
@@ -66,7 +66,7 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
         return in_the_way(task, observed, memory, now, &instance, busy);
     }
     if let Some(why) = &memory.refused {
-        // Asked before, and not taken: asked again below, within the same limit.
+        // Requested before and refused: requested again below, within the same limit.
         let since = memory.waiting_since.unwrap_or(now);
         if now - since >= INSTANCE_LIMIT {
             return wait_for_instance(task, memory, now, why);
@@ -75,7 +75,7 @@ pub(super) fn decide(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     begin(task, cluster, memory, now, instance, warning)
 }
 
-/// What no waiting can help.
+/// Obstacles that do not go away by waiting.
 fn impossible(task: &Task, cluster: &ClusterView, observed: &Observed) -> Option<Failure> {
     let archived = cluster.archive.is_some();
     match task.method() {
@@ -99,13 +99,13 @@ fn impossible(task: &Task, cluster: &ClusterView, observed: &Observed) -> Option
     }
 }
 
-/// Whether the server is stopped for it.
+/// Whether the snapshot needs a stopped server.
 fn is_cold(task: &Task, cluster: &ClusterView) -> bool {
     task.method() == BackupMethod::VolumeSnapshot && !task.spec.online.or(cluster.snapshots.online).unwrap_or(true)
 }
 
-/// The instance that already runs this `Backup`, and which attempt: the operator ended between its request and the
-/// status, or the instance did not answer for so long that its run was taken for lost.
+/// The instance that already runs this `Backup`, and the number of the attempt. This happens if the operator ended
+/// between its request and the status, or if the instance was silent for so long that its run counted as lost.
 fn running<'a>(task: &Task, cluster: &'a ClusterView) -> Option<(&'a InstanceView, i32)> {
     let of = |instance: &'a InstanceView| Some((instance, task.attempt_of(instance.busy_with()?)?));
     cluster.instances.iter().find_map(of)
@@ -126,7 +126,7 @@ fn resume(
     decision.status.instance = Some(instance.name.clone());
     decision.status.attempts = attempt;
     decision.status.started_at.get_or_insert(now);
-    // Recoveries that name this `Backup` find its archive by it.
+    // A recovery that names this `Backup` finds the archive here.
     decision.status.barman_object_store.clone_from(&cluster.archive);
     decision.status.observed_generation = task.generation;
     decision.status.reason = None;
@@ -138,7 +138,7 @@ fn resume(
     decision
 }
 
-/// The instance is busy with another `Backup`: waited for, or ended when no `Backup` asks for it any more.
+/// The instance is busy with another `Backup`: waits for it, or ends it if its `Backup` no longer exists.
 fn in_the_way(
     task: &Task,
     observed: &Observed,
@@ -203,7 +203,7 @@ fn begin(
     decision.events.push(BackupEvent::new(Reason::BackupStarted, text));
     decision.events.extend(warning.map(|text| BackupEvent::new(Reason::BackupWarning, text)));
     decision.status = status;
-    // What a refusal needs is kept until the instance took the request: the wait for it has one limit.
+    // Kept until the instance takes the request: the whole wait has one limit.
     decision.memory = Memory { waiting_since: memory.waiting_since.or(Some(now)), ..Memory::default() };
     decision
 }
@@ -234,7 +234,7 @@ fn wait(task: &Task, memory: &Memory, reason: String, next: Requeue) -> Decision
     decision
 }
 
-/// Soon after a request: a small backup may be over within a second.
+/// Soon after a request: a small backup may end within a second.
 fn after_asking() -> Requeue {
     Requeue::After(Duration::from_millis(300))
 }

@@ -1,7 +1,7 @@
 //! Whose turn it is: one backup at a time within a cluster, in the order of creation. Pure.
 //!
-//! A `Backup` that waits for its next attempt keeps its turn only while nobody else waits: the others go on meanwhile,
-//! so that one that always fails delays none by more than an attempt.
+//! A `Backup` that waits for its next attempt keeps its turn only while nobody else waits. So a `Backup` that always
+//! fails delays the others by at most one attempt.
 
 use super::task::Task;
 use holdfast_kube_api::backup::BackupPhase;
@@ -17,7 +17,7 @@ pub(crate) fn ahead<'a>(task: &Task, all: impl IntoIterator<Item = &'a Task>) ->
         if at_work {
             return Some(&other.name);
         }
-        // A deleted one that has not begun never will.
+        // A deleted `Backup` that has not begun will never begin.
         if other.deleted.is_none() && rank(other) < rank(task) && first.is_none_or(|first| rank(other) < rank(first)) {
             first = Some(other);
         }
@@ -25,12 +25,12 @@ pub(crate) fn ahead<'a>(task: &Task, all: impl IntoIterator<Item = &'a Task>) ->
     first.map(|first| first.name.as_str())
 }
 
-/// Those that begin for the first time go before those that begin again.
+/// First attempts go before later attempts.
 fn rank(task: &Task) -> (bool, chrono::DateTime<chrono::Utc>, &str) {
     (task.status.attempts > 0, task.created, &task.name)
 }
 
-/// Whether another `Backup` of the cluster ended later than one that ended at this time. Then only that one may write
+/// Whether another `Backup` of the cluster ended later than this time. Then only that one may write
 /// `Cluster.status.lastBackup`, in whichever order the two are reconciled.
 pub(crate) fn is_overtaken<'a>(
     task: &Task,
@@ -65,12 +65,12 @@ mod tests {
         let me = backup("m", 10, Pending, 0);
         let table: [(&str, Vec<Task>, Option<&str>); 10] = [
             ("alone", vec![], None),
-            ("only over ones", vec![backup("a", 0, Completed, 1), backup("b", 1, Failed, 5)], None),
+            ("only finished ones", vec![backup("a", 0, Completed, 1), backup("b", 1, Failed, 5)], None),
             ("an earlier one", vec![backup("a", 0, Pending, 0)], Some("a")),
             ("the earliest is named", vec![backup("b", 1, Pending, 0), backup("a", 0, Pending, 0)], Some("a")),
             ("a later one", vec![backup("z", 20, Pending, 0)], None),
             ("the same second: by name", vec![backup("a", 10, Pending, 0)], Some("a")),
-            ("the same second: by name, behind", vec![backup("z", 10, Pending, 0)], None),
+            ("the same second: by name, after it", vec![backup("z", 10, Pending, 0)], None),
             ("a later one that runs", vec![backup("z", 20, Running, 1)], Some("z")),
             ("one that waits for WAL", vec![backup("a", 0, Finalizing, 1)], Some("a")),
             ("an earlier one that begins again", vec![backup("a", 0, Pending, 2)], None),

@@ -1,7 +1,7 @@
-//! Reading for a decision about a `Backup`, always from the API server and the instances themselves.
+//! Reads the input of a decision about a `Backup`, always from the API server and the instances themselves.
 //!
-//! Only what the phase needs is read: while a run is followed that is one request to its instance, and the others only
-//! when the primary has something to do.
+//! Only what the phase needs is read. While a run is followed, this is one request to its instance; the other instances
+//! are asked only if the primary has to switch WAL.
 
 use super::queue::ahead;
 use super::task::{Observed, Task};
@@ -22,15 +22,15 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::net::IpAddr;
 
-/// What was read, with what acting on it needs and deciding does not.
+/// What was read: the input of the decision, and what the actions need besides.
 pub(super) struct Read {
-    /// For the decision.
+    /// The input of the decision.
     pub(super) observed: Observed,
-    /// For requests to instances.
+    /// The client for requests to instances; `None` without certificates.
     pub(super) client: Option<StatusClient>,
 }
 
-/// The `Backup` as decisions see it. A spec that is not understood is an error in words.
+/// The `Backup` as decisions see it. The error says why a spec cannot be read.
 pub(super) fn task(object: &DynamicObject) -> Result<Task, String> {
     let part = |name: &str| object.data.get(name).cloned().unwrap_or(Value::Null);
     let spec: BackupSpec = serde_json::from_value(part("spec")).map_err(|error| format!("spec: {error}"))?;
@@ -50,7 +50,7 @@ pub(super) fn task(object: &DynamicObject) -> Result<Task, String> {
     })
 }
 
-/// Reads.
+/// Reads the cluster, its instances, the queue and the snapshots, as far as the phase needs them.
 pub(super) async fn read(shared: &BackupsContext, namespace: &str, task: &Task) -> Result<Read, Error> {
     let name = &task.spec.cluster.name;
     let mut observed = Observed::default();
@@ -67,7 +67,7 @@ pub(super) async fn read(shared: &BackupsContext, namespace: &str, task: &Task) 
     cluster.instances = read_instances(shared, namespace, name, task.method()).await?;
     if let Some(client) = &client {
         if task.phase() == BackupPhase::Pending {
-            // Whoever has to wait for its turn need not ask anybody.
+            // A `Backup` that has to wait for its turn needs no instance.
             if observed.ahead.is_none() {
                 ask_all(client, &mut cluster).await;
             }
@@ -87,7 +87,7 @@ async fn queue(shared: &BackupsContext, namespace: &str, task: &Task, observed: 
     let api: Api<DynamicObject> =
         Api::namespaced_with(shared.operator.client.clone(), namespace, &ApiResource::erase::<Backup>(&()));
     let all = api.list(&ListParams::default()).await.map_err(|error| Error::api("list backups", error))?;
-    // One that is not understood fails by itself and waits for nobody.
+    // One that cannot be read fails by itself, and nothing waits for it.
     let all: Vec<Task> = all.iter().filter_map(|object| self::task(object).ok()).collect();
     let mine = || all.iter().filter(|other| other.spec.cluster.name == task.spec.cluster.name);
     observed.ahead = ahead(task, mine()).map(str::to_owned);
@@ -95,7 +95,7 @@ async fn queue(shared: &BackupsContext, namespace: &str, task: &Task, observed: 
     Ok(())
 }
 
-/// The snapshots of this `Backup`, where the API knows any.
+/// The snapshots of this `Backup`, if the API server has the API.
 async fn read_snapshots(
     shared: &BackupsContext,
     namespace: &str,
@@ -123,7 +123,7 @@ async fn read_cluster(shared: &BackupsContext, namespace: &str, name: &str) -> R
     let raw =
         serde_json::to_value(&object).map_err(|source| Error::Malformed { what: format!("cluster {name}"), source })?;
     let parse = |source| Error::Malformed { what: format!("cluster {name}"), source };
-    // As it is meant; a spec with errors elsewhere still says where its archive is.
+    // After validation; a spec with errors elsewhere still says where its archive is.
     let spec: ClusterSpec = match holdfast_kube_api::validate::cluster(&raw).value {
         Some(valid) => valid.spec,
         None => serde_json::from_value(raw["spec"].clone()).map_err(parse)?,
@@ -178,7 +178,7 @@ async fn read_instances(
     Ok(instances)
 }
 
-/// The claims of an instance, the data directory's first.
+/// The claims of an instance, the data directory's claim first.
 fn volumes(claims: &[PersistentVolumeClaim], instance: &str) -> Vec<Volume> {
     let mut volumes: Vec<Volume> = claims
         .iter()
@@ -192,7 +192,7 @@ fn volumes(claims: &[PersistentVolumeClaim], instance: &str) -> Vec<Volume> {
     volumes
 }
 
-/// What the instance says of the run; and what all say of themselves when the primary may have to switch WAL.
+/// What the instance reports about the run, and the status of all instances if the primary may have to switch WAL.
 async fn follow(client: &StatusClient, task: &Task, cluster: &mut ClusterView, observed: &mut Observed) {
     let instance = task.status.instance.as_deref().and_then(|name| cluster.instance(name));
     let Some(instance) = instance else { return };
@@ -223,14 +223,14 @@ async fn get<T: DeserializeOwned>(client: &StatusClient, instance: &InstanceView
     }
 }
 
-/// Asks every instance what it says of itself.
+/// Asks every instance for its status.
 async fn ask_all(client: &StatusClient, cluster: &mut ClusterView) {
     let asked = cluster.instances.iter().map(|instance| async move {
         let answer: Result<InstanceStatus, RequestError> = match address(instance) {
             Ok(address) => client.status(address).await,
             Err(why) => Err(RequestError::Unreachable(why)),
         };
-        // An address that another pod has by now.
+        // Another pod may have the address by now.
         answer.ok().filter(|status| status.instance == instance.name)
     });
     let answers = join_all(asked).await;
@@ -239,7 +239,7 @@ async fn ask_all(client: &StatusClient, cluster: &mut ClusterView) {
     }
 }
 
-/// Where an instance answers.
+/// The address of an instance's status port.
 pub(super) fn address(instance: &InstanceView) -> Result<IpAddr, String> {
     let address = instance.address.as_deref().ok_or_else(|| "its pod has no address yet".to_owned())?;
     address.parse().map_err(|_| format!("its pod's address {address} is not an IP address"))

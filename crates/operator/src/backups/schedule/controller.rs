@@ -2,7 +2,7 @@
 
 use super::decide::{BackupPlan, Made, Observed, Scheduled, decide};
 use crate::backups::clock::chrono_time;
-use crate::backups::condition::{self, Said};
+use crate::backups::condition::{self, NewCondition};
 use crate::backups::context::{BackupsContext, RECONCILE_LIMIT};
 use crate::backups::event::{BackupEvent, Reason};
 use crate::deadline::within;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Schedules that are reconciled at the same time.
 const CONCURRENCY: u16 = 16;
-/// After a time of the schedule by this much, so that it has come by every rounding.
+/// Wakes this much after a time of the schedule, so that rounding never wakes it before.
 const AFTER: Duration = Duration::from_millis(5);
 
 /// Runs until it is cancelled.
@@ -50,7 +50,7 @@ pub(crate) async fn run(shared: Arc<BackupsContext>, cancellation: CancellationT
                 let schedule = backup.labels().get(names::SCHEDULE_LABEL)?;
                 let mut reference = ObjectRef::new_with(schedule, kind.clone());
                 reference.namespace = backup.namespace();
-                // Its progress is no news here.
+                // A change of progress needs no reconcile here.
                 is_final(&backup).then_some(reference)
             }
         })
@@ -118,14 +118,14 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
     for plan in &decision.create {
         match backups.create(&PostParams::default(), &manifest(plan)).await {
             Ok(_) => {}
-            // Made meanwhile: read again whose it is.
+            // Created in the meantime: read again to see who owns it.
             Err(error) if is_conflict(&error) => return Err(Error::Changed { what: plan.name.clone() }),
             Err(error) => return Err(Error::api(format!("create backup {}", plan.name), error)),
         }
     }
     shared.write_status(&api, &mut object, &decision.status).await?;
     shared.publish(&kind, &object, &decision.events).await;
-    // What was decided at `now` is due relative to it, whatever the requests took.
+    // What was decided at `now` is due relative to `now`, however long the requests took.
     let passed = (shared.operator.clock.now() - now).max(TimeDelta::zero());
     Ok(Action::requeue((decision.next - passed).to_std().unwrap_or_default() + AFTER))
 }
@@ -173,7 +173,7 @@ fn manifest(plan: &BackupPlan) -> DynamicObject {
     object
 }
 
-/// A schedule that cannot be read waits for a change, and says why.
+/// A schedule that cannot be parsed waits for a change of the spec, and its condition says why.
 async fn invalid(
     shared: &BackupsContext,
     api: &Api<DynamicObject>,
@@ -198,7 +198,7 @@ async fn invalid(
     Ok(Action::await_change())
 }
 
-/// The spec is understood.
+/// Records that the spec is valid.
 fn accept(status: &mut ScheduledBackupStatus, generation: Option<i64>, warnings: &[Finding], now: DateTime<Utc>) {
     let mut text = warnings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ");
     if text.is_empty() {
@@ -209,7 +209,7 @@ fn accept(status: &mut ScheduledBackupStatus, generation: Option<i64>, warnings:
     set_condition(status, true, reason, &text, generation, now);
 }
 
-/// Whether the spec is understood.
+/// Sets the condition that says whether the spec is valid.
 fn set_condition(
     status: &mut ScheduledBackupStatus,
     holds: bool,
@@ -218,6 +218,6 @@ fn set_condition(
     generation: Option<i64>,
     now: DateTime<Utc>,
 ) {
-    let said = Said { kind: "SpecAccepted", holds, reason, message, generation };
-    condition::set(&mut status.conditions, said, now);
+    let wanted = NewCondition { kind: "SpecAccepted", holds, reason, message, generation };
+    condition::set(&mut status.conditions, wanted, now);
 }

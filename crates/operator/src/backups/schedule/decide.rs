@@ -1,7 +1,7 @@
 //! What to do about a `ScheduledBackup`: pure, no client, no clock.
 //!
-//! Of the times that passed since the last look only the newest is made up for; the others are counted. Times that pass
-//! while it is suspended are not made up for at all: that is what it was suspended for.
+//! If several times passed since the last look, one `Backup` is made for the newest, and the others are counted as
+//! missed. Times that pass while it is suspended are not made up for: that is what suspending means.
 
 use crate::backups::event::{BackupEvent, Reason};
 use crate::backups::failure::time;
@@ -13,50 +13,50 @@ use holdfast_kube_api::schedule::Schedule;
 use holdfast_kube_api::scheduled_backup::{BackupOwner, ConcurrencyPolicy, ScheduledBackupSpec, ScheduledBackupStatus};
 use std::collections::BTreeMap;
 
-/// Missed times are counted up to here: a schedule by the second that was down for a month is no reason to count for
+/// Missed times are counted up to this number: a schedule by the second that was down for a month should not count for
 /// minutes.
 const COUNTED: usize = 10_000;
-/// The longest sleep: clocks of machines are set, and then the next time is nearer than it was.
+/// The longest sleep: if a clock is set forward, the next time comes earlier than planned.
 const LONGEST_SLEEP: TimeDelta = TimeDelta::minutes(10);
-/// How many times to come are shown.
+/// How many future times the status shows.
 const SHOWN: usize = 3;
 
-/// A `ScheduledBackup`, as far as decisions need it.
+/// The fields of a `ScheduledBackup` that decisions need.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scheduled {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
-    /// Its uid.
+    /// `metadata.uid`.
     pub uid: String,
-    /// When it was created.
+    /// `metadata.creationTimestamp`.
     pub created: DateTime<Utc>,
-    /// Its generation.
+    /// `metadata.generation`.
     pub generation: Option<i64>,
-    /// What is asked.
+    /// The spec as it was read.
     pub spec: ScheduledBackupSpec,
-    /// Where it stood when it was read.
+    /// The status as it was read.
     pub status: ScheduledBackupStatus,
 }
 
-/// What was read for a decision.
+/// The input of a decision.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observed {
     /// All `Backup`s of the namespace.
     pub backups: Vec<Made>,
-    /// The uid of the cluster, when it exists.
+    /// The uid of the cluster; `None` if it does not exist.
     pub cluster_uid: Option<String>,
 }
 
-/// A `Backup` that exists.
+/// A `Backup` that exists in the namespace.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Made {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
-    /// Whether this schedule made it.
+    /// Whether this schedule created it.
     pub ours: bool,
-    /// When it was created.
+    /// `metadata.creationTimestamp`.
     pub created: DateTime<Utc>,
-    /// Where it stands.
+    /// Its phase.
     pub phase: BackupPhase,
     /// Whether it is being deleted.
     pub deleting: bool,
@@ -65,32 +65,32 @@ pub struct Made {
 /// A `Backup` to be created.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BackupPlan {
-    /// Its name.
+    /// `metadata.name`: the schedule's name with the time.
     pub name: String,
-    /// Its labels.
+    /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-    /// What is asked.
+    /// The spec of the `Backup`.
     pub spec: BackupSpec,
-    /// What it goes away with.
+    /// The owner reference, if `backupOwnerReference` asks for one.
     pub owner: Option<Owner>,
 }
 
-/// What is to be done.
+/// The output of a decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// `Backup`s to be deleted, by name; done first.
+    /// Names of the `Backup`s to delete; done first.
     pub delete: Vec<String>,
-    /// `Backup`s to be created; done before the status is written.
+    /// The `Backup`s to create; done before the status is written.
     pub create: Vec<BackupPlan>,
     /// The new status, without conditions.
     pub status: ScheduledBackupStatus,
-    /// Events.
+    /// The Events to publish.
     pub events: Vec<BackupEvent>,
-    /// When to look again.
+    /// How long until the next look.
     pub next: TimeDelta,
 }
 
-/// Decides.
+/// The decision about one schedule, without side effects.
 pub fn decide(scheduled: &Scheduled, schedule: &Schedule, observed: &Observed, now: DateTime<Utc>) -> Decision {
     let status = ScheduledBackupStatus { observed_generation: scheduled.generation, ..scheduled.status.clone() };
     let mut work = DecisionBuilder {
@@ -134,7 +134,7 @@ pub fn decide(scheduled: &Scheduled, schedule: &Schedule, observed: &Observed, n
     decision
 }
 
-/// The newest time that is due, and how many are.
+/// The newest time that is due, and the number of times that are due.
 fn due(schedule: &Schedule, after: DateTime<Utc>, until: DateTime<Utc>) -> (Option<DateTime<Utc>>, usize) {
     let mut newest = None;
     let mut count = 0;
@@ -155,17 +155,17 @@ fn is_active(made: &Made) -> bool {
     made.ours && !made.deleting && !made.phase.is_final()
 }
 
-/// A decision in the making.
+/// A decision while it is built.
 struct DecisionBuilder<'a> {
     scheduled: &'a Scheduled,
     observed: &'a Observed,
-    /// Names of the `Backup`s of this schedule that are not over.
+    /// Names of the `Backup`s of this schedule that have not ended.
     active: Vec<String>,
     decision: Decision,
 }
 
 impl DecisionBuilder<'_> {
-    /// A time of the schedule has come.
+    /// Handles a time of the schedule that has passed.
     fn due_at(&mut self, at: DateTime<Utc>, now: DateTime<Utc>) {
         let late = now - at;
         if let Some(limit) = self.scheduled.spec.starting_deadline_seconds
@@ -181,7 +181,7 @@ impl DecisionBuilder<'_> {
         self.answer(at, &format!("is created for {}", time(at)));
     }
 
-    /// Makes the `Backup` of a time, unless it is there.
+    /// Creates the `Backup` of a time, unless it exists.
     fn answer(&mut self, at: DateTime<Utc>, why: &str) {
         let name = format!("{}-{}", self.scheduled.name, at.format("%Y%m%d%H%M%S"));
         if let Some(there) = self.observed.backups.iter().find(|made| made.name == name) {
@@ -237,7 +237,7 @@ impl DecisionBuilder<'_> {
         });
     }
 
-    /// Counts times that get no backup, and says so.
+    /// Counts times that get no `Backup`, with an Event.
     fn left_out(&mut self, count: usize, text: String) {
         self.decision.status.missed += i64::try_from(count).unwrap_or(i64::MAX);
         self.decision.status.message = Some(text.clone());

@@ -1,11 +1,11 @@
-//! `ScheduledBackup`: backups at set times.
+//! `ScheduledBackup`: backups at scheduled times.
 //!
-//! - [`decide`]: pure: which times are due, which `Backup` is made, which are left out, which go by the history limits
+//! - [`decide`]: pure: which times are due, which `Backup`s are created, skipped, or deleted by the history limits
 //! - [`controller`]: reads, creates, deletes, writes the status
 //!
-//! The name of a `Backup` follows from the schedule's name and the time it was due at, so that the same time never makes
-//! two, whatever happens between the creation and the status. The object is created before `lastScheduleTime` is written:
-//! after a crash in between, the time is due again, and found answered.
+//! The name of a `Backup` is the schedule's name with the time that it is due at. So one time never makes two, whatever
+//! happens between the creation and the status. The object is created before `lastScheduleTime` is written. After a
+//! crash in between, the time is due again, and its `Backup` is found.
 
 mod controller;
 mod decide;

@@ -1,4 +1,4 @@
-//! What to do about volume snapshots that were begun. Pure.
+//! What to do about volume snapshots that have begun. Pure.
 
 use super::objects::SnapshotSeen;
 use super::volumes::{Standing, plan, standing};
@@ -19,15 +19,16 @@ use std::time::Duration;
 
 /// The limit when `volumeSnapshot.deadlineSeconds` is absent.
 const DEADLINE: TimeDelta = TimeDelta::minutes(10);
-/// How much later than the operator the instance ends it by itself: only when nobody is there to ask it to.
+/// How much later than the operator's deadline the instance ends it by itself. This is for the case that no operator
+/// runs.
 const INSTANCE_MARGIN: TimeDelta = TimeDelta::minutes(1);
 
-/// What the instance is asked for.
+/// The request to the instance.
 pub(crate) fn request(task: &Task, cluster: &ClusterView, online: bool, now: DateTime<Utc>) -> SnapshotRequest {
     SnapshotRequest { name: task.name.clone(), online, deadline: Some(now + deadline(cluster) + INSTANCE_MARGIN) }
 }
 
-/// Deletes what was snapshotted.
+/// Deletes these snapshots.
 pub(crate) fn delete_all(snapshots: &[SnapshotSeen]) -> impl Iterator<Item = Action> {
     snapshots
         .iter()
@@ -39,23 +40,23 @@ fn deadline(cluster: &ClusterView) -> TimeDelta {
     cluster.snapshots.deadline_seconds.map_or(DEADLINE, |seconds| TimeDelta::seconds(i64::from(seconds)))
 }
 
-/// What all steps look at.
-struct Look<'a> {
+/// The input that all steps share.
+struct Facts<'a> {
     task: &'a Task,
     cluster: &'a ClusterView,
     memory: Memory,
     now: DateTime<Utc>,
     instance: &'a str,
-    /// Each volume of the instance, and where its snapshot stands.
+    /// Each volume of the instance, and the state of its snapshot.
     volumes: Vec<(&'a Volume, Standing<'a>)>,
     all: &'a [SnapshotSeen],
 }
 
-/// Decides about snapshots that were begun.
+/// Decides about snapshots that have begun.
 pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>) -> Decision {
     let cluster = observed.cluster.as_ref().filter(|cluster| !cluster.deleting);
     if task.status.end_lsn.is_some() {
-        // The instance said all there is to say, and is not needed any more; nor is the cluster.
+        // The instance has reported everything; neither it nor the cluster is needed any more.
         return finish(task, cluster, &observed.snapshots, memory, now);
     }
     let Some(cluster) = cluster else {
@@ -70,10 +71,10 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
         return another_attempt(task, all, memory, now, &error.to_string());
     };
     let volumes = view.volumes.iter().map(|volume| (volume, standing(volume, task, all, now))).collect();
-    let mut look = Look { task, cluster, memory: memory.clone(), now, instance, volumes, all };
+    let mut facts = Facts { task, cluster, memory: memory.clone(), now, instance, volumes, all };
     let started = task.status.started_at.unwrap_or(now);
     if now - started >= deadline(cluster) {
-        return too_late(&look, observed);
+        return too_late(&facts, observed);
     }
     match &observed.snapshot {
         InstanceAnswer::NotAsked | InstanceAnswer::Silent(_) => {
@@ -94,12 +95,12 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
             another_attempt(task, all, memory, now, &error.to_string())
         }
         InstanceAnswer::Known(run) => {
-            look.memory = Memory { silent_since: None, waiting_since: None, refused: None, ..memory.clone() };
+            facts.memory = Memory { silent_since: None, waiting_since: None, refused: None, ..memory.clone() };
             match run.state {
-                SnapshotState::Starting => starting(&look, run),
-                SnapshotState::Ready => ready(&look, run),
-                SnapshotState::Stopping => stopping(&look, run),
-                SnapshotState::Stopped => stopped(&look, run),
+                SnapshotState::Starting => starting(&facts, run),
+                SnapshotState::Ready => ready(&facts, run),
+                SnapshotState::Stopping => stopping(&facts, run),
+                SnapshotState::Stopped => stopped(&facts, run),
                 SnapshotState::Failed => {
                     let unknown = || {
                         Failure::new(
@@ -117,98 +118,102 @@ pub(crate) fn follow(task: &Task, observed: &Observed, memory: &Memory, now: Dat
     }
 }
 
-/// Waiting for the checkpoint, or for the server to stop.
-fn starting(look: &Look<'_>, run: &SnapshotRun) -> Decision {
+/// Waits for the checkpoint, or for the server to stop.
+fn starting(facts: &Facts<'_>, run: &SnapshotRun) -> Decision {
     let text = if run.online { "waiting for the checkpoint at the start of the backup" } else { "stopping the server" };
-    running(look, text.to_owned())
+    running(facts, text.to_owned())
 }
 
-/// Snapshots are taken now.
-fn ready(look: &Look<'_>, run: &SnapshotRun) -> Decision {
-    if look.volumes.is_empty() {
+/// Creates the snapshots, and waits until they are taken.
+fn ready(facts: &Facts<'_>, run: &SnapshotRun) -> Decision {
+    if facts.volumes.is_empty() {
         let error = Failure::new(
-            format!("{} has no volume that could be snapshotted", look.instance),
-            look.task.doing(),
+            format!("{} has no volume that could be snapshotted", facts.instance),
+            facts.task.doing(),
             "see the PersistentVolumeClaims of the instance",
         );
-        return released(fail(look, &error.to_string()), look.task);
+        return released(fail(facts, &error.to_string()), facts.task);
     }
-    if let Some(failed) = look.volumes.iter().find_map(|(_, standing)| match standing {
+    if let Some(failed) = facts.volumes.iter().find_map(|(_, standing)| match standing {
         Standing::Failed(snapshot) => Some(*snapshot),
         _ => None,
     }) {
-        return driver_failed(look, failed);
+        return driver_failed(facts, failed);
     }
-    let mut decision = running(look, taking(look));
+    let mut decision = running(facts, taking(facts));
     keep_positions(&mut decision, run);
-    for (volume, standing) in &look.volumes {
+    for (volume, standing) in &facts.volumes {
         if let Standing::Missing(number) = standing {
-            let plan = plan(look.task, look.cluster, look.instance, volume, *number);
+            let plan = plan(facts.task, facts.cluster, facts.instance, volume, *number);
             let text = format!("VolumeSnapshot {} of {}", plan.name, plan.claim);
             decision.events.push(BackupEvent::new(Reason::SnapshotCreated, text));
-            if let Some(error) = driver_error(look.all, volume).filter(|_| *number > 1) {
+            if let Some(error) = driver_error(facts.all, volume).filter(|_| *number > 1) {
                 let text = format!("snapshot of {}, try {} of 3: {error}", volume.claim, number - 1);
                 decision.events.push(BackupEvent::new(Reason::SnapshotFailed, text));
             }
             decision.actions.push(Action::CreateSnapshot(Box::new(plan)));
         }
     }
-    if is_cut(&look.volumes) {
-        decision.actions.push(Action::StopSnapshot { instance: look.instance.to_owned(), run: look.task.run() });
+    if is_cut(&facts.volumes) {
+        decision.actions.push(Action::StopSnapshot { instance: facts.instance.to_owned(), run: facts.task.run() });
         decision.status.phase = Some(BackupPhase::Finalizing);
         decision.status.progress = Some(ending(run).to_owned());
         decision.status.reason = None;
-        if look.task.phase() != BackupPhase::Finalizing {
+        if facts.task.phase() != BackupPhase::Finalizing {
             let text = format!("all snapshots are cut; {}", ending(run));
             decision.events.push(BackupEvent::new(Reason::BackupFinalizing, text));
         }
-        elements(&mut decision, look);
+        elements(&mut decision, facts);
     }
     decision
 }
 
-/// The stop call is made and WAL waited for, or the server is being started.
-fn stopping(look: &Look<'_>, run: &SnapshotRun) -> Decision {
-    let mut decision = running(look, ending(run).to_owned());
+/// Waits for the end of backup mode and its WAL, or for the server to start.
+fn stopping(facts: &Facts<'_>, run: &SnapshotRun) -> Decision {
+    let mut decision = running(facts, ending(run).to_owned());
     decision.status.phase = Some(BackupPhase::Finalizing);
     keep_positions(&mut decision, run);
-    // A cold one of a standby waits too: the segment it stopped in is in the archive when the primary has left it.
+    // A cold snapshot of a standby waits too: the segment in which it stopped is archived after the primary has left
+    // it.
     decision.status.reason =
-        if run.wal_confirmed { None } else { switch_wal(&mut decision, look.cluster, look.instance, look.now) };
+        if run.wal_confirmed { None } else { switch_wal(&mut decision, facts.cluster, facts.instance, facts.now) };
     decision
 }
 
-/// What the instance does once the snapshots are taken.
+/// What the instance does after the snapshots are taken.
 fn ending(run: &SnapshotRun) -> &'static str {
     if run.online { "waiting for WAL" } else { "starting the server, waiting for WAL" }
 }
 
-/// The instance is done with it: what it said is kept before anything else, since it may forget it.
-fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
-    let missing = if !is_cut(&look.volumes) {
+/// The instance has ended the snapshot. What it reported is kept first, since the instance may forget it.
+fn stopped(facts: &Facts<'_>, run: &SnapshotRun) -> Decision {
+    let missing = if !is_cut(&facts.volumes) {
         Some("the instance ended the snapshot before all volumes were snapshotted")
     } else if run.online && (run.backup_label.as_deref().unwrap_or_default().is_empty() || run.end_lsn.is_none()) {
         Some("the instance ended backup mode but reported no backup label")
     } else if run.online && !run.wal_confirmed {
         Some("the instance ended the snapshot before its WAL was in the archive")
-    } else if look.cluster.archive.is_some() && run.snapshot_id.is_none() {
+    } else if facts.cluster.archive.is_some() && run.snapshot_id.is_none() {
         Some("the instance ended the snapshot, but the archive has no record of it")
     } else {
         None
     };
     if let Some(missing) = missing {
         let error =
-            Failure::new(missing, look.task.doing(), "the next attempt begins by itself; see the log of the pod");
-        return released(another_attempt(look.task, look.all, &look.memory, look.now, &error.to_string()), look.task);
+            Failure::new(missing, facts.task.doing(), "the next attempt begins by itself; see the log of the pod");
+        return released(
+            another_attempt(facts.task, facts.all, &facts.memory, facts.now, &error.to_string()),
+            facts.task,
+        );
     }
-    let mut decision = running(look, "waiting for the snapshots to be ready to use".to_owned());
+    let mut decision = running(facts, "waiting for the snapshots to be ready to use".to_owned());
     keep_positions(&mut decision, run);
-    elements(&mut decision, look);
+    elements(&mut decision, facts);
     let status = &mut decision.status;
     status.phase = Some(BackupPhase::Finalizing);
     status.reason = None;
     status.backup_id.clone_from(&run.snapshot_id);
-    // A cold one is whole at the position where the server stopped.
+    // A cold snapshot is consistent at the position where the server stopped.
     status.end_lsn = run.end_lsn.clone().or_else(|| run.begin_lsn.clone()).or_else(|| Some("0/0".to_owned()));
     status.end_wal.clone_from(&run.end_wal);
     let encoded =
@@ -219,7 +224,7 @@ fn stopped(look: &Look<'_>, run: &SnapshotRun) -> Decision {
     decision
 }
 
-/// All that is left is the driver's: copying what was cut. The instance is not needed any more.
+/// The driver still has to copy what was cut. The instance is not needed any more.
 fn finish(
     task: &Task,
     cluster: Option<&ClusterView>,
@@ -254,7 +259,7 @@ fn finish(
         }
     }
     if !snapshots.iter().all(|snapshot| snapshot.ready) {
-        // One that the driver has something to say about, if there is one.
+        // A snapshot for which the driver reports an error, if there is one.
         let waiting =
             snapshots.iter().filter(|snapshot| !snapshot.ready).min_by_key(|snapshot| snapshot.error.is_none());
         let until = task.status.started_at.unwrap_or(now) + cluster.map_or(DEADLINE, deadline);
@@ -273,7 +278,7 @@ fn finish(
         decision.next = after((until - now).min(TimeDelta::from_std(LOOK_EVERY).unwrap_or(TimeDelta::seconds(5))));
         return decision;
     }
-    // Tries before the ones that count.
+    // Earlier tries that no longer count.
     let named: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
     let rest = all.iter().filter(|snapshot| !named.contains(&snapshot.name.as_str()) && !snapshot.deleting);
     decision.actions.extend(rest.map(|snapshot| Action::DeleteSnapshot { snapshot: snapshot.name.clone() }));
@@ -289,7 +294,7 @@ fn finish(
     decision
 }
 
-/// What a restore needs, kept on each snapshot too: they may be all that is left.
+/// What a restore needs, kept on each snapshot too: the snapshots may be all that is left.
 fn annotations(task: &Task) -> Vec<(String, String)> {
     [
         (names::SNAPSHOT_BACKUP_LABEL, &task.status.backup_label_file),
@@ -301,11 +306,11 @@ fn annotations(task: &Task) -> Vec<(String, String)> {
     .collect()
 }
 
-/// The limit is over before the instance could end it.
-fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
-    let driver = look.volumes.iter().find_map(|(volume, standing)| match standing {
+/// The deadline has passed before the instance could end it.
+fn too_late(facts: &Facts<'_>, observed: &Observed) -> Decision {
+    let driver = facts.volumes.iter().find_map(|(volume, standing)| match standing {
         Standing::Cut(_) | Standing::Ready(_) => None,
-        _ => driver_error(look.all, volume),
+        _ => driver_error(facts.all, volume),
     });
     let step = match &observed.snapshot {
         InstanceAnswer::Known(run) => match run.state {
@@ -318,51 +323,51 @@ fn too_late(look: &Look<'_>, observed: &Observed) -> Decision {
     };
     let error = Failure::new(
         driver
-            .or_else(|| look.memory.refused.clone())
+            .or_else(|| facts.memory.refused.clone())
             .unwrap_or_else(|| "the snapshots were not taken within their deadline".to_owned()),
-        format!("{}, {step}", look.task.doing()),
+        format!("{}, {step}", facts.task.doing()),
         "see the logs of the storage driver and of the archiver; the limit is `volumeSnapshot.deadlineSeconds` of \
          the Cluster",
     );
-    let decision = fail(look, &error.to_string());
+    let decision = fail(facts, &error.to_string());
     // An instance that does not answer ends it by its own deadline.
-    if matches!(observed.snapshot, InstanceAnswer::Silent(_)) { decision } else { released(decision, look.task) }
+    if matches!(observed.snapshot, InstanceAnswer::Silent(_)) { decision } else { released(decision, facts.task) }
 }
 
 /// The driver failed at each try.
-fn driver_failed(look: &Look<'_>, snapshot: &SnapshotSeen) -> Decision {
+fn driver_failed(facts: &Facts<'_>, snapshot: &SnapshotSeen) -> Decision {
     let error = Failure::new(
         snapshot.error.clone().unwrap_or_else(|| format!("VolumeSnapshot {} was deleted", snapshot.name)),
-        format!("{}, try {} of VolumeSnapshot {}", look.task.doing(), snapshot.number, snapshot.name),
+        format!("{}, try {} of VolumeSnapshot {}", facts.task.doing(), snapshot.number, snapshot.name),
         "this is the storage driver's own error: see its controller's log, its quota and the VolumeSnapshotClass",
     );
-    let mut decision = fail(look, &error.to_string());
+    let mut decision = fail(facts, &error.to_string());
     decision.events.push(BackupEvent::new(Reason::SnapshotFailed, first_line(&error.to_string())));
-    released(decision, look.task)
+    released(decision, facts.task)
 }
 
-/// The newest error of the driver about a volume.
+/// The driver's newest error about a volume.
 fn driver_error(all: &[SnapshotSeen], volume: &Volume) -> Option<String> {
     let of_it = all.iter().filter(|snapshot| snapshot.claim == volume.claim);
     of_it.max_by_key(|snapshot| (snapshot.attempt, snapshot.number)).and_then(|snapshot| snapshot.error.clone())
 }
 
-/// Whether the point in time of each volume is taken.
+/// Whether the point in time of each volume's snapshot is taken.
 fn is_cut(volumes: &[(&Volume, Standing<'_>)]) -> bool {
     !volumes.is_empty() && volumes.iter().all(|(_, standing)| matches!(standing, Standing::Cut(_) | Standing::Ready(_)))
 }
 
-/// What is being waited for while snapshots are taken.
-fn taking(look: &Look<'_>) -> String {
-    let taken = look.volumes.iter().filter(|(_, standing)| matches!(standing, Standing::Cut(_) | Standing::Ready(_)));
-    format!("{} of {} snapshots taken", taken.count(), look.volumes.len())
+/// What the snapshots wait for.
+fn taking(facts: &Facts<'_>) -> String {
+    let taken = facts.volumes.iter().filter(|(_, standing)| matches!(standing, Standing::Cut(_) | Standing::Ready(_)));
+    format!("{} of {} snapshots taken", taken.count(), facts.volumes.len())
 }
 
-/// Goes on, looking again soon: the instance is in backup mode, or stopped, meanwhile.
-fn running(look: &Look<'_>, progress: String) -> Decision {
-    let mut decision = Decision::keep(look.task, &look.memory, Requeue::After(Duration::from_millis(500)));
+/// Continues, and looks again soon: the instance is in backup mode or stopped.
+fn running(facts: &Facts<'_>, progress: String) -> Decision {
+    let mut decision = Decision::keep(facts.task, &facts.memory, Requeue::After(Duration::from_millis(500)));
     decision.status.phase = Some(BackupPhase::Running);
-    let errors: Vec<String> = look
+    let errors: Vec<String> = facts
         .volumes
         .iter()
         .filter_map(|(_, standing)| match standing {
@@ -377,7 +382,7 @@ fn running(look: &Look<'_>, progress: String) -> Decision {
     decision
 }
 
-/// Keeps the position that the instance reported.
+/// Keeps the positions that the instance reported.
 fn keep_positions(decision: &mut Decision, run: &SnapshotRun) {
     let status = &mut decision.status;
     status.online = Some(run.online);
@@ -386,9 +391,9 @@ fn keep_positions(decision: &mut Decision, run: &SnapshotRun) {
     status.timeline_id = run.timeline_id;
 }
 
-/// Names the snapshots that count.
-fn elements(decision: &mut Decision, look: &Look<'_>) {
-    let elements = look
+/// Names the snapshots of this attempt in the status.
+fn elements(decision: &mut Decision, facts: &Facts<'_>) {
+    let elements = facts
         .volumes
         .iter()
         .filter_map(|(volume, standing)| match standing {
@@ -401,14 +406,14 @@ fn elements(decision: &mut Decision, look: &Look<'_>) {
     decision.status.snapshot_backup_status = Some(SnapshotStatus { elements });
 }
 
-/// Another attempt, the snapshots of this one deleted.
+/// Begins another attempt and deletes the snapshots of this one.
 fn another_attempt(task: &Task, all: &[SnapshotSeen], memory: &Memory, now: DateTime<Utc>, error: &str) -> Decision {
     with_deletions(attempt::over(task, memory, now, error), all)
 }
 
-/// The end, the snapshots deleted.
-fn fail(look: &Look<'_>, error: &str) -> Decision {
-    with_deletions(attempt::fail(look.task, &look.memory, look.now, error.to_owned()), look.all)
+/// Fails the `Backup` and deletes its snapshots.
+fn fail(facts: &Facts<'_>, error: &str) -> Decision {
+    with_deletions(attempt::fail(facts.task, &facts.memory, facts.now, error.to_owned()), facts.all)
 }
 
 fn with_deletions(mut decision: Decision, all: &[SnapshotSeen]) -> Decision {

@@ -1,14 +1,17 @@
 //! Backups as volume snapshots.
 //!
-//! Order of the steps: the instance makes its volumes ready (backup mode for a hot one, a stopped server for a cold
-//! one); a `VolumeSnapshot` of each volume is created; once each one's point in time is taken the instance ends the
-//! mode and writes the record into the archive, WAL confirmed; `backup_label` and `tablespace_map` are kept on the
-//! snapshots and in `Backup.status`; when the driver says that all are ready to use the backup is complete.
+//! Order of the steps:
+//!
+//! 1. The instance makes its volumes ready: backup mode for a hot snapshot, a stopped server for a cold one.
+//! 2. A `VolumeSnapshot` of each volume is created.
+//! 3. When the point in time of each is taken, the instance ends the mode, waits for the WAL and writes the record into
+//!    the archive.
+//! 4. `backup_label` and `tablespace_map` are kept on the snapshots and in `Backup.status`.
+//! 5. When the driver says that all snapshots are ready to use, the backup is complete.
 //!
 //! The state is in `Backup.status`, in the snapshots that exist (found by a label with the uid of the `Backup`) and in
-//! what the instance says: nothing of it is in this process, so that a restart in the middle goes on where it was.
-//! Snapshots of an attempt that failed are deleted; the instance is released in every case, by the operator or by its
-//! own deadline.
+//! what the instance reports. Nothing is only in this process, so a restart continues where it was. Snapshots of a
+//! failed attempt are deleted. The instance is released in every case, by the operator or by its own deadline.
 
 mod follow;
 mod objects;

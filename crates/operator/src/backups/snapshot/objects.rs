@@ -1,6 +1,6 @@
-//! `VolumeSnapshot` objects: made from a plan, and read back as far as decisions need them.
+//! `VolumeSnapshot` objects: made from a plan, and read back with the fields that decisions need.
 //!
-//! The API belongs to the storage vendors and may be absent, so it is spoken to without generated types.
+//! The API is a CRD that may be absent, so no generated types are used.
 
 use crate::backups::clock::chrono_time;
 use chrono::{DateTime, Utc};
@@ -10,14 +10,14 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Label with the uid of the `Backup`: how snapshots are found again.
+/// Label with the uid of the `Backup`: it finds the snapshots again.
 pub(crate) const BACKUP_UID: &str = "holdfast.dev/backupUid";
-/// Label with the number of the attempt: snapshots of an earlier one hold nothing of this one.
+/// Label with the number of the attempt: snapshots of an earlier attempt do not count for this one.
 pub(crate) const ATTEMPT: &str = "holdfast.dev/backupAttempt";
-/// Label that says the how-manieth try of its volume a snapshot is.
+/// Label with the number of the try for the volume within the attempt, from 1.
 pub(crate) const TRY: &str = "holdfast.dev/snapshotTry";
 
-/// The resource of snapshots.
+/// The API resource `volumesnapshots`.
 pub(crate) fn api_resource() -> ApiResource {
     ApiResource::from_gvk_with_plural(
         &GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"),
@@ -28,35 +28,35 @@ pub(crate) fn api_resource() -> ApiResource {
 /// A snapshot to be created.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SnapshotPlan {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
-    /// The claim it is taken of.
+    /// The PersistentVolumeClaim to snapshot.
     pub claim: String,
     /// `PG_DATA` or `PG_WAL`.
     pub kind: String,
-    /// Its class; the driver's default class when it is absent.
+    /// The `VolumeSnapshotClass`; `None` for the driver's default class.
     pub class: Option<String>,
-    /// Its labels.
+    /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-    /// Its annotations.
+    /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
-    /// What it goes away with.
+    /// The owner reference: the snapshot is deleted with this object.
     pub owner: Option<Owner>,
 }
 
-/// What a snapshot goes away with.
+/// The object with which a snapshot is deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// `Backup` or `Cluster`.
     pub kind: &'static str,
-    /// Its name.
+    /// The name of the owner.
     pub name: String,
-    /// Its uid.
+    /// The uid of the owner.
     pub uid: String,
 }
 
 impl Owner {
-    /// As it is written into metadata.
+    /// The owner reference for the metadata.
     pub(crate) fn reference(&self) -> OwnerReference {
         OwnerReference {
             api_version: format!("{}/{}", holdfast_kube_api::GROUP, holdfast_kube_api::VERSION),
@@ -68,7 +68,7 @@ impl Owner {
     }
 }
 
-/// The object of a plan.
+/// The `VolumeSnapshot` of a plan.
 pub(crate) fn manifest(plan: &SnapshotPlan) -> DynamicObject {
     let mut spec = json!({ "source": { "persistentVolumeClaimName": plan.claim } });
     if let Some(class) = &plan.class {
@@ -84,31 +84,31 @@ pub(crate) fn manifest(plan: &SnapshotPlan) -> DynamicObject {
 /// A snapshot that exists.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SnapshotSeen {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
-    /// The claim it is taken of.
+    /// The PersistentVolumeClaim of which it was taken.
     pub claim: String,
     /// `PG_DATA` or `PG_WAL`.
     pub kind: String,
-    /// The attempt it belongs to.
+    /// The number of the attempt that it belongs to.
     pub attempt: i32,
-    /// The how-manieth try of its volume it is, from 1.
+    /// The number of the try for its volume, from 1.
     pub number: i32,
     /// Whether its point in time is taken (`status.creationTime`, or it is ready).
     pub cut: bool,
-    /// Whether it can be restored from (`status.readyToUse`).
+    /// Whether a restore can use it (`status.readyToUse`).
     pub ready: bool,
-    /// The driver's own error.
+    /// The driver's error message.
     pub error: Option<String>,
-    /// When the driver said so, or else when the snapshot was created.
+    /// When the driver reported the error, or else when the snapshot was created.
     pub error_at: Option<DateTime<Utc>>,
-    /// Its annotations.
+    /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
     /// Whether it is being deleted.
     pub deleting: bool,
 }
 
-/// Reads a snapshot. What a driver leaves out, or writes in another form, counts as not there.
+/// Reads a snapshot. A field that a driver leaves out, or writes in another form, counts as absent.
 pub(crate) fn seen(object: &DynamicObject) -> SnapshotSeen {
     let labels = object.metadata.labels.clone().unwrap_or_default();
     let number = |label: &str| labels.get(label).and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -129,7 +129,7 @@ pub(crate) fn seen(object: &DynamicObject) -> SnapshotSeen {
             said.map(|at| at.with_timezone(&Utc))
                 .or_else(|| object.metadata.creation_timestamp.as_ref().map(chrono_time))
         }),
-        // A driver that tried again and succeeded may leave its old error behind.
+        // A driver may leave its old error in place after it tried again and succeeded.
         error: message
             .filter(|_| !ready)
             .or_else(|| (!ready && error.is_object()).then(|| "the storage driver reported no message".to_owned())),

@@ -1,4 +1,4 @@
-//! The snapshots of one attempt, volume by volume: which is missing, which the driver failed at, which stands.
+//! The snapshots of one attempt, volume by volume: missing, failed at the driver, or taken.
 
 use super::objects::{ATTEMPT, BACKUP_UID, Owner, SnapshotPlan, SnapshotSeen, TRY};
 use crate::backups::backup::Task;
@@ -9,25 +9,25 @@ use holdfast_kube_api::names;
 
 /// How many times a snapshot of a volume is created within an attempt.
 pub(super) const TRIES: i32 = 3;
-/// How long a driver's error may stand before the snapshot is created anew: drivers retry by themselves first.
+/// How long a driver's error may last before the snapshot is created again: drivers retry by themselves first.
 pub(super) const DRIVER_GRACE: TimeDelta = TimeDelta::seconds(10);
 
-/// Where the snapshot of a volume stands.
+/// The state of the snapshot of a volume.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Standing<'a> {
-    /// To be created, as this try.
+    /// To be created, as the try with this number.
     Missing(i32),
-    /// Created; the driver is at it. Its error so far, if there is one.
+    /// Created; the driver works on it and may have reported an error.
     Waiting(&'a SnapshotSeen),
     /// Its point in time is taken.
     Cut(&'a SnapshotSeen),
-    /// It can be restored from.
+    /// A restore can use it.
     Ready(&'a SnapshotSeen),
-    /// The driver failed each time: its last word.
+    /// The driver failed each time; the last try.
     Failed(&'a SnapshotSeen),
 }
 
-/// Where the snapshot of a volume stands.
+/// The state of the snapshot of a volume.
 pub(super) fn standing<'a>(volume: &Volume, task: &Task, all: &'a [SnapshotSeen], now: DateTime<Utc>) -> Standing<'a> {
     let newest = all
         .iter()
@@ -35,7 +35,7 @@ pub(super) fn standing<'a>(volume: &Volume, task: &Task, all: &'a [SnapshotSeen]
         .max_by_key(|snapshot| snapshot.number);
     let Some(newest) = newest else { return Standing::Missing(1) };
     if newest.deleting {
-        // Somebody deletes it under our hands: it is worth nothing.
+        // Somebody else deletes it, so it cannot be used.
         return if newest.number < TRIES { Standing::Missing(newest.number + 1) } else { Standing::Failed(newest) };
     }
     if newest.ready {
@@ -43,7 +43,8 @@ pub(super) fn standing<'a>(volume: &Volume, task: &Task, all: &'a [SnapshotSeen]
     }
     let lasting = newest.error.is_some() && newest.error_at.is_none_or(|at| now - at >= DRIVER_GRACE);
     match (lasting, newest.number) {
-        // A cut that has an error afterwards is waited for: a new snapshot would be of another moment.
+        // A snapshot with a later error is waited for if its point in time is taken: a new one would have another point
+        // in time.
         _ if newest.cut => Standing::Cut(newest),
         (true, TRIES..) => Standing::Failed(newest),
         (true, number) => Standing::Missing(number + 1),
@@ -88,8 +89,8 @@ pub(super) fn plan(task: &Task, cluster: &ClusterView, instance: &str, volume: &
     }
 }
 
-/// Its name: that of the `Backup` with the beginning of its uid, since snapshots outlive a `Backup` whose name is used
-/// again. The same for the same try, so that a restart in the middle makes none twice.
+/// The name of a snapshot: that of the `Backup` with the beginning of its uid, since a snapshot may outlive a `Backup`
+/// whose name is then used again. One try has one name, so a restart in the middle creates no second snapshot.
 fn name(task: &Task, wal: bool, number: i32) -> String {
     let uid: String = task.uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
     let attempt = task.status.attempts;

@@ -1,4 +1,5 @@
-//! What the instances may do with the API server: read their own `Cluster`, the Secrets it names, and hold their Lease.
+//! The permissions of the instances at the API server: read their own `Cluster` and the Secrets it names, and hold
+//! their Lease.
 
 use super::plan::Plan;
 use crate::cluster::observed::Kind;
@@ -61,8 +62,7 @@ fn recovery_backup(spec: &ClusterSpec) -> Option<&str> {
     Some(&spec.bootstrap.as_ref()?.recovery.as_ref()?.backup.as_ref()?.name)
 }
 
-/// The Secrets that an instance reads by itself. The authority is mounted without its key,
-/// which is for the operator alone.
+/// The Secrets that an instance reads by itself. The authority is mounted without its key, which only the operator has.
 fn secrets(plan: &Plan<'_>) -> BTreeSet<String> {
     let (cluster, spec) = (plan.desired.name.as_str(), &plan.desired.spec);
     let mut all = BTreeSet::from([

@@ -1,7 +1,7 @@
 //! Which instances must exist, by name.
 //!
-//! `status.instanceNames` is the list that counts: a name gets in before its volume is made and leaves before its volume
-//! is deleted. Numbers are never used twice. The instance that takes writes, or is to take them, is never removed.
+//! `status.instanceNames` decides: a name is added before its volume is made and removed before its volume is deleted.
+//! A number is never used twice. The instance that takes writes, or will take them, is never removed.
 
 use super::plan::Plan;
 use crate::cluster::decision::{Phase, Reason};
@@ -24,14 +24,13 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     while plan.status.instance_names.len() < wanted && primary_is_well(plan) {
         add(plan, &cluster);
     }
-    // One at a time, and only while the primary is well: a standby that is about to be needed is not removed.
+    // One at a time, and only while the primary is healthy: a standby that may be needed soon is not removed.
     if plan.status.instance_names.len() > wanted && primary_is_well(plan) && !leftovers(plan) {
         remove(plan, &cluster);
     }
 }
 
-/// A status that was lost while the volumes were kept, as after a restore of the API objects: the volumes name the
-/// instances.
+/// The status was lost but the volumes exist, as after a restore of the API objects: the volumes name the instances.
 fn adopt(plan: &mut Plan<'_>) {
     if !plan.status.instance_names.is_empty() || plan.status.system_id.is_some() {
         return;
@@ -79,7 +78,7 @@ fn leftovers(plan: &Plan<'_>) -> bool {
     plan.observed.pods.keys().chain(plan.observed.claims.keys()).any(|name| !known(name))
 }
 
-/// Whether the instance that is to take writes does so.
+/// Whether the target primary takes writes.
 pub(super) fn primary_is_well(plan: &Plan<'_>) -> bool {
     let Some(target) = &plan.status.target_primary else { return false };
     plan.status.current_primary.as_ref() == Some(target) && super::roles::is_writable_primary(plan, target)

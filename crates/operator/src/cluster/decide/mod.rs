@@ -4,14 +4,14 @@
 //!
 //! 1. [`secrets`], [`services`], [`access`]: what instances need before they can start
 //! 2. [`instances`]: which instances must exist, by name; a name in the status is a promise that its volume is kept
-//! 3. [`origin`]: what the volumes of the first instance are made from
+//! 3. [`origin`]: what the volumes of the first instance are created from
 //! 4. [`roles`]: which instance takes writes: bootstrap, failover, the end of a switchover
-//! 5. [`volumes`], [`pods`]: claims and pods of those instances, and away with what belongs to none
-//! 6. [`restart`]: what runs with old settings, standbys first
-//! 7. [`status`], [`recoverability`]: what a person reads
+//! 5. [`volumes`], [`pods`]: claims and pods of those instances, and removal of the others
+//! 6. [`restart`]: instances with old settings, standbys first
+//! 7. [`status`], [`recoverability`]: what people read
 //!
-//! Each step sees the status as the steps before it left it, and adds `Action`s. The first step that says a phase
-//! or names what blocks wins: the order above is the order of importance.
+//! Each step sees the status as the steps before left it, and adds `Action`s. The first step that sets a phase or a
+//! reason to wait wins: the order above is the order of importance.
 
 mod access;
 mod instances;
@@ -40,16 +40,16 @@ use super::observed::Observed;
 use chrono::{DateTime, Utc};
 use plan::Plan;
 
-/// What to do about a cluster, from what is wanted, what stands and the time.
+/// The decision about a cluster, from its manifest, what was observed and the time.
 pub fn decide(desired: &Desired, observed: &Observed, now: DateTime<Utc>) -> Decision {
     let mut plan = Plan::new(desired, observed, now);
     if !desired.errors.is_empty() && observed.status.instance_names.is_empty() {
-        // Nothing exists yet, so nothing has to be kept alive: wait for a better manifest.
+        // No instance exists yet, so nothing has to be kept alive: wait for a corrected manifest.
         status::decide(&mut plan);
         return plan.finish();
     }
-    // A manifest that has become wrong later still has its instances: pods that die are replaced, primaries that are
-    // lost are failed over. Only what follows from its wrong fields is not done.
+    // A manifest that became invalid later still has its instances: pods that die are replaced, and a lost primary
+    // leads to a failover. Only what follows from the wrong fields is left out.
     secrets::decide(&mut plan);
     if desired.errors.is_empty() {
         services::decide(&mut plan);

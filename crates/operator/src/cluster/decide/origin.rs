@@ -1,9 +1,9 @@
-//! What the volumes of the first instance are made from: nothing, or volume snapshots, named by the manifest or by the
-//! `Backup` it names.
+//! What the volumes of the first instance are created from: nothing, or volume snapshots, which the manifest or its
+//! `Backup` names.
 //!
-//! A claim is made once, so everything that can be known of a `Backup` is looked at before: nothing is made from one that is
-//! not complete, whose snapshots are gone, or whose volumes are not those of the manifest. Once the claims are there the
-//! `Backup` is the instance's to read.
+//! A claim is created once, so a `Backup` is checked completely before. Nothing is created from a `Backup` that is not
+//! complete, whose snapshots are gone, or whose volumes do not match the manifest. Once the claims exist, only the
+//! instance reads the `Backup`.
 
 use super::plan::{Origin, Plan};
 use crate::cluster::decision::Phase;
@@ -11,7 +11,7 @@ use holdfast_kube_api::backup::{Backup, BackupPhase};
 use holdfast_kube_api::cluster::{Recovery, VolumeSnapshotSource};
 use holdfast_kube_api::names;
 
-/// What is wrong with what the manifest names, and what a person can do.
+/// What is wrong with the source in the manifest, and what a person can do.
 struct Obstacle {
     what: String,
     hint: String,
@@ -40,7 +40,7 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     }
 }
 
-/// Whether the volumes of the first instance are made.
+/// Whether the volumes of the first instance exist.
 fn has_claims(plan: &Plan<'_>) -> bool {
     let Some(first) = &plan.status.target_primary else { return false };
     plan.observed.claims.contains_key(first)
@@ -90,7 +90,7 @@ fn of_backup(plan: &Plan<'_>, recovery: &Recovery) -> Result<Origin, Obstacle> {
     Ok(Origin::Snapshots { data, wal })
 }
 
-/// The snapshots of a `Backup`, all of them usable, for the volumes of the manifest.
+/// The snapshots of a `Backup` for the volumes of the manifest; all of them are usable.
 fn snapshots(
     plan: &Plan<'_>,
     backup: &Backup,

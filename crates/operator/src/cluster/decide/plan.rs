@@ -1,4 +1,4 @@
-//! A decision in the making: what the steps of [`super`] read, and what they add to it.
+//! A decision while it is built: what the steps of [`super`] read, and what they add.
 
 use crate::cluster::decision::{Action, ClusterEvent, Decision, Phase, Reason};
 use crate::cluster::desired::Desired;
@@ -9,35 +9,35 @@ use holdfast_kube_api::names;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Requeue while something is in motion.
+/// The time to the next reconcile while something changes.
 pub const SOON: Duration = Duration::from_secs(1);
-/// Requeue while nothing is; watches wake the reconciler before that.
+/// The time to the next reconcile otherwise; watches wake the reconciler before that.
 pub const LATER: Duration = Duration::from_secs(8);
 
-/// A decision in the making.
+/// A decision while it is built.
 pub(super) struct Plan<'a> {
     pub(super) desired: &'a Desired,
     pub(super) observed: &'a Observed,
     pub(super) now: DateTime<Utc>,
-    /// As the steps so far leave it.
+    /// The status, as the steps so far left it.
     pub(super) status: ClusterStatus,
     pub(super) actions: Vec<Action>,
     pub(super) events: Vec<ClusterEvent>,
     pub(super) phase: Option<(Phase, String)>,
     pub(super) blocked: Option<Blocked>,
-    /// Whether to look again soon.
+    /// Whether to reconcile again soon.
     pub(super) busy: bool,
-    /// What the volumes of the first instance are made from.
+    /// What the volumes of the first instance are created from.
     pub(super) origin: Origin,
-    /// Whether the pod of the lost primary may be made again: nothing can replace it.
+    /// Whether the pod of the lost primary may be created again, because no instance can replace it.
     pub(super) primary_may_return: bool,
 }
 
-/// What is waited for.
+/// What the cluster waits for.
 pub(super) struct Blocked {
     pub(super) what: String,
     pub(super) hint: String,
-    /// How long it can still take, where that is known.
+    /// The longest time that it can still take, if known.
     pub(super) limit: Option<Duration>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Says what is being done, unless something more important was said before.
+    /// Sets the phase, unless a more important step has set it before.
     pub(super) fn say(&mut self, phase: Phase, reason: impl Into<String>) {
         if phase != Phase::Healthy {
             self.busy = true;
@@ -66,7 +66,7 @@ impl<'a> Plan<'a> {
         self.phase.get_or_insert_with(|| (phase, reason.into()));
     }
 
-    /// Says what is waited for, unless something more important was said before.
+    /// Sets what the cluster waits for, unless a more important step has set it before.
     pub(super) fn wait_for(&mut self, what: impl Into<String>, hint: impl Into<String>, limit: Option<Duration>) {
         self.busy = true;
         if self.blocked.is_none() {
@@ -100,22 +100,22 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Applies an object unless it stands as it should, or was not looked at this time.
+    /// Applies an object, unless it exists as wanted or was not read this time.
     pub(super) fn apply(&mut self, kind: Kind, name: &str, desired: Value) {
         if !self.observed.objects_read {
             return;
         }
-        let stands = self.observed.objects.get(&(kind, name.to_owned()));
+        let existing = self.observed.objects.get(&(kind, name.to_owned()));
         let mut wanted = desired.clone();
         if let Some(map) = wanted.as_object_mut() {
             map.retain(|key, _| key != "apiVersion" && key != "kind");
         }
-        if stands.is_none_or(|stands| !covers(stands, &wanted)) {
+        if existing.is_none_or(|existing| !covers(existing, &wanted)) {
             self.actions.push(Action::Apply(kind, desired));
         }
     }
 
-    /// Removes an object if it stands.
+    /// Removes an object if it exists.
     pub(super) fn remove(&mut self, kind: Kind, name: &str) {
         if self.observed.objects.contains_key(&(kind, name.to_owned())) {
             self.actions.push(Action::Remove(kind, name.to_owned()));
@@ -129,7 +129,7 @@ impl<'a> Plan<'a> {
         self.status.phase_reason = Some(reason);
         self.status.blocked_by = self.blocked.map(|blocked| {
             let before = self.observed.status.blocked_by.as_ref().filter(|before| before.what == blocked.what);
-            // A limit is kept as it was written first, or the status would change at every look.
+            // The time limit is written once and kept, or the status would change at every reconcile.
             let until = blocked.limit.and_then(|limit| {
                 let fresh = self.now + chrono::Duration::from_std(limit).ok()?;
                 Some(before.and_then(|before| before.until).filter(|until| *until > self.now).unwrap_or(fresh))
@@ -146,20 +146,20 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// What the volumes of the first instance are made from.
+/// What the volumes of the first instance are created from.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) enum Origin {
-    /// They are empty, or the cluster has its data.
+    /// Empty volumes; also if the cluster has its data.
     #[default]
     Empty,
     /// Snapshots, or volumes to clone.
     Snapshots {
-        /// Of the data volume.
+        /// The source of the data volume.
         data: VolumeSnapshotSource,
-        /// Of the volume for WAL.
+        /// The source of the WAL volume.
         wal: Option<VolumeSnapshotSource>,
     },
-    /// That is not known yet: no volume is made, and the status says why.
+    /// Not known yet: no volume is created, and the status says why.
     Unknown,
 }
 
@@ -175,21 +175,22 @@ pub fn owner(desired: &Desired) -> Value {
     })
 }
 
-/// Whether `stands` has all that `wanted` names. The API server adds fields to objects; they do not count. Lists must
-/// have equal lengths, since an element more is a rule more.
-fn covers(stands: &Value, wanted: &Value) -> bool {
-    match (stands, wanted) {
-        (Value::Object(stands), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, wanted)| stands.get(key).map_or_else(|| is_empty(wanted), |stands| covers(stands, wanted))),
-        (Value::Array(stands), Value::Array(wanted)) => {
-            stands.len() == wanted.len() && stands.iter().zip(wanted).all(|(stands, wanted)| covers(stands, wanted))
+/// Whether `existing` has all fields of `wanted`. Fields that the API server adds do not count. Lists must have equal
+/// lengths, since one more element is one more rule.
+fn covers(existing: &Value, wanted: &Value) -> bool {
+    match (existing, wanted) {
+        (Value::Object(existing), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
+            existing.get(key).map_or_else(|| is_empty(wanted), |existing| covers(existing, wanted))
+        }),
+        (Value::Array(existing), Value::Array(wanted)) => {
+            existing.len() == wanted.len()
+                && existing.iter().zip(wanted).all(|(existing, wanted)| covers(existing, wanted))
         }
-        (stands, wanted) => stands == wanted,
+        (existing, wanted) => existing == wanted,
     }
 }
 
-/// Empty maps and lists are dropped by the API server.
+/// The API server drops empty maps and lists.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -212,7 +213,7 @@ mod tests {
         });
         assert!(covers(&defaulted, &wanted));
         let more = json!({"spec": {"ports": [{"port": 1}, {"port": 2}]}, "metadata": {"labels": {"a": "b"}}});
-        assert!(!covers(&more, &wanted), "a port more is a port too many");
+        assert!(!covers(&more, &wanted), "one more port is one too many");
         let other = json!({"spec": {"ports": [{"port": 1}]}, "metadata": {"labels": {"a": "x"}}});
         assert!(!covers(&other, &wanted));
     }

@@ -1,7 +1,7 @@
 //! The pod of an instance, from the manifest alone.
 //!
-//! The pod carries a hash of its template, so that a changed manifest is noticed. What the API server defaults, or what
-//! admission adds, does not count.
+//! The pod carries a hash of its template, so that a changed manifest is noticed. The hash leaves out defaults of the
+//! API server and what admission adds.
 
 use super::plan::Plan;
 use super::secrets::short_hash;
@@ -10,12 +10,12 @@ use holdfast_kube_api::names;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-/// Seconds for a start, where the manifest says nothing: recovery and joining are not part of it.
+/// The default of the start limit in seconds; recovery and joining are not part of it.
 const START_DELAY: i32 = 3600;
-/// Seconds for a shutdown, where the manifest says nothing.
+/// The default of the shutdown limit in seconds.
 const STOP_DELAY: i32 = 1800;
 
-/// The pod of an instance. The error names the part of the manifest that Kubernetes' types do not take.
+/// The pod of an instance. The error names the part of the manifest that Kubernetes' types do not accept.
 pub(super) fn pod(plan: &Plan<'_>, instance: &str, wal_volume: bool) -> Result<Pod, serde_json::Error> {
     let spec = template(plan, instance, wal_volume);
     let mut metadata = plan.metadata(instance, &[(names::INSTANCE_LABEL, instance)]);
@@ -23,7 +23,7 @@ pub(super) fn pod(plan: &Plan<'_>, instance: &str, wal_volume: bool) -> Result<P
     serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
 }
 
-/// The hash of the template that an instance's pod would be made from now.
+/// The hash of the pod template that the manifest gives now.
 pub(super) fn template_hash(plan: &Plan<'_>, instance: &str, wal_volume: bool) -> String {
     hash(&template(plan, instance, wal_volume))
 }
@@ -129,7 +129,8 @@ fn container(plan: &Plan<'_>, policy: &str, wal_volume: bool) -> Value {
         "securityContext": container_security(),
         "startupProbe": timed("startup", 2, start.max(2) / 2),
         "livenessProbe": timed("liveness", 10, 6),
-        // Services wait for it: often, so that a new primary is reached soon; ten seconds until one that failed is left out.
+        // Services depend on it: every 2 s, so that a new primary is reached soon. An instance that fails is left out
+        // after ten seconds.
         "readinessProbe": timed("readiness", 2, 5),
     })
 }
@@ -145,7 +146,7 @@ fn container_security() -> Value {
 }
 
 fn volumes(cluster: &str, instance: &str, wal_volume: bool) -> Vec<Value> {
-    // Group readable: PostgreSQL refuses a key that others can read, and takes 0640 only from root's files.
+    // Readable by the group: PostgreSQL refuses a key that others can read, and accepts 0640 only for files of root.
     let secret =
         |name: &str, secret: String| json!({"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}});
     let mut all = vec![
@@ -166,7 +167,7 @@ fn volumes(cluster: &str, instance: &str, wal_volume: bool) -> Vec<Value> {
     all
 }
 
-/// `spec.affinity` as a pod has it.
+/// `spec.affinity` in the form of a pod.
 fn spread(plan: &Plan<'_>) -> Value {
     let affinity = &plan.desired.spec.affinity;
     let mut anti = json!(affinity.additional_pod_anti_affinity.as_ref().or(affinity.pod_anti_affinity.as_ref()));
@@ -196,7 +197,7 @@ fn spread(plan: &Plan<'_>) -> Value {
     })
 }
 
-/// Fields that were not set are left out, as nobody wrote them.
+/// Drops unset fields: nobody wrote them.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(

@@ -1,7 +1,9 @@
-//! Pods: one for each instance of the list, under the instance's name; their labels; and away with those of no instance.
+//! Pods: one for each instance in the list, with the instance's name, and their labels. Pods of other instances are
+//! deleted.
 //!
-//! Only the first instance has a pod until it has its data. A primary that is lost gets its pod back only when no other
-//! instance can take over, or has taken over: it comes back as whatever `status.targetPrimary` then says.
+//! Until the first instance has its data, only that one has a pod. The pod of a lost primary is created again only if
+//! no other instance can take over, or has taken over. It then starts with the role that `status.targetPrimary` gives
+//! it.
 
 use super::plan::Origin;
 use super::plan::Plan;
@@ -35,7 +37,7 @@ fn create(plan: &mut Plan<'_>, instance: &str) {
     let is_target = plan.status.target_primary.as_deref() == Some(instance);
     let bootstrapped = plan.status.system_id.is_some();
     let claim = plan.observed.claims.get(instance);
-    // A volume that is not made yet keeps its pod waiting as well, but here it is known why.
+    // Without its volume a pod waits as well, but here the reason is known.
     let no_volume = claim.is_none() && plan.origin == Origin::Unknown;
     if (!bootstrapped && (!is_target || no_volume))
         || (bootstrapped && is_target && (!plan.primary_may_return || claim.is_none()))
@@ -76,14 +78,14 @@ pub(super) fn other_major(plan: &Plan<'_>) -> Option<String> {
     })
 }
 
-/// Whether an instance has its `pg_wal` on a volume of its own: instances that were made without one stay without.
+/// Whether an instance has `pg_wal` on its own volume: an instance that was created without one stays without.
 pub(super) fn has_wal_volume(plan: &Plan<'_>, instance: &str) -> bool {
     let made = plan.observed.claims.contains_key(&names::wal_claim(instance));
     let without = plan.observed.claims.contains_key(instance) && !made;
     made || (plan.desired.spec.wal_storage.is_some() && !(without && plan.observed.pods.contains_key(instance)))
 }
 
-/// Whether an instance's pod was made from another template than it would be now.
+/// Whether an instance's pod was created from another template than the current one.
 pub(super) fn is_outdated(plan: &Plan<'_>, instance: &str) -> bool {
     let Some(pod) = plan.observed.pods.get(instance) else { return false };
     let wal_volume = has_wal_volume(plan, instance);
@@ -100,8 +102,8 @@ fn keep(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
     let claim_going =
         plan.observed.claims.get(instance).is_some_and(|claim| claim.metadata.deletion_timestamp.is_some());
     let is_target = plan.status.target_primary.as_deref() == Some(instance);
-    // A pod that has ended, as by eviction, never runs again; its name has to be free. One that never came to run, since
-    // no node takes it or its image does not exist, is made anew when the manifest was corrected.
+    // A pod that has ended, as by eviction, never runs again, and its name must become free. A pod that never ran,
+    // since no node takes it or its image does not exist, is created again when the manifest was corrected.
     let never_ran = phase == "Pending" && plan.desired.errors.is_empty() && is_outdated(plan, instance);
     if matches!(phase, "Failed" | "Succeeded") || (claim_going && !is_target) || never_ran {
         if let Some(uid) = pod.metadata.uid.clone() {
@@ -113,7 +115,7 @@ fn keep(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
     label(plan, instance, pod);
 }
 
-/// The role, as services select by it.
+/// Sets the role label that services select by.
 fn label(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let before = labels.get(names::ROLE_LABEL).map(String::as_str);

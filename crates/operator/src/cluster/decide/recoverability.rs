@@ -1,13 +1,14 @@
-//! What could be restored: what the primary says of the archive, and what begins with volume snapshots that are still there.
+//! What could be restored: what the primary reports about the archive, and what begins with volume snapshots that still
+//! exist.
 //!
-//! The archive keeps the record of snapshots for ever; the snapshots themselves go when somebody deletes them, and what
-//! began with them cannot be restored any more. Only the API server knows.
+//! The archive keeps the record of snapshots for ever. The snapshots themselves may be deleted, and what began with
+//! them can then not be restored. Only the API server knows which exist.
 
 use crate::cluster::observed::KeptSnapshots;
 use holdfast_kube_api::cluster::{LastBackup, Recoverability};
 use holdfast_kube_api::status_port::{InstanceStatus, SnapshotStart};
 
-/// What could be restored; nothing when the primary has not looked yet. Pure.
+/// What could be restored; `None` until the primary has reported it. Pure.
 pub(super) fn of(answer: &InstanceStatus, kept: &KeptSnapshots) -> Option<Recoverability> {
     let mut found = answer.recoverability.clone()?;
     for start in answer.snapshot_starts.iter().filter(|start| is_there(start, kept)) {
@@ -46,9 +47,9 @@ mod tests {
         }
     }
 
-    /// A backup of 9:00 that reaches to 10:00, or none; snapshots of 7:00 and 10:00 that reach to 11:00.
+    /// A backup of 9:00 that reaches to 10:00, or no backup; snapshots of 7:00 and 10:00 that reach to 11:00.
     #[test]
-    fn what_is_still_there_counts() {
+    fn what_still_exists_counts() {
         type Row = (&'static str, Recoverability, Vec<(&'static str, &'static str)>, &'static str);
         let archive = || Recoverability {
             from: hour(9),
@@ -61,12 +62,7 @@ mod tests {
         let starts = || vec![start("old", 7, &["PG_DATA", "PG_WAL"]), start("new", 10, &["PG_DATA"])];
         let table: [Row; 6] = [
             ("no snapshot is left", archive(), vec![], "9 10 - b"),
-            (
-                "all are there",
-                archive(),
-                vec![("old", "PG_DATA"), ("old", "PG_WAL"), ("new", "PG_DATA")],
-                "7 11 12 new",
-            ),
+            ("all exist", archive(), vec![("old", "PG_DATA"), ("old", "PG_WAL"), ("new", "PG_DATA")], "7 11 12 new"),
             ("half of the old ones", archive(), vec![("old", "PG_DATA"), ("new", "PG_DATA")], "9 11 12 new"),
             ("only the old ones", archive(), vec![("old", "PG_DATA"), ("old", "PG_WAL")], "7 11 12 b"),
             ("nothing but snapshots", nothing(), vec![("new", "PG_DATA")], "10 11 12 new"),

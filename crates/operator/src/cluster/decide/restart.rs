@@ -1,13 +1,13 @@
-//! Instances that run with old settings: restarted, or their pods replaced, one at a time, standbys first.
+//! Instances with old settings: restarted, or their pods replaced, one at a time, standbys first.
 //!
-//! Nothing is begun unless every instance is ready and nothing else is in motion. A changed setting that PostgreSQL takes
-//! only at a start is a restart in its pod, on the primary too: some seconds without writes, and no change of roles. A
-//! changed pod template replaces the pod; the primary hands over before its turn, where there is an instance to hand over to.
+//! Nothing begins unless every instance is ready and nothing else changes. A setting that needs a restart of PostgreSQL
+//! leads to a restart within the pod, on the primary too: some seconds without writes, and no change of roles. A
+//! changed pod template replaces the pod. The primary hands over first, if an instance can take over.
 //!
-//! Of some settings a standby must never have less than its primary (PostgreSQL's manual, "Hot Standby: Administrator's
-//! Overview"). A raised one goes by the common order. A lowered one must reach the primary first: a standby does not say that
-//! it waits until it has replayed the primary's lower value. What remains to be seen to here is that the primary does not
-//! hear of a raise before its standbys do.
+//! Some settings must never be lower on a standby than on its primary (PostgreSQL's manual, "Hot Standby:
+//! Administrator's Overview"). A raised one follows the usual order. A lowered one must reach the primary first: a
+//! standby does not report that it waits until it has replayed the primary's lower value. What is left to do here: the
+//! primary must not get a raised value before its standbys.
 
 use super::plan::Plan;
 use super::{pods, roles};
@@ -66,13 +66,14 @@ fn replace(plan: &mut Plan<'_>, name: &str, primary: &str) {
     }
 }
 
-/// Whether every standby has read the settings that the primary waits with: only then it has said whether it waits too.
+/// Whether every standby has read the settings that the primary waits to restart for: only then has it reported whether
+/// it must restart too.
 fn all_have_read(plan: &Plan<'_>, primary: &str) -> bool {
     let read = |name: &str| plan.observed.answer(name).and_then(|answer| answer.applied_generation);
     plan.status.instance_names.iter().all(|name| read(name) >= read(primary))
 }
 
-/// Whether all instances are ready; one may be excused, since replacing it may be what makes it ready.
+/// Whether all instances are ready. One may be left out, since replacing it may make it ready.
 fn all_ready(plan: &Plan<'_>, but: Option<&str>) -> bool {
     plan.status
         .instance_names

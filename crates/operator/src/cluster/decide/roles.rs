@@ -1,17 +1,19 @@
 //! Which instance takes writes.
 //!
-//! The operator only names it, in `status.targetPrimary`; the instance becomes the primary when it also holds the Lease,
-//! so that whatever is decided here there is one writer. A failover waits, in this order:
+//! The operator only names it, in `status.targetPrimary`. The instance becomes the primary only if it also holds the
+//! Lease. So there is one writer, whatever is decided here. A failover waits, in this order:
 //!
-//! 1. until the primary is lost: its pod is gone, going or has ended; or it does not answer, or answers that it has
-//!    failed, for long enough
-//! 2. until the Lease is free: released by the primary after PostgreSQL stopped, or not renewed for its time as this
-//!    operator saw it. Only for a container that the kubelet of a ready node says has ended is the Lease taken away.
-//! 3. for the standbys to answer, and to have nothing more to receive, but no longer than [`PATIENCE`]
+//! 1. until the primary is lost: its pod is gone, being deleted or has ended; or it has been silent or failed for long
+//!    enough
+//! 2. until the Lease is free: released by the primary after PostgreSQL stopped, or not renewed within its time, as
+//!    seen by this operator. The Lease is taken away only from a container that has ended, as reported by the kubelet
+//!    of a ready node.
+//! 3. until the standbys answer and have nothing more to receive, but no longer than [`PATIENCE`]
 //!
-//! and then takes the standby with the most WAL of the highest timeline. A standby that has not yet followed to the
-//! cluster's timeline is not taken while the primary's volume still exists: what was committed is worth waiting for.
-//! A primary that answers and cannot serve is told to step down by the same field, and gives the Lease back itself.
+//! and then takes the standby with the most WAL of the highest timeline. A standby that has not yet reached the
+//! cluster's timeline is not taken while the primary's volume still exists, since committed data could be lost. If a
+//! primary answers but cannot serve, the same field names another one. The primary then steps down, and releases the
+//! Lease itself.
 
 use super::plan::Plan;
 use crate::cluster::decision::{Action, Phase, Reason};
@@ -22,30 +24,30 @@ use holdfast_pgtypes::Lsn;
 use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use std::time::Duration;
 
-/// How long a failover waits for standbys that do not answer, or are still being sent WAL, after the Lease is free.
+/// After the Lease is free, how long a failover waits for standbys that do not answer or that still receive WAL.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a primary may answer without serving, before it is told to step down: crash recovery and restarts take time.
+/// How long a primary may answer without serving before it must step down: crash recovery and restarts take time.
 const UNREADY_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a pod may start, or a manager be silent, before the Lease counts.
+/// How long a starting pod or a silent manager is waited for before the state of the Lease counts.
 const SILENT_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a promotion may take.
+/// The time limit of a promotion.
 const PROMOTION_PATIENCE: Duration = Duration::from_secs(90);
 
-/// The state of the instance that is to take writes.
+/// The state of the target primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Health {
     /// It takes writes.
     Well,
-    /// It answers, and is on its way.
+    /// It answers, and is starting or being promoted.
     OnItsWay(String),
-    /// It answers, and says that it cannot go on.
+    /// It answers, and reports that it has failed.
     Failed(String),
-    /// Its pod is there and it does not answer.
+    /// Its pod exists, but it does not answer.
     Silent(String),
     /// It has ended, or is ending.
     Gone {
         why: String,
-        /// Its container has ended, says the kubelet of a node that is ready.
+        /// Whether the kubelet of a ready node reports that its container has ended.
         proven: bool,
     },
 }
@@ -73,7 +75,7 @@ pub(super) fn is_writable_primary(plan: &Plan<'_>, instance: &str) -> bool {
     plan.observed.answer(instance).is_some_and(|answer| answer.role == Some(Role::Primary) && answer.ready)
 }
 
-/// The first instance has its data once it says so as a running primary.
+/// The first instance has its data when it reports so as a running primary.
 fn bootstrap(plan: &mut Plan<'_>, target: &str) {
     let answer = plan.observed.answer(target).cloned();
     if let Some(answer) = &answer {
@@ -104,7 +106,7 @@ fn bootstrap(plan: &mut Plan<'_>, target: &str) {
     }
 }
 
-/// The instance that is to take writes does so.
+/// The target primary takes writes.
 fn settled(plan: &mut Plan<'_>, target: &str) {
     if plan.status.current_primary.as_deref() != Some(target) {
         if let Some(before) = plan.status.current_primary.clone() {
@@ -148,7 +150,7 @@ fn on_its_way(plan: &mut Plan<'_>, target: &str, what: &str) {
     }
 }
 
-/// A primary that answers and cannot serve: another one is named, and it steps down by itself.
+/// A primary that answers but cannot serve: another one is named, and this one steps down by itself.
 fn step_down(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration) {
     let (what, hint) = parts(why);
     let ready = candidates(plan, target);
@@ -232,8 +234,9 @@ fn lost(plan: &mut Plan<'_>, target: &str, why: &str, patience: Duration, proven
     );
 }
 
-/// A standby that may still have something to say, or to receive: of a primary that gave its Lease back. One that did not
-/// renew it has sent nothing for seconds, and a connection that stands may be one to a primary that is frozen.
+/// The first standby that may still report a position or receive WAL. Receiving counts only if the primary released its
+/// Lease. A primary that did not renew it has sent nothing for seconds, and an open connection may lead to a frozen
+/// primary.
 fn hesitation(plan: &Plan<'_>, target: &str, given_back: bool) -> Option<String> {
     for name in plan.status.instance_names.iter().filter(|name| *name != target) {
         let Some(pod) = plan.observed.pods.get(name) else { continue };
@@ -266,7 +269,7 @@ fn choose(plan: &mut Plan<'_>, before: &str, best: &str, why: &str) {
     plan.busy = true;
 }
 
-/// Hands over on purpose, for the sake of an ordered restart.
+/// Hands over on purpose, for an ordered restart.
 pub(super) fn switch_over(plan: &mut Plan<'_>, why: &str) -> bool {
     let Some(target) = plan.status.target_primary.clone() else { return false };
     let Some(best) = candidates(plan, &target).first().cloned() else { return false };
@@ -277,7 +280,7 @@ pub(super) fn switch_over(plan: &mut Plan<'_>, why: &str) -> bool {
     true
 }
 
-/// Instances that could take over, the best first: highest timeline, most WAL, lowest number.
+/// Instances that could take over, the best first: highest timeline, then most WAL, then lowest number.
 fn candidates(plan: &Plan<'_>, target: &str) -> Vec<String> {
     let primary_volume_exists =
         plan.observed.claims.get(target).is_some_and(|claim| claim.metadata.deletion_timestamp.is_none());
@@ -354,7 +357,7 @@ fn delay(plan: &Plan<'_>) -> Duration {
     Duration::from_secs(plan.desired.spec.failover_delay.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(0))
 }
 
-/// When a lease that is not renewed any more is free.
+/// When a Lease that is no longer renewed becomes free.
 fn lease_limit(plan: &Plan<'_>) -> Option<Duration> {
     let lease = plan.observed.lease.as_ref()?;
     let all = Duration::from_secs(u64::from(names::LEASE_SECONDS.unsigned_abs()));
@@ -379,7 +382,7 @@ fn node_is_ready(plan: &Plan<'_>, pod: &Pod) -> bool {
     node.and_then(|node| plan.observed.nodes.get(node)).copied().unwrap_or(false)
 }
 
-/// What happened while doing what, in one line, and the hint, of an error in three parts.
+/// The `error` and `while` parts of an error in one line, and its hint.
 pub(super) fn parts(error: &str) -> (String, String) {
     let joined = |text: &str, by: &str| text.lines().map(str::trim).collect::<Vec<_>>().join(by);
     let Problem { message, doing, hint } = Problem::read(error);

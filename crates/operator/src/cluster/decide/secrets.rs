@@ -1,7 +1,8 @@
-//! Which Secrets are missing, or hold a certificate that ends soon.
+//! Which Secrets are missing, or have a certificate that ends soon.
 //!
-//! Only facts are looked at; keys and passwords are made when the action is carried out. A Secret that exists and is not
-//! the operator's own is left alone, whatever it holds: people bring their own authority or passwords that way.
+//! Only facts about Secrets are read here. Keys and passwords are created when the action is carried out. A Secret that
+//! the operator does not own is left alone, whatever it contains: users bring their own authority or passwords in this
+//! way.
 
 use super::plan::Plan;
 use crate::cluster::decision::{Action, Reason, SecretKind};
@@ -45,8 +46,8 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     }
 }
 
-/// Whether the application's Secret is the operator's to make: always for a new cluster, and for a recovery that names
-/// its application's database or owner, unless the manifest brings one.
+/// Whether the operator creates the application's Secret: for each new cluster, and for a recovery that names the
+/// application's database or owner, unless the manifest names a Secret.
 fn wants_application(plan: &Plan<'_>) -> bool {
     match &plan.desired.spec.bootstrap {
         Some(bootstrap) => match (&bootstrap.initdb, &bootstrap.recovery) {
@@ -64,7 +65,7 @@ fn ends_soon(plan: &Plan<'_>, ends: Option<chrono::DateTime<chrono::Utc>>, days:
     ends.is_none_or(|ends| ends - Duration::days(days) < plan.now)
 }
 
-/// The names that the server's certificate is for.
+/// The DNS names in the server's certificate.
 pub fn server_names(cluster: &str, namespace: &str) -> Vec<String> {
     let services = [
         names::read_write_service(cluster),
@@ -84,17 +85,17 @@ pub fn server_names(cluster: &str, namespace: &str) -> Vec<String> {
     all
 }
 
-/// The forms in which the name of a service is written.
+/// The endings with which the name of a service may be written.
 fn suffixes(namespace: &str) -> [String; 4] {
     [String::new(), format!(".{namespace}"), format!(".{namespace}.svc"), format!(".{namespace}.svc.cluster.local")]
 }
 
-/// What a server certificate's Secret remembers of its names.
+/// The hash of the names, for an annotation of the server certificate's Secret.
 pub(crate) fn hash_of_names(names: &[String]) -> String {
     short_hash(names.join(",").as_bytes())
 }
 
-/// Sixteen hexadecimal digits that stand for some bytes.
+/// Sixteen hexadecimal digits that identify some bytes.
 pub(crate) fn short_hash(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     hex::encode(digest.as_ref().get(..8).unwrap_or_default())

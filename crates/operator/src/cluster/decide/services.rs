@@ -1,7 +1,7 @@
 //! Services, the disruption budget and the `PodMonitor`.
 //!
-//! The services select by the role label, which moves only after an instance said that it has the role; readiness does
-//! the rest. The headless service publishes addresses of pods that are not ready: standbys join before they are.
+//! The services select by the role label, which is set only after an instance reports its role; readiness does the
+//! rest. The headless service publishes addresses of pods that are not ready: standbys join before they are ready.
 
 use super::plan::Plan;
 use crate::cluster::decision::{Action, Reason};
@@ -39,7 +39,7 @@ fn service(plan: &mut Plan<'_>, name: &str, selector: &Value, headless: bool) {
     plan.apply(Kind::Service, name, object);
 }
 
-/// Drains wait for a standby to be back; the primary may go when there is one to replace it.
+/// Drains wait until a standby is ready; the primary may be evicted if a standby can replace it.
 fn budget(plan: &mut Plan<'_>, cluster: &str) {
     if plan.desired.spec.instances < 2 {
         plan.remove(Kind::PodDisruptionBudget, cluster);
@@ -60,7 +60,7 @@ fn budget(plan: &mut Plan<'_>, cluster: &str) {
         "apiVersion": version,
         "kind": "PodDisruptionBudget",
         "metadata": plan.metadata(cluster, &[]),
-        // As a number of pods that must be there: for pods of no workload controller only that can be counted.
+        // The number of pods that must run: for pods without a workload controller, only this form works.
         "spec": {
             "minAvailable": plan.desired.spec.instances - 1,
             "selector": {"matchLabels": {names::CLUSTER_LABEL: cluster}},

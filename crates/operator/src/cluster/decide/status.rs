@@ -1,4 +1,4 @@
-//! What a person reads: counts, each instance in a few words, what is waited for, conditions.
+//! What people read: counts, a few words for each instance, what the cluster waits for, conditions.
 
 use super::plan::Plan;
 use super::recoverability;
@@ -20,7 +20,7 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
         let texts: Vec<String> =
             plan.desired.errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
         plan.say(Phase::SpecRefused, texts.join("; "));
-        // Nothing is in motion: it waits for another manifest.
+        // Nothing changes until the manifest changes.
         plan.busy = plan.status.system_id.is_some() && plan.status.ready_instances < plan.status.instances;
     }
     for name in plan.status.instance_names.clone() {
@@ -62,7 +62,7 @@ fn summary(plan: &Plan<'_>, name: &str) -> InstanceSummary {
             }),
             ready: answer.ready,
             timeline_id: answer.timeline_id,
-            // The position moves all the time; a status that moves with it would never be quiet.
+            // The position changes all the time, and a status with it would be written all the time.
             lsn: None,
             message: message(answer.error.as_deref(), &answer.message),
         },
@@ -143,7 +143,7 @@ fn look_at(plan: &mut Plan<'_>, name: &str) {
     }
 }
 
-/// The scheduler's own words.
+/// The scheduler's message.
 fn unschedulable(pod: &Pod) -> Option<String> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let scheduled =
@@ -151,7 +151,7 @@ fn unschedulable(pod: &Pod) -> Option<String> {
     Some(scheduled.message.clone().unwrap_or_else(|| scheduled.reason.clone().unwrap_or_default()))
 }
 
-/// Why a container does not start, where that is more than "in a moment".
+/// Why a container does not start, if it is not just starting.
 fn waiting_reason(pod: &Pod) -> Option<(String, String)> {
     let status = pod.status.as_ref()?;
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
@@ -266,7 +266,7 @@ fn condition(plan: &mut Plan<'_>, kind: &str, status: &str, reason: &str, messag
     }
 }
 
-/// To the whole second, as Kubernetes writes times.
+/// Rounded to the second, as Kubernetes writes times.
 fn time(at: DateTime<Utc>) -> Time {
     Time(Timestamp::from_second(at.timestamp()).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Tables: one valid cluster, one thing changed, what is done.
+//! Tables: one valid cluster, one change, the expected actions.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The clock of all tests.
+/// The time in all tests.
 fn now() -> DateTime<Utc> {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
@@ -39,7 +39,7 @@ fn desired() -> Desired {
     desired
 }
 
-/// A pod that runs, as the operator made it.
+/// A running pod, as the operator creates it.
 fn pod(desired: &Desired, name: &str, role: Option<&str>) -> Pod {
     let observed = Observed::default();
     let plan = Plan::new(desired, &observed, now());
@@ -87,7 +87,7 @@ fn answer(name: &str, role: Role) -> InstanceStatus {
     }
 }
 
-/// The cluster of [`desired`], healthy: c-1 is the primary, c-2 and c-3 follow, nothing is to be done.
+/// The cluster of [`desired`], healthy: c-1 is the primary, c-2 and c-3 follow, and there is nothing to do.
 fn healthy(desired: &Desired) -> Observed {
     let mut observed = Observed {
         apis: Apis { disruption_budget: Some(BudgetApi::V1), pod_monitor: false },
@@ -120,12 +120,12 @@ fn healthy(desired: &Desired) -> Observed {
         let facts = SecretFacts { owned: true, ends, names, authority: Some("a".to_owned()), ..SecretFacts::default() };
         observed.secrets.insert(name.to_owned(), facts);
     }
-    // As a reconcile leaves it: the second look finds nothing to write.
+    // As a reconcile leaves it: the second one finds nothing to write.
     observed.status = decide(desired, &observed, now()).status;
     observed
 }
 
-/// Actions in a few words, to compare.
+/// The actions in a few words, for comparing.
 fn words(decision: &Decision) -> Vec<String> {
     decision
         .actions

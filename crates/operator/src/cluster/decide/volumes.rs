@@ -1,7 +1,7 @@
-//! Claims: one for the data directory of each instance, one more where WAL has a volume of its own.
+//! Claims: one for the data directory of each instance, and one more if WAL has its own volume.
 //!
-//! A claim is made once and never changed, but for its size, which can grow. It is deleted only when its instance has
-//! left the list, its pod is gone, and the list is as long as it must be.
+//! A claim is created once. After that only its size changes, and it only grows. A claim is deleted only if its
+//! instance has left the list, its pod is gone, and the list has its full length.
 
 use super::plan::Origin;
 use super::plan::Plan;
@@ -12,7 +12,7 @@ use holdfast_kube_api::quantity::bytes_or_number;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference};
 use serde_json::{Value, json};
 
-/// Where a manifest names no size.
+/// The size if the manifest names none.
 const DEFAULT_SIZE: &str = "1Gi";
 
 pub(super) fn decide(plan: &mut Plan<'_>) {
@@ -21,7 +21,8 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     }
     for instance in plan.status.instance_names.clone() {
         let first = plan.status.system_id.is_none() && plan.status.target_primary.as_ref() == Some(&instance);
-        // The data of a primary that is lost for good is not replaced by an empty volume under its name; others join.
+        // A primary whose data is lost for good does not get an empty volume under its name, and no other instance
+        // joins it.
         let lost_primary = plan.status.system_id.is_some() && plan.status.target_primary.as_ref() == Some(&instance);
         let (data_source, wal_source) = match plan.origin.clone() {
             Origin::Unknown if first => continue,
@@ -63,8 +64,8 @@ fn claim(
     labels: &[(&str, String)],
 ) {
     let size = storage.size.clone().or_else(|| template_size(storage)).unwrap_or_else(|| DEFAULT_SIZE.to_owned());
-    if let Some(stands) = plan.observed.claims.get(name) {
-        grow(plan, name, &stands.clone(), storage, &size);
+    if let Some(existing) = plan.observed.claims.get(name) {
+        grow(plan, name, &existing.clone(), storage, &size);
         return;
     }
     let mut spec = serde_json::to_value(storage.pvc_template.clone().unwrap_or_default()).unwrap_or_else(|_| json!({}));
@@ -93,11 +94,11 @@ fn template_size(storage: &StorageConfiguration) -> Option<String> {
     template.pointer("/resources/requests/storage").and_then(Value::as_str).map(str::to_owned)
 }
 
-fn grow(plan: &mut Plan<'_>, name: &str, stands: &PersistentVolumeClaim, storage: &StorageConfiguration, size: &str) {
+fn grow(plan: &mut Plan<'_>, name: &str, existing: &PersistentVolumeClaim, storage: &StorageConfiguration, size: &str) {
     if storage.resize_in_use_volumes == Some(false) || !plan.desired.errors.is_empty() {
         return;
     }
-    let requested = stands
+    let requested = existing
         .spec
         .as_ref()
         .and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"))
@@ -112,7 +113,7 @@ fn grow(plan: &mut Plan<'_>, name: &str, stands: &PersistentVolumeClaim, storage
     }
 }
 
-/// Claims of instances that have left the list.
+/// Deletes claims of instances that have left the list.
 fn clean_up(plan: &mut Plan<'_>) {
     let wanted = usize::try_from(plan.desired.spec.instances).unwrap_or(1);
     if plan.status.instance_names.len() < wanted.max(1) || plan.status.system_id.is_none() {

@@ -1,9 +1,10 @@
-//! The API server that is played: objects in memory with the rules that the operator rests on.
+//! The simulated API server: objects in memory, with the rules that the operator relies on.
 //!
-//! Resource versions and preconditions, server-side apply (of what one manager applies: what it applied before and does not
-//! any more goes away), merge patches, the status subresource, generations, label and field selectors, lists, watches with
-//! bookmarks and 410, graceful deletion, finalizers, and owner references. A write that changes nothing makes no new version,
-//! as with the real one. What is written here directly, by [`World::edit`], is what other programs of a cluster write.
+//! Resource versions and preconditions, server-side apply, merge patches, the status subresource, generations, label
+//! and field selectors, lists, watches with bookmarks and 410, graceful deletion, finalizers, and owner references.
+//! Server-side apply knows one manager: what it applied before and no longer applies is removed. A write that changes
+//! nothing makes no new version, as in the real one. [`World::edit`] writes directly, as other programs in a cluster
+//! do.
 
 mod patch;
 mod request;
@@ -20,19 +21,19 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use watch::Watcher;
 
-/// The one namespace.
+/// The only namespace.
 pub(crate) const NAMESPACE: &str = "shop";
 
-/// What is served.
+/// A resource that is served.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resource {
     /// API group.
     pub(crate) group: &'static str,
-    /// In lower case.
+    /// The plural, in lower case.
     pub(crate) plural: &'static str,
-    /// As manifests spell it.
+    /// The kind, as manifests spell it.
     pub(crate) kind: &'static str,
-    /// Whether status is written apart from the rest.
+    /// Whether it has a status subresource.
     pub(crate) has_status: bool,
 }
 
@@ -40,7 +41,7 @@ const fn resource(group: &'static str, plural: &'static str, kind: &'static str,
     Resource { group, plural, kind, has_status }
 }
 
-/// All of it; what is not here is answered with 404.
+/// All resources; anything else gets 404.
 pub(crate) const RESOURCES: [Resource; 17] = [
     resource("", "pods", "Pod", true),
     resource("", "services", "Service", true),
@@ -85,23 +86,23 @@ impl Refusal {
     }
 }
 
-/// Everything there is.
+/// All objects, and the history for watches.
 pub(crate) struct World {
     pub(crate) clock: Clock,
     objects: BTreeMap<Key, Value>,
-    /// What each manager applied last.
+    /// The last object that each manager applied.
     applied: BTreeMap<(Key, String), Value>,
     version: u64,
     uids: u64,
     watchers: Vec<Watcher>,
     history: Vec<watch::Change>,
-    /// Watches from before this version are answered with 410.
+    /// A watch from before this version gets 410.
     compacted: u64,
-    /// How many times an object was made under each name.
+    /// How often an object was created under each name.
     pub(crate) made: BTreeMap<Key, u32>,
-    /// Writes of the operator, Events and its own Lease not counted.
+    /// The number of the operator's writes, without Events and its own Lease.
     pub(crate) writes: u64,
-    /// The instances.
+    /// The simulated instances.
     pub(crate) fleet: Fleet,
 }
 
@@ -111,7 +112,7 @@ impl std::fmt::Debug for World {
     }
 }
 
-/// The key of an object of the namespace.
+/// The key of an object in the namespace.
 pub(crate) fn key(plural: &str, name: &str) -> Key {
     let found = RESOURCES.iter().find(|one| one.plural == plural && one.group != "events.k8s.io").expect("a resource");
     let namespace = if plural == "nodes" { "" } else { NAMESPACE };
@@ -123,7 +124,7 @@ pub(crate) fn resource_of(key: &Key) -> &'static Resource {
 }
 
 impl World {
-    /// Nothing but two nodes.
+    /// A world with two nodes and nothing else.
     pub(crate) fn new(clock: Clock) -> Self {
         let mut world = Self {
             clock,
@@ -148,7 +149,7 @@ impl World {
         world
     }
 
-    /// The time, as the API writes it.
+    /// The time, in the format of the API.
     pub(crate) fn time(&self) -> String {
         self.now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
     }
@@ -167,18 +168,18 @@ impl World {
         self.objects.iter().filter(|(key, _)| key.1 == plural).map(|(_, object)| object.clone()).collect()
     }
 
-    /// Everything.
+    /// All objects.
     pub(crate) fn objects(&self) -> &BTreeMap<Key, Value> {
         &self.objects
     }
 
-    /// Makes what a person or another program makes.
+    /// Creates an object, as a person or another program does.
     pub(crate) fn put(&mut self, plural: &str, name: &str, mut object: Value) {
         object["metadata"]["name"] = json!(name);
         self.create(&key(plural, name), object).expect("an object that is new");
     }
 
-    /// Changes an object as another program does; nothing happens when it is not there.
+    /// Changes an object as another program does; without the object, nothing happens.
     pub(crate) fn edit(&mut self, plural: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let key = key(plural, name);
         if let Some(before) = self.objects.get(&key).cloned() {
@@ -188,7 +189,7 @@ impl World {
         }
     }
 
-    /// Deletes as a person does.
+    /// Deletes an object as a person does.
     pub(crate) fn delete(&mut self, plural: &str, name: &str) {
         let _ = self.remove(&key(plural, name), &json!({}));
     }
@@ -226,7 +227,7 @@ impl World {
         Ok(self.objects[&key].clone())
     }
 
-    /// Stores an object if that changes it, and tells the watches.
+    /// Stores an object if it has changed, and notifies the watches.
     pub(super) fn store(&mut self, key: &Key, before: Option<Value>, mut after: Value) {
         without_nulls(&mut after);
         if before.as_ref() == Some(&after) {
@@ -258,7 +259,7 @@ impl World {
         self.tell(key, before, Some(after));
     }
 
-    /// An object is gone.
+    /// Removes an object.
     pub(crate) fn drop_object(&mut self, key: &Key) {
         if let Some(before) = self.objects.remove(key) {
             self.version += 1;
@@ -278,7 +279,7 @@ impl World {
             return Ok(object);
         }
         let finalizers = object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
-        // A pod waits for its kubelet, unless it never came to a node.
+        // A pod waits for its kubelet, unless it never had a node.
         let waits = finalizers || (key.1 == "pods" && object["spec"]["nodeName"].is_string());
         if !waits {
             self.drop_object(key);
@@ -291,7 +292,7 @@ impl World {
         Ok(self.objects[key].clone())
     }
 
-    /// What belongs to nobody any more goes.
+    /// Removes objects whose owner no longer exists.
     pub(crate) fn collect_garbage(&mut self) {
         let uids: Vec<String> =
             self.objects.values().filter_map(|object| object["metadata"]["uid"].as_str().map(str::to_owned)).collect();
@@ -315,7 +316,7 @@ pub(super) fn not_found(key: &Key) -> Refusal {
     Refusal::new(404, "NotFound", format!("{} \"{}\" not found", key.1, key.3))
 }
 
-/// What the API server itself lays in.
+/// The defaults that the API server sets.
 fn defaults(key: &Key, object: &mut Value) {
     match key.1 {
         "secrets" => into_data(object),
@@ -345,7 +346,7 @@ pub(super) fn into_data(secret: &mut Value) {
     }
 }
 
-/// Fields that are null are not stored.
+/// Null fields are not stored.
 fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {

@@ -1,4 +1,4 @@
-//! Changing what is there: merge patches, server-side apply, the status subresource.
+//! Changes of objects: merge patches, server-side apply, the status subresource.
 
 use super::{Key, Refusal, World, into_data, not_found, resource_of};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ impl World {
         Ok(self.write(key, part, &before, after))
     }
 
-    /// `PATCH` with what a manager wants, by force.
+    /// `PATCH` with the fields of a manager, by force.
     pub(super) fn apply(&mut self, key: &Key, manager: &str, wanted: &Value) -> Result<Value, Refusal> {
         let owned = (key.clone(), manager.to_owned());
         let last = self.applied.insert(owned, wanted.clone());
@@ -35,7 +35,7 @@ impl World {
 
     fn write(&mut self, key: &Key, part: Option<&str>, before: &Value, mut after: Value) -> Value {
         if part == Some("status") {
-            // Nothing else is written by that way.
+            // This way writes only the status.
             let status = after["status"].take();
             after = before.clone();
             after["status"] = status;
@@ -57,11 +57,11 @@ impl World {
     }
 }
 
-/// A writer that names a version means that one.
-fn precondition(key: &Key, stands: &Value, written: &Value) -> Result<(), Refusal> {
+/// A write that names a resource version applies only to that version.
+fn precondition(key: &Key, existing: &Value, written: &Value) -> Result<(), Refusal> {
     for field in ["resourceVersion", "uid"] {
         let named = &written["metadata"][field];
-        if !named.is_null() && *named != "" && *named != stands["metadata"][field] {
+        if !named.is_null() && *named != "" && *named != existing["metadata"][field] {
             let text =
                 format!("Operation cannot be fulfilled on {} \"{}\": the object has been modified", key.1, key.3);
             return Err(Refusal::new(409, "Conflict", text));
@@ -88,15 +88,15 @@ fn merge_into(into: &mut Value, patch: &Value) {
     }
 }
 
-/// Fields that a manager applied before and does not any more.
-fn remove_dropped(stands: &mut Value, last: &Value, wanted: &Value) {
-    let (Some(stands), Some(last)) = (stands.as_object_mut(), last.as_object()) else { return };
+/// Removes fields that a manager applied before and no longer applies.
+fn remove_dropped(existing: &mut Value, last: &Value, wanted: &Value) {
+    let (Some(existing), Some(last)) = (existing.as_object_mut(), last.as_object()) else { return };
     for (name, last) in last {
-        match (wanted.get(name), stands.get_mut(name)) {
+        match (wanted.get(name), existing.get_mut(name)) {
             (None, Some(_)) => {
-                stands.remove(name);
+                existing.remove(name);
             }
-            (Some(wanted), Some(stands)) => remove_dropped(stands, last, wanted),
+            (Some(wanted), Some(existing)) => remove_dropped(existing, last, wanted),
             _ => {}
         }
     }

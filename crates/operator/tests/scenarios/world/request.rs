@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
-/// What is asked, understood.
+/// A parsed request.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) verb: Verb,
@@ -18,7 +18,7 @@ pub(crate) struct Call {
     path: String,
 }
 
-/// As audit logs name them.
+/// The verb, as audit logs name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     Get,
@@ -48,13 +48,13 @@ impl Call {
         self.resource.is_some_and(|resource| resource.plural == plural)
     }
 
-    /// Whether it is the operator's own election, or an Event: neither is work on a cluster.
+    /// Whether it is about the operator's own election or an Event: neither is work on a cluster.
     pub(crate) fn is_aside(&self) -> bool {
         self.is_of("events") || self.path.contains("/namespaces/holdfast-system/")
     }
 }
 
-/// What comes back.
+/// The answer to a request.
 pub(crate) enum Answer {
     /// An object, or a list.
     Whole(Value),
@@ -62,7 +62,7 @@ pub(crate) enum Answer {
     Stream(mpsc::Receiver<Bytes>),
 }
 
-/// Understands a request: method, path with query, content type.
+/// Parses a request: method, path with query, content type.
 pub(crate) fn parse(method: &str, uri: &str, content: &str) -> Call {
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
     let query: BTreeMap<String, String> = query
@@ -117,7 +117,7 @@ fn decoded(text: &str) -> String {
 }
 
 impl World {
-    /// Does what is asked.
+    /// Carries out a request.
     pub(crate) fn serve(&mut self, call: &Call, body: &[u8]) -> Result<Answer, Refusal> {
         if call.path == "/apis/policy/v1" {
             let budgets = json!({"name": "poddisruptionbudgets", "singularName": "", "namespaced": true,
@@ -178,7 +178,7 @@ impl World {
     }
 }
 
-/// Lists of built-in kinds do not repeat version and kind in each item.
+/// Items in lists of built-in kinds have no `apiVersion` and `kind`.
 fn bare(resource: &Resource, mut object: Value) -> Value {
     if !resource.group.starts_with("holdfast")
         && let Some(map) = object.as_object_mut()

@@ -1,8 +1,8 @@
-//! Label and field selectors, as far as they are used here: equality and existence.
+//! Label and field selectors: only the forms that are used here, equality and existence.
 
 use serde_json::Value;
 
-/// What a list or a watch is restricted to.
+/// The restriction of a list or a watch.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selector {
     labels: Vec<(String, Option<String>)>,

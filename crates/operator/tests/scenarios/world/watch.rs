@@ -1,11 +1,11 @@
-//! Watches: from a version on, live, with bookmarks; closed and answered with 410 as tests want it.
+//! Watches: from a version on, live, with bookmarks; closed or answered with 410 when a test wants it.
 
 use super::{Key, Refusal, Selector, World, resource_of};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-/// A change of the past.
+/// A past change.
 pub(crate) struct Change {
     version: u64,
     key: Key,
@@ -13,7 +13,7 @@ pub(crate) struct Change {
     after: Option<Value>,
 }
 
-/// Somebody who watches.
+/// A client that watches.
 pub(crate) struct Watcher {
     group: &'static str,
     plural: &'static str,
@@ -49,7 +49,7 @@ impl World {
     pub(super) fn tell(&mut self, key: &Key, before: Option<Value>, after: Option<Value>) {
         let change = Change { version: self.version, key: key.clone(), before, after };
         self.watchers.retain(|watcher| match watcher.line(&change) {
-            // A watcher that does not read is let go, as by the real one.
+            // A watcher that does not read is dropped, as by the real one.
             Some(line) => watcher.lines.try_send(line).is_ok(),
             None => !watcher.lines.is_closed(),
         });
@@ -80,7 +80,7 @@ impl World {
         receiver
     }
 
-    /// Tells all watches how far they are.
+    /// Sends a bookmark to all watches.
     pub(crate) fn bookmark(&mut self) {
         let version = self.version.to_string();
         for watcher in &self.watchers {
@@ -92,11 +92,11 @@ impl World {
         }
     }
 
-    /// Ends all watches; `forget` makes their versions too old to go on from.
+    /// Ends all watches; with `forget`, their versions become too old to continue.
     pub(crate) fn close_watches(&mut self, forget: bool) {
         self.watchers.clear();
         if forget {
-            // Something else happened meanwhile, or the newest version would never be too old.
+            // Another version, since the newest version would never be too old.
             self.version += 1;
             self.compacted = self.version;
             self.history.clear();

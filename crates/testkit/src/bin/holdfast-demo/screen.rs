@@ -3,7 +3,7 @@
 //! The demo and the `holdfast` it starts share the terminal, so everything is written at once, and nothing is left
 //! half-written on a line while a command runs.
 
-#![expect(clippy::unused_self, reason = "all that is said goes through the screen")]
+#![expect(clippy::unused_self, reason = "all output goes through the screen")]
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};

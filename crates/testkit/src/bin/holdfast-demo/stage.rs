@@ -115,7 +115,8 @@ impl Stage {
         }
     }
 
-    /// Finishes the current WAL segment and waits until it is in the archive, as `archive_timeout` does sooner or later.
+    /// Finishes the current WAL segment and waits until it is in the archive, as `archive_timeout` does sooner or
+    /// later.
     pub(crate) async fn archive_now(&self) -> Result<()> {
         let name = self.cluster.value("SELECT pg_walfile_name(pg_switch_wal())").await?;
         let query = format!("SELECT coalesce(last_archived_wal >= '{name}', false) FROM pg_stat_archiver");

@@ -61,7 +61,7 @@ pub(crate) async fn tell(options: &Options, screen: &Screen) -> Result<Stage> {
     let restore_took = restore_began.elapsed();
 
     let recovery_took = start_restored(&mut stage, screen).await?;
-    let restored = stage.restored.as_ref().ok_or("the restored server is not there")?;
+    let restored = stage.restored.as_ref().ok_or("the restored server is missing")?;
 
     screen.step(
         9,
@@ -221,9 +221,7 @@ fn compare(before: &Proof, after: &Proof, screen: &Screen) -> Result<()> {
     row("checksum", &before.checksum, &after.checksum);
     row("events", &before.events.to_string(), &after.events.to_string());
     if before != after {
-        return Err(
-            "the rows are not back: the restored server does not hold what was there before the accident".into()
-        );
+        return Err("the rows are not back: the restored server does not have the rows from before the accident".into());
     }
     screen.line("");
     screen.good(&format!("All {} orders are back, with the same checksum.", after.orders));

@@ -1,4 +1,4 @@
-//! DNS messages, as far as one question for an address and its answer need them (RFC 1035, section 4).
+//! DNS messages: only what one question for an address and its answer need (RFC 1035, section 4).
 
 use std::net::Ipv4Addr;
 
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn too_many_addresses_are_cut_and_it_says_so() {
+    fn too_many_addresses_are_cut_and_marked() {
         let told = answer(&question("a.b", 1), |_| Some(vec![Ipv4Addr::LOCALHOST; 100]), 512).expect("an answer");
         assert!(told.len() <= 512, "{}", told.len());
         assert_eq!(told[2] & 0x02, 0x02);
     }
 
     #[test]
-    fn what_is_no_question_gets_no_answer() {
+    fn anything_but_a_question_gets_no_answer() {
         for message in [&[][..], &[0; 11], &question("a.b", 1)[..16], &[0, 0, 0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]]
         {
             assert_eq!(answer(message, find, 512), None, "{message:?}");

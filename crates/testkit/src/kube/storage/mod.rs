@@ -88,7 +88,7 @@ pub(crate) async fn serve(client: &kube::Client, disk: Disk) {
 }
 
 impl Vendor {
-    /// Reports to an object's owner what went wrong, as an Event, once for each message.
+    /// Reports an error to an object's owner, as an Event, once for each message.
     async fn tell(&self, object: &kube::api::DynamicObject, kind: &str, reason: &str, message: &str) -> Result<()> {
         let uid = object.metadata.uid.clone().unwrap_or_default();
         if self.told.lock().insert(uid, message.to_owned()).as_deref() == Some(message) {

@@ -54,7 +54,7 @@ impl Vendor {
         }
         let volume = format!("pvc-{}", claim.metadata.uid.as_deref().unwrap_or_default());
         if self.kinds.get(Kind::Volume, "", &volume).is_some() {
-            // It is made, and not yet bound.
+            // It is provisioned, and not yet bound.
             return Ok(Step::Done);
         }
         let wanted = text(claim, "/spec/resources/requests/storage");

@@ -105,7 +105,7 @@ fn a_pending_backup_begins_waits_or_fails() {
             "Running [hold] ",
         ),
         (
-            "an old failed run of it is no run",
+            "an old failed run does not count",
             1,
             |_, o, _| status(o.cluster.as_mut().unwrap(), 2).backup = Some(run(BackupState::Failed, 5)),
             "Running [hold, start main-2] ",
@@ -179,7 +179,7 @@ fn a_snapshot_that_cannot_be_restored_is_not_begun() {
             "Running [hold, prepare main-2 online=false] ",
         ),
         (
-            "the Backup's word counts",
+            "the Backup's own setting counts",
             |t, o| {
                 t.spec.online = Some(true);
                 o.cluster.as_mut().unwrap().snapshots.online = Some(false);
@@ -362,7 +362,7 @@ fn a_running_backup_is_followed_to_its_end() {
         ),
         ("the cluster is gone", 1, |_, o, _| o.cluster = None, "Failed [] cluster main was deleted"),
         (
-            "the archive was taken from the spec in the middle: the run goes on",
+            "the archive was removed from the spec during the run: it continues",
             1,
             |_, o, _| {
                 o.cluster.as_mut().unwrap().archive = None;
@@ -451,7 +451,7 @@ fn progress_is_written_for_people_not_for_every_block() {
         task.status = decision.status;
         memory = decision.memory;
     }
-    // Six seconds: at 0.0, 2.1, 4.2, and the generation that was seen first with it.
+    // Six seconds: at 0.0, 2.1 and 4.2 s; the generation is written with the first.
     assert_eq!(written, 3);
     assert_eq!(task.status.progress.as_deref(), Some("14% (140 B of 1000 B)"));
 }
@@ -503,8 +503,8 @@ fn a_deleted_backup_gives_up_its_run_first() {
     }
 }
 
-/// Whatever instances say and however often a run is lost, the `Backup` ends within a known time, and asks for a run at
-/// most five times.
+/// Whatever instances report, and however often a run is lost, the `Backup` ends within a known time and asks for a run
+/// at most five times.
 #[test]
 fn nothing_makes_it_run_for_ever() {
     let answers: [fn(u64) -> InstanceAnswer<BackupRun>; 6] = [

@@ -4,7 +4,7 @@ use super::*;
 use crate::backups::fixture::at;
 use holdfast_kube_api::backup::ClusterReference;
 
-/// Every five minutes, created at 12:00:00, so due at 12:05:00 for the first time.
+/// Every five minutes, created at 12:00:00, so first due at 12:05:00.
 fn scheduled() -> Scheduled {
     Scheduled {
         name: "nightly".to_owned(),
@@ -42,7 +42,7 @@ fn run(scheduled: &Scheduled, observed: &Observed, now: i64) -> Decision {
 }
 
 #[test]
-fn each_time_is_answered_or_left_out() {
+fn each_time_gets_a_backup_or_is_counted() {
     use BackupPhase::{Completed, Failed, Running};
     type Change = fn(&mut Scheduled, &mut Observed);
     let table: &[(&str, i64, Change, &str)] = &[
@@ -57,7 +57,7 @@ fn each_time_is_answered_or_left_out() {
             "+[] -[] missed 0 next in 299 s",
         ),
         (
-            "the name is somebody else's",
+            "the name is taken by another Backup",
             301,
             |_, o| {
                 o.backups.push(Made { ours: false, ..made("nightly-20261122120500", 300, Running) });
@@ -81,7 +81,7 @@ fn each_time_is_answered_or_left_out() {
         ),
         ("suspended", 301, |s, _| s.spec.suspend = Some(true), "+[] -[] missed 0 next in 299 s: suspended"),
         (
-            "resumed: what passed meanwhile is not made up for",
+            "resumed: times during the suspension are not made up for",
             400,
             |s, _| {
                 s.status.last_schedule_time = Some(at(300));
@@ -148,7 +148,7 @@ fn each_time_is_answered_or_left_out() {
             "+[nightly-20261122121000] -[nightly-20261122120500] missed 0 next in 299 s",
         ),
         (
-            "the one before is over",
+            "the one before has ended",
             601,
             |s, o| {
                 s.status.last_schedule_time = Some(at(300));
@@ -182,7 +182,7 @@ fn each_time_is_answered_or_left_out() {
             "+[] -[b a f] missed 0 next in 290 s",
         ),
         (
-            "the clock was set back behind the last time",
+            "the clock was set back to before the last time",
             10,
             |s, _| s.status.last_schedule_time = Some(at(3600)),
             "+[] -[] missed 0 next in 290 s",
@@ -234,7 +234,7 @@ fn the_status_shows_what_comes_and_is_written_only_when_it_changes() {
 }
 
 #[test]
-fn a_time_zone_and_seconds_are_meant() {
+fn a_time_zone_and_seconds_count() {
     let mut scheduled = scheduled();
     scheduled.spec.schedule = "30 0 14 * * *".to_owned();
     scheduled.spec.time_zone = Some("Europe/Paris".to_owned());
@@ -257,7 +257,7 @@ fn a_month_of_seconds_is_made_up_for_once() {
 
 /// Crashes between creation and status, at every time: each time gets exactly one `Backup`.
 #[test]
-fn no_time_is_answered_twice() {
+fn no_time_gets_two_backups() {
     let mut scheduled = scheduled();
     let mut observed = Observed::default();
     let mut created = 0;

@@ -22,7 +22,7 @@ fn run(state: SnapshotState) -> SnapshotRun {
     }
 }
 
-/// What the instance says at the end of a hot one.
+/// What the instance reports at the end of a hot snapshot.
 fn result() -> SnapshotRun {
     SnapshotRun {
         end_lsn: Some("0/4000120".to_owned()),
@@ -86,7 +86,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "Running [create nightly-0a1b2c3d-wal] ",
         ),
         (
-            "both there, none cut",
+            "both exist, none cut",
             1,
             |_, o, _| {
                 o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
@@ -113,7 +113,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "Finalizing [stop main-2] ",
         ),
         (
-            "those of an attempt before do not count",
+            "snapshots of an earlier attempt do not count",
             1,
             |t, o, _| {
                 t.status.attempts = 2;
@@ -132,7 +132,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             "Running [] VolumeSnapshot nightly-0a1b2c3d: quota exceeded",
         ),
         (
-            "the driver's error stands: created anew",
+            "the driver's error lasts: created again",
             10,
             |_, o, _| {
                 o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
@@ -291,7 +291,7 @@ fn what_goes_wrong_leaves_nothing_behind() {
             ),
         ),
         (
-            "the deadline, with the driver's word",
+            "the deadline, with the driver's error",
             600,
             |_, o| {
                 o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
@@ -345,7 +345,8 @@ fn what_goes_wrong_leaves_nothing_behind() {
     }
 }
 
-/// The instance's last word is kept in the status first; from then on neither it nor the cluster is needed.
+/// The instance's last report is first kept in the status. From then on, neither the instance nor the cluster is
+/// needed.
 #[test]
 fn a_hot_one_ends_with_its_label_on_the_snapshots() {
     let mut task = begun(VolumeSnapshot);
@@ -355,7 +356,7 @@ fn a_hot_one_ends_with_its_label_on_the_snapshots() {
     let decision = decide(&task, &observed, &Memory::default(), at(5));
     assert_eq!(line(&decision), "Finalizing [] ");
     assert_eq!(decision.status.backup_label_file.as_deref(), Some("U1RBUlQgV0FMIExPQ0FUSU9O"));
-    assert_eq!(decision.status.tablespace_map_file, None, "an empty map is none");
+    assert_eq!(decision.status.tablespace_map_file, None, "an empty map does not count as a map");
     task.status = decision.status;
 
     observed.cluster = None;
@@ -446,16 +447,16 @@ fn options_of_the_cluster_reach_the_snapshots() {
         assert_eq!(plans.len(), 2);
         for plan in plans {
             assert_eq!(plan.owner.as_ref().map(|owner| (owner.kind, owner.uid.as_str())), expected);
-            assert_eq!(plan.class.as_deref(), Some("fast"), "the WAL's class is the data's when there is none");
+            assert_eq!(plan.class.as_deref(), Some("fast"), "the WAL's class is the data's when none is set");
             assert_eq!((plan.labels["team"].as_str(), plan.annotations["note"].as_str()), ("a", "b"));
             assert_eq!(plan.annotations[names::SNAPSHOT_BACKUP], "nightly");
         }
     }
 }
 
-/// A role that changes in the middle: the instance that is asked to switch is the primary of the moment.
+/// The role changes during the snapshot: the instance that is asked to switch WAL is the primary at that time.
 #[test]
-fn the_primary_of_the_moment_is_asked_to_switch() {
+fn the_current_primary_is_asked_to_switch() {
     let mut observed = observed();
     let cluster = observed.cluster.as_mut().unwrap();
     status(cluster, 1).ready = false;

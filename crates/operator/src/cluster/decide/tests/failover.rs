@@ -1,9 +1,9 @@
-//! Who takes writes.
+//! Which instance takes writes.
 
 use super::*;
 use std::time::Duration;
 
-/// One case: what is changed on the healthy cluster, then who is named and what is done.
+/// One case: a change of the healthy cluster, then the target primary and the actions.
 struct Case {
     name: &'static str,
     change: fn(&mut Observed),
@@ -49,7 +49,7 @@ const CASES: &[Case] = &[
         actions: &[],
     },
     Case {
-        name: "the pod is being deleted and has given the lease back: c-2, before the pod is gone",
+        name: "the pod is being deleted and the lease is released: c-2, before the pod is gone",
         change: |observed| {
             ending(observed, "c-1");
             free(observed, 0);
@@ -58,13 +58,14 @@ const CASES: &[Case] = &[
         actions: &[],
     },
     Case {
-        name: "the pod is gone and the lease is held: never on the pod's absence alone, nor is the pod made again",
+        name: "the pod is gone and the lease is held: no failover just because the pod is gone, and no new pod",
         change: |observed| gone(observed, "c-1"),
         target: "c-1",
         actions: &[],
     },
     Case {
-        name: "the pod is gone and the lease free: the first standby, and the old primary comes back as one",
+        name: "the pod is gone and the lease free: the first standby takes over, and the old primary comes back as a \
+            standby",
         change: |observed| {
             gone(observed, "c-1");
             free(observed, 0);
@@ -94,7 +95,7 @@ const CASES: &[Case] = &[
         actions: &[],
     },
     Case {
-        name: "another holds the lease: it is not taken from that one",
+        name: "another instance holds the lease: it keeps it",
         change: |observed| {
             ending(observed, "c-1");
             terminated(observed, "c-1");
@@ -115,7 +116,7 @@ const CASES: &[Case] = &[
         actions: &["create pod c-1"],
     },
     Case {
-        name: "LSNs are numbers, not texts",
+        name: "LSNs are compared as numbers, not as text",
         change: |observed| {
             gone(observed, "c-1");
             free(observed, 0);
@@ -157,7 +158,7 @@ const CASES: &[Case] = &[
         actions: &["create pod c-1"],
     },
     Case {
-        name: "a connection to a primary that did not renew its lease brings nothing more",
+        name: "a connection to a primary that did not renew its lease brings no more WAL",
         change: |observed| {
             silent(observed, "c-1");
             observed.ill_for = Duration::from_secs(10);
@@ -179,7 +180,7 @@ const CASES: &[Case] = &[
         actions: &[],
     },
     Case {
-        name: "a standby on a lost node is not",
+        name: "a standby on a lost node is not waited for",
         change: |observed| {
             gone(observed, "c-1");
             free(observed, 0);
@@ -191,7 +192,7 @@ const CASES: &[Case] = &[
         actions: &["create pod c-1"],
     },
     Case {
-        name: "diverged, of another system, copying: none of these; the pod comes back on its volume",
+        name: "diverged, of another system, copying: none of these is chosen; the pod is created again on its volume",
         change: |observed| {
             gone(observed, "c-1");
             free(observed, 9);
@@ -202,7 +203,7 @@ const CASES: &[Case] = &[
         actions: &["create pod c-1"],
     },
     Case {
-        name: "a standby behind the cluster's timeline, while the primary's volume exists",
+        name: "a standby on an older timeline than the cluster, while the primary's volume exists",
         change: |observed| {
             observed.status.timeline_id = Some(2);
             gone(observed, "c-1");
@@ -212,7 +213,7 @@ const CASES: &[Case] = &[
         actions: &["create pod c-1"],
     },
     Case {
-        name: "a standby behind the cluster's timeline, when the primary's volume is lost",
+        name: "a standby on an older timeline than the cluster, when the primary's volume is lost",
         change: |observed| {
             observed.status.timeline_id = Some(2);
             gone(observed, "c-1");
@@ -252,7 +253,7 @@ const CASES: &[Case] = &[
         actions: &[],
     },
     Case {
-        name: "crash recovery that does not end: it is told to step down",
+        name: "crash recovery that does not end: it has to step down",
         change: |observed| {
             let primary = said(observed, "c-1");
             (primary.ready, primary.role, primary.phase) = (false, None, InstancePhase::StartingPostgres);
@@ -262,7 +263,7 @@ const CASES: &[Case] = &[
         actions: &["label c-1 replica"],
     },
     Case {
-        name: "a primary that has failed is told to step down at once",
+        name: "a primary that has failed has to step down at once",
         change: |observed| {
             let primary = said(observed, "c-1");
             (primary.ready, primary.phase) = (false, InstancePhase::Failed);
@@ -309,7 +310,7 @@ fn the_delay_is_waited_for() {
 }
 
 #[test]
-fn the_services_follow_only_what_the_new_primary_says() {
+fn the_services_follow_only_what_the_new_primary_reports() {
     let desired = desired();
     let mut observed = healthy(&desired);
     observed.status.target_primary = Some("c-2".to_owned());
@@ -345,7 +346,7 @@ fn an_only_instance_comes_back() {
     let decision = decide(&desired, &observed, now());
     assert_eq!(words(&decision), ["create pod c-1"]);
     assert_eq!(decision.status.phase.as_deref(), Some("Primary is down"));
-    // Without its volume it would be empty: nothing begins anew on its own.
+    // Without its volume it would be empty: nothing starts again with empty data on its own.
     observed.claims.remove("c-1");
     let decision = decide(&desired, &observed, now());
     assert_eq!(words(&decision), Vec::<String>::new());

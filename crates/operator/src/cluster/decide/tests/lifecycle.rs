@@ -1,4 +1,4 @@
-//! From nothing to three instances, growing, shrinking, restarting.
+//! Bootstrap, scaling up and down, restarts.
 
 use super::*;
 
@@ -100,7 +100,7 @@ fn scaling_down_takes_the_highest_number_that_is_not_the_primary() {
     let decision = decide(&desired, &observed, now());
     assert_eq!(decision.status.instance_names, ["c-1", "c-2"]);
     assert_eq!(words(&decision), ["delete pod c-3"]);
-    // The claim goes once the pod is gone.
+    // The claim is deleted after the pod is gone.
     observed.status = decision.status;
     observed.pods.remove("c-3");
     observed.answers.remove("c-3");
@@ -115,7 +115,7 @@ fn scaling_down_takes_the_highest_number_that_is_not_the_primary() {
 }
 
 #[test]
-fn nothing_is_removed_while_the_primary_is_not_well() {
+fn nothing_is_removed_while_the_primary_is_not_healthy() {
     let mut desired = desired();
     let mut observed = healthy(&desired);
     desired.spec.instances = 1;
@@ -126,7 +126,7 @@ fn nothing_is_removed_while_the_primary_is_not_well() {
 }
 
 #[test]
-fn a_standby_that_lost_its_volume_is_made_anew() {
+fn a_standby_that_lost_its_volume_is_created_again() {
     let desired = desired();
     let mut observed = healthy(&desired);
     observed.pods.remove("c-2");
@@ -180,7 +180,7 @@ fn a_primary_is_not_restarted_before_its_standbys_have_read_the_settings() {
         ((Some(2), false), (Some(1), false), vec![]),
         ((Some(2), false), (None, false), vec![]),
         ((Some(2), false), (Some(2), true), vec!["restart c-3"]),
-        // Lowered: the standbys wait for the primary and do not say that they need a restart.
+        // Lowered: the standbys wait for the primary, and do not report that they need a restart.
         ((Some(2), false), (Some(2), false), vec!["restart c-1"]),
         ((Some(3), false), (Some(2), false), vec!["restart c-1"]),
     ] {
@@ -201,7 +201,7 @@ fn a_changed_template_replaces_pods_standbys_first_then_hands_over() {
     let ending = serde_json::from_value(json!("2026-11-22T11:59:59Z")).unwrap();
     observed.pods.get_mut("c-2").unwrap().metadata.deletion_timestamp = Some(ending);
     let decision = decide(&desired, &observed, now());
-    assert_eq!((words(&decision), decision.events.len()), (Vec::new(), 0), "one that is going is waited for");
+    assert_eq!((words(&decision), decision.events.len()), (Vec::new(), 0), "one that is being deleted is waited for");
     for name in ["c-2", "c-3"] {
         observed.pods.insert(name.to_owned(), pod(&desired, name, Some(names::REPLICA)));
     }
@@ -213,7 +213,7 @@ fn a_changed_template_replaces_pods_standbys_first_then_hands_over() {
 }
 
 #[test]
-fn a_pod_that_never_ran_is_made_anew_when_the_manifest_is_corrected() {
+fn a_pod_that_never_ran_is_created_again_when_the_manifest_is_corrected() {
     let mut desired = desired();
     let mut observed = healthy(&desired);
     observed.status.system_id = None;
@@ -252,7 +252,7 @@ fn certificates_are_renewed_and_brought_ones_are_not() {
     let mut observed = healthy(&desired);
     observed.secrets.get_mut("c-ca").unwrap().authority = Some("another".to_owned());
     let expected = ["secret c-server", "secret c-replication", "secret c-operator"];
-    assert_eq!(words(&decide(&desired, &observed, now())), expected, "a new authority signs anew");
+    assert_eq!(words(&decide(&desired, &observed, now())), expected, "a new authority signs all certificates again");
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Recovery from a `Backup`: one that is whole, one thing changed.
+//! Recovery from a `Backup`: a complete one, and one change.
 
 use super::*;
 use crate::backups::snapshot::SnapshotSeen;
 use holdfast_kube_api::Backup;
 
-/// A cluster with a volume for WAL, to be recovered from the Backup `b`.
+/// A cluster with a WAL volume that is recovered from the Backup `b`.
 fn recovering() -> Desired {
     let mut desired = desired();
     desired.spec.wal_storage = desired.spec.storage.clone();
@@ -12,7 +12,7 @@ fn recovering() -> Desired {
     desired
 }
 
-/// Snapshots of both volumes, taken while the server ran, and nothing of the cluster yet.
+/// Snapshots of both volumes, taken while the server ran; the cluster has no objects yet.
 fn before() -> Observed {
     let mut observed = healthy(&desired());
     observed.status = ClusterStatus::default();
@@ -41,7 +41,7 @@ fn backup(change: &Value) -> Backup {
     .unwrap()
 }
 
-/// What is made of what; or what is waited for.
+/// What each volume is created from, or what the cluster waits for.
 fn made(desired: &Desired, observed: &Observed) -> Vec<String> {
     let decision = decide(desired, observed, now());
     let mut all = Vec::new();
@@ -116,12 +116,12 @@ fn volumes_are_made_from_what_a_backup_names() {
             waits("Backup b does not exist in namespace ns"),
         ),
         (
-            "one that runs",
+            "one that is running",
             |_, observed| status(observed).phase = serde_json::from_value(json!("running")).unwrap(),
             waits("Backup b is not completed yet: it is running"),
         ),
         (
-            "one that nobody looked at",
+            "one without a status",
             |_, observed| observed.recovery.backup.as_mut().unwrap().status = None,
             waits("Backup b is not completed yet: it is pending"),
         ),
@@ -139,7 +139,7 @@ fn volumes_are_made_from_what_a_backup_names() {
             waits("Backup b: VolumeSnapshot b-1-wal is gone: this backup cannot be restored"),
         ),
         (
-            "a snapshot that is going",
+            "a snapshot that is being deleted",
             |_, observed| observed.recovery.snapshots.get_mut("b-1").unwrap().deleting = true,
             waits("Backup b: VolumeSnapshot b-1 is gone: this backup cannot be restored"),
         ),
@@ -159,7 +159,7 @@ fn volumes_are_made_from_what_a_backup_names() {
             ),
         ),
         (
-            "a volume for WAL too many",
+            "one volume for WAL too many",
             |_, observed| {
                 status(observed).snapshot_backup_status.as_mut().unwrap().elements.pop();
             },
@@ -179,7 +179,7 @@ fn volumes_are_made_from_what_a_backup_names() {
             waits("Backup b: it names no snapshot of a data volume"),
         ),
         (
-            "claims that are there are what they are",
+            "existing claims are left as they are",
             |_, observed| {
                 for name in ["c-1", "c-1-wal"] {
                     observed.claims.insert(name.to_owned(), claim(name));

@@ -1,4 +1,4 @@
-//! What a person reads.
+//! What people read.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn a_refused_change_leaves_the_cluster_alive() {
     observed.pods.remove("c-3");
     observed.answers.remove("c-3");
     assert_eq!(words(&decide(&desired, &observed, now())), ["create pod c-3"]);
-    // When not even its fields can be read, nothing is made from what it seems to say; a failover needs none of it.
+    // When not even its fields can be read, nothing is created from it. A failover needs none of them.
     desired.unreadable = true;
     desired.spec = holdfast_kube_api::ClusterSpec::default();
     observed.objects_read = true;
@@ -65,7 +65,7 @@ fn what_blocks_is_named_since_when_and_with_a_hint() {
 
     observed.status = decision.status;
     let later = decide(&desired, &observed, now() + chrono::Duration::minutes(3));
-    assert_eq!(later.status.blocked_by.unwrap().since, now(), "since when it began");
+    assert_eq!(later.status.blocked_by.unwrap().since, now(), "since it began");
 
     let pod = observed.pods.get_mut("c-3").unwrap();
     pod.status = serde_json::from_value(json!({
@@ -124,7 +124,7 @@ fn archiving_has_its_condition_and_its_events() {
 }
 
 #[test]
-fn what_the_api_server_lacks_is_said() {
+fn missing_apis_are_reported() {
     let mut desired = desired();
     let mut observed = healthy(&desired);
     observed.apis.disruption_budget = None;
