@@ -34,7 +34,8 @@ pub fn of_process(code: Option<i32>, signal: Option<i32>) -> u8 {
     status.and_then(|status| u8::try_from(status).ok()).unwrap_or(CONTAINER_FAILED)
 }
 
-/// The number of the exit code with which `holdfast wal get` stopped a recovery, from the status that PostgreSQL reports.
+/// The number of the exit code with which `holdfast wal get` stopped a recovery, from the status that PostgreSQL
+/// reports.
 pub fn of_restore_command(status: u8) -> Option<u8> {
     status.checked_sub(SIGNAL_BASE)
 }

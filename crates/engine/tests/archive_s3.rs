@@ -1,4 +1,4 @@
-//! Push and get over HTTP, as one process a call does them: every call opens its store and repository anew.
+//! Push and get over HTTP, as one process a call does them: every call opens its own store and repository.
 //!
 //! The figures are printed, not judged: a busy machine is no fault. What is judged is that every byte comes back and
 //! that most calls need no network.

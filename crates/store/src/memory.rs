@@ -1,4 +1,5 @@
-//! [`MemoryStore`]: the reference behaviour of the trait, for tests. Clones share their objects; nothing survives the process.
+//! [`MemoryStore`]: the reference behaviour of the trait, for tests. Clones share their objects; nothing survives the
+//! process.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};

@@ -313,7 +313,7 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
         for range in &timeline.ranges {
             let _ = writeln!(
                 text,
-                "The flag with which a restore follows a timeline; empty if there is only one.",
+                "    WAL       timeline {}: {} to {} ({})",
                 timeline.timeline, range.first, range.last, range.count
             );
         }

@@ -1,8 +1,8 @@
-//! What must be in a data directory. A backup without the files of a database, a tablespace or the commit log is useless. A
-//! volume that is not mounted leaves an empty directory, and the server may not notice for hours.
+//! What must be in a data directory. A backup without the files of a database, a tablespace or the commit log is
+//! useless. A volume that is not mounted leaves an empty directory, and the server may not notice for hours.
 //!
-//! The databases that the server knew before the files were listed must be in the list, unless they were dropped or moved
-//! since.
+//! The databases that the server knew before the files were listed must be in the list, unless they were dropped or
+//! moved since.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -16,9 +16,9 @@ use super::listing::{Scan, tablespace_oid};
 use crate::error::{Cause, Error};
 use crate::server::{Connection, DatabasePlace, ServerFacts};
 
-/// If a database or tablespace has no files, it may be one that is being dropped: DROP DATABASE and DROP TABLESPACE remove
-/// the files before they commit. It must be gone from the server within this time. (Minor releases since August 2023 mark the
-/// database first.)
+/// If a database or tablespace has no files, it may be one that is being dropped: DROP DATABASE and DROP TABLESPACE
+/// remove the files before they commit. It must be gone from the server within this time. (Minor releases since August
+/// 2023 mark the database first.)
 const DROPPED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often the server is asked meanwhile.
@@ -96,8 +96,8 @@ impl<'a> AskedServer<'a> {
         Ok(tablespaces)
     }
 
-    /// Refuses a tablespace that the server knows but whose files are missing. Every tablespace has the directory of its
-    /// version from its creation on.
+    /// Refuses a tablespace that the server knows but whose files are missing. Every tablespace has the directory of
+    /// its version from its creation on.
     async fn check_tablespace(&self, scan: &Scan, oid: u32, name: &str) -> Result<(), Error> {
         let needed = format!("pg_tblspc/{oid}/{}", self.version.tablespace_directory());
         if scan.directories.iter().any(|directory| *directory.path == *needed.as_bytes()) {

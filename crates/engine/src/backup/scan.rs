@@ -161,8 +161,8 @@ pub(super) fn look(path: &Path) -> Result<Option<Standing>, Error> {
     }
 }
 
-/// The absolute target of a tablespace's link. PostgreSQL writes absolute targets, but follows a relative one that somebody
-/// made. In the record of a backup a relative path means a directory in `pg_tblspc`.
+/// The absolute target of a tablespace's link. PostgreSQL writes absolute targets, but follows a relative one that
+/// somebody made. In the record of a backup a relative path means a directory in `pg_tblspc`.
 fn absolute(link: &Path, target: Box<[u8]>) -> Box<[u8]> {
     if target.starts_with(b"/") {
         return target;

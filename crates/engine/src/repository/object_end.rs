@@ -1,5 +1,5 @@
-//! What the end of an object says, without the rest of it: the index of a pack, the packs that a manifest names, the facts of
-//! a WAL file. A manifest of 10 TB has hundreds of megabytes, its end a few.
+//! What the end of an object says, without the rest of it: the index of a pack, the packs that a manifest names, the
+//! facts of a WAL file. A manifest of 10 TB has hundreds of megabytes, its end a few.
 //!
 //! The head, which every frame needs to be opened, and an end of a usual size are fetched at the same time. If the part
 //! begins before that end, all of it is fetched, once.

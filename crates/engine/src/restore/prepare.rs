@@ -155,9 +155,9 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
     Ok(found)
 }
 
-/// Refuses a data directory whose `global` is a link: the control file there is another directory's, perhaps that of a server,
-/// and it must be neither read nor removed. PostgreSQL never makes such a link. The other links of a data directory are
-/// replaced, and what they lead to is left alone.
+/// Refuses a data directory whose `global` is a link: the control file there is another directory's, perhaps that of a
+/// server, and it must be neither read nor removed. PostgreSQL never makes such a link. The other links of a data
+/// directory are replaced, and what they lead to is left alone.
 pub(super) fn refuse_linked_control(pgdata: &Path) -> Result<(), Error> {
     let folder = pgdata.join("global");
     match std::fs::symlink_metadata(&folder) {

@@ -52,7 +52,8 @@ const APPLY_DELAY: &str = "recovery_min_apply_delay";
 const ARCHIVE_MODE: &str = "archive_mode";
 
 /// Without it recovery ends with a PANIC where it finds a tablespace that is a directory (`CheckTablespaceDirectory`,
-/// `xlogrecovery.c`). The original may have had it in one session only. Every release that makes such tablespaces has it.
+/// `xlogrecovery.c`). The original may have had it in one session only. Every release that makes such tablespaces has
+/// it.
 const IN_PLACE: &str = "allow_in_place_tablespaces";
 
 /// Settings of a standby. With them the server would connect to its former primary.

@@ -137,8 +137,8 @@ impl ServerFacts {
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, RawText>(1).lossy())).collect())
     }
 
-    /// The databases that can be connected to now, with their default tablespaces. One whose removal was interrupted is left
-    /// out (`datconnlimit` = -2, 11 and later with the minor releases of August 2023): its files may be gone.
+    /// The databases that can be connected to now, with their default tablespaces. One whose removal was interrupted is
+    /// left out (`datconnlimit` = -2, 11 and later with the minor releases of August 2023): its files may be gone.
     ///
     /// # Errors
     /// [`Cause::Postgres`] if the query fails.

@@ -70,7 +70,7 @@ struct Instance {
     plan: Arc<Fragile<Plan>>,
     /// When the keeper's last proof was requested.
     proven: Proven,
-    /// What PID 1 was told.
+    /// The messages to PID 1.
     told: Told,
 }
 

@@ -55,8 +55,8 @@ pub enum CoverageError {
 /// `ancestry`. They are in the order of the WAL, each only once, and none is superfluous. An empty range needs none.
 ///
 /// # Errors
-/// [`CoverageError::Missing`] with the first range that no summary covers; [`CoverageError::OtherHistory`] if the start is
-/// not in the history of `ancestry`.
+/// [`CoverageError::Missing`] with the first range that no summary covers; [`CoverageError::OtherHistory`] if the start
+/// is not in the history of `ancestry`.
 pub fn covering(
     names: &[WalSummaryName],
     ancestry: &Ancestry,

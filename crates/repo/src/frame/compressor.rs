@@ -47,12 +47,13 @@ impl Compressor {
         self.compression
     }
 
-    /// Compresses the raw bytes of one frame, at most [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW). The buffer has free space for the header
-    /// before the body, and for the authentication tag after it, so that sealing copies nothing.
+    /// Compresses the raw bytes of one frame, at most [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW). The buffer has
+    /// free space for the header before the body, and for the authentication tag after it, so that sealing copies
+    /// nothing.
     ///
     /// # Errors
-    /// [`Fault::TooLong`] for more than [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW) bytes, [`Fault::Compression`] with the message of a codec
-    /// that fails.
+    /// [`Fault::TooLong`] for more than [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW) bytes, [`Fault::Compression`]
+    /// with the message of a codec that fails.
     pub fn compress(&mut self, kind: FrameKind, raw: &[u8]) -> Result<CompressedFrame, Fault> {
         let raw_len = checked_raw_len(raw)?;
         let codec = self.compression.codec();

@@ -63,7 +63,8 @@ impl ManifestEnd {
     /// Reads this from the last bytes of a manifest of the given size, or returns the range of bytes to fetch.
     ///
     /// # Errors
-    /// [`Fault::Malformed`] if there is no list of packs before the tail, or it is damaged; the errors of opening its frame.
+    /// [`Fault::Malformed`] if there is no list of packs before the tail, or it is damaged; the errors of opening its
+    /// frame.
     pub fn from_end(opener: &ObjectOpener, end: &[u8], object_size: u64) -> Result<TailPart<Self>, FormatError> {
         match locate_last_part(opener, end, object_size, FrameKind::Data, MAX_FRAME_RAW)? {
             TailPart::Fetch(range) => Ok(TailPart::Fetch(range)),

@@ -103,8 +103,8 @@ impl ManifestWriter {
     /// full frames.
     ///
     /// # Errors
-    /// [`Fault::Malformed`] if the manifest is not one of the origins, the frame is not of files, or a reader would refuse
-    /// an entry. [`Fault::TooLong`] if the manifest exceeds [`MANIFEST_RAW_BYTES`].
+    /// [`Fault::Malformed`] if the manifest is not one of the origins, the frame is not of files, or a reader would
+    /// refuse an entry. [`Fault::TooLong`] if the manifest exceeds [`MANIFEST_RAW_BYTES`].
     pub fn refer(&mut self, origin: u32, location: FrameLocation, raw: &[u8]) -> Result<Option<Bytes>, FormatError> {
         self.note_referenced(origin, raw).map_err(|fault| fault.of(self.sealer.name()))?;
         let before = if self.files.len() > 1 { Some(self.close_frame()?) } else { None };

@@ -1,5 +1,5 @@
-//! [`Dial`]: opens the connections of an [`super::http::Http`]: directly, through a proxy's tunnel for `https://`, or to a
-//! proxy for `http://`, with TLS as [`crate::tls`] verifies it, all within one time limit.
+//! [`Dial`]: opens the connections of an [`super::http::Http`]: directly, through a proxy's tunnel for `https://`, or
+//! to a proxy for `http://`, with TLS as [`crate::tls`] verifies it, all within one time limit.
 //!
 //! The system's certificates are read at the first TLS connection. Reading them takes milliseconds at the start of
 //! every `wal push`, and a store without TLS does not need them. Nagle's algorithm is off.

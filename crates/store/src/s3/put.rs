@@ -12,8 +12,8 @@ use super::shared::Shared;
 use crate::{ConditionalCreate, ObjectName, Operation, PutMode, StoreError};
 
 impl Shared {
-    /// Stores an object. With [`PutMode::Create`] an object that is there is not overwritten, also where the store refuses
-    /// the condition.
+    /// Stores an object. With [`PutMode::Create`] an object that is there is not overwritten, also where the store
+    /// refuses the condition.
     pub(super) async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
         if mode == PutMode::Create && self.capabilities.create == ConditionalCreate::Emulated {
             self.must_be_absent(Operation::Put, name).await?;

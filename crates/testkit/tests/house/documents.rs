@@ -56,8 +56,9 @@ fn every_file_that_a_document_names_exists() {
 /// Folders in the page of the architecture that are PostgreSQL's.
 const OF_POSTGRESQL: &[&str] = &["archive_status/"];
 
-/// In the page of the architecture a bare name such as `plan.rs` means a file of the crate that its paragraph is about, and
-/// `cluster/decide/` a folder. A paragraph is about the crates that it names, or that the heading or row before it names.
+/// In the page of the architecture a bare name such as `plan.rs` means a file of the crate that its paragraph is about,
+/// and `cluster/decide/` a folder. A paragraph is about the crates that it names, or that the heading or row before it
+/// names.
 #[test]
 fn every_bare_name_of_the_architecture_exists() {
     let all: Vec<String> =
