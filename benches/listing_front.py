@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands in front of an S3 server and makes its bucket look as if it contained a long WAL archive.
+"""Runs in front of an S3 server and makes its bucket look as if it contained a long WAL archive.
 
 This program answers listings itself, from the server's own files and from invented names of segments. It passes every
 other request unchanged to the server. `GET /counts` returns the requests since the last such call, by kind.

@@ -14,8 +14,8 @@ const LONGEST_LINE: usize = 1 << 20;
 ///
 /// Words that YAML 1.1 reads as another type (`on`, `no`, `1_000`) are quoted, because `kubectl` reads YAML 1.1.
 pub fn write(value: &Value) -> Result<String, WriteError> {
-    // Folded texts are hard to search and to compare. Therefore long lines stay whole, and texts of several lines keep their
-    // lines.
+    // Folded texts are hard to search and to compare. Therefore long lines stay whole, and texts of several lines keep
+    // their lines.
     let options = serde_saphyr::ser_options! { folded_wrap_chars: LONGEST_LINE };
     let mut text = serde_saphyr::to_string_with_options(value, options)?;
     if !text.ends_with('\n') {

@@ -36,7 +36,9 @@ const RIGHT_USES: &[&str] = &[
     "stays behind",
     "error behind",
     "there is none",
-    "if numbers is none",
+    // Python.
+    "numbers is none",
+    "name is none",
     "told to",
     "told apart",
     "can be told",
