@@ -11,9 +11,9 @@ use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    DecidedWal, EncryptionKind, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord, ManifestEntry,
-    PackRange, RecordBody, RecordSeal, RepositoryRecord, RunIdentity, SnapshotRecord, SnapshotVolume, StartRecord,
-    TablespaceEntry, VerificationProblem,
+    DecidedWal, DrillFound, EncryptionKind, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord,
+    ManifestEntry, PackRange, RecordBody, RecordSeal, RepositoryRecord, RunIdentity, SnapshotRecord, SnapshotVolume,
+    StartRecord, TablespaceEntry, VerificationProblem,
 };
 use holdfast_secret::Secret;
 use std::fmt::Debug;
@@ -352,6 +352,7 @@ fn drill() -> LedgerRecord {
         amcheck: true,
         probe_count: 2,
         problems: Vec::new(),
+        found: Vec::new(),
     })
 }
 
@@ -370,7 +371,16 @@ fn failed_drill() -> LedgerRecord {
         amcheck: false,
         probe_count: 0,
         problems: vec!["the body of frame 7 fails its checksum".to_owned()],
+        found: Vec::new(),
     })
+}
+
+fn drill_that_says_what_it_found() -> LedgerRecord {
+    let LedgerRecord { time, host, software_version, mut entry } = failed_drill();
+    if let LedgerEntry::Drill { found, .. } = &mut entry {
+        found.extend([DrillFound::Object, DrillFound::Time]);
+    }
+    LedgerRecord { time, host, software_version, entry }
 }
 
 #[test]
@@ -396,8 +406,26 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-verification-sample.json"), &sampled_verification());
     check(include_bytes!("samples/ledger-drill.json"), &drill());
     check(include_bytes!("samples/ledger-drill-failed.json"), &failed_drill());
+    check(include_bytes!("samples/ledger-drill-found.json"), &drill_that_says_what_it_found());
     check(include_bytes!("samples/lease.json"), &lease());
     check(include_bytes!("samples/lease-backup.json"), &lease_of_a_backup());
+}
+
+/// What a later release finds is not lost as damage, and a release that says nothing may blame the backup.
+#[test]
+fn what_a_drill_found_is_an_open_set() {
+    let of = |words: &str| serde_json::from_str::<Vec<DrillFound>>(words).unwrap();
+    assert_eq!(of(r#"["amcheck", "smell"]"#), [DrillFound::Amcheck, DrillFound::Other]);
+    for (words, blames) in [
+        ("[]", true),
+        (r#"["object"]"#, true),
+        (r#"["time", "page"]"#, true),
+        (r#"["server"]"#, true),
+        (r#"["smell"]"#, true),
+        (r#"["probe", "time", "host"]"#, false),
+    ] {
+        assert_eq!(DrillFound::blames_the_backup(&of(words)), blames, "{words}");
+    }
 }
 
 /// The MAC of the sample was computed with another library.

@@ -328,6 +328,7 @@ fn entry(report: &DrillReport, backup: &BackupRecord) -> LedgerEntry {
         amcheck: report.amcheck.outcome != CheckOutcome::NotRun,
         probe_count: report.probes.len() as u64,
         problems: report.findings.iter().take(drills::MOST_PROBLEMS).map(ToString::to_string).collect(),
+        found: Vec::new(),
     }
 }
 

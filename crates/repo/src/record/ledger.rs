@@ -173,7 +173,47 @@ pub enum LedgerEntry {
         probe_count: u64,
         /// The problems; empty if the restore is proven.
         problems: Vec<String>,
+        /// What kinds of things were wrong, each once. Empty if nothing was, and of a release that did not say.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        found: Vec<DrillFound>,
     },
+}
+
+/// What kind of thing a drill found wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrillFound {
+    /// An object of the repository is damaged or missing.
+    Object,
+    /// A page is damaged.
+    Page,
+    /// `pg_amcheck` found something.
+    Amcheck,
+    /// The server does not start, does not reach the target or does not stay up.
+    Server,
+    /// A query of the user failed.
+    Probe,
+    /// The time of the drill was over.
+    Time,
+    /// The host of the drill was at fault: its disk was full, or a process was killed.
+    Host,
+    /// A kind that only a later release knows.
+    #[serde(other)]
+    Other,
+}
+
+impl DrillFound {
+    /// Whether it says something of the backup. A failed query may be wrong itself, and time and host say nothing.
+    /// What a later release found may say something.
+    pub fn is_of_the_backup(self) -> bool {
+        !matches!(self, Self::Probe | Self::Time | Self::Host)
+    }
+
+    /// Whether a drill with these findings failed because of its backup, if it failed. One that does not say what kinds
+    /// it found may have.
+    pub fn blames_the_backup(found: &[Self]) -> bool {
+        found.is_empty() || found.iter().any(|kind| kind.is_of_the_backup())
+    }
 }
 
 /// The change to the key slots.
