@@ -58,6 +58,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
+/// A duration where months are likely to be meant: `m` alone, which is minutes elsewhere, is refused.
+pub fn long_duration(text: &str) -> Result<Duration, String> {
+    let mut units = text.split(|letter: char| !letter.is_ascii_alphabetic());
+    if units.any(|unit| unit == "m") {
+        return Err("the unit \"m\" may mean minutes or months: write 6min, or 180d for months".to_owned());
+    }
+    duration(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +87,17 @@ mod tests {
             ("99999999999TiB", Err("too large")),
         ] {
             assert_eq!(size_bytes(text), expected.map_err(str::to_owned), "{text:?}");
+        }
+    }
+
+    /// Six months that were taken for six minutes would remove nearly all backups.
+    #[test]
+    fn minutes_are_not_taken_for_months() {
+        for text in ["6m", "6 m", "1d6m", "6m 1d"] {
+            assert!(long_duration(text).is_err_and(|problem| problem.contains("write 6min, or 180d")), "{text:?}");
+        }
+        for text in ["6min", "180d", "6ms", "90"] {
+            assert_eq!(long_duration(text), duration(text), "{text:?}");
         }
     }
 

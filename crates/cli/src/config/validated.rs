@@ -389,7 +389,10 @@ impl Reader<'_> {
         let KeepTable { last, hourly, daily, weekly, monthly, yearly, verified } = keep.unwrap_or_default();
         let number = |count: Option<u32>| count.unwrap_or(0);
         Ok(Retention {
-            window: self.parsed(&format!("{key}.window"), window, units::duration)?,
+            window: self.parsed(&format!("{key}.window"), window, |text| match units::long_duration(text)? {
+                Duration::ZERO => Err("must be more than zero; without a window leave it out".to_owned()),
+                window => Ok(window),
+            })?,
             keep: Keep {
                 last: number(last),
                 hourly: number(hourly),
@@ -403,7 +406,7 @@ impl Reader<'_> {
             grace: self
                 .parsed(&format!("{key}.grace"), grace, |text| match text.trim() {
                     "0" => Ok(Duration::ZERO),
-                    text => units::duration(text),
+                    text => units::long_duration(text),
                 })?
                 .unwrap_or(DEFAULT_GRACE),
         })
