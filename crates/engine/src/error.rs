@@ -382,6 +382,24 @@ pub enum Cause {
         /// The first missing object of the backup.
         missing: String,
     },
+    /// Packs of a backup are missing and others are there: it is damaged, and no remnant.
+    #[error("the backup of {name} cannot be restored: {missing}, which its manifest names, is missing")]
+    LostPack {
+        /// The record, `backup.json`.
+        name: String,
+        /// The first pack of it that is missing.
+        missing: String,
+    },
+    /// A backup is held, and may be gone nevertheless.
+    #[error("backup {backup} of {cluster} is held, and may be removed nevertheless: {why}")]
+    HeldInDoubt {
+        /// The backup.
+        backup: String,
+        /// The cluster.
+        cluster: String,
+        /// Who may remove it.
+        why: String,
+    },
     /// The lease of this run ended before it was renewed: others may have taken the run for dead.
     #[error(
         "the lease of this run in {cluster} ended before it could be renewed, because this host slept or {store} was \

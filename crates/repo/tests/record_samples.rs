@@ -299,7 +299,16 @@ fn hold() -> LedgerRecord {
         backup: "20260701T000000Z".parse().unwrap(),
         until: Some("2027-07-01T00:00:00Z".parse().unwrap()),
         reason: Some("year-end audit".to_owned()),
+        with_wal: false,
     })
+}
+
+fn hold_with_wal() -> LedgerRecord {
+    let LedgerRecord { time, host, software_version, mut entry } = hold();
+    if let LedgerEntry::Hold { with_wal, .. } = &mut entry {
+        *with_wal = true;
+    }
+    LedgerRecord { time, host, software_version, entry }
 }
 
 fn key_change() -> LedgerRecord {
@@ -401,6 +410,7 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-removal.json"), &removal());
     check(include_bytes!("samples/ledger-removal-2.json"), &removal_that_was_found());
     check(include_bytes!("samples/ledger-hold.json"), &hold());
+    check(include_bytes!("samples/ledger-hold-wal.json"), &hold_with_wal());
     check(include_bytes!("samples/ledger-key.json"), &key_change());
     check(include_bytes!("samples/ledger-verification.json"), &verification());
     check(include_bytes!("samples/ledger-verification-sample.json"), &sampled_verification());

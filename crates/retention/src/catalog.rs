@@ -82,6 +82,8 @@ pub struct Backup {
     pub place: Place,
     /// The hold on it, if any.
     pub hold: Option<Hold>,
+    /// Whether somebody holds it with all WAL after it.
+    pub hold_with_wal: Option<Hold>,
     /// The result of its last verification.
     pub verified: Verified,
 }
@@ -100,6 +102,20 @@ pub enum Place {
 pub struct Hold {
     /// When the hold ends; `None` if it stays until it is released.
     pub until: Option<DateTime<Utc>>,
+}
+
+impl Hold {
+    /// Whether it has not ended.
+    pub fn is_in_force(self, now: DateTime<Utc>) -> bool {
+        self.until.is_none_or(|until| now <= until)
+    }
+
+    /// The longer one.
+    #[must_use]
+    pub fn longer(self, other: Option<Self>) -> Self {
+        let until = other.map_or(self.until, |other| self.until.zip(other.until).map(|(one, other)| one.max(other)));
+        Self { until }
+    }
 }
 
 /// Whether a backup is known to be sound.

@@ -127,6 +127,10 @@ fn the_last(setting: &Setting<'_>, reasons: &mut Reasons) {
         for backup in &setting.catalog.backups {
             reasons.add_continuous(backup.id, BackupKept::NothingRestorable);
         }
+        // Nor what looks as if it had been none: it is the more likely that the archive is seen wrongly.
+        for id in &setting.catalog.remnants {
+            reasons.add(*id, BackupKept::NothingRestorable);
+        }
         return;
     };
     if let Some(current) = setting.current_claim().filter(|current| *current != claim) {
@@ -153,11 +157,12 @@ fn the_last(setting: &Setting<'_>, reasons: &mut Reasons) {
 /// Applies holds, restores and running backups.
 fn by_users(setting: &Setting<'_>, reasons: &mut Reasons) {
     for backup in &setting.catalog.backups {
-        match backup.hold {
-            Some(Hold { until }) if until.is_none_or(|until| setting.now <= until) => {
-                reasons.add(backup.id, BackupKept::Held);
-            }
-            _ => {}
+        let is_held = |hold: Option<Hold>| hold.is_some_and(|hold| hold.is_in_force(setting.now));
+        if is_held(backup.hold) {
+            reasons.add(backup.id, BackupKept::Held);
+        }
+        if is_held(backup.hold_with_wal) {
+            reasons.add_continuous(backup.id, BackupKept::HeldWithWal);
         }
     }
     let exists = |id: &BackupId| setting.catalog.backups.iter().any(|backup| backup.id == *id);

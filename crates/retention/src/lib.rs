@@ -37,6 +37,7 @@
 //!         stop_time: day(start)?,
 //!         place: Place::Packs,
 //!         hold: None,
+//!         hold_with_wal: None,
 //!         verified: Verified::Never,
 //!     });
 //! }

@@ -70,9 +70,10 @@ impl Outline {
     /// [`CannotPlan::PacksMissing`] if a pack is missing: its backup must not count as restorable.
     pub fn finish(self) -> Result<Plan, CannotPlan> {
         let Self { now, backups, wal, before, after, mut warnings, packs } = self;
+        let is_blocked = packs.is_blocked();
         let (packs, missing) = packs.finish()?;
         warnings.extend(missing);
-        Ok(Plan { now, backups, packs, wal, before, after, warnings })
+        Ok(Plan { now, backups, packs, wal, before, after, warnings, is_blocked })
     }
 
     fn count_all(&mut self, manifests: &Manifests) {
@@ -102,6 +103,8 @@ pub struct Plan {
     pub after: Vec<RecoverableWindow>,
     /// Warnings for the user.
     pub warnings: BTreeSet<Warning>,
+    /// Whether nothing goes now, whatever was decided: no manifest is read.
+    pub is_blocked: bool,
 }
 
 /// Decides what stays and what is removed, with all manifests in memory.

@@ -25,6 +25,8 @@ pub enum BackupKept {
     NoPolicy,
     /// It is held.
     Held,
+    /// It is held with all WAL after it.
+    HeldWithWal,
     /// A restore is reading it.
     Restoring,
     /// A running backup builds on it.
@@ -204,6 +206,7 @@ impl fmt::Display for BackupKept {
         out.write_str(match self {
             Self::NoPolicy => "no retention is configured",
             Self::Held => "held",
+            Self::HeldWithWal => "held with all WAL after it",
             Self::Restoring => "a restore is reading it",
             Self::ParentOf(id) => return write!(out, "the running backup {id} builds on it"),
             Self::Waiting => "waits for the end of the grace time",
@@ -299,7 +302,7 @@ pub enum Warning {
     CurrentClaimHasNone(ClaimNumber),
     /// The time of this backup is in the future. The clock of this host, or of the backup's host, is wrong.
     InTheFuture(BackupId),
-    /// It is not known what this backup needs. No pack is removed until it can be read or is removed by hand.
+    /// Nobody knows what this backup needs. Nothing goes before it can be read or is removed by hand.
     BlockedBy(BackupId),
     /// This backup is not finished, and may still be running. Nothing that it may need is removed.
     MayRun(BackupId),
@@ -342,8 +345,8 @@ impl fmt::Display for Warning {
             Self::CurrentClaimHasNone(claim) => {
                 write!(out, "the current claim, {claim}, has no restorable backup yet")
             }
-            Self::InTheFuture(id) => write!(out, "the time of backup {id} is in the future: check the clocks"),
-            Self::BlockedBy(id) => write!(out, "it is not known what backup {id} needs, so no pack is removed"),
+            Self::InTheFuture(id) => write!(out, "backup {id} is later than now: look at the clocks"),
+            Self::BlockedBy(id) => write!(out, "nobody can read what backup {id} needs, so nothing goes"),
             Self::MayRun(id) => write!(out, "backup {id} is not finished and may still run"),
             Self::ParentIsGone(id) => write!(out, "the unfinished backup {id} builds on a backup that is gone"),
             Self::WalMissing(id) => write!(out, "WAL that backup {id} needs is missing"),

@@ -8,8 +8,10 @@
 use crate::catalog::Backup;
 use crate::judge::Judged;
 use crate::lines::{Lines, number_containing};
+use crate::names::ClaimNumber;
+use crate::packs::blocked;
 use crate::setting::Setting;
-use crate::verdict::WalKept;
+use crate::verdict::{PackKept, WalKept};
 use holdfast_pgtypes::{Lsn, TimelineId};
 use holdfast_repo::name::ClaimNumber;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,8 +85,9 @@ fn of_doubt(setting: &Setting<'_>, claim: ClaimNumber, lines: &Lines<'_>, needs:
         all(WalKept::NoBackupYet);
     }
     let here = |of: Option<ClaimNumber>| of.is_none_or(|of| of == claim);
-    for unknown in catalog.unknown.iter().filter(|unknown| here(unknown.claim)) {
-        all(WalKept::MayBeNeededBy(unknown.id));
+    // Of any claim: while no manifest is read, nobody knows which backup is the last sound one.
+    if let Some(PackKept::MayBeNamedBy(id)) = blocked(setting) {
+        all(WalKept::MayBeNeededBy(id));
     }
     for running in setting.may_run().filter(|running| here(running.claim)) {
         let first = running.start_lsn.map_or(0, |start| number_containing(start, lines.wal.segment_size));

@@ -33,6 +33,7 @@ fn archive(segments: NumberRanges) -> Catalog {
             stop_time: hour(number),
             place: Place::Packs,
             hold: None,
+            hold_with_wal: None,
             verified: Verified::Never,
         });
         catalog

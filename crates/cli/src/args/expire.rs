@@ -1,6 +1,6 @@
 //! `expire`, `backup hold` and `backup release`.
 
-use crate::config::units::duration;
+use crate::config::units::long_duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::Subcommand;
 
@@ -22,10 +22,13 @@ pub enum BackupCommand {
     Hold {
         /// The backup, such as 20260822T101500Z
         id: String,
-        /// Until when: a time (2027-01-31T12:00:00Z), a day (2027-01-31) or how long from now (90d) [default: until it
+        /// Until when: a time (2027-01-31T12:00:00Z), the end of a day (2027-01-31) or how long from now (90d) [default: until it
         /// is released]
         #[arg(long, value_name = "TIME", value_parser = until)]
         until: Option<Until>,
+        /// Keep all WAL after the backup as well: while a server that was restored from it still fetches WAL
+        #[arg(long)]
+        with_wal: bool,
         /// The reason, recorded in the repository with the hold
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -61,10 +64,13 @@ fn until(text: &str) -> Result<Until, String> {
         return Ok(Until::At(time.to_utc()));
     }
     if let Ok(day) = text.parse::<NaiveDate>() {
-        return Ok(Until::At(day.and_time(chrono::NaiveTime::MIN).and_utc()));
+        // The whole day: who writes today does not mean what is over.
+        let end = day.and_hms_opt(23, 59, 59).ok_or("no such day")?;
+        return Ok(Until::At(end.and_utc()));
     }
-    let length = duration(text)
-        .map_err(|_| "expected a time such as 2027-01-31T12:00:00Z, a day such as 2027-01-31, or 90d".to_owned())?;
+    let length = long_duration(text).map_err(|problem| {
+        format!("expected a time such as 2027-01-31T12:00:00Z, a day such as 2027-01-31, or 90d ({problem})")
+    })?;
     TimeDelta::from_std(length).map(Until::In).map_err(|_| "too long".to_owned())
 }
 
@@ -76,9 +82,9 @@ mod tests {
     fn a_hold_ends_at_a_time_on_a_day_or_after_a_duration() {
         let noon = "2027-01-31T12:00:00Z".parse().map(Until::At).ok();
         assert_eq!(until("2027-01-31T13:00:00+01:00").ok(), noon);
-        assert_eq!(until("2027-01-31").ok(), "2027-01-31T00:00:00Z".parse().map(Until::At).ok());
+        assert_eq!(until("2027-01-31").ok(), "2027-01-31T23:59:59Z".parse().map(Until::At).ok());
         assert_eq!(until("90d").ok(), Some(Until::In(TimeDelta::days(90))));
-        for text in ["", "tomorrow", "2027-13-31", "90"] {
+        for text in ["", "tomorrow", "2027-13-31", "90", "6m"] {
             assert!(until(text).is_err(), "{text}");
         }
     }

@@ -125,7 +125,8 @@ fn of_what(what: &Cause) -> Failure {
         Cause::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
         Cause::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
         Cause::Remnant { .. } => new(ExitCode::MissingObject)
-            .hint("nothing is lost, because this backup was never complete: use another one, and run `holdfast expire`"),
+            .hint("nothing is lost, for this backup was never complete: use another one, and run `holdfast expire`"),
+        Cause::LostPack { .. } => new(ExitCode::MissingObject).hint(damaged_object_hint()),
         Cause::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
         Cause::NotArchived { .. } => new(ExitCode::WalNotArchived)
             .hint(
@@ -173,7 +174,11 @@ fn of_what(what: &Cause) -> Failure {
             directory.display()
         )),
         Cause::LeaseEnded { .. } => new(ExitCode::Locked)
-            .hint("run this again: finished work is kept; the rest is checked again"),
+            .hint("run this again: what was done stays done, and the rest is looked at anew"),
+        Cause::HeldInDoubt { backup, .. } => new(ExitCode::Locked).hint(format!(
+            "when no `holdfast expire` is at work any more, look with `holdfast verify` whether {backup} is there and whole; \
+             run this again until it says so"
+        )),
         Cause::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
         Cause::NoSuchSnapshot { .. } => new(ExitCode::NoBackup).hint("`holdfast snapshot list` shows the recorded ones"),
         Cause::NoSuchBackup { .. } => new(ExitCode::NoBackup).hint("`holdfast list` shows the complete backups"),

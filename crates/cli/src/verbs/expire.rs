@@ -95,6 +95,11 @@ fn retention<'a>(context: &'a Context, repository: &'a Configured) -> &'a Retent
     repository.retention.as_ref().unwrap_or(&context.config.retention)
 }
 
+/// What the repository with this index keeps; nothing is let go by one that is not configured.
+pub(super) fn policy_of(context: &Context, index: usize) -> Policy {
+    context.config.repositories.get(index).map_or_else(Policy::default, |one| policy(retention(context, one)))
+}
+
 fn policy(retention: &Retention) -> Policy {
     let Retention { window, keep, grace: _ } = retention;
     Policy {
@@ -115,6 +120,9 @@ fn policy(retention: &Retention) -> Policy {
 
 fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
     let mut text = format!("{}\n", report.repository);
+    if let Some(start) = report.window_start {
+        let _ = writeln!(text, "window: {}, any moment since {}", length(report.now - start), time::shown(start));
+    }
     let mut backups = Table::new([("BACKUP", Align::Left), ("", Align::Left), ("WHY", Align::Left)]);
     for backup in &report.backups {
         let mut why = backup.why.join(", ");
@@ -180,6 +188,19 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
         let _ = writeln!(text, "the first `holdfast expire` after {} removes what was decided", time::shown(next));
     }
     text
+}
+
+/// A length in its two largest units, so that a mistyped one is seen.
+fn length(length: TimeDelta) -> String {
+    let units = [
+        (length.num_days(), "days"),
+        (length.num_hours() % 24, "hours"),
+        (length.num_minutes() % 60, "minutes"),
+        (length.num_seconds() % 60, "seconds"),
+    ];
+    let said: Vec<String> =
+        units.iter().filter(|(count, _)| *count > 0).take(2).map(|(count, unit)| format!("{count} {unit}")).collect();
+    if said.is_empty() { "0 seconds".to_owned() } else { said.join(" ") }
 }
 
 fn fate(kept: bool) -> String {

@@ -1,6 +1,6 @@
 //! `restore`: the flags as a request, the plan or the report as text, and the next step.
 
-use super::{Context, asked, command_line, places, targets, time};
+use super::{Context, command_line, expire, places, targets, time};
 use crate::args::RestoreArgs;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
@@ -149,6 +149,7 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
         jobs: config.restore.jobs.get(),
         memory_bytes: config.backup.memory_bytes,
         restore_command: command_line::of_self(context, words)?,
+        retention: Some(expire::policy_of(context, args.repo.saturating_sub(1))),
         host: time::host(),
         now: time::now(),
     })

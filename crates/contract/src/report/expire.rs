@@ -45,6 +45,9 @@ pub struct RepositoryExpire {
     /// Unfinished uploads older than the grace time, which will be aborted.
     #[serde(default)]
     pub uploads_going: u64,
+    /// The first moment of the window, if there is one.
+    #[serde(default)]
+    pub window_start: Option<DateTime<Utc>>,
 }
 
 /// The verdict about a backup.
@@ -140,8 +143,14 @@ pub struct HoldReport {
     pub held: bool,
     /// The end of the hold; `None` until it is released.
     pub until: Option<DateTime<Utc>>,
+    /// Whether all WAL after it is held as well.
+    #[serde(default)]
+    pub with_wal: bool,
     /// The user's reason.
     pub reason: Option<String>,
     /// The redacted URLs of the repositories that have it.
     pub repositories: Vec<String>,
+    /// What else the user should know.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }

@@ -15,7 +15,7 @@ use holdfast_contract::report::drill::LeftBehind;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Cause, Error};
-use crate::repository::machine::Machine;
+use crate::repository::machine::{Life, Machine, life_of};
 use crate::server::running::server_in;
 
 /// The beginning of the directory's name.
@@ -61,7 +61,11 @@ impl Mark {
     fn is_at_work(&self, host: &str) -> bool {
         self.host == host
             && self.boot == Machine::here().boot
-            && program_of(&self.pid.to_string()).as_ref() == Some(&self.program)
+            && match program_of(&self.pid.to_string()) {
+                Some(program) => program == self.program,
+                // `/proc` may hide the processes of others.
+                None => life_of(self.pid) == Life::OfAnotherUser,
+            }
     }
 }
 

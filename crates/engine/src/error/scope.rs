@@ -38,6 +38,8 @@ impl Error {
             | Cause::NoSuchSnapshot { .. }
             | Cause::UnreadableHistory { .. }
             | Cause::Remnant { .. }
+            | Cause::LostPack { .. }
+            | Cause::HeldInDoubt { .. }
             | Cause::LeaseEnded { .. }
             // The size of packs is a property of the repository.
             | Cause::TooManyPacks { .. } => true,

@@ -18,7 +18,6 @@ use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, ObjectPath, 
 use holdfast_repo::record::ClaimRecord;
 use holdfast_retention as planner;
 use holdfast_store::ObjectName;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gather::{Users, Viewer};
@@ -26,7 +25,7 @@ use super::manifests::Planned;
 use crate::archive::stored::wal_object_name;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
-use crate::repository::leases::{Clock, Lease};
+use crate::repository::leases::{Clock, Lease, Moment};
 use crate::repository::{Repository, object_name};
 
 /// The number of objects in one request to delete, where the store can do that. S3 accepts at most 1000.
@@ -252,19 +251,19 @@ async fn delete<'n>(job: &Job<'_>, done: &mut Done, names: impl Iterator<Item = 
 /// Looks for users that started after the plan.
 struct Guard<'a> {
     job: &'a Job<'a>,
-    looked: Option<Instant>,
+    looked: Option<Moment>,
 }
 
 impl Guard<'_> {
     /// Whether no such user exists. With `now`, it lists in any case; otherwise an answer is valid for [`LOOK_AGAIN`].
     async fn is_alone(&mut self, now: bool) -> Result<bool, Error> {
-        if !now && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
+        if !now && self.looked.is_some_and(|looked| looked.passed_at_most() < LOOK_AGAIN) {
             return Ok(true);
         }
         let job = self.job;
         let viewer = Viewer { own: Some(job.lease.run()), host: job.host, now: job.clock.now() };
         let users = Users::list(job.repository, job.cluster, viewer).await?;
-        self.looked = Some(Instant::now());
+        self.looked = Some(Moment::now());
         Ok(!users.has_others_than(job.users))
     }
 }

@@ -124,7 +124,7 @@ pub(super) async fn gather(
     let mut notes = Vec::new();
     let listed = repository.listed(cluster).await?;
     let snapshots_before = snapshot_names(repository, cluster).await?;
-    let (claims, backups, starts, snapshots) = tokio::try_join!(
+    let (claims, mut backups, starts, snapshots) = tokio::try_join!(
         repository.claims(cluster),
         repository.backups_of(cluster, &listed),
         starts(repository, cluster, &listed),
@@ -150,7 +150,9 @@ pub(super) async fn gather(
     notes.extend(
         verified.unreadable.iter().map(|bad| format!("{} cannot be read, so it is ignored: {}", bad.object, bad.error)),
     );
-    let damaged = verified.damaged(&backups.records);
+    let lost = take_damaged(repository, cluster, &mut backups).await?;
+    let mut damaged = verified.damaged(&backups.records);
+    damaged.extend(lost);
     let proven = proven_backups(repository, cluster).await?;
     catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified, &damaged, &proven)));
     catalog.backups.extend(snapshots.records.iter().map(of_snapshot));
@@ -195,23 +197,61 @@ pub(super) async fn gather(
     users.snapshots = snapshots_before;
     for (object, record) in holds {
         users.holds.insert(object);
-        if let LedgerEntry::Hold { backup, until, .. } = record.entry {
-            hold(&mut catalog, backup, until);
+        if let LedgerEntry::Hold { backup, until, with_wal, .. } = record.entry {
+            hold(&mut catalog, backup, planner::Hold { until }, with_wal, viewer.now);
         }
+    }
+    for id in catalog.restores.iter().filter_map(|restore| restore.backup).collect::<Vec<_>>() {
+        believe(&mut catalog, id);
     }
     let claims = claims.records.into_iter().map(|claim| (claim.number, claim)).collect();
     Ok(Gathered { catalog, claims, users, notes })
 }
 
 /// Adds a hold to its backup. The longest of several holds wins.
-fn hold(catalog: &mut planner::Catalog, backup: BackupId, until: Option<DateTime<Utc>>) {
-    for held in catalog.backups.iter_mut().filter(|one| one.id == backup) {
-        let until = match held.hold {
-            Some(planner::Hold { until: known }) => known.zip(until).map(|(known, until)| known.max(until)),
-            None => until,
-        };
-        held.hold = Some(planner::Hold { until });
+fn hold(catalog: &mut planner::Catalog, backup: BackupId, hold: planner::Hold, with_wal: bool, now: DateTime<Utc>) {
+    let id = ids::backup(backup);
+    for held in catalog.backups.iter_mut().filter(|one| one.id == id) {
+        held.hold = Some(hold.longer(held.hold));
+        if with_wal {
+            held.hold_with_wal = Some(hold.longer(held.hold_with_wal));
+        }
     }
+    if hold.is_in_force(now) {
+        believe(catalog, id);
+    }
+}
+
+/// What somebody holds or reads was a backup to them: it stays, although nothing but its record seems to be left.
+fn believe(catalog: &mut planner::Catalog, id: planner::BackupId) {
+    if catalog.remnants.remove(&id) {
+        let reason = "its data is missing, but somebody holds or restores it".to_owned();
+        let reason = planner::UnknownReason::Unreadable(reason);
+        catalog.unknown.push(planner::UnknownBackup { id, claim: None, reason });
+    }
+}
+
+/// Backups that lost some of their packs, with their records. They are damaged, and stay as long as they would if they were
+/// sound.
+async fn take_damaged(
+    repository: &Repository,
+    cluster: &ClusterName,
+    backups: &mut Listed<BackupRecord, BackupId>,
+) -> Result<BTreeSet<BackupId>, Error> {
+    let is_damaged = |bad: &mut Unreadable<BackupId>| matches!(*bad.error.what, Cause::LostPack { .. });
+    let mut damaged = BTreeSet::new();
+    for bad in backups.unreadable.extract_if(.., is_damaged).collect::<Vec<_>>() {
+        match repository.backup(cluster, bad.id).await {
+            Ok(record) => {
+                damaged.insert(bad.id);
+                backups.records.push(record);
+            }
+            Err(error) if error.is_of_one_object() => backups.unreadable.push(Unreadable { error, ..bad }),
+            Err(error) => return Err(error),
+        }
+    }
+    backups.records.sort_by_key(|record| record.backup_id);
+    Ok(damaged)
 }
 
 /// The start records of the unfinished backups; `None` for a record that cannot be read.
@@ -294,6 +334,7 @@ fn of_backup(
         stop_time: backup.stop_time,
         place: planner::Place::Packs,
         hold: None,
+        hold_with_wal: None,
         verified: match verified.standing(backup.backup_id).map(|standing| standing.sound) {
             _ if damaged.contains(&backup.backup_id) => planner::Verified::Damaged,
             Some(true) => planner::Verified::Sound,
@@ -316,6 +357,7 @@ fn of_snapshot(snapshot: &SnapshotRecord) -> planner::Backup {
         stop_time: snapshot.stop_time,
         place: planner::Place::Snapshot,
         hold: None,
+        hold_with_wal: None,
         verified: planner::Verified::Never,
     }
 }

@@ -71,6 +71,11 @@ impl ExpireOptions {
     fn grace(&self) -> TimeDelta {
         TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX)
     }
+
+    /// The first moment of the window; `None` without one, and for one that is longer than time.
+    fn window_start(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        now.checked_sub_signed(self.policy.window?)
+    }
 }
 
 /// Plans what [`expire`] would decide. It writes nothing, so it takes no lease and uses only this host's clock.
@@ -95,6 +100,7 @@ pub async fn plan(
         let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
         let mut report = report::describe(repository, &planned.plan, &claims, &decided, options.grace(), notes);
         report.uploads_going = uploads.len() as u64;
+        report.window_start = options.window_start(planned.plan.now);
         Ok::<_, Error>(report)
     };
     planned.await.doing(|| format!("planning what expires of {} in {}", options.cluster, repository.describe()))
@@ -190,6 +196,7 @@ impl Run<'_> {
         let mut report = report::describe(repository, plan, &claims, &entries, grace, notes);
         report.decided = report::amount(&new, plan);
         report.uploads_going = uploads.len() as u64;
+        report.window_start = options.window_start(plan.now);
 
         if entries.iter().any(|entry| entry.decision.is_ripe(self.clock.now(), grace)) {
             let mut done = Done::default();
@@ -203,7 +210,7 @@ impl Run<'_> {
                         .to_owned(),
                 );
             }
-            report.next_removal = entries.iter().filter_map(|entry| entry.decision.at.checked_add_signed(grace)).min();
+            report.next_removal = report::next_removal(plan, &entries, grace);
         }
         report.removed.uploads = uploads::abort(repository, self.lease, &uploads, &mut report.warnings).await?;
         Ok(report)

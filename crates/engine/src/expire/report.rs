@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_contract::report::expire::{Amount, BackupFate, PackFate, RepositoryExpire, RestorableWindow, WalFate};
 use holdfast_repo::name::{BackupId, ClaimNumber};
 use holdfast_repo::record::ClaimRecord;
@@ -30,8 +30,8 @@ pub(super) fn describe(
             planner::BackupVerdict::Kept(reasons) => (true, reasons.iter().map(ToString::to_string).collect()),
             planner::BackupVerdict::Goes(reason) => (false, vec![reason.to_string()]),
         };
-        let not_before = if kept { None } else { due(id) };
-        backups.push(BackupFate { backup_id: *id, kept, why, not_before });
+        let not_before = if kept || plan.is_blocked { None } else { due(id) };
+        backups.push(BackupFate { backup_id: ids::to_backup(*id)?, kept, why, not_before });
     }
     let mut wal = Vec::new();
     for (range, verdict) in &plan.wal {
@@ -53,8 +53,8 @@ pub(super) fn describe(
         });
     }
     notes.extend(plan.warnings.iter().map(ToString::to_string));
-    let next = decided.iter().filter_map(|entry| entry.decision.at.checked_add_signed(grace)).min();
-    RepositoryExpire {
+    let next = next_removal(plan, decided, grace);
+    Ok(RepositoryExpire {
         repository: repository.describe(),
         now: plan.now,
         backups,
@@ -67,7 +67,14 @@ pub(super) fn describe(
         removed: Amount::default(),
         next_removal: next,
         uploads_going: 0,
-    }
+        window_start: None,
+    })
+}
+
+/// When the next removal is due; nobody knows while nothing goes.
+pub(super) fn next_removal(plan: &planner::Plan, decided: &[Entry], grace: TimeDelta) -> Option<DateTime<Utc>> {
+    let due = decided.iter().filter_map(|entry| entry.decision.at.checked_add_signed(grace));
+    due.min().filter(|_| !plan.is_blocked)
 }
 
 fn packs(plan: &planner::Plan) -> PackFate {

@@ -3,6 +3,7 @@ mod bench;
 mod clocks;
 mod doubt;
 mod faults;
+mod holds;
 mod remains;
 mod scale;
 mod steps;

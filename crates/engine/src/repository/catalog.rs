@@ -52,41 +52,51 @@ impl Repository {
     ) -> Result<Listed<BackupRecord, BackupId>, Error> {
         let names = listed.complete().map(|backup| (backup, name::backup_summary(cluster, &backup)));
         let objects = |backup| listed.objects(backup).unwrap_or_default();
-        Listed::read(names.collect(), |backup| async move {
-            let record = self.backup(cluster, backup).await?;
-            let BackupObjects { start, manifest, .. } = objects(backup);
-            // The removal of a run that seems dead begins with its start record.
-            if !start && let Some(missing) = self.lost_object(cluster, backup, manifest).await? {
-                // It is not a remnant if `expire` is removing the backup at this moment.
-                let name = name::backup_summary(cluster, &backup);
-                self.store().head(&object_name(&name)?).await?;
-                return Err(Cause::Remnant { name, missing }.into());
-            }
-            if manifest {
-                return Ok(record);
-            }
-            let (store, name) = (self.describe(), name::manifest(cluster, &backup));
-            let detail = "backup.json names it".to_owned();
-            let missing = Failure { store, name, operation: Operation::Head, detail, source: None };
-            Err(StoreError::new(StoreErrorKind::NotFound, missing).into())
-        })
-        .await
+        Listed::read(names.collect(), |backup| async move { self.look_at(cluster, backup, objects(backup)).await })
+            .await
     }
 
-    /// The first object of a backup that is missing: its manifest, or one of its own packs that the manifest names.
-    /// `None` if the manifest cannot be read.
+    /// One complete backup, of which a listing shows these objects.
+    ///
+    /// # Errors
+    /// Those of [`Repository::backup`]; [`Cause::Remnant`] if nothing of it is left, [`Cause::LostPack`] if some is.
+    pub(crate) async fn look_at(
+        &self,
+        cluster: &ClusterName,
+        backup: BackupId,
+        objects: BackupObjects,
+    ) -> Result<BackupRecord, Error> {
+        let record = self.backup(cluster, backup).await?;
+        let BackupObjects { start, manifest, .. } = objects;
+        // Whoever removes a run that seems dead begins with its start record. So does whoever removes a whole backup: what has
+        // lost its start record and some of its data may be one that is to be kept, and damaged.
+        if !start && let Some((missing, is_all)) = self.lost_object(cluster, backup, manifest).await? {
+            // Unless `expire` is removing all of it at this moment.
+            let name = name::backup_summary(cluster, &backup);
+            self.store().head(&object_name(&name)?).await?;
+            let what = if is_all { Cause::Remnant { name, missing } } else { Cause::LostPack { name, missing } };
+            return Err(what.into());
+        }
+        if manifest {
+            return Ok(record);
+        }
+        let (store, name) = (self.describe(), name::manifest(cluster, &backup));
+        let detail = "backup.json names it".to_owned();
+        let missing = Failure { store, name, operation: Operation::Head, detail, source: None };
+        Err(StoreError::new(StoreErrorKind::NotFound, missing).into())
+    }
+
+    /// The first object of a backup that is not there any more, and whether all of its data is gone: its manifest, or packs
+    /// of its own that this names. Nothing where the manifest cannot be read.
     async fn lost_object(
         &self,
         cluster: &ClusterName,
         backup: BackupId,
         has_manifest: bool,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<(String, bool)>, Error> {
         let manifest = name::manifest(cluster, &backup);
         if !has_manifest {
-            return match self.store().head(&object_name(&manifest)?).await {
-                Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(Some(manifest)),
-                looked => Ok(looked.map(|_| None)?),
-            };
+            return Ok(self.is_gone(&manifest).await?.then_some((manifest, true)));
         }
         let end = match self.manifest_end(&manifest).await {
             Err(error) if error.is_of_one_object() || error.is_newer() => return Ok(None),
@@ -95,8 +105,19 @@ impl Repository {
         let folder = name::packs_folder(cluster, &backup);
         let listed = self.store().list(&folder, None).await?;
         let there: BTreeSet<&str> = listed.iter().map(|object| object.name.as_ref()).collect();
-        let mut own = end.packs.into_iter().map(|pack| pack.name).filter(|pack| pack.starts_with(&folder));
-        Ok(own.find(|pack| !there.contains(pack.as_str())))
+        let own = end.packs.into_iter().map(|pack| pack.name).filter(|pack| pack.starts_with(&folder));
+        let (left, gone): (Vec<String>, Vec<String>) = own.partition(|pack| there.contains(pack.as_str()));
+        let Some(missing) = gone.into_iter().next() else { return Ok(None) };
+        // A listing that is cut short must not make a remnant of a sound backup.
+        Ok(self.is_gone(&missing).await?.then_some((missing, left.is_empty())))
+    }
+
+    /// Whether the store says that there is no such object.
+    async fn is_gone(&self, name: &str) -> Result<bool, Error> {
+        match self.store().head(&object_name(name)?).await {
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(true),
+            looked => Ok(looked.map(|_| false)?),
+        }
     }
 
     /// One complete backup.

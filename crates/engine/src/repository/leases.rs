@@ -18,10 +18,10 @@ use holdfast_repo::name::{self, ClusterName, ObjectPath, RunId};
 use holdfast_repo::record::{LeasePurpose, LeaseRecord};
 use tokio::time::Instant;
 
-pub(crate) use self::clock::Clock;
+pub(crate) use self::clock::{Clock, Moment};
 pub(crate) use self::own::{Holder, Lease, new_run};
-use super::Repository;
 use super::machine::Machine;
+use super::{Repository, object_name};
 use crate::error::{Cause, Error, ResultExt};
 
 /// How long a lease is valid; this is part of the format. A killed run keeps its objects for this long. A store that is
@@ -33,6 +33,9 @@ const LEASE: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs());
 
 /// The largest accepted difference between the clocks of two hosts.
 pub(crate) const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::hours(1);
+
+/// Stores tell times in whole seconds, and a clock is never quite right: less is no difference.
+const UNCERTAIN: TimeDelta = TimeDelta::seconds(5);
 
 /// The interval at which a command that waits for the end of a lease looks at it.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -103,8 +106,22 @@ impl Repository {
         Ok(leases.into_values().collect())
     }
 
-    /// Waits for the end of a running `expire`. An `expire` that sees the caller's lease or hold stops at its next
-    /// check.
+    /// This host's clock, or an earlier one if the store's is late, by an object that was written a moment ago.
+    pub(crate) async fn earlier_clock(&self, written: &str, clock: Clock) -> Result<Clock, Error> {
+        let at = clock.now();
+        let info = self.store().head(&object_name(written)?).await.doing(|| "asking for the time".to_owned())?;
+        let behind = info.modified.map(|stored| at - DateTime::<Utc>::from(stored));
+        Ok(match behind.filter(|behind| *behind > UNCERTAIN) {
+            Some(behind) => {
+                tracing::warn!(seconds = behind.num_seconds(), "the store's clock is behind this host's, and counts");
+                clock.earlier(behind)
+            }
+            None => clock,
+        })
+    }
+
+    /// Waits for the end of a running `expire`. One that sees the caller's lease or hold, which is `written`, stops at its
+    /// next look. A lease that cannot be read may be one.
     ///
     /// # Errors
     /// [`Cause::AnotherRun`] if it does not end in time; [`Cause::Store`].
@@ -113,14 +130,17 @@ impl Repository {
         cluster: &ClusterName,
         host: &str,
         clock: Clock,
+        written: &str,
         within: Duration,
     ) -> Result<(), Error> {
         let (until, here) = (Instant::now() + within, Machine::here());
+        // A clock that is ahead would take the lease of a running `expire` for over.
+        let clock = self.earlier_clock(written, clock).await?;
         loop {
             let now = clock.now();
             let mut leases = self.leases(cluster).await?.into_iter();
             let running = leases.find(|lease| {
-                let expires = matches!(&lease.record, Ok(record) if record.purpose == LeasePurpose::Expire);
+                let expires = lease.record.as_ref().map_or(true, |record| record.purpose == LeasePurpose::Expire);
                 expires && !lease.named.is_over(now) && !lease.is_known_dead(&here, host, now)
             });
             if running.is_none() {

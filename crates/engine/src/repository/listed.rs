@@ -96,7 +96,8 @@ impl Error {
             | Cause::Key(_)
             | Cause::Malformed { .. }
             | Cause::NotReadable { .. }
-            | Cause::Remnant { .. } => true,
+            | Cause::Remnant { .. }
+            | Cause::LostPack { .. } => true,
             Cause::Store(error) => match error.kind() {
                 StoreErrorKind::NotFound
                 | StoreErrorKind::Truncated

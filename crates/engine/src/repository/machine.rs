@@ -2,10 +2,10 @@
 //!
 //! The machine's id itself is private (`machine-id(5)`), so a hash of it is written.
 
-use std::path::Path;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_repo::record::LeaseRecord;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 /// The context of the hash of the machine's id, so that the same hash is not used elsewhere.
 const MACHINE_CONTEXT: &str = "holdfast 2026-11-29 machine of a backup run";
@@ -58,10 +58,40 @@ impl Machine {
         if lease.boot == self.boot {
             return lease.pid_namespace.is_some()
                 && lease.pid_namespace == self.pid_namespace
-                && !Path::new(&format!("/proc/{}", lease.pid)).exists();
+                && life_of(lease.pid) == Life::Gone;
         }
+        // A run that lives, on a clone that has both names, would have prolonged by now.
+        let is_silent = prolonged.is_some_and(|prolonged| prolonged + SILENT < now);
         let before_the_start = prolonged.zip(self.booted(now)).is_some_and(|(prolonged, booted)| prolonged < booted);
-        lease.machine.is_some() && lease.machine == self.id && before_the_start
+        lease.machine.is_some() && lease.machine == self.id && before_the_start && is_silent
+    }
+}
+
+/// A run prolongs its lease every 15 minutes.
+const SILENT: TimeDelta = TimeDelta::minutes(16);
+
+/// Whether there is a process of this number, as the kernel says. `/proc` may hide those of others (`hidepid`, systemd's
+/// `ProtectProc`), so that what is not there says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Here,
+    OfAnotherUser,
+    Gone,
+    /// Not a number that a process can have, or the kernel does not say.
+    Unknown,
+}
+
+pub(crate) fn life_of(process: u32) -> Life {
+    let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Life::Unknown };
+    told(test_kill_process(pid))
+}
+
+fn told(answer: Result<(), Errno>) -> Life {
+    match answer {
+        Ok(()) => Life::Here,
+        Err(Errno::PERM) => Life::OfAnotherUser,
+        Err(Errno::SRCH) => Life::Gone,
+        Err(_) => Life::Unknown,
     }
 }
 
@@ -109,7 +139,7 @@ mod tests {
             pid: std::process::id(),
             software_version: "0.1.0".to_owned(),
         };
-        let gone = LeaseRecord { boot: text("b2"), pid: u32::MAX, ..lease.clone() };
+        let gone = LeaseRecord { boot: text("b2"), pid: i32::MAX.unsigned_abs(), ..lease.clone() };
         for (what, lease, minutes, dead) in [
             ("before the machine started again", lease.clone(), 25, true),
             ("a clone that is alive", lease.clone(), 5, false),
@@ -124,5 +154,25 @@ mod tests {
             let prolonged = Some(now - TimeDelta::minutes(minutes));
             assert_eq!(here.knows_dead("db1", &lease, prolonged, now), dead, "{what}");
         }
+        // The clone of a machine that has just started: its run prolonged five minutes ago, before that start.
+        let started = Machine { up: Some(TimeDelta::minutes(1)), ..here };
+        let prolonged = Some(now - TimeDelta::minutes(5));
+        assert!(!started.knows_dead("db1", &lease, prolonged, now));
+        assert!(started.knows_dead("db1", &lease, Some(now - TimeDelta::minutes(17)), now));
+    }
+
+    /// Only the kernel's "no such process" is proof.
+    #[test]
+    fn a_process_that_cannot_be_seen_is_not_dead() {
+        assert_eq!(told(Ok(())), Life::Here);
+        assert_eq!(told(Err(Errno::PERM)), Life::OfAnotherUser);
+        assert_eq!(told(Err(Errno::SRCH)), Life::Gone);
+        assert_eq!(told(Err(Errno::INVAL)), Life::Unknown);
+        assert_eq!(life_of(std::process::id()), Life::Here);
+        assert_eq!((life_of(0), life_of(u32::MAX)), (Life::Unknown, Life::Unknown));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        assert_eq!(life_of(pid), Life::Gone);
     }
 }

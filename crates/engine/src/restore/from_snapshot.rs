@@ -37,7 +37,7 @@ use super::durable::Roots;
 use super::late::Patience;
 use super::layout::Layout;
 use super::preflight::{AUTO_CONF, Archive};
-use super::prepare::refuse_linked_control;
+use super::protect::{Reads, protect};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
 use super::settings;
 use super::{RestoreOptions, archiving_note, blocking, check_options, durable, foreign, next_words, recovery};
@@ -45,6 +45,8 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::leases::Clock;
+use crate::repository::machine::{Life, life_of};
 use crate::server::running::RunningServer;
 use crate::server::{PostmasterPid, running};
 
@@ -101,13 +103,20 @@ pub async fn restore_snapshot(
     cancel: &CancellationToken,
 ) -> Result<SnapshotRestoreReport, Error> {
     let phrase = || format!("recovering {} from snapshot {}", options.cluster, record.snapshot_id);
+    let clock = Clock::starting(options.now);
     let found = Arc::new(preflight(repository, options, record, progress, cancel).await.doing(phrase)?);
     progress.backup(&record.snapshot_id.to_string());
+    let reads = Reads::of_snapshot(record, &found.plan);
+    let mut protection = protect(repository, options, &reads, clock, progress.as_ref()).await.doing(phrase)?;
     progress.phase("making it durable", None);
-    let (shared, given, snapshot) = (Arc::clone(&found), options.clone(), record.clone());
+    let (changing, told, taken) = (Arc::clone(&found), options.clone(), record.clone());
     // It is not cancelled half-way: it is short, and after its end it can be repeated.
-    let removed = blocking(move || change(&shared, &given, &snapshot)).await.doing(phrase)?;
-    Ok(report(options, record, &found, removed))
+    let changed = blocking(move || change(&changing, &told, &taken)).await;
+    let mut notes = std::mem::take(&mut protection.notes);
+    protection.end().await;
+    let mut report = report(options, record, &found, changed.doing(phrase)?);
+    notes.append(&mut report.notes);
+    Ok(SnapshotRestoreReport { notes, ..report })
 }
 
 fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Found, removed: u64) -> SnapshotRestoreReport {
@@ -408,6 +417,11 @@ fn server_in(pgdata: &Path) -> Result<Option<i32>, Error> {
     }
     let Some(postmaster) = PostmasterPid::read(pgdata)? else { return Ok(None) };
     let works_in = fs::read_link(format!("/proc/{}/cwd", postmaster.pid)).map_err(|e| e.kind());
+    // A `/proc` that hides the processes of others does not show that it is gone.
+    let is_hidden = works_in.as_ref().is_err_and(|kind| *kind == ErrorKind::NotFound);
+    if is_hidden && life_of(postmaster.pid.unsigned_abs()) == Life::OfAnotherUser {
+        return Ok(Some(postmaster.pid));
+    }
     let program = fs::read_to_string(format!("/proc/{}/comm", postmaster.pid)).ok();
     let here = fs::canonicalize(pgdata).map_err(|e| Error::file("look at", pgdata, e))?;
     Ok(may_be_server(&works_in, program.as_deref(), &here).then_some(postmaster.pid))

@@ -5,12 +5,16 @@
 
 use std::time::Duration;
 
-use holdfast_repo::name::{self, BackupId, LedgerKind};
-use holdfast_repo::record::{DecidedWal, LeasePurpose, LedgerEntry};
-use holdfast_store::StoreErrorKind;
+use chrono::{DateTime, Utc};
+use holdfast_pgtypes::WalFileName;
+use holdfast_repo::name::{self, BackupId, ClaimNumber, LedgerKind};
+use holdfast_repo::record::{BackupRecord, DecidedWal, LeasePurpose, LedgerEntry, PackRange, SnapshotRecord};
+use holdfast_repo::recovery::RecoveryPlan;
+use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 
 use super::RestoreOptions;
-use super::preflight::Preflight;
+use crate::archive::stored::wal_object_name;
+use crate::archive::{WalFolders, Wanted};
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::leases::{Clock, Holder, Lease, new_run};
@@ -36,20 +40,67 @@ impl Protection {
     }
 }
 
-/// Takes the lease, then checks whether the backup still exists and whether its removal is decided. In this order,
-/// because the removal by an `expire` that did not see the lease is then seen.
+/// What the restore and the restored server read.
+pub(super) struct Reads<'a> {
+    backup: BackupId,
+    /// Whether its data is in the repository.
+    has_data: bool,
+    claim: ClaimNumber,
+    stop_time: DateTime<Utc>,
+    plan: &'a RecoveryPlan,
+}
+
+impl<'a> Reads<'a> {
+    pub(super) fn of_backup(backup: &BackupRecord, plan: &'a RecoveryPlan) -> Self {
+        Self {
+            backup: backup.backup_id,
+            has_data: true,
+            claim: backup.claim,
+            stop_time: backup.stop_time,
+            plan,
+        }
+    }
+
+    pub(super) fn of_snapshot(snapshot: &SnapshotRecord, plan: &'a RecoveryPlan) -> Self {
+        Self {
+            backup: snapshot.snapshot_id,
+            has_data: false,
+            claim: snapshot.claim,
+            stop_time: snapshot.stop_time,
+            plan,
+        }
+    }
+
+    /// Whether the server goes on beyond the moment at which it is consistent.
+    fn goes_on(&self) -> bool {
+        self.plan.target_lsn.is_none_or(|target| target > self.plan.consistent_lsn)
+    }
+
+    fn needs_wal(&self, wal: &[DecidedWal]) -> bool {
+        wal.iter().filter(|wal| wal.claim == self.claim).any(|wal| {
+            let of_timeline = self.plan.segments.iter().filter(|range| range.timeline == wal.first.timeline());
+            of_timeline.into_iter().any(|range| range.first <= wal.last && wal.first <= range.last)
+        })
+    }
+
+    fn needs(&self, backups: &[BackupId], packs: &[PackRange], wal: &[DecidedWal]) -> bool {
+        backups.contains(&self.backup) || packs.iter().any(|range| range.backup == self.backup) || self.needs_wal(wal)
+    }
+}
+
+/// Takes the lease, waits for the end of an `expire` that did not see it, then looks whether the backup and the WAL are
+/// still there and what is decided about them: in this order, so that whatever that `expire` removed is missed here.
 pub(super) async fn protect(
     repository: &Repository,
     options: &RestoreOptions,
-    found: &Preflight,
+    reads: &Reads<'_>,
     clock: Clock,
     progress: &dyn Progress,
 ) -> Result<Protection, Error> {
-    let backup = found.plan.backup;
     let holder = Holder {
         cluster: &options.cluster,
         purpose: LeasePurpose::Restore,
-        backups: vec![backup],
+        backups: vec![reads.backup],
         host: &options.host,
     };
     let mut notes = Vec::new();
@@ -65,16 +116,16 @@ pub(super) async fn protect(
             None
         }
     };
-    let gone = is_gone(repository, options, backup);
-    // If the store cannot say whether the backup is there, the restore finds out itself.
-    if matches!(tokio::time::timeout(WAIT, gone).await, Ok(Ok(true))) {
+    if let Some(lease) = &lease {
+        notes.extend(wait_for_expire(repository, options, lease, clock).await);
+    }
+    if let Err(error) = is_there(repository, options, reads).await {
         if let Some(lease) = lease {
             lease.release().await;
         }
-        let gone = Cause::NoSuchBackup { backup: backup.to_string(), cluster: options.cluster.to_string() };
-        return Err(gone).doing(|| "looking for the backup once more, since `expire` may have removed it".to_owned());
+        return Err(error);
     }
-    if let Ok(Ok(Some(note))) = tokio::time::timeout(WAIT, is_decided(repository, options, found)).await {
+    if let Ok(Ok(Some(note))) = tokio::time::timeout(WAIT, what_goes(repository, options, reads)).await {
         notes.push(note);
     }
     for note in &notes {
@@ -87,6 +138,46 @@ fn unprotected(why: &str) -> String {
     format!("no lease was taken, so run no `holdfast expire` before this restore has ended: {why}")
 }
 
+/// One that is at work sees the lease at its next look.
+async fn wait_for_expire(
+    repository: &Repository,
+    options: &RestoreOptions,
+    lease: &Lease,
+    clock: Clock,
+) -> Option<String> {
+    let (name, limit) = (lease.name(), WAIT * 2);
+    let waiting = repository.wait_for_expire(&options.cluster, &options.host, clock, &name, WAIT);
+    match tokio::time::timeout(limit, waiting).await {
+        Ok(Err(error)) if matches!(*error.what, Cause::AnotherRun { .. }) => Some(
+            "an `expire` that may not have seen this restore is at work or was killed, and may remove what it needs: look \
+             whether it runs, and restore once more if something turns out to be missing"
+                .to_owned(),
+        ),
+        // Where the store cannot be asked, the restore finds out itself what is there.
+        _ => None,
+    }
+}
+
+/// Fails if the backup is gone, or WAL that was there when the restore was planned.
+async fn is_there(repository: &Repository, options: &RestoreOptions, reads: &Reads<'_>) -> Result<(), Error> {
+    // A store that hides what it listed a moment ago: the restore finds out itself what is there.
+    let gone = is_gone(repository, options, reads.backup);
+    if reads.has_data && matches!(tokio::time::timeout(WAIT, gone).await, Ok(Ok(true))) {
+        let gone = Cause::NoSuchBackup { backup: reads.backup.to_string(), cluster: options.cluster.to_string() };
+        return Err(gone).doing(|| "looking for the backup once more, since `expire` may have removed it".to_owned());
+    }
+    match tokio::time::timeout(WAIT, lost_segment(repository, options, reads)).await {
+        Ok(Ok(Some(name))) => {
+            let detail = "it was there when this restore was planned".to_owned();
+            let missing =
+                Failure { store: repository.describe(), name, operation: Operation::List, detail, source: None };
+            let missing: Error = StoreError::new(StoreErrorKind::NotFound, missing).into();
+            Err(missing).doing(|| "looking for the WAL once more, since `expire` has removed some".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn is_gone(repository: &Repository, options: &RestoreOptions, backup: BackupId) -> Result<bool, Error> {
     let name = object_name(&name::backup_summary(&options.cluster, &backup))?;
     match repository.store().head(&name).await {
@@ -95,34 +186,84 @@ async fn is_gone(repository: &Repository, options: &RestoreOptions, backup: Back
     }
 }
 
-/// A note if the ledger holds a decision to remove the backup, or WAL that the server will fetch.
-async fn is_decided(
+/// The object of the first segment of the plan that is not there any more. It is looked for only where something was
+/// removed, ever.
+async fn lost_segment(
     repository: &Repository,
     options: &RestoreOptions,
-    found: &Preflight,
+    reads: &Reads<'_>,
 ) -> Result<Option<String>, Error> {
-    let backup = found.plan.backup;
-    let needs = |wal: &DecidedWal| {
-        wal.claim == found.backup.claim
-            && found.plan.segments.iter().any(|range| {
-                range.timeline == wal.first.timeline() && range.first <= wal.last && wal.first <= range.last
-            })
-    };
-    let decided = repository.ledger(&options.cluster, LedgerKind::Deletion).await?.records;
-    let ends = decided.iter().filter_map(|(_, record)| match &record.entry {
-        LedgerEntry::Deletion { backups, wal, not_before, .. }
-            if backups.contains(&backup) || wal.iter().any(needs) =>
-        {
-            Some(*not_before)
+    let cluster = &options.cluster;
+    if !has_any(repository, options, &[LedgerKind::Removing, LedgerKind::Removal]).await? {
+        return Ok(None);
+    }
+    let claims = repository.claims(cluster).await?;
+    let Some(claim) = claims.records.into_iter().find(|claim| claim.number == reads.claim) else { return Ok(None) };
+    let listed = WalFolders::read_and_list(repository, &claim, Wanted::From(reads.plan.start_lsn)).await?;
+    let lost = reads.plan.segments.iter().find_map(|range| {
+        let holes = listed.inventory().holes(range.first, range.last);
+        holes.first().map(|hole| hole.first)
+    });
+    let Some(lost) = lost else { return Ok(None) };
+    let name = wal_object_name(repository, cluster, &claim, &WalFileName::Segment(lost));
+    // A listing that is cut short is no loss.
+    match repository.store().head(&object_name(&name)?).await {
+        Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(Some(name)),
+        looked => Ok(looked.map(|_| None)?),
+    }
+}
+
+/// Whether the ledger has an entry of one of these kinds.
+async fn has_any(repository: &Repository, options: &RestoreOptions, kinds: &[LedgerKind]) -> Result<bool, Error> {
+    for kind in kinds {
+        if !repository.ledger_names(&options.cluster, *kind).await?.is_empty() {
+            return Ok(true);
         }
+    }
+    Ok(false)
+}
+
+/// What the user has to know about the end of the backup, and of the WAL that the server will fetch after the lease has
+/// ended with the restore.
+async fn what_goes(
+    repository: &Repository,
+    options: &RestoreOptions,
+    reads: &Reads<'_>,
+) -> Result<Option<String>, Error> {
+    let (cluster, backup) = (&options.cluster, reads.backup);
+    let keep = format!("`holdfast backup hold {backup} --with-wal --until 7d`");
+    let removing = repository.ledger(cluster, LedgerKind::Removing).await?;
+    let is_going = |entry: &LedgerEntry| matches!(entry, LedgerEntry::Removing { backups, packs, wal, .. } if reads.needs(backups, packs, wal));
+    if !removing.unreadable.is_empty() || removing.records.iter().any(|(_, record)| is_going(&record.entry)) {
+        return Ok(Some(format!(
+            "an `expire` that did not come to its end was removing backup {backup}, or WAL that the restored server has to \
+             fetch, and any of it may be gone: run {keep}, and look whether the server recovers as far as it should"
+        )));
+    }
+    let decided = repository.ledger(cluster, LedgerKind::Deletion).await?;
+    let ends = decided.records.iter().filter_map(|(_, record)| match &record.entry {
+        LedgerEntry::Deletion { backups, wal, not_before, .. } if reads.needs(backups, &[], wal) => Some(*not_before),
         _ => None,
     });
-    Ok(ends.min().map(|end| {
-        format!(
+    if let Some(end) = ends.min() {
+        return Ok(Some(format!(
             "the removal of backup {backup}, or of WAL that the restored server has to fetch, is decided, and not before \
-             {end}: run no `holdfast expire` after that until the server has recovered, or run `holdfast backup hold \
-             {backup}` to keep the backup",
+             {end}: run no `holdfast expire` after that until the server has recovered, or run {keep} to keep both",
             end = end.format("%Y-%m-%d %H:%M:%SZ")
+        )));
+    }
+    let Some(policy) = options.retention.as_ref().filter(|_| reads.goes_on()) else { return Ok(None) };
+    let window = policy.window.and_then(|window| options.now.checked_sub_signed(window));
+    if window.is_some_and(|start| reads.stop_time > start) {
+        return Ok(None);
+    }
+    let kinds = [LedgerKind::Removal, LedgerKind::Deletion];
+    let expires = !policy.is_empty() || has_any(repository, options, &kinds).await?;
+    Ok(expires.then(|| {
+        format!(
+            "no window keeps the WAL after backup {backup}, which the restored server has to fetch, and the lease of this \
+             restore ends with it: run {keep} before the next `holdfast expire`, and release it when the server has \
+             recovered"
         )
     }))
 }

@@ -70,6 +70,9 @@ pub(super) fn judge(error: &Error, object: &str) -> Judged {
                            `holdfast expire` removes what is left";
             damaged(DamageKind::Missing, missing.clone(), problem.to_owned())
         }
+        Cause::LostPack { missing, .. } => {
+            damaged(DamageKind::Missing, missing.clone(), "its manifest names it".to_owned())
+        }
         // A reason that begins with "it is" means a valid object in the place of another. Otherwise the content is
         // malformed.
         Cause::Malformed { name, reason } if name.parse::<ObjectPath>().is_ok() => {

@@ -113,6 +113,9 @@ pub enum LedgerEntry {
         /// The reason, in the user's words.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// Whether all WAL after the backup is kept as well, for a server that was restored from it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        with_wal: bool,
     },
     /// Objects were verified.
     Verification {

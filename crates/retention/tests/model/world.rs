@@ -342,6 +342,7 @@ impl World {
                 stop_time: moment(backup.stop_hour + ahead),
                 place: Place::Packs,
                 hold: backup.held.then_some(Hold { until: None }),
+                hold_with_wal: None,
                 verified: if backup.damaged { Verified::Damaged } else { Verified::Never },
             });
         }

@@ -115,6 +115,7 @@ impl Archive {
             stop_time: day(on) + Duration::hours(1),
             place: Place::Packs,
             hold: None,
+            hold_with_wal: None,
             verified: Verified::Never,
         });
         self.catalog.backups.last_mut().unwrap()

@@ -17,11 +17,12 @@ fn a_backup_that_cannot_be_read_keeps_every_pack_and_the_wal() {
             let archive = unknown(reason.clone(), of);
             assert_eq!(archive.going(), [1, 10], "backups that can be judged go");
             assert_eq!((archive.going_packs(), archive.going_wal()), (vec![], vec![]));
+            assert!(archive.plan().is_blocked);
             assert_eq!(archive.reasons(15), [BackupKept::Unknown(reason.clone())]);
             assert!(archive.warns(&Warning::BlockedBy(id(15))));
         }
-        // It needs only WAL of its own claim.
-        assert_eq!(unknown(reason, Some(2)).going_wal(), [(1, 1, 199)]);
+        // It needs WAL of its own claim only, but no manifest is read: another backup may be the last sound one.
+        assert_eq!(unknown(reason, Some(2)).going_wal(), []);
     }
 }
 
@@ -31,8 +32,21 @@ fn a_manifest_that_cannot_be_read_keeps_every_pack() {
     archive.find(1).verified = Verified::ManifestUnreadable("bad tag".to_owned());
     assert_eq!(archive.going(), [10]);
     assert_eq!(archive.going_packs(), []);
-    // Its record shows which WAL it needs.
-    assert_eq!(archive.going_wal(), [(1, 1, 9), (1, 12, 199)]);
+    // Its record tells which WAL it needs, but nobody sees which other backup has lost a pack.
+    assert_eq!(archive.going_wal(), []);
+}
+
+/// The newest backup has lost its pack, which is seen only in its manifest, and no manifest is read.
+#[test]
+fn wal_of_the_last_sound_backup_stays_while_no_manifest_is_read() {
+    let mut archive = Archive::new(&[1, 10, 20], 31).keep(Keep { last: 1, ..Keep::default() });
+    archive.find(1).hold = Some(Hold { until: None });
+    archive.catalog.packs.retain(|pack| pack.id != crate::archive::pack(20, 1));
+    archive.find(1).verified = Verified::ManifestUnreadable("bad tag".to_owned());
+    assert_eq!(archive.going_wal(), []);
+    archive.find(1).verified = Verified::Never;
+    assert_eq!(archive.reasons(10), [BackupKept::Last, BackupKept::LastRestorable]);
+    assert_eq!(archive.going_wal(), [(1, 1, 9), (1, 12, 99)]);
 }
 
 /// The newest backup cannot be read, so it must not count as the last restorable one.
@@ -42,6 +56,17 @@ fn an_unreadable_backup_is_not_the_last_restorable() {
     archive.find(29).verified = Verified::ManifestUnreadable("bad tag".to_owned());
     assert_eq!(archive.going(), [] as [i64; 0]);
     assert_eq!(archive.reasons(1), [BackupKept::Last, BackupKept::LastRestorable]);
+}
+
+/// While nothing is known to be restorable, what looks like a remnant may be a backup that is seen wrongly.
+#[test]
+fn no_remnant_goes_while_nothing_is_restorable() {
+    let mut archive = Archive::new(&[1], 31).keep(Keep { last: 1, ..Keep::default() });
+    archive.catalog.remnants.insert(id(10));
+    assert_eq!(archive.going(), [10]);
+    archive.find(1).verified = Verified::Damaged;
+    assert_eq!(archive.going(), []);
+    assert_eq!(archive.reasons(10), [BackupKept::NothingRestorable]);
 }
 
 #[test]

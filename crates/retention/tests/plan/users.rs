@@ -18,6 +18,22 @@ fn a_held_backup_stays_with_its_own_wal() {
     assert_eq!(archive.going(), [1, 10]);
 }
 
+/// A server that was restored from it goes on fetching WAL.
+#[test]
+fn a_backup_that_is_held_with_wal_keeps_every_moment_since() {
+    let mut archive = Archive::new(&[1, 10, 20, 29], 31).keep(Keep { last: 1, ..Keep::default() });
+    archive.find(1).hold_with_wal = Some(Hold { until: Some(day(31)) });
+    assert_eq!(archive.going(), [10, 20]);
+    assert_eq!(archive.reasons(1), [BackupKept::HeldWithWal]);
+    assert_eq!(archive.going_wal(), [(1, 1, 9)]);
+    // It ends, and the hold of the backup alone goes on.
+    archive.find(1).hold = Some(Hold { until: None });
+    archive.find(1).hold_with_wal = Some(Hold { until: Some(day(30)) });
+    assert_eq!(archive.going_wal(), [(1, 1, 9), (1, 12, 289)]);
+    let (short, long, endless) = (Hold { until: Some(day(1)) }, Hold { until: Some(day(2)) }, Hold { until: None });
+    assert_eq!((short.longer(None), short.longer(Some(long)), long.longer(Some(endless))), (short, long, endless));
+}
+
 /// A backup that is being restored stays with all WAL after it, however old it is.
 #[test]
 fn a_running_restore_keeps_its_backup() {

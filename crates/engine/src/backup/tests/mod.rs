@@ -208,6 +208,7 @@ impl Bench {
             jobs: 2,
             memory_bytes: 32 << 20,
             restore_command: "holdfast wal get %f %p".to_owned(),
+            retention: None,
             host: "db2".to_owned(),
             now: now(),
         };

@@ -27,6 +27,22 @@ async fn what_cannot_be_read_keeps_what_it_may_need() {
     }
 }
 
+/// The newest backup lost its pack, and no manifest is read, since that of another backup cannot be: nobody sees that it is
+/// not the last sound one. What was decided before stays decided, and nobody is told a time.
+#[tokio::test]
+async fn wal_stays_while_no_manifest_is_read() {
+    let bench = Bench::with_days(false, 4).await;
+    let waits = ExpireOptions { grace: std::time::Duration::from_hours(1), ..bench.last(2) };
+    let report = bench.expire(&waits).await.unwrap();
+    assert!(report.next_removal.is_some() && report.backups[0].not_before.is_some());
+    bench.put(&name::manifest(&bench.cluster, &bench.id(3))).await;
+    bench.remove(&name::pack(&bench.cluster, &bench.id(2), 1)).await;
+    let report = bench.expire(&bench.last(1)).await.unwrap();
+    assert_eq!(bench.segments().await, (1..first_segment(4)).collect());
+    assert_eq!((report.next_removal, report.backups[0].not_before), (None, None));
+    assert!(report.warnings.iter().any(|warning| warning.ends_with("so nothing goes")), "{:?}", report.warnings);
+}
+
 #[tokio::test]
 async fn an_unreadable_claim_keeps_its_backups_and_wal() {
     let bench = Bench::with_days(false, 3).await;

@@ -17,7 +17,9 @@ async fn a_record_that_came_too_late_is_not_a_backup_and_is_removed() {
         let bench = Bench::with_days(encrypted, 4).await;
         let late = bench.id(3);
         bench.remove(&name::backup_start(&bench.cluster, &late)).await;
-        bench.remove(&name::pack(&bench.cluster, &late, 1)).await;
+        for number in 1..=2 {
+            bench.remove(&name::pack(&bench.cluster, &late, number)).await;
+        }
         if !has_manifest {
             bench.remove(&name::manifest(&bench.cluster, &late)).await;
         }
@@ -40,6 +42,28 @@ async fn a_record_that_came_too_late_is_not_a_backup_and_is_removed() {
         }
         assert_eq!(bench.sound_days().await, [1, 2]);
         assert!(!bench.segments().await.contains(&(first_segment(1) - 1)), "it keeps no WAL");
+    }
+}
+
+/// A whole backup that lost its start record to an interrupted removal, and then one pack: it is damaged, as one with a start
+/// record would be, and no remnant.
+#[tokio::test]
+async fn a_backup_that_lost_one_pack_is_damaged_and_stays() {
+    for has_start in [false, true] {
+        let bench = Bench::with_days(true, 4).await;
+        let damaged = bench.id(3);
+        if !has_start {
+            bench.remove(&name::backup_start(&bench.cluster, &damaged)).await;
+        }
+        bench.remove(&name::pack(&bench.cluster, &damaged, 1)).await;
+        let listed = bench.repository.backups(&bench.cluster).await.unwrap();
+        let bad: Vec<&Cause> = listed.unreadable.iter().map(|bad| &*bad.error.what).collect();
+        assert!(bad.iter().all(|bad| matches!(bad, Cause::LostPack { .. })), "{bad:?}");
+        assert_eq!(bad.is_empty(), has_start);
+        let report = bench.expire(&bench.last(2)).await.unwrap();
+        assert_eq!(report.removed.backups, [bench.id(0)]);
+        assert_eq!(report.backups[3].why, ["not known to be sound, but not old enough to go"]);
+        assert!(bench.names("packs/").await.contains(&name::pack(&bench.cluster, &damaged, 2)));
     }
 }
 

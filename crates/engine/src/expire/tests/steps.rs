@@ -70,6 +70,7 @@ async fn a_removal_waits_for_the_grace_time_and_can_be_taken_back() {
         cluster: bench.cluster.clone(),
         backup: bench.id(1),
         until: None,
+        with_wal: false,
         reason: Some("audit".to_owned()),
         host: "db2".to_owned(),
         now,

@@ -1,8 +1,7 @@
 //! Restores, backups, holds and other runs at the same time as an `expire`.
 
 use super::bench::{Bench, first_segment};
-use crate::error::Cause;
-use crate::expire::{ExpireOptions, HoldOptions, hold};
+use crate::expire::ExpireOptions;
 use crate::progress::{Progress, Silent};
 use crate::repository::leases::{Clock, Holder, Lease, new_run};
 use crate::repository::{Repository, RepositoryTarget};
@@ -63,7 +62,7 @@ async fn the_later_of_two_runs_gives_up_unless_the_first_ends_or_is_dead() {
     // A process of this host that is gone, and a run of another host that ended long ago.
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap().to_str().unwrap().to_owned();
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
-    for (host, pid, ends, boot) in [("db1", u32::MAX, 10, Some(boot)), ("db9", 1, -121, None)] {
+    for (host, pid, ends, boot) in [("db1", i32::MAX.unsigned_abs(), 10, Some(boot)), ("db9", 1, -121, None)] {
         let expires = LedgerTime::new(bench.now + TimeDelta::minutes(ends)).unwrap();
         let record = LeaseRecord {
             run: host.parse().unwrap(),
@@ -145,7 +144,7 @@ impl<F: FnOnce() + Send> Progress for Meanwhile<F> {
 #[tokio::test]
 async fn a_hold_at_the_last_moment_keeps_its_backup() {
     let bench = Bench::with_days(true, 3).await;
-    let holding = LedgerEntry::Hold { backup: bench.id(0), until: None, reason: None };
+    let holding = LedgerEntry::Hold { backup: bench.id(0), until: None, reason: None, with_wal: false };
     let meanwhile = Meanwhile::new(|| {
         let written = bench.repository.write_ledger(&bench.cluster, "db2", bench.now, holding);
         written.now_or_never().unwrap().unwrap();
@@ -159,30 +158,7 @@ async fn a_hold_at_the_last_moment_keeps_its_backup() {
 }
 
 #[tokio::test]
-async fn a_hold_ends_at_its_time_and_the_longest_wins() {
-    let bench = Bench::with_days(false, 3).await;
-    let held = |until| HoldOptions {
-        cluster: bench.cluster.clone(),
-        backup: bench.id(0),
-        until,
-        reason: None,
-        host: "db2".to_owned(),
-        now: bench.now,
-    };
-    hold(&bench.repository, &held(Some(bench.now - TimeDelta::minutes(1)))).await.unwrap();
-    hold(&bench.repository, &held(Some(bench.now + TimeDelta::days(1)))).await.unwrap();
-    assert_eq!(bench.ledger("hold").await, 1, "the later hold replaces the earlier");
-    bench.expire(&bench.last(1)).await.unwrap();
-    assert_eq!(bench.sound_days().await, [0, 2]);
-    hold(&bench.repository, &held(Some(bench.now - TimeDelta::minutes(1)))).await.unwrap();
-    bench.expire(&bench.last(1)).await.unwrap();
-    assert_eq!(bench.sound_days().await, [2]);
-    let error = hold(&bench.repository, &held(None)).await.unwrap_err();
-    assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
-}
-
-#[tokio::test]
-async fn a_new_backup_can_see_the_decisions() {
+async fn a_new_backup_can_see_what_is_decided() {
     let bench = Bench::with_days(true, 3).await;
     let options = ExpireOptions { grace: std::time::Duration::from_hours(1), ..bench.last(1) };
     bench.expire(&options).await.unwrap();

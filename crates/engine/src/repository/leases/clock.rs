@@ -10,13 +10,13 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// A moment, read from the kernel's clock and from the wall clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
+pub(crate) struct Moment {
     boot: Duration,
     wall: SystemTime,
 }
 
 impl Moment {
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let boot = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(boot.tv_sec).unwrap_or_default();
         let nanoseconds = u32::try_from(boot.tv_nsec).unwrap_or_default();
@@ -30,13 +30,13 @@ impl Moment {
 
     /// The longest time that may have passed. A virtual machine that was paused from outside does not notice it: when
     /// it continues, only its wall clock has advanced.
-    pub(super) fn passed_at_most(self) -> Duration {
+    pub(crate) fn passed_at_most(self) -> Duration {
         self.passed().max(self.wall.elapsed().unwrap_or_default())
     }
 
     /// The same moment, as if the machine had slept for `length` since then.
     #[cfg(test)]
-    pub(super) fn slept(self, length: Duration) -> Self {
+    pub(crate) fn slept(self, length: Duration) -> Self {
         Self { boot: self.boot.saturating_sub(length), wall: self.wall - length }
     }
 }

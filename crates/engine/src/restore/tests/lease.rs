@@ -1,8 +1,10 @@
 //! The lease of a restore, and what stops the restore.
 
+use futures::FutureExt as _;
 use holdfast_repo::name::LedgerKind;
 use holdfast_repo::record::{LeasePurpose, LedgerEntry};
-use holdfast_store::StoreErrorKind;
+use holdfast_retention::{Keep, Policy};
+use holdfast_store::{ObjectName, StoreErrorKind};
 
 use super::*;
 
@@ -64,8 +66,72 @@ async fn a_restore_says_that_the_removal_of_its_backup_is_decided() {
     sample.repository.write_ledger(&options.cluster, "db2", options.now, entry).await.unwrap();
     assert_eq!(sample.repository.ledger_names(&options.cluster, LedgerKind::Deletion).await.unwrap().len(), 1);
     let report = sample.restore().await.unwrap();
-    let words = format!("`holdfast backup hold {}`", sample.backup.backup_id);
+    let words = format!("`holdfast backup hold {} --with-wal --until 7d`", sample.backup.backup_id);
     assert!(report.notes.iter().any(|note| note.contains(&words)), "{:?}", report.notes);
+}
+
+/// The lease ends with the restore, and the restored server goes on fetching WAL that no window keeps.
+#[tokio::test]
+async fn a_restore_says_that_no_window_keeps_the_wal_of_its_server() {
+    let sample = Sample::new(true).await;
+    let goes_on = RecoveryRequest::default();
+    let own_end = RecoveryRequest { target: RecoveryTarget::Immediate, ..RecoveryRequest::default() };
+    let keep = |last, window: Option<i64>| Policy {
+        keep: Keep { last, ..Keep::default() },
+        window: window.map(chrono::TimeDelta::days),
+        ..Policy::default()
+    };
+    for (what, retention, request, said) in [
+        ("counts alone", Some(keep(1, None)), &goes_on, true),
+        ("a window that begins later", Some(keep(1, Some(1))), &goes_on, true),
+        ("a window that holds it", Some(keep(1, Some(3650))), &goes_on, false),
+        ("nothing is let go", Some(keep(0, None)), &goes_on, false),
+        ("a drill", None, &goes_on, false),
+        ("the end of the backup", Some(keep(1, None)), &own_end, false),
+    ] {
+        let now = sample.backup.stop_time + chrono::TimeDelta::days(30);
+        let pgdata = sample.directory.path().join(what.replace(' ', "-"));
+        let mut options =
+            RestoreOptions { retention, request: request.clone(), now, pgdata, delta: false, ..sample.options() };
+        options.tablespaces[0].directory = sample.directory.path().join(format!("fast-{}", what.replace(' ', "-")));
+        let report = sample.restore_with(&sample.repository, &options).await.unwrap();
+        let words = format!("`holdfast backup hold {} --with-wal", sample.backup.backup_id);
+        assert_eq!(report.notes.iter().any(|note| note.contains(&words)), said, "{what}: {:?}", report.notes);
+    }
+}
+
+/// An `expire` that did not see the lease has removed WAL between the plan and the lease.
+#[tokio::test]
+async fn wal_that_was_removed_meanwhile_is_noticed_before_anything_is_written() {
+    struct Removes(Arc<dyn Store>, ObjectName);
+    impl Progress for Removes {
+        fn phase(&self, _name: &str, _total_bytes: Option<u64>) {}
+        fn advance(&self, _bytes: u64) {}
+        fn note(&self, _text: &str) {}
+        /// The restore has been planned.
+        fn backup(&self, _id: &str) {
+            self.0.delete(std::slice::from_ref(&self.1)).now_or_never().unwrap().unwrap();
+        }
+    }
+    let sample = Sample::new(true).await;
+    let options = sample.options();
+    let wal = sample.store.list("main/wal/", None).await.unwrap();
+    let segment = wal.iter().map(|object| object.name.clone()).rfind(|name| !name.as_ref().contains("history"));
+    let entry = LedgerEntry::Removal {
+        backups: Vec::new(),
+        pack_count: 0,
+        wal_file_count: 1,
+        size_bytes: 1,
+        run: None,
+        found_later: false,
+    };
+    sample.repository.write_ledger(&options.cluster, "db2", options.now, entry).await.unwrap();
+    let removes: Arc<dyn Progress> = Arc::new(Removes(Arc::clone(&sample.store), segment.unwrap()));
+    let error = restore(&sample.repository, &options, &removes, &CancellationToken::new()).await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+    assert!(error.doing.iter().any(|phrase| phrase.contains("for the WAL once more")), "{:?}", error.doing);
+    assert!(!sample.pgdata().exists());
+    assert_eq!(sample.repository.leases(&options.cluster).await.unwrap().len(), 0);
 }
 
 /// An `expire` removed the backup before the lease existed.
