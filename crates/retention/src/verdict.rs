@@ -39,6 +39,8 @@ pub enum BackupKept {
     WindowStart(TimelineId),
     /// It is one of the newest.
     Last,
+    /// It is the newest one on the way to this timeline, which was written not long ago. There is no window.
+    Line(TimelineId),
     /// It is the newest of its hour.
     Hourly,
     /// It is the newest of its day.
@@ -213,6 +215,9 @@ impl fmt::Display for BackupKept {
             Self::Window => "inside the window",
             Self::WindowStart(timeline) => return write!(out, "the window begins on it (timeline {timeline})"),
             Self::Last => "one of the last",
+            Self::Line(timeline) => {
+                return write!(out, "the newest that leads to timeline {timeline}, which is in use");
+            }
             Self::Hourly => "hourly",
             Self::Daily => "daily",
             Self::Weekly => "weekly",

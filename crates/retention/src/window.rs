@@ -21,6 +21,17 @@ pub(crate) fn chosen(setting: &Setting<'_>, newest_first: &[&Backup]) -> Vec<(Ba
     let inside = newest_first.partition_point(|backup| backup.stop_time > start);
     let (inside, before) = newest_first.split_at(inside);
     let mut found: Vec<_> = inside.iter().map(|backup| (backup.id, BackupKept::Window)).collect();
+    found.extend(leading(setting, start, before).into_iter().map(|(id, line)| (id, BackupKept::WindowStart(line))));
+    found
+}
+
+/// The newest of these backups on the way to each timeline that was alive since `start`.
+pub(crate) fn leading(
+    setting: &Setting<'_>,
+    start: DateTime<Utc>,
+    newest_first: &[&Backup],
+) -> Vec<(BackupId, TimelineId)> {
+    let mut found = Vec::new();
     for (claim, lines) in &setting.lines {
         if !was_current_since(setting, *claim, start) {
             continue;
@@ -30,8 +41,8 @@ pub(crate) fn chosen(setting: &Setting<'_>, newest_first: &[&Backup]) -> Vec<(Ba
             let leads = |backup: &&&Backup| {
                 backup.claim == *claim && (lines.leads(backup, timeline) || unknown && backup.timeline <= timeline)
             };
-            if let Some(backup) = before.iter().find(leads) {
-                found.push((backup.id, BackupKept::WindowStart(timeline)));
+            if let Some(backup) = newest_first.iter().find(leads) {
+                found.push((backup.id, timeline));
             }
         }
     }

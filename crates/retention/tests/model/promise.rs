@@ -140,11 +140,29 @@ impl World {
         of_claim().next().into_iter().chain(on_line).map(|backup| backup.id).collect()
     }
 
+    /// Without a window: the newest backup that leads to each line that was written within a week.
+    fn in_use(&self, sound: &[&Stored]) -> BTreeSet<BackupId> {
+        let (start, mut found) = (self.hour - 7 * 24, BTreeSet::new());
+        if self.policy.window.is_some() {
+            return found;
+        }
+        for line in self.lines.keys() {
+            let alive = self.last_stored(*line).is_some_and(|hour| hour > start)
+                || self.backups.values().any(|one| (one.claim, one.line) == *line && one.stop_hour > start);
+            let replaced = self.claims.iter().any(|(claim, since)| *claim > line.0 && *since <= start);
+            if alive && !replaced {
+                found.extend(sound.iter().filter(|one| self.leads(one, *line)).map(|one| one.id).next());
+            }
+        }
+        found
+    }
+
     /// What must be there after any removal.
     pub(crate) fn promised(&self) -> BTreeSet<BackupId> {
         let sound = self.sound();
         let mut promised = self.counted(&sound);
         promised.extend(self.last(&sound));
+        promised.extend(self.in_use(&sound));
         promised.extend(self.backups.values().filter(|backup| backup.held).map(|backup| backup.id));
         promised.extend(self.restores.iter().filter(|(_, lease)| *lease >= self.hour).map(|(id, _)| *id));
         if let Some(start) = self.window_start() {
@@ -193,6 +211,7 @@ pub(crate) fn nothing_useless_is_left(world: &World) {
         }
     }
     continuous.extend(last);
+    continuous.extend(world.in_use(&sound));
     expected.extend(&continuous);
     assert_eq!(world.backups.keys().copied().collect::<BTreeSet<_>>(), expected, "seed {seed}: backups");
     // A manifest of a removed backup is left only if packs of that backup are needed.

@@ -141,6 +141,28 @@ fn a_foreign_branch_does_not_take_the_last_backup_away() {
     assert!(archive.plan().backups.contains_key(&id(31)));
 }
 
+/// Counts know nothing of timelines: a branch with many backups does not push out the only one of a line that was in use a
+/// moment ago.
+#[test]
+fn without_a_window_a_line_in_use_keeps_its_newest_backup() {
+    let mut archive = Archive::new(&[1, 10, 20], 31).keep(Keep { last: 1, ..Keep::default() });
+    archive.branch(2, 1, 105, 319);
+    archive.branch(3, 1, 205, 319);
+    for (on, line) in [(28, 2), (30, 3)] {
+        let backup = archive.backup(on);
+        (backup.timeline, backup.stop_timeline) = (timeline(line), timeline(line));
+    }
+    assert_eq!(archive.going(), [1, 10]);
+    assert_eq!(archive.reasons(28), [BackupKept::Line(timeline(2))]);
+    assert_eq!(archive.reasons(20), [BackupKept::Line(timeline(1))]);
+    // A week after its last segment nobody uses it.
+    for line in [1, 2] {
+        archive.wal_of(1).last_stored.insert(timeline(line), day(23));
+    }
+    archive.find(28).stop_time = day(23);
+    assert_eq!(archive.going(), [1, 10, 20, 28]);
+}
+
 /// The switch is exactly on a segment boundary: the parent owns nothing of the segment that begins there.
 #[test]
 fn a_switch_on_a_border_leaves_the_parents_next_segment() {
