@@ -81,9 +81,9 @@ async fn of_repository(
     let claims = remarks.sound("claim", claims);
     let backups = remarks.sound("backup", backups);
     let listed = |id| backups.iter().any(|backup| backup.backup_id == id);
-    let verified = verifications(repository, cluster, listed).await?;
+    let verified = verifications(repository, cluster, listed, time::now()).await?;
     remarks.note("verification", &verified.unreadable);
-    let drilled = drills(repository, cluster).await?;
+    let drilled = drills(repository, cluster, time::now()).await?;
     remarks.note("drill", &drilled.unreadable);
     remarks.note("snapshot", &snapshots.unreadable);
     let snapshots = snapshots.records;

@@ -16,10 +16,12 @@ use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, LedgerKind, 
 use holdfast_repo::record::{BackupRecord, ClaimRecord, LeasePurpose, LedgerEntry, SnapshotRecord, StartRecord};
 use holdfast_retention as planner;
 
+use super::ids;
+use super::not_whole::{believe, hold, take_damaged};
 use crate::archive::{WalFolders, Wanted};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
-use crate::repository::drills::proven_backups;
+use crate::repository::drills::{self, Worth};
 use crate::repository::leases::{ListedLease, NamedLease};
 use crate::repository::listed::{Listed, Unreadable};
 use crate::repository::machine::Machine;
@@ -146,15 +148,22 @@ pub(super) async fn gather(
         let wal = planner::WalArchive::new(WalSegmentSize::DEFAULT);
         catalog.claims.insert(bad.id, planner::Claim { since: None, wal });
     }
-    let verified = verifications(repository, cluster, |_| true).await?;
+    let verified = verifications(repository, cluster, |_| true, viewer.now).await?;
     notes.extend(
         verified.unreadable.iter().map(|bad| format!("{} cannot be read, so it is ignored: {}", bad.object, bad.error)),
     );
     let lost = take_damaged(repository, cluster, &mut backups).await?;
     let mut damaged = verified.damaged(&backups.records);
     damaged.extend(lost);
-    let proven = proven_backups(repository, cluster).await?;
-    catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified, &damaged, &proven)));
+    let of_claims = backups.records.iter().map(|backup| (backup.backup_id, backup.claim)).collect();
+    let (drilled, said) = drills::worth(repository, cluster, &of_claims, viewer.now).await?;
+    notes.extend(said);
+    for (id, worth) in &drilled {
+        if let Worth::Failed(why) = worth {
+            notes.push(format!("backup {id} does not count as restorable, because its last drill failed: {why}"));
+        }
+    }
+    catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified, &damaged, &drilled)));
     catalog.backups.extend(snapshots.records.iter().map(of_snapshot));
     for bad in backups.unreadable.iter().chain(&snapshots.unreadable) {
         if matches!(*bad.error.what, Cause::Remnant { .. }) {
@@ -206,52 +215,6 @@ pub(super) async fn gather(
     }
     let claims = claims.records.into_iter().map(|claim| (claim.number, claim)).collect();
     Ok(Gathered { catalog, claims, users, notes })
-}
-
-/// Adds a hold to its backup. The longest of several holds wins.
-fn hold(catalog: &mut planner::Catalog, backup: BackupId, hold: planner::Hold, with_wal: bool, now: DateTime<Utc>) {
-    let id = ids::backup(backup);
-    for held in catalog.backups.iter_mut().filter(|one| one.id == id) {
-        held.hold = Some(hold.longer(held.hold));
-        if with_wal {
-            held.hold_with_wal = Some(hold.longer(held.hold_with_wal));
-        }
-    }
-    if hold.is_in_force(now) {
-        believe(catalog, id);
-    }
-}
-
-/// What somebody holds or reads was a backup to them: it stays, although nothing but its record seems to be left.
-fn believe(catalog: &mut planner::Catalog, id: planner::BackupId) {
-    if catalog.remnants.remove(&id) {
-        let reason = "its data is missing, but somebody holds or restores it".to_owned();
-        let reason = planner::UnknownReason::Unreadable(reason);
-        catalog.unknown.push(planner::UnknownBackup { id, claim: None, reason });
-    }
-}
-
-/// Backups that lost some of their packs, with their records. They are damaged, and stay as long as they would if they were
-/// sound.
-async fn take_damaged(
-    repository: &Repository,
-    cluster: &ClusterName,
-    backups: &mut Listed<BackupRecord, BackupId>,
-) -> Result<BTreeSet<BackupId>, Error> {
-    let is_damaged = |bad: &mut Unreadable<BackupId>| matches!(*bad.error.what, Cause::LostPack { .. });
-    let mut damaged = BTreeSet::new();
-    for bad in backups.unreadable.extract_if(.., is_damaged).collect::<Vec<_>>() {
-        match repository.backup(cluster, bad.id).await {
-            Ok(record) => {
-                damaged.insert(bad.id);
-                backups.records.push(record);
-            }
-            Err(error) if error.is_of_one_object() => backups.unreadable.push(Unreadable { error, ..bad }),
-            Err(error) => return Err(error),
-        }
-    }
-    backups.records.sort_by_key(|record| record.backup_id);
-    Ok(damaged)
 }
 
 /// The start records of the unfinished backups; `None` for a record that cannot be read.
@@ -321,7 +284,7 @@ fn of_backup(
     backup: &BackupRecord,
     verified: &Verifications,
     damaged: &BTreeSet<BackupId>,
-    proven: &BTreeSet<BackupId>,
+    drilled: &BTreeMap<BackupId, Worth>,
 ) -> planner::Backup {
     planner::Backup {
         id: backup.backup_id,
@@ -337,9 +300,11 @@ fn of_backup(
         hold_with_wal: None,
         verified: match verified.standing(backup.backup_id).map(|standing| standing.sound) {
             _ if damaged.contains(&backup.backup_id) => planner::Verified::Damaged,
+            // Whatever else looked at it read less than a restore.
+            _ if matches!(drilled.get(&backup.backup_id), Some(Worth::Failed(_))) => planner::Verified::Damaged,
             Some(true) => planner::Verified::Sound,
             // The restore drill has read everything that a restore needs.
-            None if proven.contains(&backup.backup_id) => planner::Verified::Sound,
+            None if drilled.contains_key(&backup.backup_id) => planner::Verified::Sound,
             Some(false) | None => planner::Verified::Never,
         },
     }

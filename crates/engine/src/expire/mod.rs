@@ -20,6 +20,7 @@ mod decided;
 mod gather;
 mod holds;
 mod manifests;
+mod not_whole;
 mod removed;
 mod report;
 mod turn;

@@ -2,6 +2,7 @@
 mod bench;
 mod clocks;
 mod doubt;
+mod drilled;
 mod faults;
 mod holds;
 mod remains;

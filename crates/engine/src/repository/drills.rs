@@ -1,12 +1,13 @@
 //! Drills in the ledger: one entry for each. The name of an entry has the backup and the result.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use holdfast_contract::report::drill::Drilled;
-use holdfast_repo::name::{self, BackupId, ClusterName, LedgerTime, ObjectPath};
-use holdfast_repo::record::{LedgerEntry, LedgerRecord};
+use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, LedgerTime, ObjectPath};
+use holdfast_repo::record::{DrillFound, LedgerEntry, LedgerRecord};
 
 use super::Repository;
+use super::ledger::{is_ahead, is_time_of};
 use super::listed::{Listed, Unreadable};
 use crate::error::{Cause, Error, ResultExt};
 
@@ -24,17 +25,22 @@ pub struct Drills {
     pub unreadable: Vec<Unreadable<BackupId>>,
 }
 
-/// Reads the newest entry of each result.
+/// Reads the newest entry of each result. One that is later than now counts for nothing.
 ///
 /// # Errors
 /// [`Cause::Store`] if the ledger cannot be listed, or the store cannot be asked for an entry.
-pub async fn drills(repository: &Repository, cluster: &ClusterName) -> Result<Drills, Error> {
+pub async fn drills(repository: &Repository, cluster: &ClusterName, now: DateTime<Utc>) -> Result<Drills, Error> {
     let listed = repository.store().list(&name::ledger_folder(cluster), None).await;
     let listed = listed.doing(|| format!("listing the ledger of {cluster} in {}", repository.describe()))?;
     // The listing is in ascending order of time.
     let (mut proven, mut failed) = (None, None);
+    let mut ahead = Vec::new();
     for object in &listed {
         if let Ok(ObjectPath::Drill { time, backup, proven: is_proven, .. }) = object.name.as_ref().parse() {
+            if is_ahead(time, now) {
+                ahead.push(Unreadable::ahead(backup, object.name.to_string()));
+                continue;
+            }
             let newest = if is_proven { &mut proven } else { &mut failed };
             *newest = Some((backup, time, is_proven));
         }
@@ -44,7 +50,7 @@ pub async fn drills(repository: &Repository, cluster: &ClusterName) -> Result<Dr
     let read = Listed::read(names, |key| async move {
         let name = of(key);
         let record: LedgerRecord = repository.read_record(&name).await?;
-        understood(&name, key.0, key.2, record)
+        understood(&name, key, record).map(|(drilled, _)| drilled)
     });
     let Listed { records, unreadable } = read.await?;
     let mut drills = Drills::default();
@@ -55,58 +61,121 @@ pub async fn drills(repository: &Repository, cluster: &ClusterName) -> Result<Dr
     let unreadable = unreadable.into_iter();
     drills.unreadable =
         unreadable.map(|bad| Unreadable { id: bad.id.0, object: bad.object, error: bad.error }).collect();
+    drills.unreadable.extend(ahead);
     Ok(drills)
 }
 
-/// The backups whose newest drill proved a restore. An entry that cannot be read is ignored.
-pub(crate) async fn proven_backups(
-    repository: &Repository,
-    cluster: &ClusterName,
-) -> Result<BTreeSet<BackupId>, Error> {
-    let listed = repository.store().list(&name::ledger_folder(cluster), None).await;
-    let listed = listed.doing(|| format!("listing the ledger of {cluster} in {}", repository.describe()))?;
-    // The listing is in ascending order of time.
-    let mut newest: BTreeMap<BackupId, (LedgerTime, bool)> = BTreeMap::new();
-    for object in &listed {
-        if let Ok(ObjectPath::Drill { time, backup, proven, .. }) = object.name.as_ref().parse() {
-            newest.insert(backup, (time, proven));
-        }
-    }
-    let of = |(backup, time): (BackupId, LedgerTime)| name::drill(cluster, time, &backup, true);
-    let proven = newest.into_iter().filter(|(_, (_, proven))| *proven).map(|(backup, (time, _))| (backup, time));
-    let names = proven.map(|key| (key, of(key))).collect();
-    let read = Listed::read(names, |key| async move {
-        let name = of(key);
-        let record: LedgerRecord = repository.read_record(&name).await?;
-        understood(&name, key.0, true, record)
-    });
-    Ok(read.await?.records.into_iter().map(|drilled| drilled.backup_id).collect())
+/// What the drills of a backup say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Worth {
+    /// The newest one that says something proved a restore.
+    Proven,
+    /// It failed because of the backup, for this reason.
+    Failed(String),
 }
 
-fn understood(name: &str, of: BackupId, proven: bool, record: LedgerRecord) -> Result<Drilled, Error> {
+/// What the newest drill of each of these backups says that says something, with what the user should know. One that failed
+/// because of a query, its time or its host says nothing, and takes back nothing. A proof that cannot be read counts for
+/// nothing; a failure that cannot be read counts, for then more stays.
+pub(crate) async fn worth(
+    repository: &Repository,
+    cluster: &ClusterName,
+    claims: &BTreeMap<BackupId, ClaimNumber>,
+    now: DateTime<Utc>,
+) -> Result<(BTreeMap<BackupId, Worth>, Vec<String>), Error> {
+    let listed = repository.store().list(&name::ledger_folder(cluster), None).await;
+    let listed = listed.doing(|| format!("listing the ledger of {cluster} in {}", repository.describe()))?;
+    let (mut drilled, mut notes) = (BTreeMap::<BackupId, Vec<DrillKey>>::new(), Vec::new());
+    // The listing ascends by time.
+    for object in &listed {
+        if let Ok(ObjectPath::Drill { time, backup, proven, .. }) = object.name.as_ref().parse() {
+            if is_ahead(time, now) {
+                notes.push(format!("{} is later than now and counts for nothing: look at the clocks", object.name));
+            } else if claims.contains_key(&backup) {
+                drilled.entry(backup).or_default().push((backup, time, proven));
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    // Of nearly all the newest one decides.
+    while !drilled.is_empty() {
+        let newest = drilled.values_mut().filter_map(Vec::pop);
+        let names = newest.map(|key| (key, name::drill(cluster, key.1, &key.0, key.2))).collect();
+        drilled.retain(|_, left| !left.is_empty());
+        let read = Listed::read(names, |key: DrillKey| async move {
+            let name = name::drill(cluster, key.1, &key.0, key.2);
+            let record: LedgerRecord = repository.read_record(&name).await?;
+            let (drilled, found) = understood(&name, key, record)?;
+            if claims.get(&key.0) == Some(&found.claim) {
+                return Ok((drilled, found));
+            }
+            let reason = format!("it is of claim {}, and the backup is not", found.claim);
+            Err(Cause::Malformed { name, reason }.into())
+        });
+        let Listed { records, unreadable } = read.await?;
+        for (drilled_one, kinds) in records {
+            let worth = match drilled_one.proven {
+                true => Worth::Proven,
+                false if DrillFound::blames_the_backup(&kinds.found) => {
+                    Worth::Failed(drilled_one.problems.first().cloned().unwrap_or_default())
+                }
+                false => continue,
+            };
+            drilled.remove(&drilled_one.backup_id);
+            found.insert(drilled_one.backup_id, worth);
+        }
+        for bad in unreadable {
+            let (backup, _, proven) = bad.id;
+            let counts = if proven { "counts for nothing" } else { "counts as a failed drill" };
+            notes.push(format!("{} cannot be read, so it {counts}: {}", bad.object, bad.error));
+            if !proven {
+                drilled.remove(&backup);
+                found.insert(backup, Worth::Failed("its entry in the ledger cannot be read".to_owned()));
+            }
+        }
+    }
+    Ok((found, notes))
+}
+
+/// What the name of an entry says: the backup, the time and whether a restore was proven.
+type DrillKey = (BackupId, LedgerTime, bool);
+
+/// What an entry says besides.
+struct Besides {
+    claim: ClaimNumber,
+    found: Vec<DrillFound>,
+}
+
+fn understood(name: &str, key: DrillKey, record: LedgerRecord) -> Result<(Drilled, Besides), Error> {
     let LedgerRecord { time, host, software_version, entry } = record;
+    let (of, named, proven) = key;
     match entry {
         LedgerEntry::Drill {
             backup,
+            claim,
             timeline,
             restored_time,
             restored_lsn,
             restore_milliseconds,
             replay_milliseconds,
             problems,
+            found,
             ..
-        } if backup == of && problems.is_empty() == proven => Ok(Drilled {
-            backup_id: backup,
-            time,
-            proven,
-            timeline,
-            restored_time,
-            restored_lsn,
-            recovery_milliseconds: restore_milliseconds.saturating_add(replay_milliseconds),
-            problems,
-            host,
-            software_version,
-        }),
+        } if backup == of && problems.is_empty() == proven && is_time_of(named, time) => {
+            let drilled = Drilled {
+                backup_id: backup,
+                time,
+                proven,
+                timeline,
+                restored_time,
+                restored_lsn,
+                recovery_milliseconds: restore_milliseconds.saturating_add(replay_milliseconds),
+                problems,
+                host,
+                software_version,
+            };
+            Ok((drilled, Besides { claim, found }))
+        }
         // Without encryption only this check binds an entry to its name.
         _ => Err(Cause::Malformed { name: name.to_owned(), reason: "it is another entry".to_owned() }.into()),
     }

@@ -2,13 +2,32 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_repo::name::{self, BackupId, ClusterName, LedgerKind, LedgerTime, ObjectPath};
 use holdfast_repo::record::{LedgerEntry, LedgerRecord};
 
-use super::listed::Listed;
+use super::leases::CLOCK_DIFFERENCE;
+use super::listed::{Listed, Unreadable};
 use super::{Repository, object_name};
 use crate::error::{Cause, Error, ResultExt};
+
+/// Whether an entry is named for a time that no clock explains: it would hide all later ones of its kind.
+pub(crate) fn is_ahead(named: LedgerTime, now: DateTime<Utc>) -> bool {
+    named.time().checked_sub_signed(CLOCK_DIFFERENCE).is_none_or(|earliest| earliest > now)
+}
+
+/// Whether the time of a record is that of its name, which is later by some microseconds where names were taken.
+pub(crate) fn is_time_of(named: LedgerTime, time: DateTime<Utc>) -> bool {
+    (named.time() - time).abs() < TimeDelta::seconds(1)
+}
+
+impl<N> Unreadable<N> {
+    /// An entry that is later than now.
+    pub(crate) fn ahead(id: N, object: String) -> Self {
+        let reason = "it is later than now: look at the clocks".to_owned();
+        Self { id, error: Cause::Malformed { name: object.clone(), reason }.into(), object }
+    }
+}
 
 /// An entry with the name of its object.
 pub(crate) type NamedEntry = (String, LedgerRecord);

@@ -11,6 +11,7 @@ use holdfast_repo::name::{self, BackupId, ClusterName, LedgerTime, ObjectPath};
 use holdfast_repo::record::{BackupRecord, LedgerEntry, LedgerRecord, VerificationProblem};
 
 use super::Repository;
+use super::ledger::{is_ahead, is_time_of};
 use super::listed::{Listed, Unreadable};
 use crate::error::{Cause, Error, ResultExt};
 
@@ -66,7 +67,7 @@ impl Verifications {
     }
 }
 
-/// Reads the verifications of these backups from the ledger of a cluster.
+/// Reads what the ledger of a cluster says of these backups. A record that is later than now counts for nothing.
 ///
 /// # Errors
 /// [`Cause::Store`] if the ledger cannot be listed, or the store cannot be asked for a record.
@@ -74,7 +75,9 @@ pub async fn verifications(
     repository: &Repository,
     cluster: &ClusterName,
     wanted: impl Fn(BackupId) -> bool,
+    now: DateTime<Utc>,
 ) -> Result<Verifications, Error> {
+    let mut ahead = Vec::new();
     let mut newest: BTreeMap<(BackupId, bool), LedgerTime> = BTreeMap::new();
     let (prefix, mut next) = (name::ledger_folder(cluster), None);
     loop {
@@ -84,7 +87,9 @@ pub async fn verifications(
             let Ok(ObjectPath::Verification { backup, time, deep, .. }) = object.name.as_ref().parse() else {
                 continue;
             };
-            if wanted(backup) {
+            if wanted(backup) && is_ahead(time, now) {
+                ahead.push(Unreadable::ahead(backup, object.name.to_string()));
+            } else if wanted(backup) {
                 let known = newest.entry((backup, deep)).or_insert(time);
                 *known = time.max(*known);
             }
@@ -100,22 +105,26 @@ pub async fn verifications(
     let read = Listed::read(names, |key| async move {
         let name = name::verification(cluster, key.2, &key.0, key.1);
         let record: LedgerRecord = repository.read_record(&name).await?;
-        understood(&name, key.0, key.1, record)
+        understood(&name, key, record)
     });
     let Listed { records, unreadable } = read.await?;
     let unreadable =
         unreadable.into_iter().map(|bad| Unreadable { id: bad.id.0, object: bad.object, error: bad.error });
     Ok(Verifications {
         newest: records.into_iter().map(|verified| ((verified.backup_id, verified.level), verified)).collect(),
-        unreadable: unreadable.collect(),
+        unreadable: unreadable.chain(ahead).collect(),
     })
 }
 
-fn understood(name: &str, backup: BackupId, deep: bool, record: LedgerRecord) -> Result<Verified, Error> {
+fn understood(
+    name: &str,
+    (backup, deep, named): (BackupId, bool, LedgerTime),
+    record: LedgerRecord,
+) -> Result<Verified, Error> {
     let LedgerRecord { time, host, software_version, entry } = record;
     match entry {
         LedgerEntry::Verification { backup: Some(of), deep: was_deep, problems, .. }
-            if (of, was_deep) == (backup, deep) =>
+            if (of, was_deep) == (backup, deep) && is_time_of(named, time) =>
         {
             let level = if deep { Level::Deep } else { Level::Shallow };
             Ok(Verified { backup_id: backup, time, level, sound: problems.is_empty(), host, software_version })
@@ -132,8 +141,9 @@ fn understood(name: &str, backup: BackupId, deep: bool, record: LedgerRecord) ->
 pub async fn sound_backups(
     repository: &Repository,
     cluster: &ClusterName,
+    now: DateTime<Utc>,
 ) -> Result<BTreeMap<BackupId, Verified>, Error> {
-    let found = verifications(repository, cluster, |_| true).await?;
+    let found = verifications(repository, cluster, |_| true, now).await?;
     let backups: Vec<BackupId> = found.newest.keys().map(|(backup, _)| *backup).collect();
     let sound = backups.into_iter().filter_map(|backup| {
         let standing = found.standing(backup).filter(|standing| standing.sound)?;

@@ -175,7 +175,8 @@ impl<'a> Run<'a> {
             self.findings.notes.push("there is no complete backup: nothing can be restored".to_owned());
         }
         if self.options.max_age.is_some() {
-            self.earlier = verifications(repository, cluster, |backup| chosen.contains(&backup)).await?;
+            self.earlier =
+                verifications(repository, cluster, |backup| chosen.contains(&backup), self.options.now).await?;
         }
         for bad in &backups.unreadable {
             if chosen.contains(&bad.id) {

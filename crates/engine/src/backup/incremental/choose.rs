@@ -38,7 +38,7 @@ pub(in super::super) async fn find_parent(
             let crew = Crew::new(options.jobs);
             let (cluster, ancestry) = (&options.cluster, &ancestry);
             let wanted = Wanted { cluster, control, ancestry, in_recovery, has_started: false };
-            Parent::find(lanes, &wanted, extent_bytes, &crew).await
+            Parent::find(lanes, &wanted, extent_bytes, &crew, options.now).await
         }
         Err(error) => Err(error.to_string()),
     };

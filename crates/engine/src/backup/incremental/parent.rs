@@ -44,6 +44,7 @@ impl Parent {
         wanted: &Wanted<'_>,
         extent_bytes: u32,
         crew: &Crew,
+        now: DateTime<Utc>,
     ) -> Result<Self, String> {
         let Wanted { cluster, control, .. } = *wanted;
         if control.block_size != PAGE_SIZE as u32 {
@@ -55,7 +56,7 @@ impl Parent {
             let (listed, decided, verified, diverged) = tokio::try_join!(
                 repository.backups(cluster),
                 repository.decided_backups(cluster),
-                verifications(repository, cluster, |_| true),
+                verifications(repository, cluster, |_| true, now),
                 diverged_at(repository, cluster, claim)
             )
             .map_err(|error| error.to_string())?;

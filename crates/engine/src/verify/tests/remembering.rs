@@ -18,11 +18,14 @@ async fn the_ledger_remembers_levels_results_and_problems() {
         let bench = Bench::new(encrypted).await;
         let id = bench.sample.backup.backup_id;
         bench.verify(Level::Deep).await;
-        let found = verifications(&bench.repository, &"main".parse().unwrap(), |_| true).await.unwrap();
+        let found = verifications(&bench.repository, &"main".parse().unwrap(), |_| true, now() + TimeDelta::days(9))
+            .await
+            .unwrap();
         let standing = found.standing(id).unwrap();
         assert_eq!((standing.level, standing.sound, standing.host.as_str()), (Level::Deep, true, "db1"));
         assert_eq!(standing.to_string(), "verified 2026-11-22 deep");
-        let sound = sound_backups(&bench.repository, &"main".parse().unwrap()).await.unwrap();
+        let sound =
+            sound_backups(&bench.repository, &"main".parse().unwrap(), now() + TimeDelta::days(9)).await.unwrap();
         assert_eq!(sound.keys().copied().collect::<Vec<_>>(), [id]);
 
         let later = VerifyOptions { now: now() + TimeDelta::days(1), ..bench.options(Level::Deep) };
@@ -44,10 +47,16 @@ async fn the_ledger_remembers_levels_results_and_problems() {
         bench.write(&bench.pack(1), &pack);
         let look = VerifyOptions { now: now() + TimeDelta::days(2), ..bench.options(Level::Shallow) };
         bench.verify_with(&look).await.unwrap();
-        assert_eq!(sound_backups(&bench.repository, &"main".parse().unwrap()).await.unwrap().len(), 0);
+        assert_eq!(
+            sound_backups(&bench.repository, &"main".parse().unwrap(), now() + TimeDelta::days(9)).await.unwrap().len(),
+            0
+        );
         let deep = VerifyOptions { now: now() + TimeDelta::days(3), ..bench.options(Level::Deep) };
         bench.verify_with(&deep).await.unwrap();
-        assert_eq!(sound_backups(&bench.repository, &"main".parse().unwrap()).await.unwrap().len(), 1);
+        assert_eq!(
+            sound_backups(&bench.repository, &"main".parse().unwrap(), now() + TimeDelta::days(9)).await.unwrap().len(),
+            1
+        );
     }
 }
 

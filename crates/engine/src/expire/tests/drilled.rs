@@ -1,0 +1,126 @@
+//! What drills and verifications say of a backup, and which of them count.
+
+use super::bench::Bench;
+use crate::expire::{ExpireOptions, Keep, Policy};
+use crate::repository::drills;
+use crate::repository::verified::{ToRemember, remember};
+use chrono::TimeDelta;
+use holdfast_repo::name::{self, ClaimNumber, LedgerTime};
+use holdfast_repo::record::{DrillFound, LedgerEntry};
+
+/// A drill so many hours ago.
+async fn drilled(bench: &Bench, day: u64, hours: i64, found: Option<&[DrillFound]>) {
+    drilled_of(bench, day, hours, found, bench.claim.number).await;
+}
+
+async fn drilled_of(bench: &Bench, day: u64, hours: i64, found: Option<&[DrillFound]>, claim: ClaimNumber) {
+    let entry = LedgerEntry::Drill {
+        backup: bench.id(day),
+        claim,
+        timeline: holdfast_pgtypes::TimelineId::FIRST,
+        restored_time: None,
+        restored_lsn: None,
+        size_bytes: 1,
+        wal_bytes: 1,
+        restore_milliseconds: 1,
+        replay_milliseconds: 1,
+        page_count: 1,
+        amcheck: false,
+        probe_count: 0,
+        problems: found.map(|_| "it does not start".to_owned()).into_iter().collect(),
+        found: found.unwrap_or_default().to_vec(),
+    };
+    let time = bench.now - TimeDelta::hours(hours);
+    drills::remember(&bench.repository, &bench.cluster, "db2", time, entry).await.unwrap();
+}
+
+/// A shallow verification that found nothing.
+async fn looked_at(bench: &Bench, day: u64, hours: i64) {
+    let result = ToRemember {
+        backup: bench.id(day),
+        deep: false,
+        sample_percent: None,
+        object_count: 1,
+        size_bytes: 0,
+        damage: Vec::new(),
+        host: "db2",
+        time: bench.now - TimeDelta::hours(hours),
+    };
+    remember(&bench.repository, &bench.cluster, &result).await.unwrap();
+}
+
+/// The newest backup of three does not restore. Whatever a listing says of its objects, the one before it is the last.
+#[tokio::test]
+async fn a_backup_whose_drill_failed_takes_no_place() {
+    use DrillFound::{Amcheck, Host, Object, Page, Probe, Server, Time};
+    for (found, counts) in [
+        (&[][..], true),
+        (&[Object][..], true),
+        (&[Page], true),
+        (&[Amcheck], true),
+        (&[Probe, Server], true),
+        (&[Probe], false),
+        (&[Time, Host], false),
+    ] {
+        let bench = Bench::with_days(true, 3).await;
+        drilled(&bench, 2, 3, Some(found)).await;
+        looked_at(&bench, 2, 2).await;
+        let report = bench.expire(&bench.last(1)).await.unwrap();
+        let kept: Vec<bool> = report.backups.iter().map(|backup| backup.kept).collect();
+        assert_eq!(kept, [false, counts, true], "{found:?}");
+        let said = report.warnings.iter().any(|warning| warning.contains("its last drill failed: it does not start"));
+        assert_eq!(said, counts, "{found:?}: {:?}", report.warnings);
+    }
+}
+
+#[tokio::test]
+async fn the_newest_drill_that_says_something_of_the_backup_counts() {
+    let failed = Some(&[DrillFound::Server][..]);
+    let nothing = Some(&[DrillFound::Time][..]);
+    for (what, drills, proven) in [
+        ("a later proof", &[failed, None][..], true),
+        ("a later failure", &[None, failed], false),
+        ("a later one that says nothing", &[None, nothing], true),
+        ("the same after a failure", &[failed, nothing, nothing], false),
+    ] {
+        let bench = Bench::with_days(false, 3).await;
+        for (index, found) in (1..).zip(drills) {
+            drilled(&bench, 1, 10 - index, *found).await;
+        }
+        let keep = Keep { verified: 1, ..Keep::default() };
+        let options = ExpireOptions { policy: Policy { keep, ..Policy::default() }, ..bench.last(0) };
+        let report = bench.expire(&options).await.unwrap();
+        assert_eq!(report.backups[1].why.contains(&"verified".to_owned()), proven, "{what}: {:?}", report.backups);
+    }
+}
+
+/// A failure that cannot be read counts, and a proof that cannot be read, is of another claim, or later than now does not.
+#[tokio::test]
+async fn what_cannot_be_believed_keeps_the_more() {
+    let bench = Bench::with_days(true, 4).await;
+    let time = |hours| LedgerTime::new(bench.now - TimeDelta::hours(hours)).unwrap();
+    bench.put(&name::drill(&bench.cluster, time(1), &bench.id(3), false)).await;
+    drilled(&bench, 2, 5, Some(&[DrillFound::Page])).await;
+    bench.put(&name::drill(&bench.cluster, time(4), &bench.id(2), true)).await;
+    drilled(&bench, 2, -24 * 365, None).await;
+    drilled_of(&bench, 2, 3, None, ClaimNumber::new(7).unwrap()).await;
+    let report = bench.expire(&bench.last(1)).await.unwrap();
+    let kept: Vec<bool> = report.backups.iter().map(|backup| backup.kept).collect();
+    // The newest stays as if it were sound, and takes no place.
+    assert_eq!(kept, [false, true, false, true], "{:?}", report.warnings);
+    for words in ["counts as a failed drill", "counts for nothing", "is later than now", "it is of claim 7"] {
+        assert!(report.warnings.iter().any(|warning| warning.contains(words)), "{words}: {:?}", report.warnings);
+    }
+}
+
+/// A clock that was years ahead said "sound": what a later one found is not hidden by that.
+#[tokio::test]
+async fn a_verification_of_the_future_hides_nothing() {
+    let bench = Bench::with_days(false, 3).await;
+    looked_at(&bench, 1, -24 * 365).await;
+    let keep = Keep { verified: 1, ..Keep::default() };
+    let options = ExpireOptions { policy: Policy { keep, ..Policy::default() }, ..bench.last(0) };
+    let report = bench.expire(&options).await.unwrap();
+    assert!(!report.backups[1].kept, "{:?}", report.backups);
+    assert!(report.warnings.iter().any(|warning| warning.contains("later than now")), "{:?}", report.warnings);
+}
