@@ -54,6 +54,8 @@ async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<Ve
             Cause::Refused(format!("the hold would end at {}, which is not later than now", said(until))).into()
         );
     }
+    // What others wrote with a newer key cannot be read, and might be an `expire`.
+    repository.check_newest_key()?;
     check_exists(repository, options).await?;
     let earlier = of_backup(repository, &options.cluster, options.backup).await?;
     let entry = LedgerEntry::Hold {

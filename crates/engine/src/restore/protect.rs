@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::WalFileName;
-use holdfast_repo::name::{self, BackupId, ClaimNumber, LedgerKind};
+use holdfast_repo::name::{self, BackupId, ClaimNumber, LedgerKind, ObjectPath};
 use holdfast_repo::record::{BackupRecord, DecidedWal, LeasePurpose, LedgerEntry, PackRange, SnapshotRecord};
 use holdfast_repo::recovery::RecoveryPlan;
 use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
@@ -52,13 +52,7 @@ pub(super) struct Reads<'a> {
 
 impl<'a> Reads<'a> {
     pub(super) fn of_backup(backup: &BackupRecord, plan: &'a RecoveryPlan) -> Self {
-        Self {
-            backup: backup.backup_id,
-            has_data: true,
-            claim: backup.claim,
-            stop_time: backup.stop_time,
-            plan,
-        }
+        Self { backup: backup.backup_id, has_data: true, claim: backup.claim, stop_time: backup.stop_time, plan }
     }
 
     pub(super) fn of_snapshot(snapshot: &SnapshotRecord, plan: &'a RecoveryPlan) -> Self {
@@ -138,16 +132,22 @@ fn unprotected(why: &str) -> String {
     format!("no lease was taken, so run no `holdfast expire` before this restore has ended: {why}")
 }
 
-/// One that is at work sees the lease at its next look.
+/// One that is at work sees the lease at its next look. It says that it removes before it looks for the last time: where
+/// nothing says so after the lease was taken, nobody is waited for.
 async fn wait_for_expire(
     repository: &Repository,
     options: &RestoreOptions,
     lease: &Lease,
     clock: Clock,
 ) -> Option<String> {
-    let (name, limit) = (lease.name(), WAIT * 2);
-    let waiting = repository.wait_for_expire(&options.cluster, &options.host, clock, &name, WAIT);
-    match tokio::time::timeout(limit, waiting).await {
+    let name = lease.name();
+    let waiting = async {
+        if !has_any(repository, options, &[LedgerKind::Removing]).await? {
+            return Ok(());
+        }
+        repository.wait_for_expire(&options.cluster, &options.host, clock, &name, WAIT).await
+    };
+    match tokio::time::timeout(WAIT * 2, waiting).await {
         Ok(Err(error)) if matches!(*error.what, Cause::AnotherRun { .. }) => Some(
             "an `expire` that may not have seen this restore is at work or was killed, and may remove what it needs: look \
              whether it runs, and restore once more if something turns out to be missing"
@@ -215,12 +215,10 @@ async fn lost_segment(
 
 /// Whether the ledger has an entry of one of these kinds.
 async fn has_any(repository: &Repository, options: &RestoreOptions, kinds: &[LedgerKind]) -> Result<bool, Error> {
-    for kind in kinds {
-        if !repository.ledger_names(&options.cluster, *kind).await?.is_empty() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let listed = repository.store().list(&name::ledger_folder(&options.cluster), None).await?;
+    Ok(listed.iter().any(
+        |object| matches!(object.name.as_ref().parse(), Ok(ObjectPath::Ledger { kind, .. }) if kinds.contains(&kind)),
+    ))
 }
 
 /// What the user has to know about the end of the backup, and of the WAL that the server will fetch after the lease has
@@ -250,6 +248,13 @@ async fn what_goes(
             "the removal of backup {backup}, or of WAL that the restored server has to fetch, is decided, and not before \
              {end}: run no `holdfast expire` after that until the server has recovered, or run {keep} to keep both",
             end = end.format("%Y-%m-%d %H:%M:%SZ")
+        )));
+    }
+    if let Some(bad) = decided.unreadable.first() {
+        return Ok(Some(format!(
+            "the decision {} cannot be read, so the removal of backup {backup}, or of WAL that the restored server has to \
+             fetch, may be decided: run {keep} until the server has recovered",
+            bad.object
         )));
     }
     let Some(policy) = options.retention.as_ref().filter(|_| reads.goes_on()) else { return Ok(None) };

@@ -5,9 +5,12 @@ use holdfast_repo::RepositoryKey;
 use holdfast_repo::key::KeySlot;
 use holdfast_repo::record::{KeyChange, encode_plain};
 use holdfast_secret::Secret;
+use tokio_util::sync::CancellationToken;
 
-use super::bench::{ANNA, BEN, Bench, VAULT, add_to, now, remove_from, rotate_in, secret, slot};
+use super::bench::{ANNA, BEN, Bench, VAULT, add_to, cluster, now, remove_from, rotate_in, secret, slot};
 use crate::error::{Cause, Error};
+use crate::expire::{ExpireOptions, HoldOptions, Policy, expire, hold, release};
+use crate::progress::Silent;
 use crate::repository::{Repository, RepositoryTarget, Unlock};
 
 fn why<T: std::fmt::Debug>(refused: Result<T, Error>) -> String {
@@ -66,6 +69,41 @@ async fn nothing_is_written_under_a_key_from_before_a_rotation() {
     remove_from(&bench.target(VAULT), "epoch-1").await.unwrap();
     refused(&bench).await;
     assert!(bench.write(VAULT).await.is_ok());
+}
+
+/// Leases, decisions and holds of the newer key cannot be read with an older one. Who may remove something, or tell somebody
+/// that it is held, must not take them for absent.
+#[tokio::test]
+async fn nobody_holds_or_removes_with_a_key_from_before_a_rotation() {
+    let bench = Bench::shared().await;
+    let old = bench.store.get(&"keys/ben.json".parse().unwrap()).await.unwrap();
+    rotate_in(&bench.target(ANNA), &[VAULT], &["ben"]).await.unwrap();
+    bench.put("keys/ben.json", old).await;
+    let repository = bench.open(BEN).await.unwrap();
+    let (cluster, backup) = (cluster(1), "20260822T101500Z".parse().unwrap());
+    let holding = HoldOptions {
+        cluster: cluster.clone(),
+        backup,
+        until: None,
+        with_wal: false,
+        reason: None,
+        host: "db2".to_owned(),
+        now: now(),
+    };
+    let expiring = ExpireOptions {
+        cluster: cluster.clone(),
+        policy: Policy::default(),
+        grace: std::time::Duration::ZERO,
+        host: "db2".to_owned(),
+        now: now(),
+    };
+    let held = hold(&repository, &holding).await.map(drop);
+    let released = release(&repository, &cluster, backup).await.map(drop);
+    let expired = expire(&repository, &expiring, &Silent, &CancellationToken::new()).await.map(drop);
+    for refused in [held, released, expired] {
+        let error = refused.unwrap_err();
+        assert!(matches!(*error.what, Cause::KeysRotated { .. }), "{error}");
+    }
 }
 
 /// A rotation paused until its epoch was over, and only then wrote its slot.

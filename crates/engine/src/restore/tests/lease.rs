@@ -6,6 +6,8 @@ use holdfast_repo::record::{LeasePurpose, LedgerEntry};
 use holdfast_retention::{Keep, Policy};
 use holdfast_store::{ObjectName, StoreErrorKind};
 
+use crate::repository::leases::{Clock, Holder, Lease, new_run};
+
 use super::*;
 
 async fn through(sample: &Sample, rule: FaultRule) -> Repository {
@@ -97,6 +99,52 @@ async fn a_restore_says_that_no_window_keeps_the_wal_of_its_server() {
         let report = sample.restore_with(&sample.repository, &options).await.unwrap();
         let words = format!("`holdfast backup hold {} --with-wal", sample.backup.backup_id);
         assert_eq!(report.notes.iter().any(|note| note.contains(&words)), said, "{what}: {:?}", report.notes);
+    }
+}
+
+/// An `expire` is removing: a restore that took its lease meanwhile waits until that has seen it, and says if it has not.
+#[tokio::test(start_paused = true)]
+async fn a_restore_waits_for_an_expire_that_is_removing() {
+    for ends in [true, false] {
+        let sample = Sample::new(true).await;
+        let options = RestoreOptions { now: chrono::Utc::now(), ..sample.options() };
+        let holder =
+            Holder { cluster: &options.cluster, purpose: LeasePurpose::Expire, backups: Vec::new(), host: "db9" };
+        let clock = Clock::starting(options.now);
+        let expire = Lease::take(&sample.repository, new_run().unwrap(), holder, clock).await.unwrap();
+        let entry = LedgerEntry::Removing {
+            run: expire.run().clone(),
+            backups: Vec::new(),
+            packs: Vec::new(),
+            wal: Vec::new(),
+            pack_bytes: 0,
+        };
+        sample.repository.write_ledger(&options.cluster, "db9", options.now, entry).await.unwrap();
+        let (began, mut released) = (tokio::time::Instant::now(), Some(expire));
+        let ending = async {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            if ends && let Some(expire) = released.take() {
+                expire.release().await;
+            }
+        };
+        let (restored, ()) = tokio::join!(sample.restore_with(&sample.repository, &options), ending);
+        let said = restored.unwrap().notes.iter().any(|note| note.contains("may not have seen this restore"));
+        assert_eq!(said, !ends);
+        assert!(began.elapsed() >= Duration::from_secs(if ends { 7 } else { 30 }));
+    }
+}
+
+/// Written with a newer key, or damaged: it may be about this backup.
+#[tokio::test]
+async fn what_cannot_be_read_of_the_ledger_may_be_about_this_restore() {
+    for (kind, words) in [(LedgerKind::Deletion, "may be decided"), (LedgerKind::Removing, "any of it may be gone")] {
+        let sample = Sample::new(true).await;
+        let options = sample.options();
+        let time = holdfast_repo::name::LedgerTime::new(options.now).unwrap();
+        let name = name::ledger(&options.cluster, time, kind).parse().unwrap();
+        sample.store.put(&name, bytes::Bytes::from_static(b"x"), PutMode::Create).await.unwrap();
+        let report = sample.restore().await.unwrap();
+        assert!(report.notes.iter().any(|note| note.contains(words)), "{kind}: {:?}", report.notes);
     }
 }
 
