@@ -271,6 +271,55 @@ async fn holds_and_the_grace_time_keep_a_backup() {
     assert_eq!(listed_ids(&stage), ids[2..]);
 }
 
+/// A server that is started long after its restore finds all WAL: the lease has ended, and the hold that the restore names
+/// keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_with_wal_keeps_what_a_restored_server_fetches() {
+    let Some(stage) = Stage::start(18, Plan { seal: Seal::KeyFile, ..Plan::default() }).await else { return };
+    let ids = back_up(&stage, 3).await;
+    let config = keeping(&stage, 1, "0");
+    let target = stage.target("late");
+    let path = target.display().to_string();
+    let report = run(&stage, &config, &["restore", "--pgdata", &path, "--backup", &ids[0]]);
+    let command = format!("`holdfast backup hold {} --with-wal --until 7d`", ids[0]);
+    let notes = report["notes"].as_array().expect("notes");
+    assert!(notes.iter().any(|note| note.as_str().is_some_and(|note| note.contains(&command))), "{report}");
+    let held = stage.json(&["backup", "hold", &ids[0], "--with-wal", "--until", "7d"]);
+    assert_eq!(held["with_wal"], true, "{held}");
+    let report = run(&stage, &config, &["expire"]);
+    assert_eq!(listed_ids(&stage), [ids[0].clone(), ids[2].clone()], "{report}");
+    let restored = stage.start_restored(&target).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "3");
+}
+
+/// A held backup whose removal had begun, and that lost a pack: it is no remnant, and restores when the pack is back. What
+/// would end the hold in the past is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_backup_that_looks_like_a_remnant_stays() {
+    let Some(stage) = Stage::start(18, Plan { store: StoreKind::Directory, ..Plan::default() }).await else { return };
+    let ids = back_up(&stage, 3).await;
+    let (lost, folder) = (&ids[0], stage.repository_folder().join("main"));
+    stage.ok(&["backup", "hold", lost]);
+    for until in ["2026-01-01", "2026-01-01T00:00:00Z"] {
+        let (code, error) = stage.fails(&["backup", "hold", lost, "--until", until]);
+        assert!(code == 2 && error.contains("that is past"), "{code}: {error}");
+    }
+    std::fs::remove_file(folder.join("backups").join(lost).join("start.json")).expect("remove a record");
+    let pack = files(&stage, &format!("packs/{lost}")).remove(0);
+    let aside = stage.scratch.path().join("aside");
+    std::fs::rename(&pack, &aside).expect("move the pack away");
+    let config = keeping(&stage, 1, "0");
+    let report = run(&stage, &config, &["expire"]);
+    assert_eq!(only(&report)["backups"][0]["kept"], true, "{report}");
+    let (code, error) = stage.fails(&["restore", "--pgdata", "/nowhere", "--backup", lost]);
+    assert_eq!(code, 43, "{error}");
+    std::fs::rename(&aside, &pack).expect("put the pack back");
+    run(&stage, &config, &["expire"]);
+    assert_eq!(listed_ids(&stage), [ids[0].clone(), ids[2].clone()]);
+    restores_alone(&stage, lost).await;
+}
+
 /// A backup before the window restores to its own end: the WAL after it may be removed.
 async fn restores_alone(stage: &Stage, id: &str) {
     let arguments = ["--backup", id, "--target-immediate", "--target-action", "promote"];
