@@ -5,6 +5,7 @@ use crate::setting::{Setting, is_in_the_future};
 use crate::verdict::{BackupGoes, BackupKept, BackupVerdict};
 use crate::{slots, window};
 use chrono::Duration;
+use holdfast_repo::name::BackupId;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A timeline whose newest WAL was stored within so long is in use, or was left a moment ago.

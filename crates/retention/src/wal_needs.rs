@@ -8,7 +8,6 @@
 use crate::catalog::Backup;
 use crate::judge::Judged;
 use crate::lines::{Lines, number_containing};
-use crate::names::ClaimNumber;
 use crate::packs::blocked;
 use crate::setting::Setting;
 use crate::verdict::{PackKept, WalKept};

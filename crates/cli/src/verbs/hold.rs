@@ -7,7 +7,6 @@ use crate::failure::Failure;
 use holdfast_contract::report::expire::HoldReport;
 use holdfast_engine::Cause;
 use holdfast_engine::expire::{HoldOptions, hold, release};
-use holdfast_repo::name::BackupId;
 use std::fmt::Write;
 
 pub(super) async fn run(context: &Context, command: &BackupCommand) -> Result<ExitCode, Failure> {

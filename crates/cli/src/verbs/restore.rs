@@ -1,6 +1,6 @@
 //! `restore`: the flags as a request, the plan or the report as text, and the next step.
 
-use super::{Context, command_line, expire, places, targets, time};
+use super::{Context, asked, command_line, expire, places, targets, time};
 use crate::args::RestoreArgs;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};

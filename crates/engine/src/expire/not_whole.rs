@@ -7,7 +7,6 @@ use holdfast_repo::name::{BackupId, ClusterName};
 use holdfast_repo::record::BackupRecord;
 use holdfast_retention as planner;
 
-use super::ids;
 use crate::error::{Cause, Error};
 use crate::repository::Repository;
 use crate::repository::listed::{Listed, Unreadable};
@@ -20,7 +19,7 @@ pub(super) fn hold(
     with_wal: bool,
     now: DateTime<Utc>,
 ) {
-    let id = ids::backup(backup);
+    let id = backup;
     for held in catalog.backups.iter_mut().filter(|one| one.id == id) {
         held.hold = Some(hold.longer(held.hold));
         if with_wal {
@@ -33,7 +32,7 @@ pub(super) fn hold(
 }
 
 /// What somebody holds or reads was a backup to them: it stays, although nothing but its record seems to be left.
-pub(super) fn believe(catalog: &mut planner::Catalog, id: planner::BackupId) {
+pub(super) fn believe(catalog: &mut planner::Catalog, id: BackupId) {
     if catalog.remnants.remove(&id) {
         let reason = "its data is missing, but somebody holds or restores it".to_owned();
         let reason = planner::UnknownReason::Unreadable(reason);

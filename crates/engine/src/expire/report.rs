@@ -31,7 +31,7 @@ pub(super) fn describe(
             planner::BackupVerdict::Goes(reason) => (false, vec![reason.to_string()]),
         };
         let not_before = if kept || plan.is_blocked { None } else { due(id) };
-        backups.push(BackupFate { backup_id: ids::to_backup(*id)?, kept, why, not_before });
+        backups.push(BackupFate { backup_id: *id, kept, why, not_before });
     }
     let mut wal = Vec::new();
     for (range, verdict) in &plan.wal {
@@ -54,7 +54,7 @@ pub(super) fn describe(
     }
     notes.extend(plan.warnings.iter().map(ToString::to_string));
     let next = next_removal(plan, decided, grace);
-    Ok(RepositoryExpire {
+    RepositoryExpire {
         repository: repository.describe(),
         now: plan.now,
         backups,
@@ -68,7 +68,7 @@ pub(super) fn describe(
         next_removal: next,
         uploads_going: 0,
         window_start: None,
-    })
+    }
 }
 
 /// When the next removal is due; nobody knows while nothing goes.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use holdfast_contract::report::drill::Drilled;
 use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, LedgerTime, ObjectPath};
 use holdfast_repo::record::{DrillFound, LedgerEntry, LedgerRecord};

@@ -37,6 +37,7 @@ use super::durable::Roots;
 use super::late::Patience;
 use super::layout::Layout;
 use super::preflight::{AUTO_CONF, Archive};
+use super::prepare::refuse_linked_control;
 use super::protect::{Reads, protect};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
 use super::settings;

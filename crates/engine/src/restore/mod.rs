@@ -88,49 +88,6 @@ use crate::repository::Repository;
 use crate::repository::leases::Clock;
 use crate::server::running::RunningServer;
 
-/// What is to be restored, where and how.
-#[derive(Debug, Clone)]
-pub struct RestoreOptions {
-    /// The cluster's name in the repository.
-    pub cluster: ClusterName,
-    /// Where the data directory goes, absolute.
-    pub pgdata: PathBuf,
-    /// Up to where, along which timeline, from which backup.
-    pub request: RecoveryRequest,
-    /// What the server does at the target; [`TargetAction::Pause`] when not given, as PostgreSQL. Without a target, and
-    /// unless a standby is made, the server ends recovery at the end of the WAL whatever stands here.
-    pub target_action: Option<TargetAction>,
-    /// Whether an existing data directory of the same cluster is brought to the state of the backup.
-    pub delta: bool,
-    /// Other directories for tablespaces.
-    pub tablespaces: Vec<TablespaceMapping>,
-    /// A directory for all other tablespaces, each in a folder named by its OID; `None` for where they were.
-    pub tablespace_root: Option<PathBuf>,
-    /// Tablespaces, by name or OID, whose directories are used as they are although their data directory was lost.
-    pub reuse_tablespaces: Vec<String>,
-    /// Whether WAL of an existing data directory that was never archived may be removed.
-    pub discard_wal: bool,
-    /// What the restore and the restored server need: no directory of the restore may hold it or lie in it.
-    pub places: Vec<Place>,
-    /// Whether the restored server archives.
-    pub archiving: Archiving,
-    /// Whether the server follows the archive (`standby.signal`) instead of ending recovery.
-    pub standby: bool,
-    /// Threads that decompress and check; 0 for one a processor.
-    pub jobs: usize,
-    /// Bytes that the buffers may hold together.
-    pub memory_bytes: u64,
-    /// What PostgreSQL calls for each WAL file.
-    pub restore_command: String,
-    /// What the configuration keeps, so that it can be said whether WAL may go that the restored server has to fetch; `None`
-    /// if somebody else keeps it meanwhile.
-    pub retention: Option<holdfast_retention::Policy>,
-    /// This host, for the resume point.
-    pub host: String,
-    /// Now.
-    pub now: DateTime<Utc>,
-}
-
 /// Says what [`restore`] would do; refuses what it would refuse. Writes nothing.
 ///
 /// # Errors

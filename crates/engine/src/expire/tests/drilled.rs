@@ -2,7 +2,6 @@
 
 use super::bench::Bench;
 use crate::expire::{ExpireOptions, Keep, Policy};
-use crate::repository::drills;
 use crate::repository::verified::{ToRemember, remember};
 use chrono::TimeDelta;
 use holdfast_repo::name::{self, ClaimNumber, LedgerTime};
@@ -31,7 +30,7 @@ async fn drilled_of(bench: &Bench, day: u64, hours: i64, found: Option<&[DrillFo
         found: found.unwrap_or_default().to_vec(),
     };
     let time = bench.now - TimeDelta::hours(hours);
-    drills::remember(&bench.repository, &bench.cluster, "db2", time, entry).await.unwrap();
+    bench.repository.write_ledger(&bench.cluster, "db2", time, entry).await.unwrap();
 }
 
 /// A shallow verification that found nothing.
