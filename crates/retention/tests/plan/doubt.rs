@@ -65,7 +65,7 @@ fn no_remnant_goes_while_nothing_is_restorable() {
     archive.catalog.remnants.insert(id(10));
     assert_eq!(archive.going(), [10]);
     archive.find(1).verified = Verified::Damaged;
-    assert_eq!(archive.going(), []);
+    assert_eq!(archive.going(), Vec::<i64>::new());
     assert_eq!(archive.reasons(10), [BackupKept::NothingRestorable]);
 }
 
