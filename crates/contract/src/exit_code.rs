@@ -122,6 +122,8 @@ exit_codes! {
     UnreadableFile = 31, "unreadable-file", NeedsSomebody, "a local file could not be read";
     // Permissions, a file system that is mounted read-only, or a failing disk.
     UnwritableFile = 32, "unwritable-file", NeedsSomebody, "a local file could not be written";
+    // The kernel's log says which of them it was.
+    HostFault = 33, "host-fault", NeedsSomebody, "this host had too little memory for a restored server, or ended it, or its disk fails";
     // Damaged data stays damaged: this and the next four need another backup, repository or copy.
     CorruptObject = 40, "corrupt-object", NeedsSomebody, "an object of the repository fails its checksum or does not parse";
     TruncatedObject = 41, "truncated-object", NeedsSomebody, "an object of the repository is shorter than it must be";

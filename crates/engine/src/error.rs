@@ -21,6 +21,15 @@ pub struct Error {
     pub doing: Vec<String>,
 }
 
+/// What a host lacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostFault {
+    /// Room on a disk, or in a quota.
+    Full,
+    /// Memory, processes, open files or a disk that works; or a process was ended from outside.
+    Other,
+}
+
 /// What happened; the caller decides by the variant.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -429,8 +438,22 @@ pub enum Cause {
         /// The number of free bytes.
         free: u64,
     },
+    /// This host had too little for a restored server, or ended it.
+    #[error("this host failed the restored server: {what}")]
+    Host {
+        /// What it lacked.
+        fault: HostFault,
+        /// What the server or its client said.
+        what: String,
+    },
+    /// The time was over before anything was done.
+    #[error("the time limit of {limit:?} was over before anything was restored")]
+    OutOfTime {
+        /// How long it might take.
+        limit: std::time::Duration,
+    },
     /// A restored server stopped its recovery because a request for WAL failed.
-    #[error("recovery of the restored server stopped, because the repository could not be asked for WAL: {log}")]
+    #[error("recovery of the restored server stopped, since the repository could not be asked for WAL: {log}")]
     ReplayStopped {
         /// The exit code of `restore_command`, as in the table of exit codes.
         status: u8,

@@ -1,8 +1,8 @@
 //! Errors of the engine: every [`Cause`] gets its exit code and a hint.
 
 use super::{Explain, Failure};
-use crate::exit_code::ExitCode;
-use holdfast_engine::error::ServerSetting;
+use crate::exit_code::{ExitCode, Outlook};
+use holdfast_engine::error::{HostFault, ServerSetting};
 use holdfast_engine::{Cause, Error};
 use holdfast_pgtypes::control::ControlFileError;
 use holdfast_pgtypes::wal::segment_check::SegmentMismatch;
@@ -200,9 +200,24 @@ fn of_what(what: &Cause) -> Failure {
         )),
         Cause::NoRoom { directory, .. } => new(ExitCode::NoSpace)
             .hint(format!("make room on the file system of {}, or name another directory", directory.display())),
+        Cause::Host { fault: HostFault::Full, .. } => new(ExitCode::NoSpace)
+            .hint("nothing is known of the backup by this: make room for the directory of drills, or name another one"),
+        Cause::Host { fault: HostFault::Other, .. } => new(ExitCode::HostFault).hint(
+            "nothing is known of the backup by this: look in the log of this host (`journalctl -k`) for memory that ran out or \
+             a disk that fails; less memory is needed with --set shared_buffers=64MB or fewer --jobs",
+        ),
+        Cause::OutOfTime { .. } => new(ExitCode::Unreachable)
+            .hint("nothing is known of the backup by this: give it more time (--time-limit), or see why the store is slow"),
         Cause::ReplayStopped { status, .. } => {
             let code = ExitCode::from_number(*status).unwrap_or(ExitCode::Unreachable);
-            new(code).hint("this says nothing about the backup: run it again when the store answers")
+            let hint = match code.outlook() {
+                Outlook::NeedsSomebody => "nothing is known of the backup by this: docs/exit-codes.md says what this code of \
+                                           `holdfast wal get` needs; then run it again",
+                Outlook::Done | Outlook::PassesByItself => {
+                    "nothing is known of the backup by this: run it again when the store answers"
+                }
+            };
+            new(code).hint(hint)
         }
         Cause::TooManyPacks { .. } => new(ExitCode::Usage).hint(
             "if its store takes objects only whole, packs are no larger than `backup.memory` allows: give the backup more, \

@@ -70,6 +70,8 @@ impl Error {
             | Cause::AnotherRun { .. }
             | Cause::NoPrograms { .. }
             | Cause::NoRoom { .. }
+            | Cause::Host { .. }
+            | Cause::OutOfTime { .. }
             | Cause::Refused(_)
             | Cause::Cancelled
             | Cause::Internal(_) => false,
