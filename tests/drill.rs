@@ -17,6 +17,10 @@ use serde_json::Value;
 use crate::stage::attack::{Victim, back_up, files_below, objects};
 use crate::stage::{Plan, Seal, Stage, StoreKind, config_text, repository_lines};
 
+mod host;
+mod original;
+mod replay;
+
 /// The folder for the drills of a stage.
 fn place(stage: &Stage) -> PathBuf {
     stage.scratch.folder("drills").expect("make a folder")
@@ -482,6 +486,9 @@ async fn a_drill_that_takes_too_long_has_failed() {
     let flags = ["--no-amcheck", "--time-limit", "30s", "--probe", slow.to_str().expect("a path")];
     let (code, report, error) = drill(&stage, &flags);
     assert_eq!((code, kinds(&report)), (46, vec!["time-limit".to_owned()]), "{report:#}\n{error}");
+    // It says nothing of the backup.
+    assert_eq!(report["recorded"], false, "{report:#}");
+    assert!(objects(&stage).keys().all(|name| !name.contains("-drill-")), "{report:#}");
     assert_eq!(servers_below(&place(&stage)), [0; 0]);
 }
 

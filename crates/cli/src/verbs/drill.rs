@@ -219,12 +219,15 @@ fn outcome(outcome: CheckOutcome, reason: Option<&str>) -> String {
 fn left_text(left: &LeftBehind) -> String {
     let place = left.directory.display();
     let what = if left.kept { "was kept by" } else { "was left by" };
-    let server = match left.server_pid {
-        Some(pid) => format!(
+    let server = match (left.server_pid, &left.elsewhere) {
+        (Some(pid), _) => format!(
             "a server still runs there (process {pid}): end it with `pg_ctl -D {place}/data stop -m immediate`, then remove \
              the directory"
         ),
-        None => "nobody uses it: remove it".to_owned(),
+        (None, Some(elsewhere)) => {
+            format!("it is of {elsewhere}, whose processes cannot be seen from here: look there, then remove it")
+        }
+        (None, None) => "nobody uses it: remove it".to_owned(),
     };
     format!("{place} {what} the drill of {}; {server}", time::shown(left.started))
 }

@@ -214,6 +214,9 @@ pub struct LeftBehind {
     pub server_pid: Option<i32>,
     /// Whether it was kept on purpose (`--keep`).
     pub kept: bool,
+    /// The host or container that made it, if its processes cannot be seen from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
 }
 
 /// A drill that the repository has on record.

@@ -1,17 +1,18 @@
 //! Runs `pg_amcheck` over all databases, if the tool and its extension are installed.
 
-use std::fs::OpenOptions;
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use holdfast_contract::report::drill::{AmCheck, CheckOutcome, DrillFinding, FindingKind};
 use tokio_postgres::Client;
 
+use super::bounds::{Bounds, Over};
 use super::directory::{PORT, ThrowAway};
+use super::log::Log;
 use super::programs::Programs;
-use super::server::{Access, as_owner, last_lines};
-use super::settings;
-use super::{Bounds, DrillOptions};
-use crate::error::{Cause, Error};
+use super::server::{Access, as_owner};
+use super::{DrillOptions, databases, faults, settings};
+use crate::error::Error;
 
 /// The maximum number of findings from its output.
 const MOST_LINES: usize = 20;
@@ -22,6 +23,26 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The exit status of `pg_amcheck` when it found corruption.
 const CORRUPTION: i32 = 2;
 
+/// What it said.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) amcheck: AmCheck,
+    pub(super) findings: Vec<DrillFinding>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Checked {
+    fn not_run(reason: String) -> Self {
+        let amcheck = AmCheck { outcome: CheckOutcome::NotRun, reason: Some(reason) };
+        Self { amcheck, findings: Vec::new(), notes: Vec::new() }
+    }
+
+    fn ended(findings: Vec<DrillFinding>, notes: Vec<String>) -> Self {
+        let outcome = if findings.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Failed };
+        Self { amcheck: AmCheck { outcome, reason: None }, findings, notes }
+    }
+}
+
 /// Runs `pg_amcheck`, if it is installed.
 pub(super) async fn run(
     programs: &Programs,
@@ -30,20 +51,36 @@ pub(super) async fn run(
     client: &Client,
     options: &DrillOptions,
     bounds: &Bounds,
-) -> Result<(AmCheck, Vec<DrillFinding>), Error> {
-    let not_run = |reason: String| Ok((AmCheck { outcome: CheckOutcome::NotRun, reason: Some(reason) }, Vec::new()));
+) -> Result<Checked, Error> {
     let Some(program) = programs.path("pg_amcheck") else {
-        return not_run(format!("there is no pg_amcheck in {}", programs.folder().display()));
+        return Ok(Checked::not_run(format!("there is no pg_amcheck in {}", programs.folder().display())));
     };
+    let finding = |kind, what: String| DrillFinding { kind, what };
+    let late =
+        |notes| Checked::ended(vec![finding(FindingKind::TimeLimit, "pg_amcheck had not ended".to_owned())], notes);
     let available = "SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'amcheck'";
-    if client.query(available, &[]).await?.is_empty() {
-        return not_run("the extension amcheck is not installed on this host".to_owned());
+    let preparing = async {
+        if client.query(available, &[]).await?.is_empty() {
+            return Ok(None);
+        }
+        databases::prepare(access, client).await.map(Some)
+    };
+    let prepared = match bounds.within(preparing).await {
+        Ok(prepared) => prepared?,
+        Err(Over::Time) => return Ok(late(Vec::new())),
+        Err(over) => return Err(over.into_error(bounds)),
+    };
+    let Some(databases::Prepared { damaged, notes }) = prepared else {
+        return Ok(Checked::not_run("the extension amcheck is not installed on this host".to_owned()));
+    };
+    if !damaged.is_empty() {
+        // Its event triggers may still be there, and it would not get through anyway.
+        let findings = damaged.into_iter().map(|what| finding(FindingKind::Server, what)).collect();
+        return Ok(Checked { findings, notes, ..Checked::not_run("a catalog is damaged".to_owned()) });
     }
-    let log = directory.file("amcheck.log");
-    // The file must be new, as all files of a drill, so that root follows no link that somebody put there.
-    let output =
-        OpenOptions::new().create_new(true).append(true).open(&log).map_err(|e| Error::file("create", &log, e))?;
-    let errors = output.try_clone().map_err(|e| Error::file("create", &log, e))?;
+    let path = directory.file("amcheck.log");
+    let log = Log::create(&path)?;
+    let (output, errors) = (log.output(&path)?, log.output(&path)?);
     let mut command = programs.command("pg_amcheck");
     command.args([
         "--all",
@@ -54,55 +91,70 @@ pub(super) async fn run(
         "--port",
     ]);
     command.arg(PORT.to_string()).arg("--host").arg(&access.socket).arg("--username").arg(&access.role);
-    command.env("PGOPTIONS", settings::session(false)).stdout(output).stderr(errors);
+    command.env("PGOPTIONS", settings::session(access.version, false)).stdout(output).stderr(errors);
     as_owner(&mut command, options.owner);
     let mut child = command.spawn().map_err(|e| Error::file("run", &program, e))?;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(|e| Error::file("run", &program, e))? {
-            break Some(status);
+            break status;
         }
-        let is_cancelled = bounds.is_cancelled();
-        if is_cancelled || bounds.is_over() {
+        if let Some(over) = bounds.look() {
             // The program only reads, and its sessions end with it.
             drop(child.kill());
             drop(child.wait());
-            if is_cancelled {
-                return Err(Cause::Cancelled.into());
-            }
-            break None;
+            return match over {
+                Over::Time => Ok(late(notes)),
+                over => Err(over.into_error(bounds)),
+            };
         }
         tokio::time::sleep(LOOK_EVERY).await;
     };
-    let failed = |findings| Ok((AmCheck { outcome: CheckOutcome::Failed, reason: None }, findings));
-    let finding = |kind, what: String| DrillFinding { kind, what };
-    let Some(status) = status else {
-        return failed(vec![finding(FindingKind::TimeLimit, "pg_amcheck was still running".to_owned())]);
-    };
     if status.success() {
-        return Ok((AmCheck { outcome: CheckOutcome::Passed, reason: None }, Vec::new()));
+        return Ok(Checked::ended(Vec::new(), notes));
     }
-    if status.code() == Some(CORRUPTION) {
-        return failed(findings(&std::fs::read(&log).unwrap_or_default()));
+    // Whoever stops the drill may have ended it, or its server, first.
+    bounds.settle().await?;
+    let end = log.last_lines(MOST_LINES);
+    if let Some(signal) = status.signal() {
+        return Err(faults::other(format!("pg_amcheck was ended by signal {signal}: {end}")).into());
     }
-    let what = format!("it ended with {status}: {}", last_lines(&log, MOST_LINES));
-    failed(vec![finding(FindingKind::Amcheck, what)])
+    if let Some(fault) = faults::of_text(&end) {
+        return Err(fault.into());
+    }
+    let mut findings = if status.code() == Some(CORRUPTION) { findings(&log) } else { Vec::new() };
+    if findings.is_empty() {
+        findings.push(finding(FindingKind::Amcheck, format!("it ended with {status}: {end}")));
+    }
+    Ok(Checked::ended(findings, notes))
 }
 
-/// One finding for each place that `pg_amcheck` names: a line, with the indented lines after it.
-fn findings(output: &[u8]) -> Vec<DrillFinding> {
-    let text = String::from_utf8_lossy(output);
+/// One for each place that it names: a line of its own, and lines that are set in. Notices and warnings name no damage; of
+/// functions of the cluster there can be any, with their details.
+fn findings(log: &Log) -> Vec<DrillFinding> {
     let mut places: Vec<String> = Vec::new();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        match places.last_mut() {
-            Some(place) if line.starts_with([' ', '\t']) => {
-                place.push(' ');
-                place.push_str(line.trim());
-            }
-            _ => places.push(line.to_owned()),
+    let (mut more, mut is_notice) = (0_usize, false);
+    log.each_line(|line| {
+        if line.trim().is_empty() {
+            return;
         }
-    }
-    let more = places.len().saturating_sub(MOST_LINES);
-    places.truncate(MOST_LINES);
+        let is_set_in = line.starts_with([' ', '\t']);
+        let is_detail = ["DETAIL:  ", "HINT:  ", "CONTEXT:  "].iter().any(|words| line.starts_with(words));
+        if !is_set_in && !is_detail {
+            is_notice = line.starts_with("NOTICE:  ") || line.starts_with("WARNING:  ");
+        }
+        if is_notice {
+            return;
+        }
+        let begins = !(is_set_in || is_detail) || places.is_empty();
+        if begins && places.len() >= MOST_LINES {
+            more += 1;
+        } else if begins {
+            places.push(line.trim().to_owned());
+        } else if let Some(place) = places.last_mut().filter(|_| more == 0) {
+            place.push(' ');
+            place.push_str(line.trim());
+        }
+    });
     if more > 0 {
         places.push(format!("and {more} more"));
     }
@@ -111,19 +163,41 @@ fn findings(output: &[u8]) -> Vec<DrillFinding> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use std::io::Write as _;
+
     use super::*;
+
+    fn found(output: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("amcheck.log");
+        let log = Log::create(&path).unwrap();
+        log.output(&path).unwrap().write_all(output.as_bytes()).unwrap();
+        findings(&log).into_iter().map(|finding| finding.what).collect()
+    }
 
     #[test]
     fn each_place_is_one_finding() {
-        let output = b"heap table \"postgres.public.t\", block 0, offset 1:\n    line pointer to offset 9 is bad\n\
-                       btree index \"postgres.public.i\":\n    ERROR:  high key\n    DETAIL:  x\n";
-        let found: Vec<String> = findings(output).into_iter().map(|finding| finding.what).collect();
+        let output = "heap table \"postgres.public.t\", block 0, offset 1:\n    line pointer to offset 9 is bad\n\
+                      btree index \"postgres.public.i\":\n    ERROR:  high key\n    DETAIL:  x\n";
         assert_eq!(
-            found,
+            found(output),
             [
                 "heap table \"postgres.public.t\", block 0, offset 1: line pointer to offset 9 is bad",
                 "btree index \"postgres.public.i\": ERROR:  high key DETAIL:  x",
             ]
         );
+        let many: String = (0..MOST_LINES + 3).map(|number| format!("heap table {number}:\n    x\n")).collect();
+        let many = found(&many);
+        assert_eq!((many.len(), many.last().unwrap().as_str()), (MOST_LINES + 1, "and 3 more"));
+    }
+
+    #[test]
+    fn notices_are_no_findings() {
+        let output = "NOTICE:  a function says this\nDETAIL:  and this\nWARNING:  database \"d\" has a collation \
+                      version mismatch\nHINT:  REFRESH\nbtree index \"postgres.public.i\":\n    ERROR:  high key\n";
+        assert_eq!(found(output), ["btree index \"postgres.public.i\": ERROR:  high key"]);
+        assert!(found("NOTICE:  x\n").is_empty());
     }
 }

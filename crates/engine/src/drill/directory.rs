@@ -6,7 +6,7 @@
 //! and somebody may want to look at it.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, lchown};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use holdfast_contract::report::drill::LeftBehind;
 use serde::{Deserialize, Serialize};
 
+use super::plain;
 use crate::error::{Cause, Error};
 use crate::repository::machine::{Life, Machine, life_of};
 use crate::server::running::server_in;
@@ -23,6 +24,9 @@ const PREFIX: &str = "holdfast-drill-";
 
 /// The file name of the mark.
 const MARK: &str = "holdfast.drill";
+
+/// The longest mark that is read.
+const LONGEST_MARK: u64 = 64 << 10;
 
 /// The maximum length of a socket's path: `UNIXSOCK_PATH_BUFLEN` on Linux without the final zero byte.
 const LONGEST_SOCKET: usize = 107;
@@ -36,6 +40,9 @@ struct Mark {
     cluster: String,
     host: String,
     boot: Option<String>,
+    /// Where `pid` counts; another container has another one.
+    #[serde(default)]
+    pid_namespace: Option<String>,
     pid: u32,
     /// The name of the process, since process ids are reused.
     program: String,
@@ -45,7 +52,11 @@ struct Mark {
 
 impl Mark {
     fn read(directory: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(directory.join(MARK)).ok()?).ok()
+        // Its owner may have put anything in its place.
+        let file = plain::open(&directory.join(MARK)).ok()?;
+        let mut text = Vec::new();
+        file.take(LONGEST_MARK).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     fn write(&self, directory: &Path) -> Result<(), Error> {
@@ -61,11 +72,22 @@ impl Mark {
     fn is_at_work(&self, host: &str) -> bool {
         self.host == host
             && self.boot == Machine::here().boot
-            && match program_of(&self.pid.to_string()) {
-                Some(program) => program == self.program,
-                // `/proc` may hide the processes of others.
-                None => life_of(self.pid) == Life::OfAnotherUser,
-            }
+            && !self.is_of_another_container()
+            && program_of(&self.pid.to_string()).as_ref() == Some(&self.program)
+    }
+
+    fn is_of_another_container(&self) -> bool {
+        let here = Machine::here();
+        // Marks of before did not say it.
+        self.boot == here.boot && self.pid_namespace.is_some() && self.pid_namespace != here.pid_namespace
+    }
+
+    /// Whose processes cannot be seen from here, in words.
+    fn elsewhere(&self, host: &str) -> Option<String> {
+        if self.host != host {
+            return Some(format!("host {}", self.host));
+        }
+        self.is_of_another_container().then(|| "another container of this host".to_owned())
     }
 }
 
@@ -82,7 +104,8 @@ pub(super) fn left_behind(parent: &Path, host: &str) -> Vec<LeftBehind> {
             let directory = entry.path();
             let mark = Mark::read(&directory).filter(|mark| !mark.is_at_work(host))?;
             let server_pid = server_in(&directory.join("data"));
-            Some(LeftBehind { directory, started: mark.started, server_pid, kept: mark.kept })
+            let elsewhere = mark.elsewhere(host);
+            Some(LeftBehind { directory, started: mark.started, server_pid, kept: mark.kept, elsewhere })
         })
         .collect();
     found.sort_by(|one, other| one.directory.cmp(&other.directory));
@@ -109,6 +132,15 @@ impl ThrowAway {
             Ok(_) => return Err(Error::file("list", parent, ErrorKind::NotADirectory.into())),
             Err(error) => return Err(Error::file("list", parent, error)),
         }
+        // `SplitDirectoriesString` cuts the setting that names the socket's directory at these.
+        if parent.to_str().is_none_or(|path| path.contains([',', '"'])) {
+            return Err(Cause::Refused(format!(
+                "the directory {} cannot hold a socket: PostgreSQL takes no comma and no quote in its path, and it has to be \
+                 UTF-8",
+                parent.display()
+            ))
+            .into());
+        }
         let mut bytes = [0; 4];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Cause::Internal("no random bytes".to_owned()))?;
         let path = parent.join(format!("{PREFIX}{}", hex::encode(bytes)));
@@ -120,10 +152,12 @@ impl ThrowAway {
             ))
             .into());
         }
+        let here = Machine::here();
         let mark = Mark {
             cluster: cluster.to_owned(),
             host: host.to_owned(),
-            boot: Machine::here().boot,
+            boot: here.boot,
+            pid_namespace: here.pid_namespace,
             pid: std::process::id(),
             program: program_of("self").unwrap_or_default(),
             started: now,
@@ -211,16 +245,6 @@ impl Drop for ThrowAway {
     }
 }
 
-/// Refuses a file system without room for this many bytes.
-pub(super) fn check_room(parent: &Path, needed: u64) -> Result<(), Error> {
-    let space = rustix::fs::statvfs(parent).map_err(|e| Error::file("look at", parent, e.into()))?;
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if free < needed {
-        return Err(Cause::NoRoom { directory: parent.to_owned(), needed, free }.into());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -285,10 +309,47 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_system_is_refused() {
+    fn a_path_that_would_be_cut_is_refused() {
         let parent = tempfile::tempdir().unwrap();
-        check_room(parent.path(), 1).unwrap();
-        let error = check_room(parent.path(), u64::MAX).unwrap_err();
-        assert!(matches!(&*error.what, Cause::NoRoom { .. }), "{error}");
+        for name in ["a,b", "a\"b"] {
+            let place = parent.path().join(name);
+            fs::create_dir(&place).unwrap();
+            let error = ThrowAway::named(&place, "main", "here", Utc::now()).unwrap_err();
+            assert!(error.to_string().contains("no comma and no quote"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_not_said_to_be_unused() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut of_other = named(parent.path());
+        of_other.mark.pid_namespace = Some("pid:[1]".to_owned());
+        of_other.make().unwrap();
+        let left = |host| left_behind(parent.path(), host).into_iter().map(|left| left.elsewhere).collect::<Vec<_>>();
+        assert_eq!(left("here"), [Some("another container of this host".to_owned())]);
+        assert_eq!(left("there"), [Some("host here".to_owned())]);
+        drop(of_other);
+        // One that was here and is dead.
+        let mut dead = named(parent.path());
+        dead.mark.program = "another".to_owned();
+        dead.make().unwrap();
+        assert_eq!(left("here"), [None]);
+    }
+
+    #[test]
+    fn no_link_and_no_pipe_is_taken_for_a_mark() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let path = parent.path().join(format!("{PREFIX}{name}"));
+            fs::create_dir(&path).unwrap();
+            path.join(MARK)
+        };
+        let mut dead = named(parent.path());
+        dead.mark.program = "another".to_owned();
+        dead.make().unwrap();
+        std::os::unix::fs::symlink(dead.file(MARK), folder("link")).unwrap();
+        let pipe = folder("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(left_behind(parent.path(), "here").len(), 1);
     }
 }

@@ -18,44 +18,54 @@
 //! backup is not proven. An error means that the drill could not run; it says nothing about the backup.
 
 mod amcheck;
+mod bounds;
+mod checks;
+mod databases;
 mod directory;
+mod faults;
+mod log;
 mod moment;
 mod outside;
 mod pages;
+mod plain;
 mod probes;
 mod programs;
+mod refused;
+mod replay;
+mod room;
 mod run;
 mod server;
 mod settings;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_contract::report::drill::{CheckOutcome, DrillDurations, DrillReport, DrillResult};
+use holdfast_contract::report::drill::{CheckOutcome, DrillDurations, DrillReport, DrillResult, FindingKind};
 use holdfast_pgtypes::PgVersion;
 use holdfast_pgtypes::recovery_target::TargetAction;
 use holdfast_repo::name::BackupId;
-use holdfast_repo::record::{BackupRecord, LeasePurpose, LedgerEntry};
+use holdfast_repo::record::{BackupRecord, DrillFound, LeasePurpose, LedgerEntry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::repository::drills::{Drills, drills};
 pub use moment::{Moment, random_seed};
 
+use bounds::Bounds;
 use directory::ThrowAway;
 use programs::Programs;
+use room::Room;
 use run::{Found, Run};
+use settings::Original;
 
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::leases::{Clock, Holder, Lease, new_run};
 use crate::repository::{Repository, drills};
 use crate::restore::{self, Archiving, RestoreOptions};
-
-/// Free space, in bytes, for files that the server itself makes, besides the data and its WAL.
-const ROOM_BESIDES: u64 = 64 << 20;
 
 /// The time limit for writing the result into the ledger, and for taking or releasing a lease.
 const WAIT: Duration = Duration::from_secs(30);
@@ -100,40 +110,14 @@ pub struct DrillOptions {
     pub remember: bool,
 }
 
-/// When to stop the drill.
-#[derive(Debug)]
-struct Bounds {
-    cancel: CancellationToken,
-    deadline: Instant,
-}
-
-impl Bounds {
-    fn is_cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
-    }
-
-    /// Whether the time limit is over.
-    fn is_over(&self) -> bool {
-        Instant::now() >= self.deadline
-    }
-
-    /// Returns when the drill is cancelled or its time limit is over.
-    async fn over(&self) {
-        tokio::select! {
-            () = self.cancel.cancelled() => {}
-            () = tokio::time::sleep_until(self.deadline) => {}
-        }
-    }
-}
-
 /// Restores, recovers and checks, then removes everything.
 ///
 /// # Errors
-/// As [`restore::plan`] and [`restore::restore`], except errors about the content of an object, which are findings.
-/// [`Cause::NoPrograms`] if there is no PostgreSQL of the version. [`Cause::NoRoom`]. [`Cause::File`] for the directory
-/// and the queries. [`Cause::Refused`] for a setting that would end the isolation of the copy. [`Cause::Postgres`] if
-/// the server rejects the role. [`Cause::ReplayStopped`] if the store could not be reached during replay.
-/// [`Cause::Cancelled`].
+/// Those of [`restore::plan`] and [`restore::restore`] that are not about the content of an object. [`Cause::NoPrograms`] if
+/// there is no PostgreSQL of the version, [`Cause::NoRoom`], [`Cause::File`] for the directory and the queries,
+/// [`Cause::Refused`] for a setting that would let the copy out, [`Cause::Postgres`] if the server does not take the role,
+/// [`Cause::ReplayStopped`] if the store could not be asked during replay, [`Cause::Host`] if this host had too little for the
+/// server or ended it, [`Cause::OutOfTime`] if the time was over before anything was restored, [`Cause::Cancelled`].
 pub async fn drill(
     repository: &Repository,
     options: &DrillOptions,
@@ -151,17 +135,19 @@ async fn drill_inner(
     cancel: &CancellationToken,
 ) -> Result<DrillReport, Error> {
     let clock = Clock::starting(options.restore.now);
-    let bounds = Bounds { cancel: cancel.clone(), deadline: Instant::now() + options.time_limit };
+    let time_limit = options.time_limit;
+    let deadline = Instant::now() + time_limit;
     let cluster = &options.restore.cluster;
     let left_behind = directory::left_behind(&options.directory, &options.restore.host);
     let statements = probes::read(&options.probes)?;
     let (host, now) = (options.restore.host.as_str(), options.restore.now);
     let mut directory = ThrowAway::named(&options.directory, cluster.as_str(), host, now)?;
+    let bounds = Bounds { cancel: cancel.clone(), deadline, time_limit, room: Room::of(&options.directory)? };
 
     progress.phase("choosing the moment", None);
     let jobs = options.restore.jobs;
-    let (request, target, mut notes) =
-        Box::pin(moment::choose(repository, cluster, &options.moment, jobs, now, cancel)).await?;
+    let choosing = Box::pin(moment::choose(repository, cluster, &options.moment, jobs, now, cancel));
+    let (request, target, mut notes) = bounds.within(choosing).await.map_err(|over| over.into_error(&bounds))??;
     let mut restoring = RestoreOptions {
         pgdata: directory.pgdata(),
         request,
@@ -177,7 +163,8 @@ async fn drill_inner(
     };
     // If anything is refused after this, the directory is removed again.
     directory.make()?;
-    let plan = Box::pin(restore::plan(repository, &restoring, progress, cancel)).await?;
+    let planning = Box::pin(restore::plan(repository, &restoring, progress, cancel));
+    let plan = bounds.within(planning).await.map_err(|over| over.into_error(&bounds))??;
     let backup = record_of(repository, options, plan.recovery.backup).await?;
     let version =
         PgVersion::new(backup.pg_major).map_err(|e| Cause::Refused(format!("backup {}: {e}", backup.backup_id)))?;
@@ -188,9 +175,10 @@ async fn drill_inner(
     restoring.request.backup = Some(plan.recovery.backup);
     restoring.restore_command = outside::bounded(&restoring.restore_command, &plan.recovery, &restoring.request.target);
     // A bad setting is refused before anything is restored.
-    settings::server(version, directory.path(), &directory.pgdata(), true, &options.settings)?;
-    let needed = plan.write_bytes.saturating_add(plan.recovery.wal_bytes).saturating_add(ROOM_BESIDES);
-    directory::check_room(&options.directory, needed)?;
+    let (path, pgdata) = (directory.path(), &directory.pgdata());
+    let original = Original { version, directory: path, pgdata, has_configuration: true, restored: None };
+    settings::server(&original, &options.settings)?;
+    bounds.room.check(plan.write_bytes, plan.recovery.wal_bytes)?;
     // This note is useless for a copy that is removed.
     notes.extend(plan.notes.into_iter().filter(|note| note != restore::ARCHIVES_NOTHING));
     let mut durations = DrillDurations { plan_milliseconds: milliseconds(clock.passed()), ..DrillDurations::default() };
@@ -207,7 +195,6 @@ async fn drill_inner(
         backup_stop: backup.stop_time,
         plan: &plan.recovery,
         target: &restoring.request.target,
-        wal_segment_size: backup.wal_segment_size,
         tablespaces: &known,
         system_identifier: backup.system_identifier,
         found: Found::default(),
@@ -220,17 +207,26 @@ async fn drill_inner(
         tracing::debug!("the lease of this drill was not deleted in time, and ends by itself");
     }
     if let Err(error) = outcome {
-        remove(directory).await?;
+        if let Err(left) = remove(directory).await {
+            tracing::warn!(error = %left, "the directory of the drill could not be removed");
+        }
         return Err(error);
     }
 
     let path = directory.path().to_owned();
-    if options.keep {
-        directory.keep()?;
+    let is_left = if options.keep {
+        directory.keep()
     } else {
         progress.phase("removing the directory", None);
-        remove(directory).await?;
+        remove(directory).await
+    };
+    if let Err(error) = is_left {
+        // The result is known all the same.
+        let what = if options.keep { "kept, and its mark does not say so" } else { "left: it could not be removed" };
+        notes.push(format!("the directory {} was {what}: {error}", path.display()));
     }
+    // Whoever stopped the drill may have stopped its server first.
+    bounds.refuse_cancelled()?;
     durations.total_milliseconds = milliseconds(clock.passed());
     let replayed = found.restored_lsn.map(|lsn| lsn.bytes_since(plan.recovery.start_lsn));
     let mut report = DrillReport {
@@ -259,7 +255,11 @@ async fn drill_inner(
         recorded: false,
         recovery: plan.recovery,
     };
-    if options.remember {
+    let says_something =
+        report.findings.is_empty() || report.findings.iter().any(|finding| finding.kind != FindingKind::TimeLimit);
+    if options.remember && !says_something {
+        report.notes.push("the time was over before anything was known of the backup: nothing is recorded".to_owned());
+    } else if options.remember {
         let entry = entry(&report, &backup);
         let remembering = repository.write_ledger(cluster, host, clock.now(), entry);
         match tokio::time::timeout(WAIT, remembering).await {
@@ -328,8 +328,22 @@ fn entry(report: &DrillReport, backup: &BackupRecord) -> LedgerEntry {
         amcheck: report.amcheck.outcome != CheckOutcome::NotRun,
         probe_count: report.probes.len() as u64,
         problems: report.findings.iter().take(drills::MOST_PROBLEMS).map(ToString::to_string).collect(),
-        found: Vec::new(),
+        found: found_by(report),
     }
+}
+
+/// The kinds of the findings, each once.
+fn found_by(report: &DrillReport) -> Vec<DrillFound> {
+    let kinds = report.findings.iter().map(|finding| match finding.kind {
+        FindingKind::Object => DrillFound::Object,
+        FindingKind::Server => DrillFound::Server,
+        FindingKind::Page => DrillFound::Page,
+        FindingKind::Amcheck => DrillFound::Amcheck,
+        FindingKind::Probe => DrillFound::Probe,
+        FindingKind::TimeLimit => DrillFound::Time,
+    });
+    let kinds: BTreeSet<DrillFound> = kinds.collect();
+    kinds.into_iter().collect()
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -12,6 +12,7 @@ use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_pgtypes::page::{Checksums, PageCheck, check_page};
 use holdfast_pgtypes::relation::RelationPath;
 
+use super::plain;
 use crate::error::{Cause, Error};
 
 /// The number of pages in one read.
@@ -70,10 +71,13 @@ fn relations(pgdata: &Path, control: &ControlFile) -> Result<Vec<(PathBuf, Relat
         for entry in std::fs::read_dir(&place).map_err(|e| Error::file("list", &place, e))? {
             let entry = entry.map_err(|e| Error::file("list", &place, e))?;
             let path = folder.join(entry.file_name());
-            // This follows the links of the tablespaces.
             let place = pgdata.join(&path);
-            let metadata = std::fs::metadata(&place).map_err(|e| Error::file("look at", &place, e))?;
-            if metadata.is_dir() {
+            let mut kind = entry.file_type().map_err(|e| Error::file("look at", &place, e))?;
+            // Only the links of the tablespaces are followed: root may read more than the owner of the directory.
+            if kind.is_symlink() && folder == Path::new("pg_tblspc") {
+                kind = std::fs::metadata(&place).map_err(|e| Error::file("look at", &place, e))?.file_type();
+            }
+            if kind.is_dir() {
                 waiting.push(path);
             } else if let Some(relation) = RelationPath::parse(path.as_os_str().as_bytes(), control.version)
                 && relation.file.temporary_backend.is_none()
@@ -88,7 +92,7 @@ fn relations(pgdata: &Path, control: &ControlFile) -> Result<Vec<(PathBuf, Relat
 fn check_file(pgdata: &Path, path: &Path, relation: &RelationPath, control: &ControlFile) -> Result<Found, Error> {
     let checksums = if control.has_data_checksums() { Checksums::On } else { Checksums::Off };
     let place = pgdata.join(path);
-    let mut file = File::open(&place).map_err(|e| Error::file("read", &place, e))?;
+    let mut file = plain::open(&place).map_err(|e| Error::file("read", &place, e))?;
     let mut block = relation.file.first_block(control.relation_segment_pages).unwrap_or_default();
     let mut found = Found::default();
     let bad = |found: &mut Found, what: String| {

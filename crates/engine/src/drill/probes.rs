@@ -12,7 +12,8 @@ use holdfast_contract::report::drill::{DrillFinding, FindingKind, Probe};
 use holdfast_pgtypes::recovery_target::moment;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::Bounds;
+use super::bounds::{Bounds, Over};
+use super::refused::{self, Refused};
 use super::server::Access;
 use crate::error::{Cause, Error, postgres_text};
 
@@ -73,30 +74,34 @@ pub(super) async fn run(
     let mut session: Option<(&Path, Client)> = None;
     for statement in statements {
         if session.as_ref().is_none_or(|(file, client)| *file != statement.file || client.is_closed()) {
-            session = match open(access, database, restored).await {
-                Ok(client) => Some((&statement.file, client)),
-                Err(error) => {
+            session = match bounds.within(open(access, database, restored)).await {
+                Ok(Ok(client)) => Some((&statement.file, client)),
+                Ok(Err(error)) => {
+                    if let Refused::Host(cause) = refused::judge(&error) {
+                        return Err(cause.into());
+                    }
                     let what = format!("{}: no session: {}", statement.name, postgres_text(&error));
                     probes.push(statement.answered(Some(format!("no session: {}", postgres_text(&error)))));
                     findings.push(DrillFinding { kind: FindingKind::Probe, what });
                     continue;
                 }
+                Err(over) => {
+                    let late = statement.late(over, bounds)?;
+                    probes.push(late.0);
+                    findings.push(late.1);
+                    break;
+                }
             };
         }
         let Some((_, client)) = &session else { continue };
-        let asked = tokio::select! {
-            answer = ask(client, &statement.text) => Some(answer),
-            () = bounds.over() => None,
-        };
-        let Some(answer) = asked else {
-            if bounds.is_cancelled() {
-                return Err(Cause::Cancelled.into());
+        let answer = match bounds.within(ask(client, &statement.text)).await {
+            Ok(answer) => answer?,
+            Err(over) => {
+                let late = statement.late(over, bounds)?;
+                probes.push(late.0);
+                findings.push(late.1);
+                break;
             }
-            // The server is stopped next, and this query with it.
-            probes.push(statement.answered(Some("the time limit of the drill was over".to_owned())));
-            let what = format!("{} had no answer, and the queries after it were not run", statement.name);
-            findings.push(DrillFinding { kind: FindingKind::TimeLimit, what });
-            break;
         };
         match answer {
             Answer::Command => {}
@@ -129,8 +134,12 @@ enum Answer {
     Other(String),
 }
 
-async fn ask(client: &Client, text: &str) -> Answer {
-    let failed = |error: tokio_postgres::Error| Answer::Other(format!("it failed: {}", postgres_text(&error)));
+/// An error is the host's: its memory or its disk is full.
+async fn ask(client: &Client, text: &str) -> Result<Answer, Error> {
+    let failed = |error: tokio_postgres::Error| match refused::judge(&error) {
+        Refused::Host(cause) => Err(cause.into()),
+        _ => Ok(Answer::Other(format!("it failed: {}", postgres_text(&error)))),
+    };
     let stream = match client.simple_query_raw(text).await {
         Ok(stream) => stream,
         Err(error) => return failed(error),
@@ -151,7 +160,7 @@ async fn ask(client: &Client, text: &str) -> Answer {
             Err(error) => return failed(error),
         }
     }
-    judge(is_query, first.as_deref(), rows)
+    Ok(judge(is_query, first.as_deref(), rows))
 }
 
 fn judge(is_query: bool, first: Option<&[String]>, rows: u64) -> Answer {
@@ -175,6 +184,14 @@ fn shortened(text: &str) -> String {
 }
 
 impl Statement {
+    /// What there is to say when the time is over. The server is stopped next, and the query with it.
+    fn late(&self, over: Over, bounds: &Bounds) -> Result<(Probe, DrillFinding), Error> {
+        let Over::Time = over else { return Err(over.into_error(bounds)) };
+        let what = format!("{} had no answer, and what comes after it was not asked", self.name);
+        let finding = DrillFinding { kind: FindingKind::TimeLimit, what };
+        Ok((self.answered(Some("the time of the drill was over".to_owned())), finding))
+    }
+
     fn answered(&self, answer: Option<String>) -> Probe {
         Probe { name: self.name.clone(), file: self.file.clone(), line: self.line, passed: answer.is_none(), answer }
     }

@@ -4,28 +4,34 @@
 //! It has its own process group, so that a signal from the terminal does not stop it before the drill does. If its
 //! value is dropped without a clean shutdown, the server is stopped immediately.
 
-use std::fs::OpenOptions;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
+use holdfast_pgtypes::PgVersion;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
-use super::Bounds;
+use super::bounds::{Bounds, Over};
 use super::directory::{PORT, ThrowAway};
+use super::faults::{self, Asked};
+use super::log::Log;
 use super::programs::Programs;
+use super::refused::{self, Refused};
 use super::settings;
-use crate::error::{Cause, Error};
+use crate::error::Error;
 
 /// The interval at which the server is checked. It is part of the measured durations.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The time limit for a fast shutdown: its checkpoint writes at most the shared buffers.
-const STOP_WITHIN: Duration = Duration::from_mins(5);
+/// The longest time between two looks at a long recovery, which logs each of them.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
+
+/// How long an orderly stop may take in any case: its checkpoint writes at most the shared buffers. Beyond that the time of
+/// the drill bounds it.
+const STOP_AT_LEAST: Duration = Duration::from_mins(5);
 
 /// The time limit for an immediate shutdown. The server kills its own processes after 5 seconds.
 const END_WITHIN: Duration = Duration::from_secs(15);
@@ -33,31 +39,50 @@ const END_WITHIN: Duration = Duration::from_secs(15);
 /// The number of log lines in a finding.
 const LOG_LINES: usize = 12;
 
-/// PostgreSQL's words for the end of `restore_command`, as in `wait_result_to_str`.
-const COMMAND_ENDED: &str = "child process exited with exit code ";
+/// Ends it before everything else where the kernel is short of memory: the living server may be on the same host.
+const OOM_SCORE: &str = "1000";
 
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
     ended: Option<ExitStatus>,
-    log: PathBuf,
+    log: Log,
 }
 
-/// Why there is no server.
+/// Why there is no session.
 #[derive(Debug)]
 pub(super) enum Down {
     /// It ended by itself.
-    Ended {
-        /// Its exit status or signal, and the end of its log.
-        what: String,
-        /// The status of a `restore_command` that stopped recovery.
-        command: Option<u8>,
-    },
-    /// The time limit is over.
-    TooLong,
-    /// The drill was cancelled, or the server refuses this role.
+    Ended(Ended),
+    /// It runs, and what it reads to let somebody in is damaged.
+    Shut(String),
+    /// The drill ends here.
+    Over(Over),
+    /// The server refuses this role, or the host has no room for a session.
     Failed(Error),
+}
+
+/// How a server ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// What it ended with, and the end of its log.
+    pub(super) what: String,
+    /// Why that says nothing of the backup, if it does not.
+    pub(super) fault: Option<Error>,
+}
+
+/// How it was stopped.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// Everything is on disk.
+    Orderly,
+    /// Not in an orderly way.
+    Ended(Ended),
+    /// The time was over. The end of its log.
+    Late(String),
+    /// The drill was cancelled.
+    Cancelled,
 }
 
 /// How to connect to the server.
@@ -65,6 +90,7 @@ pub(super) enum Down {
 pub(super) struct Access {
     pub(super) socket: PathBuf,
     pub(super) role: String,
+    pub(super) version: PgVersion,
 }
 
 impl Access {
@@ -72,7 +98,7 @@ impl Access {
     pub(super) async fn connect(&self, database: &str, read_only: bool) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.host_path(&self.socket).port(PORT).user(&self.role).dbname(database).application_name("holdfast");
-        config.options(settings::session(read_only)).connect_timeout(Duration::from_secs(10));
+        config.options(settings::session(self.version, read_only)).connect_timeout(Duration::from_secs(10));
         let (client, connection) = config.connect(NoTls).await?;
         // The task ends with the client. If the connection fails, the next query fails.
         tokio::spawn(async move {
@@ -93,10 +119,9 @@ impl Server {
         environment: &[(String, String)],
         owner: Option<(u32, u32)>,
     ) -> Result<Self, Error> {
-        let log = directory.file("server.log");
-        let output =
-            OpenOptions::new().create_new(true).append(true).open(&log).map_err(|e| Error::file("create", &log, e))?;
-        let errors = output.try_clone().map_err(|e| Error::file("create", &log, e))?;
+        let path = directory.file("server.log");
+        let log = Log::create(&path)?;
+        let (output, errors) = (log.output(&path)?, log.output(&path)?);
         let mut command = programs.command("postgres");
         command.arg("-D").arg(directory.pgdata());
         for (name, value) in settings {
@@ -106,6 +131,10 @@ impl Server {
         command.stdout(output).stderr(errors).process_group(0);
         as_owner(&mut command, owner);
         let child = command.spawn().map_err(|e| Error::file("run", &programs.folder().join("postgres"), e))?;
+        // Its processes inherit it. A kernel without it only has no order.
+        if let Err(error) = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE) {
+            tracing::debug!(%error, "the kernel does not let the server of the drill go first");
+        }
         Ok(Self { child, ended: None, log })
     }
 
@@ -128,73 +157,79 @@ impl Server {
 
     /// Waits until recovery has ended and a session is open.
     pub(super) async fn ready(&mut self, access: &Access, database: &str, bounds: &Bounds) -> Result<Client, Down> {
+        let began = Instant::now();
         loop {
-            if let Some(status) = self.ended() {
-                return Err(self.why(status));
+            if let Some(ended) = self.gone() {
+                return Err(Down::Ended(ended));
             }
-            if bounds.is_cancelled() {
-                return Err(Down::Failed(Cause::Cancelled.into()));
-            }
-            if bounds.is_over() {
-                return Err(Down::TooLong);
-            }
-            match access.connect(database, true).await {
+            let answer = bounds.within(access.connect(database, true)).await.map_err(Down::Over)?;
+            let error = match answer {
                 Ok(client) => return Ok(client),
+                Err(error) => error,
+            };
+            match refused::judge(&error) {
                 // Recovery is not over, or the server is shutting down.
-                Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) || error.as_db_error().is_none() => {}
-                Err(error) => {
+                Refused::Ending => {}
+                Refused::Damaged(what) => return Err(Down::Shut(what)),
+                Refused::Host(cause) => return Err(Down::Failed(cause.into())),
+                Refused::Role => {
                     let role = &access.role;
                     let phrase = format!("connecting to the restored server as {role} in the database {database}");
                     return Err(Down::Failed(Error::from(error).doing(phrase)));
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            // What is measured is right to a hundredth.
+            let pause = (began.elapsed() / 100).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
+            bounds.within(tokio::time::sleep(pause)).await.map_err(Down::Over)?;
         }
     }
 
     /// The reason why the server ended, with the end of its log.
-    fn why(&self, status: ExitStatus) -> Down {
-        let log = self.log_end();
+    fn why(&self, status: ExitStatus, asked: Asked) -> Ended {
+        let log = self.log.last_lines(LOG_LINES);
         let end = match (status.code(), status.signal()) {
             (Some(code), _) => format!("it ended with status {code}"),
             (None, Some(signal)) => format!("it was ended by signal {signal}"),
             (None, None) => "it ended".to_owned(),
         };
-        Down::Ended { command: command_status(&log), what: format!("{end}; its log ends with:\n{log}") }
+        let fault = faults::of_end(status, &log, asked).map(Error::from);
+        Ended { what: format!("{end}; its log ends with:\n{log}"), fault }
     }
 
-    /// The reason why the server has ended by itself; `None` if it is running.
-    pub(super) fn gone(&mut self) -> Option<String> {
+    /// How it has ended by itself meanwhile.
+    pub(super) fn gone(&mut self) -> Option<Ended> {
         let status = self.ended()?;
-        match self.why(status) {
-            Down::Ended { what, .. } => Some(what),
-            Down::TooLong | Down::Failed(_) => None,
-        }
+        Some(self.why(status, Asked::NotByUs))
     }
 
     /// As [`Self::gone`], but waits for a server that seems to be ending.
-    pub(super) async fn gone_soon(&mut self) -> Option<String> {
+    pub(super) async fn gone_soon(&mut self) -> Option<Ended> {
         self.wait(END_WITHIN).await;
         self.gone()
     }
 
-    /// The last lines of its log.
-    fn log_end(&self) -> String {
-        last_lines(&self.log, LOG_LINES)
+    /// Its log.
+    pub(super) fn log(&self) -> &Log {
+        &self.log
     }
 
-    /// Stops the server with a fast shutdown, and immediately if that takes too long. The error is the reason why the
-    /// shutdown was not clean.
-    pub(super) async fn stop(mut self) -> Result<(), String> {
+    /// Stops it with a checkpoint, and at once if the time is over meanwhile.
+    pub(super) async fn stop(mut self, bounds: &Bounds) -> Stopped {
         self.signal(Signal::INT);
-        match self.wait(STOP_WITHIN).await {
-            Some(status) if status.success() => Ok(()),
-            Some(_) => Err(self.gone().unwrap_or_default()),
-            None => {
+        let began = Instant::now();
+        loop {
+            match self.ended() {
+                Some(status) if status.success() => return Stopped::Orderly,
+                Some(status) => return Stopped::Ended(self.why(status, Asked::ByUs)),
+                None => {}
+            }
+            let is_late = bounds.is_over() && began.elapsed() >= STOP_AT_LEAST;
+            if is_late || bounds.is_cancelled() {
                 self.signal(Signal::QUIT);
                 self.wait(END_WITHIN).await;
-                Err(format!("it did not stop within {STOP_WITHIN:?}; its log ends with:\n{}", self.log_end()))
+                return if is_late { Stopped::Late(self.log.last_lines(LOG_LINES)) } else { Stopped::Cancelled };
             }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -228,34 +263,5 @@ impl Drop for Server {
 pub(super) fn as_owner(command: &mut std::process::Command, owner: Option<(u32, u32)>) {
     if let Some((user, group)) = owner {
         command.uid(user).gid(group);
-    }
-}
-
-/// The last lines of a file.
-pub(super) fn last_lines(path: &Path, count: usize) -> String {
-    let text = std::fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
-}
-
-/// The status of the `restore_command` that stopped recovery, minus the 128 by which it stops recovery.
-fn command_status(log: &str) -> Option<u8> {
-    let after = log.rsplit_once(COMMAND_ENDED)?.1;
-    let digits = after.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse::<u8>().ok()?.checked_sub(128)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_status_of_the_command_is_found_in_the_log() {
-        let log = "FATAL:  could not restore file \"000000010000000000000005\" from archive: child process exited with \
-                   exit code 152\nLOG:  startup process (PID 7) exited with exit code 1";
-        assert_eq!(command_status(log), Some(24));
-        assert_eq!(command_status("child process exited with exit code 1"), None);
-        assert_eq!(command_status("LOG:  shutting down"), None);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use holdfast_pgtypes::PgVersion;
+use holdfast_pgtypes::{ControlFile, PgVersion};
 
 use super::directory::PORT;
 use crate::error::{Cause, Error};
@@ -50,13 +50,29 @@ const USUAL: [(&str, &str, u16, u16); 9] = [
     // Libraries can start background workers: schedulers such as pg_cron, collectors, and so on. If WAL replay or a
     // table needs a library, the user must set it.
     ("shared_preload_libraries", "", 13, u16::MAX),
-    ("logging_collector", "off", 13, u16::MAX),
-    ("log_destination", "stderr", 13, u16::MAX),
     ("autovacuum", "off", 13, u16::MAX),
     ("restart_after_crash", "off", 13, u16::MAX),
-    ("huge_pages", "try", 13, u16::MAX),
+    // As much memory as the original uses is not there twice.
+    ("huge_pages", "off", 13, u16::MAX),
+    ("shared_buffers", "256MB", 13, u16::MAX),
+    ("min_dynamic_shared_memory", "0", 14, u16::MAX),
+    ("io_method", "worker", 18, u16::MAX),
     ("summarize_wal", "off", 17, u16::MAX),
     ("cluster_name", "holdfast drill", 13, u16::MAX),
+];
+
+/// Settings that nobody may change: what a drill proves rests on them. The first four make PostgreSQL overlook damage; the
+/// others keep its log where the drill reads it, in words that it knows.
+const HONEST: [(&str, &str, u16, u16); 10] = [
+    ("ignore_invalid_pages", "off", 13, u16::MAX),
+    ("zero_damaged_pages", "off", 13, u16::MAX),
+    ("ignore_checksum_failure", "off", 13, u16::MAX),
+    ("ignore_system_indexes", "off", 13, u16::MAX),
+    ("logging_collector", "off", 13, u16::MAX),
+    ("log_destination", "stderr", 13, u16::MAX),
+    ("log_min_messages", "warning", 13, u16::MAX),
+    ("log_error_verbosity", "default", 13, u16::MAX),
+    ("log_line_prefix", "%m [%p] ", 13, u16::MAX),
     ("lc_messages", "C", 13, u16::MAX),
 ];
 
@@ -64,14 +80,31 @@ const USUAL: [(&str, &str, u16, u16); 9] = [
 const PLACES: [&str; 7] =
     ["data_directory", "config_file", "hba_file", "ident_file", "unix_socket_directories", "port", "restore_command"];
 
+/// What the settings depend on.
+#[derive(Debug)]
+pub(super) struct Original<'a> {
+    pub(super) version: PgVersion,
+    /// The directory of the drill.
+    pub(super) directory: &'a Path,
+    pub(super) pgdata: &'a Path,
+    pub(super) has_configuration: bool,
+    /// The restored control file and configuration; none before they are there.
+    pub(super) restored: Option<Restored>,
+}
+
+/// What the original says of its settings.
+#[derive(Debug)]
+pub(super) struct Restored {
+    pub(super) control: ControlFile,
+    /// Its `postgresql.conf` and `postgresql.auto.conf`.
+    pub(super) written: String,
+    /// What one session may use for temporary files.
+    pub(super) temporary_kilobytes: u64,
+}
+
 /// The settings for the command line, in order. If a name appears more than once, the last value is used.
-pub(super) fn server(
-    version: PgVersion,
-    directory: &Path,
-    pgdata: &Path,
-    has_configuration: bool,
-    own: &[(String, String)],
-) -> Result<Vec<(String, String)>, Error> {
+pub(super) fn server(original: &Original<'_>, own: &[(String, String)]) -> Result<Vec<(String, String)>, Error> {
+    let Original { version, directory, pgdata, has_configuration, ref restored } = *original;
     let major = version.major();
     let of = |table: &[(&str, &str, u16, u16)]| {
         let known = table.iter().filter(|(_, _, from, to)| (*from..=*to).contains(&major));
@@ -79,18 +112,22 @@ pub(super) fn server(
     };
     let place = |name: &str, path: &Path| (name.to_owned(), path.to_string_lossy().into_owned());
     let mut settings = of(&USUAL);
+    settings.extend(restored.iter().flat_map(|restored| of_original(version, restored)));
     for (name, value) in own {
         let plain = name.to_ascii_lowercase().replace('-', "_");
-        let is_fixed = PLACES.contains(&plain.as_str()) || ISOLATING.iter().any(|(fixed, ..)| *fixed == plain);
-        if is_fixed || plain.starts_with("recovery_") {
-            return Err(Cause::Refused(format!(
-                "the setting {name} isolates the restored server from the production server, and cannot be changed"
-            ))
-            .into());
-        }
-        settings.push((plain, value.clone()));
+        let is_in = |table: &[(&str, &str, u16, u16)]| table.iter().any(|(fixed, ..)| *fixed == plain);
+        let why = if PLACES.contains(&plain.as_str()) || is_in(&ISOLATING) || plain.starts_with("recovery_") {
+            "keeps the restored server apart from the living one"
+        } else if is_in(&HONEST) {
+            "belongs to what a drill proves"
+        } else {
+            settings.push((plain, value.clone()));
+            continue;
+        };
+        return Err(Cause::Refused(format!("the setting {name} {why}, and cannot be changed")).into());
     }
     settings.extend(of(&ISOLATING));
+    settings.extend(of(&HONEST));
     // `data_directory` in the restored `postgresql.conf` would be that of the production server.
     settings.push(place("data_directory", pgdata));
     if !has_configuration {
@@ -101,6 +138,44 @@ pub(super) fn server(
     settings.push(place("unix_socket_directories", directory));
     settings.push(("port".to_owned(), PORT.to_string()));
     Ok(settings)
+}
+
+/// The most prepared transactions and replication origins that WAL may bring, if nothing says how many.
+const PREPARED: u32 = 100;
+const ORIGINS: &str = "1000";
+
+/// What replay needs as large as the original had it, unless the restored configuration names it: its files may be
+/// elsewhere, as with Debian's packages, or its command line may have said it, as with Patroni. The control file knows most
+/// of it, as it was when the backup began.
+fn of_original(version: PgVersion, restored: &Restored) -> Vec<(String, String)> {
+    let Restored { control, written, temporary_kilobytes } = restored;
+    let number = |value: u32| value.to_string();
+    let mut known = vec![
+        ("max_connections", number(control.max_connections)),
+        ("max_worker_processes", number(control.max_worker_processes)),
+        ("max_wal_senders", number(control.max_wal_senders)),
+        ("max_locks_per_transaction", number(control.max_locks_per_transaction)),
+        ("max_prepared_transactions", number(control.max_prepared_transactions.max(PREPARED))),
+        ("track_commit_timestamp", if control.track_commit_timestamp { "on" } else { "off" }.to_owned()),
+        ("wal_level", control.wal_level.to_string()),
+        // Origins of subscriptions are counted by the first, and by the second since 18.
+        ("max_replication_slots", ORIGINS.to_owned()),
+    ];
+    if version >= PgVersion::V18 {
+        known.push(("max_active_replication_origins", ORIGINS.to_owned()));
+    }
+    let unnamed = known.into_iter().filter(|(name, _)| !names(written, name));
+    let temporary = ("temp_file_limit", format!("{temporary_kilobytes}kB"));
+    unnamed.chain([temporary]).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Whether a configuration names a setting, outside of comments.
+fn names(written: &str, setting: &str) -> bool {
+    let first = |line: &str| {
+        let end = line.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(line.len());
+        line.get(..end).is_some_and(|name| name.eq_ignore_ascii_case(setting))
+    };
+    written.lines().any(|line| first(line.trim_start()))
 }
 
 /// Our `postgresql.conf`, used if the backup has none because the original server has it in another directory.
@@ -116,13 +191,25 @@ pub(super) const HBA_TEXT: &str = "local all all trust\n";
 /// Our `pg_ident.conf`, empty.
 pub(super) const IDENT: &str = "pg_ident.conf";
 
-/// The settings of a session. They override those of `ALTER ROLE` and `ALTER DATABASE`.
-pub(super) fn session(read_only: bool) -> String {
+/// What a session begins with: `ALTER ROLE` and `ALTER DATABASE` may say otherwise, and are stronger than the server's
+/// command line.
+pub(super) fn session(version: PgVersion, read_only: bool) -> String {
     let read_only = if read_only { "on" } else { "off" };
-    format!(
+    let mut words = format!(
         "-c session_preload_libraries= -c local_preload_libraries= -c default_transaction_read_only={read_only} \
-         -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c datestyle=ISO"
-    )
+         -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c datestyle=ISO \
+         -c zero_damaged_pages=off -c ignore_checksum_failure=off -c ignore_system_indexes=off"
+    );
+    if version >= PgVersion::V14 {
+        words.push_str(" -c idle_session_timeout=0");
+    }
+    if version >= PgVersion::V17 {
+        words.push_str(" -c transaction_timeout=0 -c event_triggers=off");
+    } else {
+        // Event triggers cannot be switched off as a whole: so those for normal sessions do not fire.
+        words.push_str(" -c session_replication_role=replica");
+    }
+    words
 }
 
 #[cfg(test)]
@@ -131,9 +218,14 @@ mod tests {
 
     use super::*;
 
+    fn original(version: PgVersion, restored: Option<Restored>) -> Original<'static> {
+        let (directory, pgdata) = (Path::new("/d"), Path::new("/d/data"));
+        Original { version, directory, pgdata, has_configuration: true, restored }
+    }
+
     fn of(version: PgVersion, own: &[(&str, &str)]) -> Result<Vec<(String, String)>, Error> {
         let own: Vec<_> = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        server(version, Path::new("/d"), Path::new("/d/data"), true, &own)
+        server(&original(version, None), &own)
     }
 
     fn last<'s>(settings: &'s [(String, String)], name: &str) -> Option<&'s str> {
@@ -173,6 +265,9 @@ mod tests {
             "DATA_DIRECTORY",
             "restore_command",
             "recovery_target_action",
+            "Zero-Damaged-Pages",
+            "ignore_invalid_pages",
+            "log_min_messages",
         ] {
             let error = of(PgVersion::V18, &[(name, "x")]).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
@@ -181,5 +276,61 @@ mod tests {
         let settings = settings.unwrap();
         assert_eq!(last(&settings, "shared_preload_libraries"), Some("timescaledb"));
         assert_eq!(last(&settings, "shared_buffers"), Some("1GB"));
+    }
+
+    #[test]
+    fn damage_is_not_overlooked_on_any_version() {
+        for version in PgVersion::ALL {
+            let settings = of(version, &[]).unwrap();
+            for name in
+                ["ignore_invalid_pages", "zero_damaged_pages", "ignore_checksum_failure", "ignore_system_indexes"]
+            {
+                assert_eq!(last(&settings, name), Some("off"), "{name} on {version}");
+            }
+            let session = session(version, true);
+            for (words, known) in [
+                ("-c zero_damaged_pages=off", true),
+                ("-c statement_timeout=0", true),
+                ("-c idle_session_timeout=0", version >= PgVersion::V14),
+                ("-c transaction_timeout=0", version >= PgVersion::V17),
+                ("-c event_triggers=off", version >= PgVersion::V17),
+                ("-c session_replication_role=replica", version < PgVersion::V17),
+            ] {
+                assert_eq!(session.contains(words), known, "{words} on {version}: {session}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_original_says_what_replay_needs() {
+        let control = |version: PgVersion| {
+            let name = format!("../pgtypes/tests/fixtures/pg_control.{}", version.major());
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+            ControlFile::parse(&std::fs::read(path).unwrap()).unwrap()
+        };
+        let restored = |version, written: &str| {
+            let mut control = control(version);
+            control.max_prepared_transactions = 700;
+            control.track_commit_timestamp = true;
+            let restored = Restored { control, written: written.to_owned(), temporary_kilobytes: 4096 };
+            server(&original(version, Some(restored)), &[("max_wal_senders".to_owned(), "3".to_owned())]).unwrap()
+        };
+        let settings = restored(PgVersion::V18, "# max_prepared_transactions = 0\nmax_connections = 300\n");
+        for (name, value) in [
+            ("max_prepared_transactions", Some("700")),
+            ("track_commit_timestamp", Some("on")),
+            ("wal_level", Some("replica")),
+            ("max_replication_slots", Some("1000")),
+            ("max_active_replication_origins", Some("1000")),
+            // Named by its configuration, and by the user.
+            ("max_connections", None),
+            ("max_wal_senders", Some("3")),
+            ("temp_file_limit", Some("4096kB")),
+        ] {
+            assert_eq!(last(&settings, name), value, "{name}");
+        }
+        let settings = restored(PgVersion::V15, " Max_Prepared_Transactions=5\n");
+        assert_eq!(last(&settings, "max_prepared_transactions"), None);
+        assert_eq!(last(&settings, "max_active_replication_origins"), None);
     }
 }

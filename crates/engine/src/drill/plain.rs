@@ -1,0 +1,16 @@
+//! Opens files in directories of the server's owner, who may have put a link or a pipe in their place: root reads neither
+//! what the owner could not, nor waits for ever.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Opens an ordinary file to read it.
+pub(super) fn open(path: &Path) -> Result<File, Error> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(ErrorKind::InvalidInput.into()) }
+}

@@ -1,0 +1,108 @@
+//! What an error of the restored server says: of the backup, of this host, of the role, or only that the server is ending.
+//! For sessions, and for queries of the drill's own, which succeed on every sound server. Pure.
+
+use tokio_postgres::error::DbError;
+
+use super::faults;
+use crate::error::{Cause, Error, postgres_text};
+
+/// What it says.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// The role or the database is not as configured: nothing is known of the backup.
+    Role,
+    /// This host has too little for the server: nothing is known of the backup.
+    Host(Cause),
+    /// The server is starting or ending, or the session is gone.
+    Ending,
+    /// Nothing else explains it: the restored cluster is damaged.
+    Damaged(String),
+}
+
+/// What an error says.
+pub(super) fn judge(error: &tokio_postgres::Error) -> Refused {
+    let Some(refusal) = error.as_db_error() else { return Refused::Ending };
+    let text = || postgres_text(error);
+    match code(refusal) {
+        Says::Role => Refused::Role,
+        Says::Host => Refused::Host(faults::of_text(&text()).unwrap_or_else(|| faults::other(text()))),
+        Says::Ending => Refused::Ending,
+        Says::Damaged => match faults::of_text(refusal.message()) {
+            Some(cause) => Refused::Host(cause),
+            None => Refused::Damaged(match refusal.detail() {
+                Some(detail) => format!("{}: {detail}", text()),
+                None => text(),
+            }),
+        },
+    }
+}
+
+/// The damage that an error speaks of, or the error.
+pub(super) fn damage(error: Error) -> Result<String, Error> {
+    let Cause::Postgres(cause) = &*error.what else { return Err(error) };
+    match judge(cause) {
+        Refused::Damaged(what) => Ok(what),
+        Refused::Host(cause) => Err(cause.into()),
+        Refused::Role | Refused::Ending => Err(error),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Role,
+    Host,
+    Ending,
+    Damaged,
+}
+
+fn code(refusal: &DbError) -> Says {
+    says(refusal.code().code(), refusal.message(), refusal.detail().unwrap_or_default())
+}
+
+fn says(state: &str, message: &str, detail: &str) -> Says {
+    match (state.get(..2).unwrap_or_default(), state) {
+        // Also `too_many_connections`, and a database that takes no sessions.
+        ("28", _) | (_, "42501" | "53300" | "55000") => Says::Role,
+        // As `InitPostgres`: the catalog knows the database, and its files are gone.
+        (_, "3D000") if detail.contains("database subdirectory") => Says::Damaged,
+        (_, "3D000") => Says::Role,
+        // Ours to mend: a setting of a session that this release does not have.
+        (_, "42704" | "22023") if message.contains("parameter") => Says::Role,
+        ("53", _) => Says::Host,
+        ("57", _) => Says::Ending,
+        _ => Says::Damaged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nothing_else_explains_is_damage() {
+        for (state, message, detail, expected) in [
+            ("XX001", "invalid page in block 3 of relation base/5/1249", "", Says::Damaged),
+            ("XX000", "cache lookup failed for relation 1249", "", Says::Damaged),
+            ("58P01", "could not open file \"base/5/1249\": No such file or directory", "", Says::Damaged),
+            ("42P01", "relation \"pg_catalog.pg_database\" does not exist", "", Says::Damaged),
+            (
+                "3D000",
+                "database \"app\" does not exist",
+                "The database subdirectory \"base/9\" is missing.",
+                Says::Damaged,
+            ),
+            ("3D000", "database \"app\" does not exist", "", Says::Role),
+            ("28000", "role \"x\" does not exist", "", Says::Role),
+            ("42501", "permission denied for database \"app\"", "", Says::Role),
+            ("53300", "sorry, too many clients already", "", Says::Role),
+            ("55000", "database \"app\" is not currently accepting connections", "", Says::Role),
+            ("42704", "unrecognized configuration parameter \"event_triggers\"", "", Says::Role),
+            ("53100", "could not write to file: No space left on device", "", Says::Host),
+            ("53200", "out of memory", "", Says::Host),
+            ("57P03", "the database system is starting up", "", Says::Ending),
+            ("57P01", "terminating connection due to administrator command", "", Says::Ending),
+        ] {
+            assert_eq!(says(state, message, detail), expected, "{state} {message}");
+        }
+    }
+}
