@@ -6,17 +6,17 @@
 
 use super::answers::{Answer, Answers};
 use super::unreadable::Remarks;
-use super::{Context, list, repo, targets, time};
+use super::{Context, drilled, list, repo, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
 use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
-use holdfast_contract::report::drill::Drilled;
+use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::info::{
     Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, NotLookedAt, RepositoryInfo, Snapshots, WalEnd,
 };
 use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, Wanted, list_settled};
-use holdfast_engine::drill::{Drills, drills};
+use holdfast_engine::drill::drills;
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{Reached, reach};
@@ -27,7 +27,6 @@ use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
 use holdfast_repo::recovery::{Beginning, Newer, ReachableWindow};
 use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
 
 /// How much WAL is listed and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +160,7 @@ async fn of_repository(
     for claimed in &claimed {
         claim_text(&mut text, claimed, number, now);
     }
-    drill_text(&mut text, &drilled, now);
+    drilled::describe(&mut text, &drilled, now);
     text.push_str(&remarks.text("  "));
     for unfinished in &unfinished {
         let _ = writeln!(text, "  unfinished backup {}: running, or dead; see `holdfast list`", unfinished.backup_id);
@@ -226,39 +225,6 @@ fn backups_of(claim: &ClaimRecord, backups: &[BackupRecord], verified: &Verifica
             .map(|backup| brief_backup(backup))
             .collect(),
         verified: of_claim.iter().filter_map(|backup| verified.standing(backup.backup_id).cloned()).collect(),
-    }
-}
-
-/// The results of drills: the newest success, and a newer failure.
-fn drill_text(text: &mut String, drills: &Drills, now: DateTime<Utc>) {
-    let moment = |drilled: &Drilled| match (drilled.restored_time, drilled.restored_lsn) {
-        (Some(restored), Some(lsn)) => format!("{} (LSN {lsn})", time::shown(restored)),
-        (None, Some(lsn)) => format!("LSN {lsn}"),
-        (_, None) => "the end of the backup".to_owned(),
-    };
-    let ago = |drilled: &Drilled| duration(time::ago(drilled.time, now));
-    if let Some(proven) = &drills.last_proven {
-        let _ = writeln!(
-            text,
-            "  last proven restorable: {}, from backup {}, by the drill of {} ({} ago); recovery took {}",
-            moment(proven),
-            proven.backup_id,
-            time::shown(proven.time),
-            ago(proven),
-            duration(Duration::from_millis(proven.recovery_milliseconds))
-        );
-    }
-    if let Some(failed) = &drills.last_failed
-        && drills.last_proven.as_ref().is_none_or(|proven| proven.time < failed.time)
-    {
-        let problem = failed.problems.first().and_then(|problem| problem.lines().next()).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "  DRILL FAILED: of backup {}, {} ({} ago): {problem}",
-            failed.backup_id,
-            time::shown(failed.time),
-            ago(failed)
-        );
     }
 }
 

@@ -10,6 +10,7 @@ mod check;
 mod command_line;
 mod context;
 mod drill;
+mod drilled;
 mod expire;
 mod hold;
 mod info;
