@@ -9,11 +9,12 @@ use super::refused::{self, Refused};
 use super::server::Access;
 use crate::error::Error;
 
-/// Those that `pg_amcheck --all` visits, with the versions of their collations; before 15 those are not known.
+/// Those that `pg_amcheck --all` visits, with the versions of their collations; before 15 those are not known. A limit of -2
+/// marks what an interrupted `DROP DATABASE` left.
 const ALL: &str = "SELECT d.datname, d.datcollversion, pg_catalog.pg_database_collation_actual_version(d.oid) \
                    FROM pg_catalog.pg_database d WHERE d.datallowconn AND d.datconnlimit <> -2 ORDER BY 1";
 const ALL_BEFORE_15: &str = "SELECT d.datname, NULL::text, NULL::text \
-                             FROM pg_catalog.pg_database d WHERE d.datallowconn ORDER BY 1";
+                             FROM pg_catalog.pg_database d WHERE d.datallowconn AND d.datconnlimit <> -2 ORDER BY 1";
 
 /// Its name is quoted by the server.
 const TRIGGERS: &str =
@@ -43,10 +44,8 @@ pub(super) async fn prepare(access: &Access, client: &Client) -> Result<Prepared
     for row in client.query(all, &[]).await? {
         let name: String = row.try_get(0)?;
         let (then, now): (Option<String>, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
-        let mut collation = then.zip(now).filter(|(then, now)| then != now).map(|(then, now)| {
-            // Of the default collation.
-            ("its collation".to_owned(), then, now)
-        });
+        let its_own = then.zip(now).filter(|(then, now)| then != now);
+        let mut collation = its_own.map(|(then, now)| ("its collation".to_owned(), then, now));
         match one(access, &name, &mut prepared.notes).await {
             Ok(other) => collation = collation.or(other),
             Err(error) => match refused::judge(&error) {
