@@ -11,7 +11,6 @@ use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
 use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
-use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::info::{
     Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, NotLookedAt, RepositoryInfo, Snapshots, WalEnd,
 };

@@ -73,7 +73,11 @@ impl Mark {
         self.host == host
             && self.boot == Machine::here().boot
             && !self.is_of_another_container()
-            && program_of(&self.pid.to_string()).as_ref() == Some(&self.program)
+            && match program_of(&self.pid.to_string()) {
+                Some(program) => program == self.program,
+                // `/proc` may hide the processes of other users.
+                None => life_of(self.pid) == Life::OfAnotherUser,
+            }
     }
 
     fn is_of_another_container(&self) -> bool {

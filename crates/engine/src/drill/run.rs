@@ -23,7 +23,6 @@ use super::replay::Replay;
 use super::server::{Access, Down, Ended, Server, Stopped};
 use super::settings::{Original, Restored};
 use super::{DrillOptions, milliseconds, plain, probes, settings};
-use crate::backup::read_control_file;
 use crate::error::{Cause, Error};
 use crate::progress::Progress;
 use crate::repository::Repository;
