@@ -81,7 +81,7 @@ pub use manifest::{
     Patch,
 };
 pub use name::{BackupId, ClaimNumber, ClusterName, NameError, ObjectPath, SlotName};
-pub use pack::{PackChunk, PackFrame, PackIndex, PackWriter};
+pub use pack::{FrameShift, PackCarrier, PackChunk, PackFrame, PackIndex, PackWriter};
 pub use record::{
     BackupRecord, ClaimRecord, LeaseRecord, LedgerRecord, RecordError, RecordSeal, RepositoryRecord, SnapshotRecord,
     StartRecord,

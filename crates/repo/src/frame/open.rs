@@ -6,6 +6,8 @@
 
 use super::head::{Encryption, ObjectHead};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
+use super::object_type::ObjectType;
+use super::seal::CompressedFrame;
 use super::split::split_frames;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
 use crate::codec::{Codec, MAX_FRAME_RAW, decompress_into, resize_raw};
@@ -151,8 +153,31 @@ impl ObjectOpener {
         Ok((header, &buffers.raw))
     }
 
-    fn open(&self, bytes: &[u8], buffers: &mut FrameBuffers) -> Result<FrameHeader, Fault> {
-        let FrameBuffers { plain, raw } = buffers;
+    /// Takes the encryption off one frame and leaves its compression, so that another object can have the frame without
+    /// compressing it again. `bytes` must be exactly the frame. What is in it is not looked at.
+    ///
+    /// # Errors
+    /// Those of [`ObjectOpener::open_frame_into`], but for decompression.
+    pub fn unseal_frame(&self, bytes: &[u8]) -> Result<CompressedFrame, FormatError> {
+        self.unseal(bytes).map_err(|fault| fault.of(&self.name))
+    }
+
+    fn unseal(&self, bytes: &[u8]) -> Result<CompressedFrame, Fault> {
+        let (header, body) = self.checked(bytes)?;
+        let mut buffer = Vec::with_capacity(HEADER_BYTES + body.len() + TAG_BYTES);
+        buffer.resize(HEADER_BYTES, 0);
+        match &self.cipher {
+            None => buffer.extend_from_slice(body),
+            Some(cipher) => {
+                buffer.resize(HEADER_BYTES + body.len().saturating_sub(TAG_BYTES), 0);
+                cipher.open(header.number, &header.authenticated(), body, &mut buffer[HEADER_BYTES..])?;
+            }
+        }
+        Ok(CompressedFrame::from_parts(header.kind, header.codec, header.raw_len, buffer))
+    }
+
+    /// The header of a frame and its body, if they belong together and to an object like this one.
+    fn checked<'b>(&self, bytes: &'b [u8]) -> Result<(FrameHeader, &'b [u8]), Fault> {
         let header = FrameHeader::parse(bytes, 0)?;
         let body = &bytes[HEADER_BYTES..];
         let stored_len = header.stored_len as usize;
@@ -172,18 +197,26 @@ impl ObjectOpener {
             return Err(Fault::UnexpectedKind { number, expected: FrameKind::Data, found });
         }
         match &self.cipher {
-            None if header.encrypted => return Err(Fault::KeyNeeded),
+            None if header.encrypted => Err(Fault::KeyNeeded),
+            Some(_) if !header.encrypted => Err(Fault::NotEncrypted),
+            _ => Ok((header, body)),
+        }
+    }
+
+    fn open(&self, bytes: &[u8], buffers: &mut FrameBuffers) -> Result<FrameHeader, Fault> {
+        let FrameBuffers { plain, raw } = buffers;
+        let (header, body) = self.checked(bytes)?;
+        match &self.cipher {
             None => {
                 resize_raw(raw, header.raw_len)?;
                 decompress_into(header.codec, body, raw)?;
             }
-            Some(_) if !header.encrypted => return Err(Fault::NotEncrypted),
             Some(cipher) if header.codec == Codec::None => {
                 resize_raw(raw, header.raw_len)?;
                 cipher.open(header.number, &header.authenticated(), body, raw)?;
             }
             Some(cipher) => {
-                plain.resize(stored_len.saturating_sub(TAG_BYTES), 0);
+                plain.resize(body.len().saturating_sub(TAG_BYTES), 0);
                 cipher.open(header.number, &header.authenticated(), body, plain)?;
                 resize_raw(raw, header.raw_len)?;
                 decompress_into(header.codec, plain, raw)?;

@@ -96,6 +96,23 @@ impl ObjectSealer {
         Ok((sealer, head.to_vec()))
     }
 
+    /// Begins an object once more that was sealed before with this salt, to bring back its very bytes. Other content under the
+    /// same salt would have the keystream of the first: what comes out must not leave this process before its checksum is
+    /// known to be that of the first.
+    ///
+    /// # Errors
+    /// [`Fault::UnknownKeyEpoch`] for the salt of an epoch that `key` does not hold, and those of [`ObjectSealer::new`].
+    pub fn again(
+        object_type: ObjectType,
+        name: &str,
+        repository: RepositoryId,
+        key: Option<&RepositoryKey>,
+        salt: [u8; 32],
+    ) -> Result<(Self, Vec<u8>), FormatError> {
+        let (sealer, head) = Self::with_salt(object_type, name, repository, key.map(|key| (key, salt)))?;
+        Ok((sealer, head.to_vec()))
+    }
+
     pub(crate) fn with_salt(
         object_type: ObjectType,
         name: &str,

@@ -1,6 +1,8 @@
 //! The index at the end of a pack: every frame, every chunk in it, and the extent it was stored for.
 
+use super::carry::FrameShift;
 use crate::chunk::ChunkHash;
+use crate::cipher::TAG_BYTES;
 use crate::codec::MAX_FRAME_RAW;
 use crate::format_error::{Fault, FormatError};
 use crate::frame::{
@@ -86,8 +88,40 @@ impl PackIndex {
         }
     }
 
+    /// Whether a pack with this index has the same frames, of the same content, as one with the other; `encrypted` and `other_encrypted`
+    /// say whether they are encrypted. Frames that name no chunk say nothing of their content.
+    pub fn has_frames_of(&self, encrypted: bool, other: &Self, other_encrypted: bool) -> bool {
+        let body = |frame: &PackFrame, encrypted| {
+            (frame.location.length as usize).checked_sub(if encrypted { TAG_BYTES } else { 0 })
+        };
+        self.frames.len() == other.frames.len()
+            && self.frames.iter().zip(&other.frames).all(|(one, two)| {
+                one.raw_len == two.raw_len
+                    && one.chunks == two.chunks
+                    && body(one, encrypted) == body(two, other_encrypted)
+            })
+    }
+
+    /// The chunk at this place, if the index names one.
+    pub fn chunk(&self, location: FrameLocation, offset: u32, length: u32) -> Option<&PackChunk> {
+        let at = self.frames.binary_search_by_key(&location.offset, |frame| frame.location.offset).ok()?;
+        let frame = self.frames.get(at).filter(|frame| frame.location == location)?;
+        let first = frame.chunks.partition_point(|chunk| chunk.offset < offset);
+        let mut there = frame.chunks.get(first..)?.iter().take_while(|chunk| chunk.offset == offset);
+        there.find(|chunk| chunk.length == length)
+    }
+
+    /// The raw bytes of the same index of frames that have moved.
+    pub(super) fn moved(&self, shift: &FrameShift) -> Option<Vec<u8>> {
+        let mut raw = Vec::new();
+        for frame in &self.frames {
+            put_frame(&mut raw, shift.place(frame.location)?, frame.raw_len, &frame.chunks);
+        }
+        Some(raw)
+    }
+
     /// Decodes the raw bytes of an index frame that is at `index_offset` of its pack.
-    fn decode(raw: &[u8], index_offset: u64) -> Result<Self, Fault> {
+    pub(super) fn decode(raw: &[u8], index_offset: u64) -> Result<Self, Fault> {
         let mut reader = Reader::new("pack index", raw);
         let mut frames = Vec::new();
         let mut next = HEAD_FRAME_BYTES as u64;

@@ -187,3 +187,70 @@ proptest! {
         let _ = PackIndex::parse(NAME, &object, repository(), None);
     }
 }
+
+/// From a repository of every kind into one of every kind, and to the very bytes that were there where the salt is known.
+#[test]
+fn a_pack_is_carried_frame_by_frame() {
+    let (other, other_key) = (RepositoryId::from_bytes([8; 16]), RepositoryKey::from_bytes([2; 32]));
+    let carry = |object: &[u8],
+                 of: (RepositoryId, Option<&RepositoryKey>),
+                 to: (RepositoryId, Option<&RepositoryKey>),
+                 salt| {
+        let opener = ObjectOpener::new(ObjectType::Pack, NAME, object, of.0, of.1).unwrap();
+        let (mut carrier, head) = PackCarrier::new(opener, NAME, to.0, to.1, salt).unwrap();
+        let mut moved_object = head.to_vec();
+        for span in crate::frame::split_frames(NAME, object).unwrap().iter().skip(1) {
+            moved_object.extend_from_slice(&carrier.carry(&object[span.range.clone()]).unwrap());
+        }
+        let (entry, shift) = carrier.finish().unwrap();
+        assert_eq!((entry.size_bytes, entry.name.as_str()), (moved_object.len() as u64, NAME));
+        assert_eq!(entry.identity.unwrap().crc32c, crc32c::crc32c(&moved_object));
+        (moved_object, shift, entry)
+    };
+    for from in [None, Some(key())] {
+        for to in [None, Some(other_key.clone())] {
+            let (object, locations) = pack(7, "zstd:3", from.as_ref());
+            let here = (repository(), from.as_ref());
+            let there = (other, to.as_ref());
+            let (carried, shift, _) = carry(&object, here, there, None);
+            let index = PackIndex::parse(NAME, &object, repository(), from.as_ref()).unwrap();
+            let moved = PackIndex::parse(NAME, &carried, other, to.as_ref()).unwrap();
+            assert!(index.has_frames_of(from.is_some(), &moved, to.is_some()));
+            assert_eq!(shift, FrameShift::of_index(&index, from.is_some(), to.is_some()));
+            let opener = ObjectOpener::new(ObjectType::Pack, NAME, &carried, other, to.as_ref()).unwrap();
+            for (number, location) in locations.iter().enumerate() {
+                let place = shift.place(*location).unwrap();
+                assert_eq!(place, moved.frames()[number].location);
+                let frame = opener.open_frame(&carried[place.offset as usize..][..place.length as usize]).unwrap();
+                assert_eq!(frame.raw, raw_of(number as u32));
+                let chunk = &index.frames()[number].chunks[1];
+                assert_eq!(moved.chunk(place, chunk.offset, chunk.length), Some(chunk));
+            }
+            assert_eq!(moved.chunk(FrameLocation { offset: 91, length: 1 }, 0, 10), None);
+            // The first is lost: the second gives its bytes back.
+            let salt: [u8; 32] = object[HEAD_FRAME_BYTES - 32..HEAD_FRAME_BYTES].try_into().unwrap();
+            assert_eq!(carry(&carried, there, here, Some(salt)).0, object);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_whole_pack_is_not_carried() {
+    let (object, _) = pack(3, "zstd:3", None);
+    let spans = crate::frame::split_frames(NAME, &object).unwrap();
+    let frame = |number: usize| &object[spans[number].range.clone()];
+    let carrier = || {
+        let opener = ObjectOpener::new(ObjectType::Pack, NAME, &object, repository(), None).unwrap();
+        PackCarrier::new(opener, NAME, repository(), Some(&key()), None).unwrap().0
+    };
+    for order in [&[2][..], &[1, 1], &[1, 3], &[1, 2, 3, 5], &[1, 2, 3, 4, 5, 5]] {
+        let (mut carrier, mut outcome) = (carrier(), Ok(()));
+        for number in order {
+            outcome = outcome.and_then(|()| carrier.carry(frame(*number)).map(|_| ()));
+        }
+        assert!(outcome.is_err(), "{order:?}");
+    }
+    let mut begun = carrier();
+    begun.carry(frame(1)).unwrap();
+    assert_eq!(begun.finish().unwrap_err().fault(), &Fault::MissingLastFrame);
+}
