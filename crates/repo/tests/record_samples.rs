@@ -11,8 +11,8 @@ use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    DecidedWal, DrillFound, EncryptionKind, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord,
-    ManifestEntry, PackRange, RecordBody, RecordSeal, RepositoryRecord, RunIdentity, SnapshotRecord, SnapshotVolume,
+    DecidedWal, EncryptionKind, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord, ManifestEntry,
+    PackRange, RecordBody, RecordSeal, RepairedObject, RepositoryRecord, RunIdentity, SnapshotRecord, SnapshotVolume,
     StartRecord, TablespaceEntry, VerificationProblem,
 };
 use holdfast_secret::Secret;
@@ -384,12 +384,21 @@ fn failed_drill() -> LedgerRecord {
     })
 }
 
-fn drill_that_says_what_it_found() -> LedgerRecord {
-    let LedgerRecord { time, host, software_version, mut entry } = failed_drill();
-    if let LedgerEntry::Drill { found, .. } = &mut entry {
-        found.extend([DrillFound::Object, DrillFound::Time]);
-    }
-    LedgerRecord { time, host, software_version, entry }
+fn copy() -> LedgerRecord {
+    ledger(LedgerEntry::Copy {
+        repository_id: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
+        backups: vec!["20260821T101500Z".parse().unwrap(), "20260822T101500Z".parse().unwrap()],
+        pack_count: 11,
+        wal_file_count: 340,
+        size_bytes: 2_700_000_000,
+    })
+}
+
+fn repair() -> LedgerRecord {
+    let repository_id = "000102030405060708090a0b0c0d0e0f".parse().unwrap();
+    let object = "main/packs/20260822T101500Z/000001.pack".to_owned();
+    let objects = vec![RepairedObject { object, repository_id }];
+    ledger(LedgerEntry::Repair { objects, object_count: 1, left_count: 2 })
 }
 
 #[test]
@@ -416,7 +425,8 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-verification-sample.json"), &sampled_verification());
     check(include_bytes!("samples/ledger-drill.json"), &drill());
     check(include_bytes!("samples/ledger-drill-failed.json"), &failed_drill());
-    check(include_bytes!("samples/ledger-drill-found.json"), &drill_that_says_what_it_found());
+    check(include_bytes!("samples/ledger-copy.json"), &copy());
+    check(include_bytes!("samples/ledger-repair.json"), &repair());
     check(include_bytes!("samples/lease.json"), &lease());
     check(include_bytes!("samples/lease-backup.json"), &lease_of_a_backup());
 }

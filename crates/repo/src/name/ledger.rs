@@ -30,6 +30,10 @@ pub enum LedgerKind {
     Key,
     /// A restore was tried.
     Drill,
+    /// Backups and WAL came here from another repository.
+    Copy,
+    /// Objects were brought back from another repository.
+    Repair,
 }
 
 impl LedgerKind {
@@ -39,7 +43,7 @@ impl LedgerKind {
     /// The word of [`LedgerKind::Drill`].
     pub(super) const DRILL: &'static str = "drill";
 
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Gap,
         Self::Divergence,
         Self::Deletion,
@@ -49,6 +53,8 @@ impl LedgerKind {
         Self::Verification,
         Self::Key,
         Self::Drill,
+        Self::Copy,
+        Self::Repair,
     ];
 
     /// The word in the object's name.
@@ -63,6 +69,8 @@ impl LedgerKind {
             Self::Verification => Self::VERIFICATION,
             Self::Key => "key",
             Self::Drill => Self::DRILL,
+            Self::Copy => "copy",
+            Self::Repair => "repair",
         }
     }
 }
@@ -81,7 +89,7 @@ impl FromStr for LedgerKind {
             NameError::new(
                 "ledger kind",
                 text,
-                "gap, divergence, deletion, removing, removal, hold, verification, key or drill",
+                "gap, divergence, deletion, removing, removal, hold, verification, key, drill, copy or repair",
             )
         })
     }

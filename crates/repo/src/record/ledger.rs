@@ -1,6 +1,7 @@
 //! `ledger/<time>-<kind>.json`: events in an archive that must not be overlooked.
 
 use super::{Closed, RecordBody, RecordKind};
+use crate::identity::RepositoryId;
 use crate::name::{BackupId, ClaimNumber, LedgerKind, RunId, SlotName};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalFileName};
@@ -180,6 +181,37 @@ pub enum LedgerEntry {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         found: Vec<DrillFound>,
     },
+    /// Backups and WAL came from another repository.
+    Copy {
+        /// The repository that they came from.
+        repository_id: RepositoryId,
+        /// The backups that exist here since.
+        backups: Vec<BackupId>,
+        /// Number of packs that were stored for them.
+        pack_count: u64,
+        /// Number of WAL files that were stored.
+        wal_file_count: u64,
+        /// The size of these packs and WAL files in bytes.
+        size_bytes: u64,
+    },
+    /// Objects that were missing or damaged were brought back from other repositories.
+    Repair {
+        /// The first thousand of them.
+        objects: Vec<RepairedObject>,
+        /// The number of all of them.
+        object_count: u64,
+        /// Number of objects that could not be brought back.
+        left_count: u64,
+    },
+}
+
+/// An object that was brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairedObject {
+    /// Object name, relative to the repository's prefix.
+    pub object: String,
+    /// The repository that it came from.
+    pub repository_id: RepositoryId,
 }
 
 /// What kind of thing a drill found wrong.
@@ -275,6 +307,8 @@ impl LedgerEntry {
             Self::Verification { .. } => LedgerKind::Verification,
             Self::Key { .. } => LedgerKind::Key,
             Self::Drill { .. } => LedgerKind::Drill,
+            Self::Copy { .. } => LedgerKind::Copy,
+            Self::Repair { .. } => LedgerKind::Repair,
         }
     }
 }
@@ -284,7 +318,19 @@ impl RecordBody for LedgerRecord {
     const CLOSED: &'static [Closed] = &[
         Closed {
             at: "/entry/kind",
-            values: &["gap", "divergence", "deletion", "removing", "removal", "hold", "verification", "key", "drill"],
+            values: &[
+                "gap",
+                "divergence",
+                "deletion",
+                "removing",
+                "removal",
+                "hold",
+                "verification",
+                "key",
+                "drill",
+                "copy",
+                "repair",
+            ],
         },
         Closed { at: "/entry/change", values: &["add", "rotate", "remove"] },
     ];
