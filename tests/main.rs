@@ -11,6 +11,7 @@ mod breadth;
 mod changing_files;
 mod checksums;
 mod connection_parameters;
+mod copy;
 mod demo;
 mod drill;
 mod errors;

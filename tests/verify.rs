@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use holdfast_testkit::s3::S3Server;
 use serde_json::Value;
 
-use crate::stage::{Seal, Stage, StoreKind, wait_promoted};
+use crate::stage::{Plan, Seal, Stage, StoreKind, config_text, repository_lines, wait_promoted};
 
 /// Two backups, and WAL after each.
 struct Archive {
@@ -168,4 +169,90 @@ async fn a_store_that_is_away_is_not_called_damaged() {
     let (code, report, error) = archive.verify(&[]);
     assert_eq!(code, 24, "{error}");
     assert_eq!(report["repositories"][0]["error"]["name"], "unreachable", "{report:#}");
+}
+
+/// A repository, and a second one with the same backups, which `backup` filled, or `repo copy`.
+async fn repaired_and_restored(seal: Seal, other: Seal, copied: bool) {
+    let plan = Plan { store: StoreKind::Directory, seal, wal_segment_mib: 1, ..Plan::default() };
+    let Some(stage) = Stage::start(18, plan.clone()).await else { return };
+    let s3 = S3Server::start().expect("start the S3 server");
+    let elsewhere = Plan { store: StoreKind::S3, seal: other, ..plan.clone() };
+    let lines = [
+        repository_lines(&plan, None, &stage.scratch, "repository"),
+        repository_lines(&elsewhere, Some(&s3), &stage.scratch, "second"),
+    ];
+    let alone = stage.config_text();
+    let both = config_text(&plan, &stage.scratch, stage.cluster.data(), &lines);
+    stage.write_config("holdfast.toml", &both);
+    stage.ok(&["repo", "init"]);
+    if copied {
+        stage.write_config("holdfast.toml", &alone);
+        let (code, error) = stage.fails(&["verify", "--repair"]);
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains("there is no other repository to repair from") && error.contains("\nhint:"), "{error}");
+    }
+    stage.cluster.sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 50000) g").await.expect("load data");
+    stage.ok(&["backup", "--type", "full"]);
+    stage.cluster.sql("UPDATE t SET id = id + 1 WHERE id % 50 = 0").await.expect("change data");
+    stage.archive_now().await;
+    stage.ok(&["backup", "--type", "incremental"]);
+    stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 1000)").await.expect("insert");
+    stage.archive_now().await;
+    if copied {
+        stage.write_config("holdfast.toml", &both);
+        stage.ok(&["repo", "copy", "--from", "1", "--to", "2"]);
+    }
+    let rows = "SELECT count(*), sum(id) FROM t";
+    let expected = stage.cluster.sql(rows).await.expect("count");
+    let list = stage.json(&["list"]);
+    let backups: Vec<String> = list["repositories"][0]["backups"]
+        .as_array()
+        .expect("backups")
+        .iter()
+        .map(|backup| backup["backup_id"].as_str().expect("an id").to_owned())
+        .collect();
+    let archive = Archive { folder: stage.repository_folder(), stage, backups };
+    let one = ["--repo", "1", "--deep"];
+    let (code, report, error) = archive.verify(&one);
+    assert_eq!(code, 0, "{report:#}\n{error}");
+
+    let pack = archive.objects(&format!("packs/{}", archive.backups[0])).remove(0);
+    flip(&pack);
+    flip(&archive.folder.join(format!("main/backups/{}/manifest", archive.backups[1])));
+    let segment = |backup: usize, which: &str| {
+        let name = list["repositories"][0]["backups"][backup][which].as_str().expect("a segment").to_owned();
+        let mut objects = archive.objects("wal").into_iter();
+        let is_it = |path: &PathBuf| {
+            let path = path.to_string_lossy();
+            path.contains(&name) && !path.contains(".backup.")
+        };
+        objects.find(is_it).expect("the segment")
+    };
+    fs::remove_file(segment(0, "stop_segment")).expect("remove a segment");
+    flip(&segment(1, "start_segment"));
+    let (code, report, _) = archive.verify(&one);
+    assert_eq!(code, 45, "{report:#}");
+
+    let (code, report, error) = archive.verify(&[&one[..], &["--repair", "--from", "2"]].concat());
+    let repair = &report["repositories"][0]["repair"];
+    assert_eq!(code, 0, "{report:#}\n{error}");
+    assert!(repair["repaired"].as_array().is_some_and(|repaired| repaired.len() == 4), "{repair:#}");
+    assert_eq!(repair["left"].as_array().map(Vec::len), Some(0), "{repair:#}");
+    assert_eq!(repair["backups"], serde_json::json!(archive.backups), "{repair:#}");
+    let (code, report, error) = archive.verify(&one);
+    assert_eq!((code, Archive::results(&report)), (0, vec!["sound".to_owned(); 2]), "{report:#}\n{error}");
+
+    let restored = archive.stage.restore_and_start("restored", &["--repo", "1"]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(restored.sql(rows).await.expect("count"), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_repaired_from_a_copy_under_another_key() {
+    repaired_and_restored(Seal::KeyFile, Seal::Passphrase, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_repaired_from_a_repository_that_the_backup_filled_too() {
+    repaired_and_restored(Seal::Passphrase, Seal::None, false).await;
 }

@@ -9,6 +9,7 @@ use holdfast_contract::problem::ErrorLine;
 use holdfast_contract::progress::ProgressLine;
 use holdfast_contract::report::backup::BackupReport;
 use holdfast_contract::report::check::CheckReport;
+use holdfast_contract::report::copy::CopyReport;
 use holdfast_contract::report::drill::DrillReport;
 use holdfast_contract::report::expire::{ExpireReport, HoldReport};
 use holdfast_contract::report::info::InfoReport;
@@ -54,6 +55,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("manifest-check", through::<ManifestReport>),
     ("progress", through::<ProgressLine>),
     ("repo-claim", through::<ClaimReport>),
+    ("repo-copy", through::<CopyReport>),
     ("repo-info", through::<RepoInfoReport>),
     ("repo-init", through::<InitReport>),
     ("restore", through::<RestoreReport>),
@@ -62,6 +64,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("snapshot-list", through::<SnapshotListReport>),
     ("snapshot-record", through::<RecordReport>),
     ("verify", through::<VerifyReport>),
+    ("verify-2", through::<VerifyReport>),
     ("wal-get", through::<GetReport>),
     ("wal-get-spool", through::<GetReport>),
     ("wal-list", through::<WalListReport>),

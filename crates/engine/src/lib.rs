@@ -12,7 +12,9 @@
 
 pub mod archive;
 pub mod backup;
+mod carry;
 pub mod check;
+pub mod copy;
 pub mod drill;
 pub mod error;
 pub mod expire;

@@ -4,6 +4,7 @@
 //! Flags that also exist as configuration keys override the configuration ([`Args::overlay`]). So both are validated in
 //! one place, with the same errors.
 
+mod copy;
 mod drill;
 mod expire;
 mod instance;
@@ -17,6 +18,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use copy::CopyArgs;
 pub use drill::DrillArgs;
 pub use expire::{BackupCommand, ExpireArgs, Until};
 pub use instance::{InstanceCommand, ProbeKind};
@@ -190,6 +192,8 @@ pub enum RepoCommand {
         #[arg(long, value_name = "TEXT")]
         owner: Option<String>,
     },
+    /// Copy backups and WAL from one configured repository into another
+    Copy(CopyArgs),
     /// Show the configured repositories
     Info,
 }
@@ -361,6 +365,9 @@ impl Args {
             Command::Restore(restore) if restore.jobs.is_some() => {
                 set("restore.jobs", "--jobs", &|written| written.restore.jobs = restore.jobs);
             }
+            Command::Repo(RepoCommand::Copy(copy)) if copy.jobs.is_some() => {
+                set("restore.jobs", "--jobs", &|written| written.restore.jobs = copy.jobs);
+            }
             Command::Verify(verify) if verify.jobs.is_some() => {
                 set("restore.jobs", "--jobs", &|written| written.restore.jobs = verify.jobs);
             }
@@ -417,6 +424,7 @@ impl Args {
             Command::Repo(RepoCommand::Claim { check: true, .. }) => "checking that the archive is free",
             Command::Repo(RepoCommand::Claim { .. }) => "claiming the archive",
             Command::Repo(RepoCommand::Info) => "looking at the repositories",
+            Command::Repo(RepoCommand::Copy(_)) => "copying between repositories",
             Command::Backup(BackupArgs { action: Some(BackupCommand::Hold { .. }), .. }) => "holding a backup",
             Command::Backup(BackupArgs { action: Some(BackupCommand::Release { .. }), .. }) => "releasing a backup",
             Command::Backup(_) => "backing up the cluster",
@@ -427,6 +435,7 @@ impl Args {
             Command::Check => "checking the set-up",
             Command::Restore(restore) if restore.plan => "planning the restore",
             Command::Restore(_) => "restoring the cluster",
+            Command::Verify(verify) if verify.repair => "repairing the archive",
             Command::Verify(_) => "verifying the archive",
             Command::Key(KeyCommand::List) => "listing the key slots",
             Command::Key(KeyCommand::Add { .. }) => "adding a key slot",

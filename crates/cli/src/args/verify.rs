@@ -1,6 +1,7 @@
 //! `holdfast verify`: the backups, how much of them, and the repository.
 
 use crate::config::units::duration;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -25,6 +26,12 @@ pub struct VerifyArgs {
     /// The repository, counted from 1 in the order of the configuration, or all
     #[arg(long, value_name = "NUMBER", default_value = "all")]
     pub repo: WhichRepository,
+    /// Bring back from another repository what is missing or damaged, and verify again
+    #[arg(long, conflicts_with = "sample")]
+    pub repair: bool,
+    /// With --repair: the repository that helps, counted from 1 [default: all others, in their order]
+    #[arg(long, value_name = "NUMBER", requires = "repair")]
+    pub from: Option<NonZeroUsize>,
     /// Do not write the results into the repository
     #[arg(long)]
     pub no_record: bool,

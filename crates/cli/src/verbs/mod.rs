@@ -8,7 +8,7 @@ mod asked;
 mod backup;
 mod check;
 mod command_line;
-mod context;
+mod copy;
 mod drill;
 mod drilled;
 mod expire;
@@ -72,6 +72,7 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Repo(RepoCommand::Init { new_claim }) => repo::init(&context, *new_claim).await,
         Command::Repo(RepoCommand::Claim { check, .. }) => repo::claim(&context, *check).await,
         Command::Repo(RepoCommand::Info) => repo::info(&context).await,
+        Command::Repo(RepoCommand::Copy(args)) => copy::run(&context, args).await,
         Command::Backup(BackupArgs { action: Some(action), .. }) => hold::run(&context, action).await,
         Command::Backup(args) => backup::run(&context, args).await,
         Command::Expire(args) => expire::run(&context, args).await,

@@ -2,15 +2,18 @@
 
 use super::{Context, answers, asked, repo, targets, time};
 use crate::args::{VerifyArgs, WhichRepository};
+use crate::config::repository::Repository as Configured;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
 use crate::output::progress::Progress;
 use crate::output::size::{duration, rate, size};
 use crate::output::table::{Align, Table};
 use holdfast_contract::report::PerRepository;
-use holdfast_contract::report::verify::{BackupResult, Compared, RepositoryVerified, VerifyReport};
+use holdfast_contract::report::verify::{BackupResult, Compared, Repair, RepositoryVerified, VerifyReport};
 use holdfast_engine::repository::Repository;
-use holdfast_engine::verify::{Level, Sample, Verification, VerifyOptions, Which, random_sample, verify};
+use holdfast_engine::verify::{
+    Level, RepairOptions, Sample, Verification, VerifyOptions, Which, random_sample, verify, verify_and_repair,
+};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +23,26 @@ pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode
     if let WhichRepository::Number(number) = args.repo {
         targets::by_number(&context.config, number)?;
     }
+    check_helpers(context, args)?;
     let (mut text, mut described, mut worst) = (String::new(), Vec::new(), None);
     for (index, one) in context.config.repositories.iter().enumerate() {
         if args.repo != WhichRepository::All && args.repo != WhichRepository::Number(index + 1) {
             continue;
         }
         let url = one.location().to_string();
-        let verified = match targets::open(one).await {
-            Ok(repository) => one_repository(context, &repository, index + 1, &options).await,
-            Err(failure) => Err(failure),
+        let opened = async {
+            let target = targets::one(one, targets::Directory::MustExist, None).await?;
+            if !args.repair {
+                return Ok::<_, Failure>(Repository::open(&target).await?);
+            }
+            Ok(Repository::open_to_write(&target).await?)
         };
+        let verified = Box::pin(async {
+            let repository = opened.await?;
+            let helpers = Helpers::open(context, args, index, one).await?;
+            one_repository(context, &repository, index + 1, &options, &helpers).await
+        });
+        let verified = verified.await;
         let failure = match verified {
             Ok((lines, report, failure)) => {
                 text.push_str(&lines);
@@ -49,6 +62,70 @@ pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode
     let (cluster, level, sample) = (options.cluster.clone(), options.level, options.sample);
     context.print(|| text, &VerifyReport { cluster, level, sample, repositories: described })?;
     worst.map_or(Ok(ExitCode::Ok), Err)
+}
+
+/// The repositories that lost objects are brought back from.
+struct Helpers {
+    /// None where nothing is repaired.
+    others: Option<Vec<Repository>>,
+    repair: RepairOptions,
+    notes: Vec<String>,
+}
+
+impl Helpers {
+    /// Opens those that help the one at this place. One that cannot be opened is named, and the others help.
+    async fn open(context: &Context, args: &VerifyArgs, index: usize, one: &Configured) -> Result<Self, Failure> {
+        let part_size_bytes = usize::try_from(one.part_size_bytes()).unwrap_or(usize::MAX);
+        let mut helpers = Self { others: None, repair: RepairOptions { part_size_bytes }, notes: Vec::new() };
+        // The one that helps is verified, and helps itself to nothing.
+        let is_helper = args.from.is_some_and(|from| from.get() == index + 1);
+        if !args.repair || (is_helper && args.repo == WhichRepository::All) {
+            return Ok(helpers);
+        }
+        let configured = context.config.repositories.iter().enumerate();
+        let helps = |number: usize| number != index && args.from.is_none_or(|from| from.get() == number + 1);
+        let (mut others, mut failed) = (Vec::new(), None);
+        for (_, other) in configured.filter(|(number, _)| helps(*number)) {
+            let opened = async {
+                let target = targets::one(other, targets::Directory::MustExist, None).await?;
+                Ok::<_, Failure>(Repository::open(&target).await?)
+            };
+            match opened.await {
+                Ok(repository) => others.push(repository),
+                Err(failure) => {
+                    helpers.notes.push(format!("nothing comes from {}: {failure}", other.location()));
+                    failed.get_or_insert(failure);
+                }
+            }
+        }
+        match failed {
+            Some(failure) if others.is_empty() => Err(failure),
+            _ => Ok(Self { others: Some(others), ..helpers }),
+        }
+    }
+}
+
+/// Refuses what cannot work before anything is read.
+fn check_helpers(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
+    let count = context.config.repositories.len();
+    if !args.repair {
+        return Ok(());
+    }
+    if count < 2 {
+        return Err(Failure::new(ExitCode::Usage, "there is no other repository to repair from").hint(
+            "configure a second repository that has the same backups: `holdfast backup` fills all of them, and `holdfast repo \
+             copy` brings them there",
+        ));
+    }
+    match args.from.map(std::num::NonZeroUsize::get) {
+        Some(from) if from > count => Err(Failure::new(ExitCode::Usage, format!("there is no repository {from}"))
+            .hint(format!("--from counts from 1, and the configuration has {count}"))),
+        Some(from) if args.repo == WhichRepository::Number(from) => {
+            Err(Failure::new(ExitCode::Usage, "a repository cannot be repaired from itself")
+                .hint("give another one with --from, or leave it out to ask all others"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Damage counts most; after that the first failure does.
@@ -95,12 +172,18 @@ async fn one_repository(
     repository: &Repository,
     number: usize,
     options: &VerifyOptions,
+    helpers: &Helpers,
 ) -> Result<(String, RepositoryVerified, Option<Failure>), Failure> {
     let show = Arc::new(Progress::new(context.show));
     let progress: Arc<dyn holdfast_engine::progress::Progress> = Arc::clone(&show) as _;
-    let found = verify(repository, options, &progress, &context.cancellation).await;
+    let cancel = &context.cancellation;
+    let found = match &helpers.others {
+        None => verify(repository, options, &progress, cancel).await,
+        Some(others) => verify_and_repair(repository, others, options, helpers.repair, &progress, cancel).await,
+    };
     show.finish();
     let mut found = found?;
+    found.notes.extend(helpers.notes.iter().cloned());
     let interrupted = found.interrupted.take().map(|error| {
         let mut failure = error.explain();
         failure.message = format!("the verification is not complete: {}", failure.message);
@@ -108,8 +191,18 @@ async fn one_repository(
     });
     let text = text(repository, options, &found, interrupted.as_ref());
     let failure = failure(repository, options, &found, interrupted.as_ref());
-    let Verification { backups, claims, damage, newer, notes, object_count, read_bytes, duration, interrupted: _ } =
-        found;
+    let Verification {
+        backups,
+        claims,
+        damage,
+        newer,
+        repair,
+        notes,
+        object_count,
+        read_bytes,
+        duration,
+        interrupted: _,
+    } = found;
     let report = RepositoryVerified {
         description: repo::description(repository),
         number,
@@ -118,6 +211,7 @@ async fn one_repository(
         claims,
         damage,
         newer,
+        repair,
         notes,
         object_count,
         read_bytes,
@@ -145,8 +239,8 @@ fn failure(
         let rest = interrupted.map(|failure| format!("; {failure}")).unwrap_or_default();
         let failure = Failure::new(ExitCode::DamageFound, format!("{objects} missing or damaged: {backups}{rest}"));
         return Some(failure.doing(doing()).hint(
-            "see the DAMAGE lines for the objects and the backups affected: bring the objects back from another copy \
-             (a second repository, a version in the bucket), or take a new backup now",
+            "the lines DAMAGE say which, and what that means: bring the objects back from a second repository (`holdfast verify \
+             --repair`) or from a version in the bucket, or take a new backup now",
         ));
     }
     if let Some(failure) = interrupted {
@@ -232,6 +326,9 @@ fn text(
     for newer in &found.newer {
         let _ = writeln!(text, "  NEWER {}: {}", newer.object, newer.reason);
     }
+    if let Some(repair) = &found.repair {
+        repair_text(&mut text, repair);
+    }
     for note in &found.notes {
         let _ = writeln!(text, "  note: {note}");
     }
@@ -253,4 +350,21 @@ fn text(
             .unwrap_or_default()
     );
     text
+}
+
+/// What was brought back, and what could not be.
+fn repair_text(text: &mut String, repair: &Repair) {
+    for repaired in &repair.repaired {
+        let _ = writeln!(text, "  REPAIRED {} from {}: {}", repaired.object, repaired.from, repaired.how.words());
+    }
+    for left in &repair.left {
+        let _ = writeln!(text, "  NOT REPAIRED {}: {}", left.object, left.reason);
+    }
+    let backups: Vec<String> = repair.backups.iter().map(ToString::to_string).collect();
+    if !backups.is_empty() {
+        let _ = writeln!(text, "    can be restored again: {}", backups.join(", "));
+    }
+    for window in &repair.windows {
+        let _ = writeln!(text, "    can be restored again: {}", window.window);
+    }
 }

@@ -67,6 +67,9 @@ pub struct RepositoryVerified {
     pub damage: Vec<Damage>,
     /// Objects of a newer release, which this one cannot judge.
     pub newer: Vec<NewerObject>,
+    /// What was brought back from other repositories, where that was asked for; all else is what was found after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<Repair>,
     /// Further notes, as text for people.
     pub notes: Vec<String>,
     /// The number of checked objects.
@@ -281,6 +284,62 @@ impl fmt::Display for Damage {
         write!(formatter, " {}", kind.words())?;
         if problem.is_empty() { Ok(()) } else { write!(formatter, ": {problem}") }
     }
+}
+
+/// What a repair did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// Objects that are sound again.
+    pub repaired: Vec<RepairedObject>,
+    /// Objects that are as they were.
+    pub left: Vec<UnrepairedObject>,
+    /// Backups that can be restored again.
+    pub backups: Vec<BackupId>,
+    /// Windows that were cut or missing, as they are now.
+    pub windows: Vec<ClaimWindow>,
+}
+
+/// An object that is sound again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairedObject {
+    /// The object.
+    pub object: String,
+    /// The repository that had it.
+    pub from: String,
+    /// What was done.
+    pub how: RepairKind,
+}
+
+/// How an object was brought back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RepairKind {
+    /// Its very bytes are there again.
+    SameBytes,
+    /// Its content is there again, sealed anew.
+    SealedAnew,
+    /// All that its backup needs was taken from the other repository, and the backup does not need the object any more.
+    TakenOver,
+}
+
+impl RepairKind {
+    /// The words for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::SameBytes => "its very bytes are there again",
+            Self::SealedAnew => "sealed anew",
+            Self::TakenOver => "the backup was taken over, with a new manifest",
+        }
+    }
+}
+
+/// An object that could not be brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnrepairedObject {
+    /// The object; the first of them, where several in a row are missing.
+    pub object: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// An object of a newer release.

@@ -18,6 +18,7 @@ use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName};
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
+use holdfast_repo::wal_object::WalObjectFacts;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -214,6 +215,18 @@ async fn fetch_object(
     file: &WalFileName,
     crew: &Crew,
 ) -> Result<Option<(Vec<u8>, ChunkHash)>, Error> {
+    let read = read_whole(repository, claim, object, file, crew).await?;
+    Ok(read.map(|(raw, facts)| (raw, facts.blake3)))
+}
+
+/// Fetches a file with all that is stored about it, and verifies all of it; `None` means that there is none.
+pub(crate) async fn read_whole(
+    repository: &Repository,
+    claim: &ClaimRecord,
+    object: &str,
+    file: &WalFileName,
+    crew: &Crew,
+) -> Result<Option<(Vec<u8>, WalObjectFacts)>, Error> {
     let (raw, facts) = match stored::read(repository, claim, object, crew).await {
         Ok(read) => read,
         Err(error) if error.is_not_found() => return Ok(None),
@@ -222,7 +235,7 @@ async fn fetch_object(
     if let WalFileName::Segment(name) | WalFileName::Partial(name) = *file {
         check_segment(&raw, name, claim).doing(|| format!("checking {object} from {}", repository.describe()))?;
     }
-    Ok(Some((raw, facts.blake3)))
+    Ok(Some((raw, facts)))
 }
 
 /// Reads a WAL object of a claim as [`get`] does, and returns the length of its file in bytes; `None` if it does not

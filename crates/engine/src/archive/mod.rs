@@ -40,7 +40,7 @@ mod wal_folders;
 
 pub use deliver::{ArchiveContext, Destination, archive_file};
 pub use get::{GetOptions, get, hand_over_fetched};
-pub(crate) use get::{look_at, memory_needed};
+pub(crate) use get::{look_at, memory_needed, read_whole};
 pub use holdfast_contract::report::wal::{
     ArchivedFile, ClaimWal, Fork, GetReport, GetSource, PushOutcome, PushReport, StandbyOutcome, StandbyPushReport,
     Stored, StoredIn, TimelineWal, WalListing,
@@ -55,6 +55,7 @@ pub(crate) use missing::first_missing;
 pub use missing::missing_segments;
 pub use push::{PushOptions, push};
 pub use spool::{RepositorySetId, Spool, SpoolRefused};
+pub(crate) use standby::stored_facts;
 pub use standby::{StandbyPushOptions, push_standby, server_is_stopping};
 pub(crate) use stored::wal_object_name;
 pub use wal_folders::{WalFolders, Wanted};

@@ -54,16 +54,16 @@ pub(super) async fn read(
 
 /// The size and checksum that the store must have now.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
-    pub(super) size_bytes: u64,
-    pub(super) crc32c: u32,
+pub(crate) struct Sent {
+    pub(crate) size_bytes: u64,
+    pub(crate) crc32c: u32,
 }
 
 /// How many bytes are fetched at a time from a store that keeps no checksum.
 const COMPARED_BYTES: u64 = 8 << 20;
 
 /// Asks the store for size and CRC-32C of what was sent, or fetches it if the store keeps no checksum.
-pub(super) async fn confirm(repository: &Repository, object: &str, sent: Sent) -> Result<(), Error> {
+pub(crate) async fn confirm(repository: &Repository, object: &str, sent: Sent) -> Result<(), Error> {
     confirm_inner(repository, object, sent)
         .await
         .doing(|| format!("confirming that {object} is stored in {}", repository.describe()))

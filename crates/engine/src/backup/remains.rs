@@ -82,7 +82,7 @@ pub(super) async fn remove(repository: &Repository, cluster: &ClusterName, backu
 ///
 /// A run that takes this one for dead writes into its start record, and then looks for the mark that is set here. So
 /// one of the two sees the other, however long one of them sleeps in between.
-pub(super) async fn remove_own(
+pub(crate) async fn remove_own(
     repository: &Repository,
     cluster: &ClusterName,
     backup: BackupId,
@@ -346,7 +346,7 @@ pub(super) async fn is_complete(
 }
 
 /// Whether the start record is there and still belongs to this run, so that no other run has taken it for dead.
-pub(super) async fn still_mine(
+pub(crate) async fn still_mine(
     repository: &Repository,
     cluster: &ClusterName,
     backup: BackupId,

@@ -24,6 +24,7 @@ const UNBUDGETED_PARTS_IN_FLIGHT: usize = 2;
 pub(crate) struct ObjectUpload {
     store: Arc<dyn Store>,
     name: ObjectName,
+    mode: PutMode,
     part_size: usize,
     buffer: PartBuffer,
     permits: Vec<Permit>,
@@ -41,6 +42,7 @@ impl ObjectUpload {
         Self {
             store,
             name,
+            mode: PutMode::Create,
             part_size,
             buffer: PartBuffer::default(),
             permits: Vec::new(),
@@ -51,6 +53,11 @@ impl ObjectUpload {
             unbudgeted: Arc::new(Semaphore::new(UNBUDGETED_PARTS_IN_FLIGHT)),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// As [`Self::new`], but an object of that name is replaced, if that is the mode.
+    pub(crate) fn with_mode(self, mode: PutMode) -> Self {
+        Self { mode, ..self }
     }
 
     /// As [`Self::new`], but if this token is cancelled before all parts are stored, [`Self::finish`] aborts the upload
@@ -90,7 +97,7 @@ impl ObjectUpload {
     async fn finish_inner(&mut self) -> Result<(), Error> {
         if self.upload.is_none() {
             let body = self.buffer.take();
-            self.store.put(&self.name, body, PutMode::Create).await?;
+            self.store.put(&self.name, body, self.mode).await?;
             self.permits.clear();
             return Ok(());
         }
@@ -145,7 +152,7 @@ impl ObjectUpload {
         let upload = if let Some(upload) = &self.upload {
             Arc::clone(upload)
         } else {
-            let upload = Arc::new(self.store.begin_upload(&self.name, PutMode::Create).await?);
+            let upload = Arc::new(self.store.begin_upload(&self.name, self.mode).await?);
             self.upload = Some(Arc::clone(&upload));
             upload
         };

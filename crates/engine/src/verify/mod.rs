@@ -14,29 +14,32 @@
 //! *Newer*: a later release wrote it, and it may be sound. *Incomplete*: a fault of the store says nothing about any
 //! object, and unfinished parts are not called sound.
 //!
-//! Only the ledger is changed. Anything that seems damaged is read once more, because a bit may have flipped on the
-//! way.
+//! [`verify_and_repair`] then brings back from other repositories what is missing or damaged ([`repair`]), and verifies again.
+//!
+//! Nothing else is changed but the ledger. A bit that flipped on the way is read once more before it is called damage.
 
 mod chains;
 mod findings;
 mod judge;
 mod packs;
+mod repair;
 mod run;
 mod segments;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use holdfast_contract::report::verify::{Damage, NewerObject, VerifiedBackup, VerifiedClaim};
+use holdfast_contract::report::verify::{Damage, NewerObject, Repair, VerifiedBackup, VerifiedClaim};
 pub use holdfast_contract::report::verify::{Level, Sample, Verified};
 use holdfast_repo::name::{BackupId, ClusterName};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::repair::{RepairOptions, verify_and_repair};
 use self::run::Run;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
@@ -90,6 +93,8 @@ pub struct Verification {
     pub damage: Vec<Damage>,
     /// Objects that a newer release wrote.
     pub newer: Vec<NewerObject>,
+    /// What was brought back, where that was asked for.
+    pub repair: Option<Repair>,
     /// Further notes for people.
     pub notes: Vec<String>,
     /// The number of examined objects.

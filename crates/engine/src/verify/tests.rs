@@ -3,6 +3,7 @@
 
 mod cases;
 mod remembering;
+mod repairing;
 mod whole;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub(super) struct Bench {
 }
 
 /// A segment with a sound first page.
-pub(super) fn segment(sample: &Sample, name: SegmentName, system_identifier: u64) -> Vec<u8> {
+pub(crate) fn segment(sample: &Sample, name: SegmentName, system_identifier: u64) -> Vec<u8> {
     let size = sample.backup.wal_segment_size;
     let mut bytes = Vec::new();
     bytes.extend(PgVersion::V18.wal_page_magic().to_le_bytes());
@@ -48,12 +49,12 @@ pub(super) fn segment(sample: &Sample, name: SegmentName, system_identifier: u64
     bytes
 }
 
-pub(super) fn named(sample: &Sample, timeline: u32, number: u64) -> SegmentName {
+pub(crate) fn named(sample: &Sample, timeline: u32, number: u64) -> SegmentName {
     SegmentName::from_number(number, TimelineId::new(timeline).unwrap(), sample.backup.wal_segment_size).unwrap()
 }
 
 /// The object of a WAL file and its bytes.
-pub(super) fn wal(sample: &Sample, repository: &Repository, file: WalFileName, raw: &[u8]) -> (String, bytes::Bytes) {
+pub(crate) fn wal(sample: &Sample, repository: &Repository, file: WalFileName, raw: &[u8]) -> (String, bytes::Bytes) {
     let object =
         name::wal_file(&sample.backup.cluster, ClaimNumber::FIRST, &file, Codec::Zstd, repository.is_encrypted());
     let facts = match file {

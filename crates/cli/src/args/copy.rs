@@ -1,0 +1,21 @@
+//! `holdfast repo copy`: from which repository to which, and what.
+
+/// `holdfast repo copy`
+#[derive(Clone, Debug, clap::Args)]
+pub struct CopyArgs {
+    /// The repository that has the backups, counted from 1 in the order of the configuration
+    #[arg(long, value_name = "NUMBER")]
+    pub from: std::num::NonZeroUsize,
+    /// The repository that they are copied to
+    #[arg(long, value_name = "NUMBER")]
+    pub to: std::num::NonZeroUsize,
+    /// Which backups: all, latest, or the id of one; ids may be given several times
+    #[arg(long, value_name = "BACKUP", default_value = "all")]
+    pub backup: Vec<String>,
+    /// With latest or ids: copy all WAL since the oldest of them, and not only what they need; with all it is always copied
+    #[arg(long)]
+    pub all_wal: bool,
+    /// Threads that open, check and encrypt [default: restore.jobs, or the number of cores]
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<u32>,
+}

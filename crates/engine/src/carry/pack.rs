@@ -1,0 +1,254 @@
+//! A pack on its way.
+//!
+//! Each frame is opened and the chunks that the manifest wants of it are hashed, by the restore's own check; then it is
+//! sealed under the key of the other repository. With a salt the very bytes of a lost pack come out, and [`Carrier::bring_back`]
+//! stores them only after a first reading has shown that they have the checksum of the lost ones.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_repo::Fault;
+use holdfast_repo::frame::ObjectType;
+use holdfast_repo::manifest::{Manifest, PackEntry};
+use holdfast_repo::name::{self, BackupId, MAX_PACK_NUMBER, ObjectPath};
+use holdfast_repo::pack::{FrameShift, PackCarrier};
+
+use super::stream::{FrameStream, Placed};
+use super::{Carrier, Placing};
+use crate::error::{Cause, Error, ResultExt};
+use crate::pipeline::object_upload::ObjectUpload;
+use crate::repository::object_name;
+use crate::restore::{FrameWork, open_checked};
+
+/// A pack of the first repository, and what a manifest wants of it.
+#[derive(Debug, Clone)]
+pub(crate) struct PackWork {
+    pub(crate) entry: PackEntry,
+    pub(crate) frames: Vec<FrameWork>,
+}
+
+/// A pack that is in its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Settled {
+    pub(crate) entry: PackEntry,
+    pub(crate) shift: FrameShift,
+    /// Whether it was stored now.
+    pub(crate) is_new: bool,
+}
+
+impl Carrier {
+    /// Sees to it that the second repository has what the manifest wants of a pack: under the pack's own name, or, where
+    /// another pack has it, under a number of `backup` that is free.
+    ///
+    /// # Errors
+    /// What is wrong with the pack, [`Cause::TooManyPacks`] if no number is free, and those of the stores.
+    pub(super) async fn settle(
+        &self,
+        manifest: &Arc<Manifest>,
+        work: &PackWork,
+        backup: BackupId,
+    ) -> Result<Settled, Error> {
+        let own = work.entry.name.clone();
+        if self.destination.reserve(&own) {
+            return self.create(manifest, work, &own).await;
+        }
+        let index = self.from.pack_index(&own, work.entry.size_bytes).await?;
+        if let Some(settled) = self.prove(manifest, work, &index, &own).await? {
+            self.means.progress.advance(work.entry.size_bytes);
+            return Ok(settled);
+        }
+        let named: BTreeSet<u32> = manifest
+            .packs()
+            .iter()
+            .filter_map(|pack| match pack.name.parse() {
+                Ok(ObjectPath::Pack { backup: of, number, .. }) if of == backup => Some(number),
+                _ => None,
+            })
+            .collect();
+        let first = named.last().map_or(1, |last| last + 1);
+        for number in first..=MAX_PACK_NUMBER {
+            let free = name::pack(self.cluster(), &backup, number);
+            if self.destination.reserve(&free) {
+                return self.create(manifest, work, &free).await;
+            }
+            // A run that was killed may have stored it there.
+            if let Some(settled) = self.prove(manifest, work, &index, &free).await? {
+                self.means.progress.advance(work.entry.size_bytes);
+                return Ok(settled);
+            }
+        }
+        Err(Cause::TooManyPacks { store: self.to.describe(), most: MAX_PACK_NUMBER }.into())
+    }
+
+    /// Stores a pack under a name that was reserved.
+    async fn create(&self, manifest: &Arc<Manifest>, work: &PackWork, name: &str) -> Result<Settled, Error> {
+        let upload = self.upload(name, Placing::Create)?;
+        match self.carry(manifest, work, name, None, Some(upload)).await {
+            Ok((entry, shift)) => {
+                self.confirm(&entry).await?;
+                self.destination.stored(&entry);
+                Ok(Settled { entry, shift, is_new: true })
+            }
+            Err(error) => {
+                self.destination.give_up(name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings back a pack of the second repository that is missing or damaged, to its last byte: `lost` is what its manifest
+    /// says of it. `false` if what the first repository has does not give these bytes; then nothing was changed.
+    ///
+    /// # Errors
+    /// What is wrong with the pack in the first repository, and those of the stores.
+    pub(crate) async fn bring_back(
+        &self,
+        manifest: &Arc<Manifest>,
+        work: &PackWork,
+        lost: &PackEntry,
+        placing: Placing,
+    ) -> Result<bool, Error> {
+        let Some(identity) = lost.identity else { return Ok(false) };
+        let salt = Some(identity.salt);
+        let is_same = |entry: &PackEntry| {
+            (entry.size_bytes, entry.identity) == (lost.size_bytes, Some(identity)) && entry.name == lost.name
+        };
+        let (entry, _) = self.carry(manifest, work, &lost.name, salt, None).await?;
+        if !is_same(&entry) {
+            return Ok(false);
+        }
+        let upload = self.upload(&lost.name, placing)?;
+        let (entry, _) = self.carry(manifest, work, &lost.name, salt, Some(upload)).await?;
+        self.confirm(&entry).await?;
+        self.destination.stored(&entry);
+        Ok(is_same(&entry))
+    }
+
+    fn upload(&self, name: &str, placing: Placing) -> Result<ObjectUpload, Error> {
+        let store = Arc::clone(self.to.store());
+        let upload = ObjectUpload::new(store, object_name(name)?, self.means.part_size_bytes);
+        Ok(upload.with_mode(placing.into()).with_stop(self.means.cancel.child_token()))
+    }
+
+    /// The upload of a manifest.
+    pub(super) fn manifest_upload(&self, name: &str, placing: Placing) -> Result<ObjectUpload, Error> {
+        self.upload(name, placing)
+    }
+
+    /// Asks the store for the size, and for the checksum where it keeps one.
+    async fn confirm(&self, entry: &PackEntry) -> Result<(), Error> {
+        let confirming = || format!("confirming that {} is stored in {}", entry.name, self.to.describe());
+        let found = self.to.store().head(&object_name(&entry.name)?).await.doing(confirming)?;
+        let expected = entry.identity.map(|identity| identity.crc32c);
+        let is_other = found.crc32c.zip(expected).is_some_and(|(found, expected)| found != expected);
+        if found.size_bytes == entry.size_bytes && !is_other {
+            return Ok(());
+        }
+        let (store, name) = (self.to.describe(), entry.name.clone());
+        let reason = "what the store has is not what was sent".to_owned();
+        Err(Cause::NotReadable { store, name, reason }).doing(confirming)
+    }
+
+    /// Reads a pack to its last byte, and sends what it becomes, if it is sent anywhere.
+    async fn carry(
+        &self,
+        manifest: &Arc<Manifest>,
+        work: &PackWork,
+        name: &str,
+        salt: Option<[u8; 32]>,
+        mut upload: Option<ObjectUpload>,
+    ) -> Result<(PackEntry, FrameShift), Error> {
+        let carried = self.carry_frames(manifest, work, name, salt, &mut upload).await;
+        match (carried, upload) {
+            (Ok(carried), None) => Ok(carried),
+            (Ok(carried), Some(upload)) => upload.finish().await.map(|_| carried),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(upload)) => {
+                upload.abort().await;
+                Err(error)
+            }
+        }
+        .doing(|| format!("carrying {} from {}", work.entry.name, self.from.describe()))
+    }
+
+    async fn carry_frames(
+        &self,
+        manifest: &Arc<Manifest>,
+        work: &PackWork,
+        name: &str,
+        salt: Option<[u8; 32]>,
+        upload: &mut Option<ObjectUpload>,
+    ) -> Result<(PackEntry, FrameShift), Error> {
+        let entry = &work.entry;
+        let mut wanted: HashMap<u64, FrameWork> =
+            work.frames.iter().map(|frame| (u64::from(frame.location.offset), frame.clone())).collect();
+        let mut stream = FrameStream::new(&self.from, &entry.name, entry.size_bytes)?;
+        let mut pack: Option<PackCarrier> = None;
+        while let Some(frames) = stream.next().await? {
+            self.check_cancelled()?;
+            let bytes: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();
+            let mut frames = frames.into_iter();
+            let at_work = if let Some(pack) = pack.take() {
+                pack
+            } else {
+                let Some((_, head)) = frames.next() else { break };
+                let (pack, new_head) = self.begin(entry, &head, name, salt)?;
+                send(upload, &new_head).await?;
+                pack
+            };
+            let frames: Vec<(Bytes, Option<FrameWork>)> =
+                frames.map(|(at, frame): Placed| (frame, wanted.remove(&at))).collect();
+            let manifest = Arc::clone(manifest);
+            let job = self.means.crew.run(move || {
+                let (mut pack, mut sealed) = (at_work, Vec::with_capacity(frames.len()));
+                for (frame, work) in frames {
+                    if let Some(work) = work {
+                        open_checked(pack.opener(), &frame, work, &manifest)?;
+                    }
+                    sealed.push(pack.carry(&frame)?);
+                }
+                Ok::<_, Error>((pack, sealed))
+            });
+            let (carried, sealed) = job.await??;
+            for frame in &sealed {
+                send(upload, frame).await?;
+            }
+            pack = Some(carried);
+            self.means.progress.advance(bytes);
+        }
+        let found = stream.crc32c();
+        if let Some(expected) = entry.identity.map(|identity| identity.crc32c).filter(|expected| *expected != found) {
+            let reason = format!("its CRC-32C is {found:08x}, the manifest says {expected:08x}");
+            return Err(Cause::NotReadable { store: self.from.describe(), name: entry.name.clone(), reason }.into());
+        }
+        if let Some(frame) = wanted.into_values().next() {
+            let problem = format!("the manifest names a frame at {}, and none begins there", frame.location.offset);
+            return Err(Fault::Malformed { what: "pack", problem }.of(&entry.name).into());
+        }
+        let pack = pack.ok_or_else(|| Fault::Truncated { needed: 1, available: 0 }.of(&entry.name))?;
+        Ok(pack.finish()?)
+    }
+
+    fn begin(
+        &self,
+        entry: &PackEntry,
+        head: &[u8],
+        name: &str,
+        salt: Option<[u8; 32]>,
+    ) -> Result<(PackCarrier, Bytes), Error> {
+        let opener = self.from.opener(ObjectType::Pack, &entry.name, head)?;
+        if entry.identity.is_some_and(|identity| identity.salt != opener.head().encryption.salt()) {
+            let problem = "another salt than the manifest says".to_owned();
+            return Err(Fault::Malformed { what: "head frame", problem }.of(&entry.name).into());
+        }
+        Ok(PackCarrier::new(opener, name, self.to.id(), self.to.key(), salt)?)
+    }
+}
+
+async fn send(upload: &mut Option<ObjectUpload>, bytes: &[u8]) -> Result<(), Error> {
+    match upload {
+        Some(upload) => upload.push(bytes, None).await,
+        None => Ok(()),
+    }
+}

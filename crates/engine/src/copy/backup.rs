@@ -1,0 +1,193 @@
+//! One backup of a copy, from its start record to its `backup.json`.
+//!
+//! The order is that of a backup ([`crate::backup`]), and so is what keeps it from being taken for a dead one: the start record
+//! has the id of this run, which has a lease under it, and is looked for before and after `backup.json` is created.
+//!
+//! A start record that is there is of a run that was killed: a copy, or a backup that had lost this repository. If its lease
+//! is over, this run writes its own id into it and goes on from what is there.
+
+use chrono::TimeDelta;
+use holdfast_pgtypes::SegmentName;
+use holdfast_repo::name::{self, BackupId};
+use holdfast_repo::record::{BackupRecord, ClaimRecord, RunIdentity, StartRecord};
+use holdfast_store::StoreErrorKind;
+
+use super::run::{EXPIRE_ENDS_WITHIN, Run};
+use crate::archive::{WalFolders, Wanted};
+use crate::backup::{remove_own, still_mine};
+use crate::carry::CarriedData;
+use crate::error::{Cause, Error, ResultExt};
+use crate::repository::machine::Machine;
+use crate::repository::object_name;
+use crate::restore::would_take;
+
+/// A run without a lease counts as alive for so long, as `expire` has it.
+const LONGEST_BACKUP: TimeDelta = TimeDelta::days(7);
+
+impl Run<'_> {
+    /// Copies a backup; nothing if it is there.
+    pub(super) async fn copy_backup(&mut self, record: &BackupRecord) -> Result<Option<CarriedData>, Error> {
+        if self.is_there(record).await? {
+            return Ok(None);
+        }
+        let Some((_, claim)) = self.pairs.of_first(record.claim) else {
+            return Err(Cause::Internal("the claim of a backup was not taken".to_owned()).into());
+        };
+        let claim = claim.clone();
+        self.start(record, &claim).await?;
+        let data = self.carrier.carry_data(record).await?;
+        let needed = self.copy_wal_of(record).await?;
+        let new = BackupRecord { claim: claim.number, ..data.record(record, &self.carrier) };
+        self.progress.phase("looking at the copy", None);
+        self.publish(&new, &claim, &needed).await?;
+        Ok(Some(data))
+    }
+
+    async fn is_there(&self, record: &BackupRecord) -> Result<bool, Error> {
+        let id = record.backup_id;
+        let there = match self.to.backup(&self.options.cluster, id).await {
+            Ok(there) => there,
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error).doing(|| "looking whether the backup is there already".to_owned()),
+        };
+        if (there.system_identifier, there.start_lsn) == (record.system_identifier, record.start_lsn) {
+            return Ok(true);
+        }
+        let store = self.to.describe();
+        Err(Cause::Refused(format!("{store} has another backup with the id {id}, which began at {}", there.start_lsn))
+            .into())
+    }
+
+    fn run_id(&self) -> &str {
+        self.leases[0].run().as_str()
+    }
+
+    /// Writes the start record, or takes over that of a dead run.
+    async fn start(&self, record: &BackupRecord, claim: &ClaimRecord) -> Result<(), Error> {
+        let (cluster, id) = (&self.options.cluster, record.backup_id);
+        let name = name::backup_start(cluster, &id);
+        // Without the id of a machine: no backup takes it for its own.
+        let run =
+            RunIdentity { id: self.run_id().to_owned(), machine: None, boot: None, removes: Vec::new(), leased: true };
+        let start = StartRecord {
+            backup_id: id,
+            cluster: cluster.clone(),
+            claim: claim.number,
+            system_identifier: record.system_identifier,
+            host: self.options.host.clone(),
+            pid: std::process::id(),
+            pgdata: format!("a copy from {}", self.from.describe()),
+            started: self.clock.now(),
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            parent: record.parent,
+            run: Some(run),
+        };
+        match self.to.create_record(&name, &start).await {
+            Err(error) if error.is_already_exists() => {}
+            outcome => return outcome,
+        }
+        let before: StartRecord = self.to.read_record(&name).await?;
+        if self.is_alive(&before).await? {
+            return Err(Cause::AnotherRun { verb: "run", subject: format!("backup {id}"), pid: None }.into());
+        }
+        self.progress.note(&format!("going on with backup {id}, which a run on {} began here", before.host));
+        self.to.replace_record(&name, &start).await?;
+        // That run is dead: it removes nothing any more.
+        let ended = object_name(&name::backup_end(cluster, &id))?;
+        self.to.store().delete(&[ended]).await?;
+        Ok(())
+    }
+
+    async fn is_alive(&self, start: &StartRecord) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let own = start.run.as_ref().filter(|run| run.leased);
+        let Some(run) = own else {
+            return Ok(start.started.checked_add_signed(LONGEST_BACKUP).is_none_or(|end| now < end));
+        };
+        if run.id == self.run_id() {
+            return Ok(false);
+        }
+        let here = Machine::here();
+        let leases = self.to.leases(&self.options.cluster).await?;
+        Ok(leases.iter().any(|lease| {
+            lease.named.run.as_str() == run.id
+                && !lease.named.is_over(now)
+                && !lease.is_known_dead(&here, &self.options.host, now)
+        }))
+    }
+
+    /// Looks at all of it, then makes the backup exist.
+    async fn publish(&self, record: &BackupRecord, claim: &ClaimRecord, needed: &[SegmentName]) -> Result<(), Error> {
+        let (cluster, id) = (&self.options.cluster, record.backup_id);
+        loop {
+            self.look(record, claim, needed).await?;
+            if self.leases.iter().all(crate::repository::leases::Lease::is_unbroken) {
+                break;
+            }
+            // This host has slept: an `expire` may have removed what nothing names yet.
+            for lease in &self.leases {
+                lease.begin_anew().await?;
+            }
+            self.to.wait_for_expire(cluster, &self.options.host, self.clock, EXPIRE_ENDS_WITHIN).await?;
+        }
+        self.check_mine(id).await?;
+        if self.cancel.is_cancelled() {
+            return Err(Cause::Cancelled.into());
+        }
+        let name = name::backup_summary(cluster, &id);
+        if let Err(error) = self.to.create_record(&name, record).await {
+            // The answer may have been lost.
+            match self.to.read_record::<BackupRecord>(&name).await {
+                Ok(found) if found == *record => {}
+                _ => return Err(error),
+            }
+        }
+        let broken = self.leases.iter().find_map(|lease| lease.check().err());
+        let lost = match self.check_mine(id).await {
+            Ok(()) => broken,
+            Err(error) => Some(error),
+        };
+        match lost {
+            None => Ok(()),
+            Some(error) => {
+                self.to.store().delete(&[object_name(&name)?]).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// All that the backup needs is here.
+    async fn look(&self, record: &BackupRecord, claim: &ClaimRecord, needed: &[SegmentName]) -> Result<(), Error> {
+        would_take(self.to, record, self.carrier.crew()).await?;
+        let listed = WalFolders::read_and_list(self.to, claim, Wanted::From(record.start_lsn)).await?;
+        match needed.iter().find(|segment| !listed.inventory().contains(**segment)) {
+            None => Ok(()),
+            Some(missing) => Err(Cause::Absent { file: missing.to_string() })
+                .doing(|| format!("looking at what was copied to {}", self.to.describe())),
+        }
+    }
+
+    async fn check_mine(&self, backup: BackupId) -> Result<(), Error> {
+        if still_mine(self.to, &self.options.cluster, backup, self.run_id()).await? {
+            return Ok(());
+        }
+        let name = name::backup_start(&self.options.cluster, &backup);
+        let reason = "another run took this copy for dead, and the backup over".to_owned();
+        Err(Cause::NotReadable { store: self.to.describe(), name, reason }.into())
+    }
+
+    /// Removes what was stored of a backup that cannot be copied. What it shares with others stays.
+    pub(super) async fn remove_remains(&self, backup: BackupId) {
+        let cluster = &self.options.cluster;
+        let begun = async {
+            match self.to.store().head(&object_name(&name::backup_start(cluster, &backup))?).await {
+                Ok(_) => remove_own(self.to, cluster, backup, self.run_id()).await,
+                Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        };
+        if let Err(error) = begun.await {
+            tracing::warn!(%backup, %error, "what was copied of a backup is left in the repository");
+        }
+    }
+}

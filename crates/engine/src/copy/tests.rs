@@ -1,0 +1,327 @@
+//! Copies between repositories of every kind, a crash at each request, and what is refused.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use holdfast_pgtypes::recovery_target::TargetTimeline;
+use holdfast_pgtypes::{TimelineId, WalFileName};
+use holdfast_repo::codec::Codec;
+use holdfast_repo::name;
+use holdfast_repo::record::{ClaimRecord, LedgerEntry, RunIdentity, StartRecord};
+use holdfast_repo::recovery::RecoveryRequest;
+use holdfast_secret::Secret;
+use holdfast_store::{Faulty, MemoryStore, PutMode, Store};
+
+use super::*;
+use crate::progress::Silent;
+use crate::repository::{RepositoryTarget, Unlock, init, object_name};
+use crate::restore::RestoreOptions;
+use crate::restore::tests::patched::store_child;
+use crate::restore::tests::sample::{Sample, noise, now};
+use crate::verify::tests::{named, segment, wal};
+use crate::verify::{Level, Verification, VerifyOptions, verify};
+
+/// Segments 8 to B, a history and a backup history file beside them.
+async fn source(sample: &Sample) {
+    let system = sample.backup.system_identifier.as_u64();
+    for number in 8..=0xB {
+        let raw = segment(sample, named(sample, 1, number), system);
+        sample.put_segment(number, &raw, None).await;
+    }
+    for (file, raw) in [
+        (
+            WalFileName::BackupHistory { segment: named(sample, 1, 8), offset: 0x28 },
+            &b"START WAL LOCATION: 0/800028"[..],
+        ),
+        (WalFileName::History(TimelineId::new(2).unwrap()), b"1\t0/B00100\tno recovery target specified\n"),
+    ] {
+        let (object, bytes) = wal(sample, &sample.repository, file, raw);
+        sample.store.put(&object_name(&object).unwrap(), bytes, PutMode::Create).await.unwrap();
+    }
+}
+
+/// A repository of its own key, or without one.
+pub(crate) async fn target(encrypted: bool) -> RepositoryTarget {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let unlock = if encrypted { Unlock::KeyFile(Secret::new(noise(77, 32))) } else { Unlock::NotEncrypted };
+    let target = RepositoryTarget { store, unlock };
+    init::init(&target, now()).await.unwrap();
+    target
+}
+
+pub(crate) fn options() -> CopyOptions {
+    CopyOptions {
+        cluster: "main".parse().unwrap(),
+        which: Which::All,
+        all_wal: true,
+        wal_codec: Codec::Lz4,
+        jobs: 2,
+        memory_bytes: 64 << 20,
+        part_size_bytes: 256 << 10,
+        host: "db3".to_owned(),
+        now: now(),
+    }
+}
+
+pub(crate) async fn copy_between(from: &Repository, to: &Repository, options: &CopyOptions) -> Result<Copied, Error> {
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    copy(from, to, options, &progress, &CancellationToken::new()).await
+}
+
+pub(crate) async fn verified(repository: &Repository) -> Verification {
+    let options = VerifyOptions {
+        cluster: "main".parse().unwrap(),
+        which: crate::verify::Which::All,
+        level: Level::Deep,
+        sample: None,
+        max_age: None,
+        remember: false,
+        jobs: 2,
+        memory_bytes: 64 << 20,
+        host: "db3".to_owned(),
+        now: now(),
+    };
+    let progress: Arc<dyn Progress> = Arc::new(Silent);
+    verify(repository, &options, &progress, &CancellationToken::new()).await.unwrap()
+}
+
+async fn names(store: &Arc<dyn Store>, below: &str) -> BTreeSet<String> {
+    let listed = store.list(&format!("main/{below}"), None).await.unwrap();
+    listed.into_iter().map(|object| object.name.to_string()).collect()
+}
+
+/// The sample's own backup, on its own timeline: nothing is on the second one.
+fn restore_options(sample: &Sample) -> RestoreOptions {
+    let backup = Some(sample.backup.backup_id);
+    let request = RecoveryRequest { backup, timeline: TargetTimeline::Number(TimelineId::FIRST), ..Default::default() };
+    RestoreOptions { request, ..sample.options() }
+}
+
+/// Sound, restored, and nothing beside it.
+async fn check(sample: &Sample, target: &RepositoryTarget, what: &str) {
+    let repository = Repository::open(target).await.unwrap();
+    let found = verified(&repository).await;
+    assert_eq!(found.damage, [], "{what}");
+    assert!(found.interrupted.is_none(), "{what}");
+    let mut needed = BTreeSet::new();
+    for backup in repository.backups(&sample.backup.cluster).await.unwrap().records {
+        let end = repository.manifest_end(&backup.manifest.name).await.unwrap();
+        needed.extend(end.packs.into_iter().map(|pack| pack.name));
+    }
+    assert_eq!(names(&target.store, "packs/").await, needed, "{what}");
+    assert_eq!(names(&target.store, "leases/").await, BTreeSet::new(), "{what}");
+    std::fs::remove_dir_all(sample.pgdata()).ok();
+    std::fs::remove_dir_all(sample.fast()).ok();
+    sample.restore_with(&repository, &restore_options(sample)).await.unwrap();
+    sample.check();
+}
+
+#[tokio::test]
+async fn a_backup_and_its_wal_go_between_repositories_of_every_kind() {
+    for (from, to) in [(false, false), (false, true), (true, false), (true, true)] {
+        let what = format!("encrypted: {from} to {to}");
+        let sample = Sample::with(from, true).await;
+        source(&sample).await;
+        let child = store_child(&sample).await.backup_id;
+        let target = target(to).await;
+        let repository = Repository::open(&target).await.unwrap();
+        let copied = copy_between(&sample.repository, &repository, &options()).await.unwrap();
+        let outcomes: Vec<_> = copied.backups.iter().map(|backup| (backup.backup_id, backup.outcome)).collect();
+        let expected = [sample.backup.backup_id, child].map(|id| (id, CopyOutcome::Copied));
+        assert_eq!(outcomes, expected, "{what}: {:?}", copied.backups);
+        // The second backup names packs of the first, which are there by then.
+        assert_eq!(copied.backups[0].new_packs.0, sample.packs.len() as u64, "{what}");
+        assert_eq!(copied.backups[1].new_packs.0, 0, "{what}");
+        let [wal] = copied.wal.as_slice() else { unreachable!("{:?}", copied.wal) };
+        assert_eq!((wal.stored_count, wal.failed_count), (6, 0), "{what}: {wal:?}");
+        // The claim of a new archive has its own codec, and history files have the one that they always have.
+        let end = if to { ".lz4.enc" } else { ".lz4" };
+        let segments = names(&target.store, "wal/").await;
+        assert_eq!(segments.iter().filter(|name| name.ends_with(end)).count(), 5, "{segments:?}");
+        check(&sample, &target, &what).await;
+        let entries = repository.ledger(&options().cluster, name::LedgerKind::Copy).await.unwrap().records;
+        let LedgerEntry::Copy { backups, wal_file_count, repository_id, .. } = &entries[0].1.entry else {
+            unreachable!()
+        };
+        assert_eq!((backups.len(), *wal_file_count, *repository_id), (2, 6, sample.repository.id()));
+        // Once more there is nothing to do.
+        let before = names(&target.store, "").await;
+        let again = copy_between(&sample.repository, &repository, &options()).await.unwrap();
+        assert!(again.backups.iter().all(|backup| backup.outcome == CopyOutcome::AlreadyThere), "{:?}", again.backups);
+        assert_eq!(names(&target.store, "").await, before, "{what}");
+        // And back again, into a third one, where nothing of the first is.
+        let third = super::tests::target(from).await;
+        let third_repository = Repository::open(&third).await.unwrap();
+        copy_between(&repository, &third_repository, &options()).await.unwrap();
+        check(&sample, &third, &what).await;
+    }
+}
+
+#[tokio::test]
+async fn one_backup_takes_the_wal_that_it_needs() {
+    let sample = Sample::new(true).await;
+    source(&sample).await;
+    let target = target(true).await;
+    let repository = Repository::open(&target).await.unwrap();
+    let one = CopyOptions { which: Which::Latest, all_wal: false, ..options() };
+    copy_between(&sample.repository, &repository, &one).await.unwrap();
+    let wal = names(&target.store, "wal/").await;
+    assert_eq!(wal.iter().filter(|name| name.ends_with(".lz4.enc")).count(), 2, "{wal:?}");
+    let unknown = CopyOptions { which: Which::These(vec!["20200101T000000Z".parse().unwrap()]), ..options() };
+    let error = copy_between(&sample.repository, &repository, &unknown).await.unwrap_err();
+    assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
+    let error = copy_between(&sample.repository, &sample.repository, &one).await.unwrap_err();
+    assert!(matches!(*error.what, Cause::Refused(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_crash_at_each_request_leaves_what_the_next_copy_goes_on_from() {
+    for (from, to) in [(false, true), (true, true)] {
+        let sample = Sample::new(from).await;
+        source(&sample).await;
+        let mut ended = 0;
+        for requests in 1.. {
+            let what = format!("crash at request {requests}");
+            let target = target(to).await;
+            let faulty = Faulty::new(Arc::clone(&target.store), requests, Vec::new());
+            faulty.set_active(false);
+            let store: Arc<dyn Store> = Arc::new(faulty.clone());
+            let through = RepositoryTarget { store, unlock: target.unlock.clone() };
+            let through = Repository::open(&through).await.unwrap();
+            faulty.crash_after(requests);
+            faulty.set_active(true);
+            let crashed = copy_between(&sample.repository, &through, &options()).await;
+            let repository = Repository::open(&target).await.unwrap();
+            // What exists can be restored, whatever else is in pieces.
+            let found = repository.backups(&options().cluster).await.unwrap();
+            assert!(found.unreadable.is_empty(), "{what}");
+            if !found.records.is_empty() {
+                // Of the WAL after it, several files are on their way at once, so that one may be missing before another.
+                let damage = verified(&repository).await.damage;
+                assert!(damage.iter().all(|damage| damage.backups.is_empty()), "{what}: {damage:?}");
+            }
+            // Its leases are of this very process, so the next run has to be let in.
+            for lease in names(&target.store, "leases/").await {
+                target.store.delete(&[object_name(&lease).unwrap()]).await.unwrap();
+            }
+            copy_between(&sample.repository, &repository, &options()).await.unwrap();
+            check(&sample, &target, &what).await;
+            ended += u32::from(crashed.is_ok());
+            // The last requests write into the ledger and give the leases back.
+            if ended == 4 {
+                break;
+            }
+        }
+    }
+}
+
+/// Both repositories of one configuration have packs of their own under the same names.
+#[tokio::test]
+async fn a_name_that_another_pack_has_is_left_to_it() {
+    for to in [false, true] {
+        let (sample, other) = (Sample::with(true, true).await, Sample::with(true, false).await);
+        source(&sample).await;
+        source(&other).await;
+        let target = target(to).await;
+        let repository = Repository::open(&target).await.unwrap();
+        copy_between(&other.repository, &repository, &options()).await.unwrap();
+        for object in ["backup.json", "manifest", "start.json"] {
+            let name = format!("main/backups/{}/{object}", sample.backup.backup_id);
+            target.store.delete(&[object_name(&name).unwrap()]).await.unwrap();
+        }
+        let before = names(&target.store, "packs/").await;
+        let copied = copy_between(&sample.repository, &repository, &options()).await.unwrap();
+        assert_eq!(copied.backups[0].outcome, CopyOutcome::Copied);
+        assert!(copied.backups[0].new_packs.0 > 0);
+        assert!(names(&target.store, "packs/").await.is_superset(&before));
+        let found = verified(&repository).await;
+        assert_eq!(found.damage, []);
+        sample.restore_with(&repository, &restore_options(&sample)).await.unwrap();
+        sample.check();
+    }
+}
+
+#[tokio::test]
+async fn the_archive_of_another_cluster_and_other_wal_are_refused() {
+    let sample = Sample::new(true).await;
+    source(&sample).await;
+    let strange = target(false).await;
+    let repository = Repository::open(&strange).await.unwrap();
+    let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
+    let stranger = ClaimRecord { system_identifier: "7000000000000000001".parse().unwrap(), ..claim.clone() };
+    repository.create_record(&name::claim(&claim.cluster, claim.number), &stranger).await.unwrap();
+    let error = copy_between(&sample.repository, &repository, &options()).await.unwrap_err();
+    assert!(matches!(*error.what, Cause::WrongCluster { .. }), "{error}");
+    assert_eq!(names(&strange.store, "").await.len(), 1);
+
+    let other = Sample::new(true).await;
+    source(&other).await;
+    let mut raw = segment(&other, named(&other, 1, 9), other.backup.system_identifier.as_u64());
+    *raw.last_mut().unwrap() = 0;
+    other.put_segment(9, &raw, None).await;
+    let diverged = target(true).await;
+    let repository = Repository::open(&diverged).await.unwrap();
+    copy_between(&other.repository, &repository, &options()).await.unwrap();
+    let summary = name::backup_summary(&sample.backup.cluster, &sample.backup.backup_id);
+    let start = name::backup_start(&sample.backup.cluster, &sample.backup.backup_id);
+    for name in [summary, start] {
+        diverged.store.delete(&[object_name(&name).unwrap()]).await.unwrap();
+    }
+    let error = copy_between(&sample.repository, &repository, &options()).await.unwrap_err();
+    assert!(matches!(*error.what, Cause::Divergence { .. }), "{error}");
+    assert!(repository.backups(&sample.backup.cluster).await.unwrap().records.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_damaged_in_the_source_is_not_copied_and_leaves_nothing() {
+    let sample = Sample::new(true).await;
+    source(&sample).await;
+    sample
+        .replace(&sample.packs[1].name.clone(), |mut bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+            bytes
+        })
+        .await;
+    let target = target(true).await;
+    let repository = Repository::open(&target).await.unwrap();
+    let copied = copy_between(&sample.repository, &repository, &options()).await.unwrap();
+    assert_eq!(copied.backups[0].outcome, CopyOutcome::Failed);
+    let error = copied.backups[0].error.as_ref().unwrap();
+    assert!(error.what.to_string().contains("000001.pack"), "{error}");
+    for folder in ["packs/", "backups/", "leases/"] {
+        assert_eq!(names(&target.store, folder).await, BTreeSet::new(), "{folder}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_is_alive_is_left_alone() {
+    let sample = Sample::new(true).await;
+    source(&sample).await;
+    let target = target(true).await;
+    let repository = Repository::open(&target).await.unwrap();
+    let run = RunIdentity { id: "r1".to_owned(), machine: None, boot: None, removes: Vec::new(), leased: false };
+    let start = StartRecord {
+        backup_id: sample.backup.backup_id,
+        cluster: sample.backup.cluster.clone(),
+        claim: sample.backup.claim,
+        system_identifier: sample.backup.system_identifier,
+        host: "db1".to_owned(),
+        pid: 1,
+        pgdata: "/srv/pg".to_owned(),
+        started: now(),
+        software_version: "0.1.0".to_owned(),
+        parent: None,
+        run: Some(run.clone()),
+    };
+    let object = name::backup_start(&start.cluster, &start.backup_id);
+    repository.create_record(&object, &start).await.unwrap();
+    let error = copy_between(&sample.repository, &repository, &options()).await.unwrap_err();
+    assert!(matches!(*error.what, Cause::AnotherRun { .. }), "{error}");
+    // It said that it has a lease, and has none any more.
+    let dead = StartRecord { run: Some(RunIdentity { leased: true, ..run }), ..start };
+    repository.replace_record(&object, &dead).await.unwrap();
+    copy_between(&sample.repository, &repository, &options()).await.unwrap();
+    check(&sample, &target, "taken over").await;
+}

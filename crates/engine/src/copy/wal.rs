@@ -1,0 +1,274 @@
+//! The WAL of a copy: that which each backup needs, before the backup exists in the target, and on request all since the
+//! oldest of them.
+//!
+//! A file whose name the target has is not read. What tells archives apart that grew from different servers is compared by the
+//! hashes in the objects: the segments that a backup needs, every history file, and the last segment that both have of each
+//! timeline. Different content refuses the copy.
+
+use futures::StreamExt as _;
+use futures::stream::{self, FuturesUnordered};
+use holdfast_contract::report::copy::CopiedWal;
+use holdfast_pgtypes::{Lsn, SegmentName, WalFileName};
+use holdfast_repo::catalog::WalInventory;
+use holdfast_repo::name::{self, ClaimNumber, ObjectPath};
+use holdfast_repo::record::{BackupRecord, ClaimRecord};
+
+use super::run::Run;
+use crate::archive::{WalFolders, Wanted};
+use crate::carry::{CarriedWal, Carrier, WalFile};
+use crate::error::{Cause, Error};
+
+/// Files that are carried at once, within the budget.
+const AT_ONCE: usize = 8;
+
+/// The WAL of one claim in both repositories.
+pub(super) struct ClaimWal {
+    from: ClaimRecord,
+    to: ClaimRecord,
+    /// Where the oldest beginning of a recovery starts.
+    oldest: Lsn,
+    there: WalInventory,
+    here: WalInventory,
+    stored: (u64, u64),
+    already: u64,
+    failed: u64,
+    /// What was wrong with the first one that failed.
+    pub(super) error: Option<Error>,
+}
+
+impl ClaimWal {
+    async fn list(run: &Run<'_>, from: &ClaimRecord, to: &ClaimRecord, oldest: Lsn) -> Result<Self, Error> {
+        let (there, here) = tokio::try_join!(
+            WalFolders::read_and_list(run.from, from, Wanted::From(oldest)),
+            WalFolders::read_and_list(run.to, to, Wanted::From(oldest))
+        )?;
+        Ok(Self {
+            from: from.clone(),
+            to: to.clone(),
+            oldest,
+            there: there.inventory().clone(),
+            here: here.inventory().clone(),
+            stored: (0, 0),
+            already: 0,
+            failed: 0,
+            error: None,
+        })
+    }
+
+    /// What became of it.
+    pub(super) fn counted(&self) -> CopiedWal {
+        CopiedWal {
+            claim: self.from.number,
+            to_claim: self.to.number,
+            stored_count: self.stored.0,
+            stored_bytes: self.stored.1,
+            already_there_count: self.already,
+            failed_count: self.failed,
+        }
+    }
+
+    /// The segments that a backup needs, on every timeline that it may have seen.
+    fn needed(&self, record: &BackupRecord) -> Result<Vec<SegmentName>, Error> {
+        let size = self.from.wal_segment_size;
+        let (start, stop) = (record.start_segment, record.stop_segment);
+        let mut needed = Vec::new();
+        for number in start.number(size)..=stop.number(size) {
+            let before = needed.len();
+            let timelines = self.there.timelines();
+            let timelines = timelines.filter(|timeline| (start.timeline()..=stop.timeline()).contains(timeline));
+            needed.extend(
+                timelines
+                    .filter_map(|timeline| SegmentName::from_number(number, timeline, size))
+                    .filter(|segment| self.there.contains(*segment)),
+            );
+            if needed.len() == before {
+                let missing = SegmentName::from_number(number, start.timeline(), size).unwrap_or(start);
+                return Err(Cause::Absent { file: missing.to_string() }.into());
+            }
+        }
+        Ok(needed)
+    }
+
+    fn settle(&mut self, file: WalFileName, carried: CarriedWal) {
+        match carried {
+            CarriedWal::Stored(bytes) => {
+                self.stored = (self.stored.0 + 1, self.stored.1 + bytes);
+                self.here.add(file);
+            }
+            CarriedWal::AlreadyThere => {
+                self.already += 1;
+                self.here.add(file);
+            }
+            // Removed meanwhile.
+            CarriedWal::Absent => {}
+        }
+    }
+
+    /// Carries files; one that is wrong in the source is counted if the others go on without it.
+    async fn carry(&mut self, run: &Carrying<'_>, files: Vec<WalFileName>, goes_on: bool) -> Result<(), Error> {
+        let (from, to) = (self.from.clone(), self.to.clone());
+        let (mut work, mut files) = (FuturesUnordered::new(), files.into_iter());
+        loop {
+            let ahead = files.by_ref().take(AT_ONCE - work.len());
+            work.extend(ahead.map(|file| {
+                let wal = WalFile { file, from: &from, to: &to };
+                async move { (file, run.carrier.carry_wal(wal, run.host, run.now).await) }
+            }));
+            let Some((file, carried)) = work.next().await else { return Ok(()) };
+            match carried {
+                Ok(carried) => {
+                    if let CarriedWal::Stored(bytes) = carried {
+                        run.progress.advance(bytes);
+                    }
+                    self.settle(file, carried);
+                }
+                Err(error) if goes_on && error.is_of_one_object() => {
+                    run.progress.note(&format!("{file} is not copied: {error}"));
+                    self.failed += 1;
+                    self.error.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Compares files that both have.
+    async fn compare(&self, carrier: &Carrier, files: Vec<WalFileName>) -> Result<(), Error> {
+        let compares =
+            files.into_iter().map(|file| carrier.compare_wal(WalFile { file, from: &self.from, to: &self.to }));
+        let mut compares = stream::iter(compares.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        while let Some(compared) = compares.next().await {
+            compared?;
+        }
+        Ok(())
+    }
+}
+
+/// What carrying a file takes of the run.
+struct Carrying<'a> {
+    carrier: &'a Carrier,
+    host: &'a str,
+    now: chrono::DateTime<chrono::Utc>,
+    progress: &'a dyn crate::progress::Progress,
+}
+
+impl Run<'_> {
+    /// Lists the WAL of each claim that has something to copy.
+    pub(super) async fn list_wal(&mut self) -> Result<(), Error> {
+        let mut oldest: std::collections::BTreeMap<ClaimNumber, Lsn> = std::collections::BTreeMap::new();
+        for record in &self.records {
+            let known = oldest.entry(record.claim).or_insert(record.start_lsn);
+            *known = record.start_lsn.min(*known);
+        }
+        for (claim, oldest) in oldest {
+            let Some((from, to)) = self.pairs.of_first(claim) else { continue };
+            let listed = ClaimWal::list(self, from, to, oldest).await?;
+            self.wal.insert(claim, listed);
+        }
+        Ok(())
+    }
+
+    /// Copies the WAL that a backup needs to become consistent.
+    pub(super) async fn copy_wal_of(&mut self, record: &BackupRecord) -> Result<Vec<SegmentName>, Error> {
+        let Some(mut wal) = self.wal.remove(&record.claim) else {
+            return Err(Cause::Internal("the WAL of a claim was not listed".to_owned()).into());
+        };
+        self.progress.phase("copying WAL", None);
+        let copied = async {
+            let needed = wal.needed(record)?;
+            let histories: Vec<WalFileName> = wal.there.histories().map(WalFileName::History).collect();
+            let files = needed.iter().copied().map(WalFileName::Segment).chain(histories.iter().copied());
+            let (there, missing): (Vec<WalFileName>, Vec<WalFileName>) = files.partition(|file| has(&wal.here, *file));
+            wal.compare(&self.carrier, there).await?;
+            wal.carry(&self.carrying(), missing, false).await?;
+            Ok(needed)
+        };
+        let copied = copied.await;
+        self.wal.insert(record.claim, wal);
+        copied
+    }
+
+    /// Copies all WAL since the oldest backup, with partial segments and backup history files.
+    pub(super) async fn copy_all_wal(&mut self) -> Result<(), Error> {
+        self.progress.phase("copying WAL", None);
+        for (claim, mut wal) in std::mem::take(&mut self.wal) {
+            let copied = self.copy_wal(&mut wal).await;
+            self.wal.insert(claim, wal);
+            copied?;
+        }
+        Ok(())
+    }
+
+    async fn copy_wal(&self, wal: &mut ClaimWal) -> Result<(), Error> {
+        let size = wal.from.wal_segment_size;
+        let (there, here) = (wal.there.clone(), wal.here.clone());
+        let oldest = wal.oldest;
+        let first = |timeline| SegmentName::containing(oldest, timeline, size).number(size);
+        let mut last_common = Vec::new();
+        for timeline in there.timelines() {
+            let ranges = there.ranges(timeline).into_iter().rev();
+            let mut numbers = ranges.flat_map(|range| (range.first.number(size)..=range.last.number(size)).rev());
+            let common = numbers.find_map(|number| {
+                SegmentName::from_number(number, timeline, size).filter(|segment| here.contains(*segment))
+            });
+            last_common.extend(common.map(WalFileName::Segment));
+        }
+        let histories = there.histories().filter(|timeline| here.histories().any(|known| known == *timeline));
+        last_common.extend(histories.map(WalFileName::History));
+        wal.compare(&self.carrier, last_common).await?;
+        let histories = there.histories().map(WalFileName::History);
+        let is_wanted = |segment: &SegmentName| segment.number(size) >= first(segment.timeline());
+        let partials = there.partials().filter(is_wanted).map(WalFileName::Partial);
+        let mut files: Vec<WalFileName> = histories.chain(partials).collect();
+        for segment in
+            there.backup_histories().filter(is_wanted).filter(|known| !here.backup_histories().any(|it| it == *known))
+        {
+            files.extend(self.backup_histories(&wal.from, segment).await?);
+        }
+        files.extend(segments_since(&there, oldest));
+        files.retain(|file| !has(&here, *file));
+        wal.carry(&self.carrying(), files, true).await
+    }
+
+    /// The backup history files of a segment: their names say more than it.
+    async fn backup_histories(&self, claim: &ClaimRecord, segment: SegmentName) -> Result<Vec<WalFileName>, Error> {
+        let folder = name::wal_log_folder(&claim.cluster, claim.number, &WalFileName::Segment(segment));
+        let listed = self.from.store().list(&format!("{folder}{segment}."), None).await?;
+        let files = listed.iter().filter_map(|object| match object.name.as_ref().parse() {
+            Ok(ObjectPath::WalFile { file: file @ WalFileName::BackupHistory { .. }, .. }) => Some(file),
+            _ => None,
+        });
+        Ok(files.collect())
+    }
+
+    fn carrying(&self) -> Carrying<'_> {
+        Carrying {
+            carrier: &self.carrier,
+            host: &self.options.host,
+            now: self.clock.now(),
+            progress: self.progress.as_ref(),
+        }
+    }
+}
+
+/// The segments that are listed from the one with this LSN on.
+fn segments_since(inventory: &WalInventory, oldest: Lsn) -> Vec<WalFileName> {
+    let (size, mut segments) = (inventory.segment_size(), Vec::new());
+    for timeline in inventory.timelines() {
+        let first = SegmentName::containing(oldest, timeline, size).number(size);
+        for range in inventory.ranges(timeline) {
+            let numbers = range.first.number(size).max(first)..=range.last.number(size);
+            segments.extend(numbers.filter_map(|number| SegmentName::from_number(number, timeline, size)));
+        }
+    }
+    segments.into_iter().map(WalFileName::Segment).collect()
+}
+
+fn has(inventory: &WalInventory, file: WalFileName) -> bool {
+    match file {
+        WalFileName::Segment(segment) => inventory.contains(segment),
+        WalFileName::Partial(segment) => inventory.partials().any(|known| known == segment),
+        WalFileName::History(timeline) => inventory.histories().any(|known| known == timeline),
+        WalFileName::BackupHistory { segment, .. } => inventory.backup_histories().any(|known| known == segment),
+    }
+}

@@ -1,0 +1,526 @@
+//! Repair: what was found missing or damaged comes back from another repository that has it sound.
+//!
+//! Order, for each object in the order of the repositories that are asked:
+//! 1. WAL segments and history files: read and proved by their BLAKE3 and their own header, sealed anew.
+//! 2. Packs: the manifest says which salt and which checksum the lost one had. What the other repository has is read once to
+//!    see whether it gives these very bytes, and a second time to store them.
+//! 3. What is left of packs, manifests and `backup.json`: the backup is taken over. Its packs are compared by what is in them,
+//!    those that are missing or damaged come under a free name, and a new manifest and `backup.json` replace the old ones.
+//! 4. Start records.
+//!
+//! Invariants: nothing is replaced before its substitute was wholly read and proved, and nothing that is sound: what was found
+//! damaged is read once more just before. Stores have no conditional replacement, so that between this look and the
+//! replacement somebody else may have brought the object back; both have the same content then.
+//!
+//! After a crash: each object is whole, old or new, and the next run goes on. Between a new manifest and its `backup.json` the
+//! backup cannot be restored, as before. Leases keep `expire` from removing things on either side meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use holdfast_contract::report::verify::{
+    BackupResult, ClaimWindow, Damage, DamageKind, ObjectClass, Repair, RepairKind, RepairedObject, UnrepairedObject,
+};
+use holdfast_pgtypes::WalFileName;
+use holdfast_repo::manifest::Manifest;
+use holdfast_repo::name::{self, BackupId, ClaimNumber, ObjectPath};
+use holdfast_repo::record::{self, BackupRecord, LeasePurpose, LedgerEntry, StartRecord};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Level, Verification, VerifyOptions, verify};
+use crate::carry::claims::ClaimPairs;
+use crate::carry::{CarriedWal, Carrier, Means, PackWork, Placing, WalFile};
+use crate::error::{Cause, Error, ResultExt};
+use crate::pipeline::crew::Crew;
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::repository::leases::{Clock, Holder, Lease, new_run};
+use crate::restore::{Fetches, every_chunk, try_manifest, would_take};
+
+/// WAL files that are brought back at once, within the memory.
+const FILES_AT_ONCE: usize = 8;
+
+/// Objects that the ledger names.
+const MOST_OBJECTS: usize = 1000;
+
+/// How long an `expire` is waited for: it stops soon after it has seen the lease.
+const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
+
+/// What a repair is told besides what a verification is.
+#[derive(Debug, Clone, Copy)]
+pub struct RepairOptions {
+    /// Size of upload parts in bytes.
+    pub part_size_bytes: usize,
+}
+
+/// Verifies, brings back what is missing or damaged from these other repositories, in their order, and verifies again.
+///
+/// # Errors
+/// Those of [`verify`]; [`Cause::AnotherRun`] while an `expire` does not end; those of the repository's store. That another
+/// repository cannot give something is in [`Repair::left`].
+pub async fn verify_and_repair(
+    repository: &Repository,
+    others: &[Repository],
+    options: &VerifyOptions,
+    repair: RepairOptions,
+    progress: &Arc<dyn Progress>,
+    cancel: &CancellationToken,
+) -> Result<Verification, Error> {
+    let (began, clock) = (Instant::now(), Clock::starting(options.now));
+    let first = verify(repository, options, progress, cancel).await?;
+    if first.damage.is_empty() || first.interrupted.is_some() {
+        return Ok(first);
+    }
+    let phrase = || format!("repairing {} in {}", options.cluster, repository.describe());
+    repository.check_writable().doing(phrase)?;
+    let mut repairer = Repairer::begin(repository, others, options, repair, &first.damage, progress, cancel, clock)
+        .await
+        .doing(phrase)?;
+    let outcome = tokio::select! {
+        outcome = repairer.all(&first.damage) => outcome,
+        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
+    };
+    let done = repairer.end().await;
+    outcome.doing(phrase)?;
+    if done.repaired.is_empty() {
+        return Ok(Verification { repair: Some(done), ..first });
+    }
+    let now = clock.now();
+    // What this run has found sound and wrote down is not read a second time.
+    let age = began.elapsed() + Duration::from_secs(1);
+    let max_age = if options.remember && options.level == Level::Deep && options.sample.is_none() {
+        Some(options.max_age.map_or(age, |before| before.max(age)))
+    } else {
+        options.max_age
+    };
+    let second = verify(repository, &VerifyOptions { max_age, now, ..options.clone() }, progress, cancel).await?;
+    Ok(both(&first, second, done, began.elapsed()))
+}
+
+/// What is known after the second look.
+fn both(first: &Verification, mut second: Verification, mut repair: Repair, duration: Duration) -> Verification {
+    let is_sound = |result: BackupResult| matches!(result, BackupResult::Sound | BackupResult::PassedOver);
+    for backup in &mut second.backups {
+        let Some(before) = first.backups.iter().find(|before| before.backup_id == backup.backup_id) else { continue };
+        if before.result == BackupResult::Damaged && is_sound(backup.result) {
+            repair.backups.push(backup.backup_id);
+        }
+        if backup.result == BackupResult::PassedOver && before.result == BackupResult::Sound {
+            *backup = before.clone();
+        }
+    }
+    for claim in &mut second.claims {
+        let before = first.claims.iter().find(|before| before.claim == claim.claim);
+        // Most of them are read once: what was found sound is passed over the second time.
+        claim.segments_read = claim.segments_read.max(before.map_or(0, |before| before.segments_read));
+        let known = before.map(|before| before.sound_windows.as_slice()).unwrap_or_default();
+        let new = claim.sound_windows.iter().filter(|window| !known.contains(window));
+        repair.windows.extend(new.map(|window| ClaimWindow { claim: claim.claim, window: window.clone() }));
+    }
+    Verification {
+        repair: Some(repair),
+        object_count: first.object_count + second.object_count,
+        read_bytes: first.read_bytes + second.read_bytes,
+        duration,
+        ..second
+    }
+}
+
+/// Another repository.
+struct Donor {
+    carrier: Carrier,
+    pairs: ClaimPairs,
+    lease: Option<Lease>,
+}
+
+/// One repair.
+struct Repairer<'a> {
+    to: &'a Repository,
+    options: &'a VerifyOptions,
+    progress: &'a Arc<dyn Progress>,
+    clock: Clock,
+    crew: Crew,
+    lease: Lease,
+    donors: Vec<Donor>,
+    done: Repair,
+    /// Why an object could not be brought back so far.
+    reasons: BTreeMap<String, String>,
+}
+
+impl<'a> Repairer<'a> {
+    #[expect(clippy::too_many_arguments, reason = "all of what the two public functions are given")]
+    async fn begin(
+        to: &'a Repository,
+        others: &[Repository],
+        options: &'a VerifyOptions,
+        repair: RepairOptions,
+        damage: &[Damage],
+        progress: &'a Arc<dyn Progress>,
+        cancel: &CancellationToken,
+        clock: Clock,
+    ) -> Result<Repairer<'a>, Error> {
+        let cluster = &options.cluster;
+        let holder = Holder { cluster, purpose: LeasePurpose::Restore, backups: Vec::new(), host: &options.host };
+        let lease = Lease::take(to, new_run()?, holder.clone(), clock).await?;
+        to.wait_for_expire(cluster, &options.host, clock, EXPIRE_ENDS_WITHIN).await?;
+        let crew = Crew::new(options.jobs);
+        let damaged: BTreeSet<String> = damage.iter().map(|damage| damage.object.clone()).collect();
+        let mut donors = Vec::new();
+        for from in others {
+            let means = Means {
+                cluster: cluster.clone(),
+                crew: crew.clone(),
+                part_size_bytes: repair.part_size_bytes,
+                memory_bytes: options.memory_bytes,
+                progress: Arc::clone(progress),
+                cancel: cancel.child_token(),
+            };
+            let pairs = match ClaimPairs::of_both(from, to, cluster).await {
+                Ok(pairs) => pairs,
+                // One that is away does not keep the others from helping.
+                Err(error) => {
+                    progress.note(&format!("nothing comes from {}: {error}", from.describe()));
+                    continue;
+                }
+            };
+            let carrier = Carrier::new(from, to, means, &damaged).await?;
+            let lease = match Lease::take(from, new_run()?, holder.clone(), clock).await {
+                Ok(lease) => Some(lease),
+                Err(error) => {
+                    progress.note(&format!(
+                        "`holdfast expire` does not see that {} is read, since no lease could be taken there: {error}",
+                        from.describe()
+                    ));
+                    None
+                }
+            };
+            donors.push(Donor { carrier, pairs, lease });
+        }
+        Ok(Repairer {
+            to,
+            options,
+            progress,
+            clock,
+            crew,
+            lease,
+            donors,
+            done: Repair::default(),
+            reasons: BTreeMap::new(),
+        })
+    }
+
+    async fn all(&mut self, damage: &[Damage]) -> Result<(), Error> {
+        self.progress.phase("repairing", None);
+        for damage in damage.iter().filter(|damage| is_wal(damage)) {
+            self.wal(damage).await?;
+        }
+        let mut anew: BTreeMap<BackupId, BTreeSet<String>> = BTreeMap::new();
+        self.packs(damage, &mut anew).await?;
+        for damage in damage {
+            match (damage.class, damage.object.parse()) {
+                (ObjectClass::Manifest, _) => {
+                    for backup in &damage.backups {
+                        anew.entry(*backup).or_default().insert(damage.object.clone());
+                    }
+                }
+                (ObjectClass::BackupRecord, Ok(ObjectPath::BackupSummary { backup, .. })) => {
+                    anew.entry(backup).or_default().insert(damage.object.clone());
+                }
+                (ObjectClass::StartRecord, Ok(ObjectPath::BackupStart { backup, .. })) => {
+                    self.start_record(backup, &damage.object).await?;
+                }
+                _ => {}
+            }
+        }
+        for (backup, objects) in anew {
+            self.take_over(backup, &objects).await?;
+        }
+        for damage in damage {
+            let is_repaired = self.done.repaired.iter().any(|repaired| repaired.object == damage.object);
+            if is_repaired && !self.reasons.contains_key(&damage.object) {
+                continue;
+            }
+            let reason = self.reasons.get(&damage.object).cloned();
+            let reason = reason.unwrap_or_else(|| "there is no repair for an object of this kind".to_owned());
+            self.done.left.push(UnrepairedObject { object: damage.object.clone(), reason });
+        }
+        Ok(())
+    }
+
+    fn repaired(&mut self, object: &str, donor: usize, how: RepairKind) {
+        let from = self.donors.get(donor).map(|donor| donor.carrier.from.describe()).unwrap_or_default();
+        self.progress.note(&format!("{object} is repaired from {from}"));
+        self.reasons.remove(object);
+        self.done.repaired.push(RepairedObject { object: object.to_owned(), from, how });
+    }
+
+    /// Keeps why something did not work. Only the end of the command is an error.
+    fn failed(&mut self, object: &str, donor: usize, error: &Error) -> Result<(), Error> {
+        if matches!(*error.what, Cause::Cancelled) {
+            return Err(Cause::Cancelled.into());
+        }
+        let from = self.donors.get(donor).map(|donor| donor.carrier.from.describe()).unwrap_or_default();
+        self.reasons.insert(object.to_owned(), format!("{from}: {error}"));
+        Ok(())
+    }
+
+    /// Step 1 for one entry, which may be several segments in a row.
+    async fn wal(&mut self, damage: &Damage) -> Result<(), Error> {
+        let Ok(ObjectPath::WalFile { claim, file, .. }) = damage.object.parse() else { return Ok(()) };
+        let placing = placing(damage);
+        let files = self.in_a_row(claim, file, damage.count);
+        let mut missing: Vec<WalFileName> = files;
+        for number in 0..self.donors.len() {
+            let Some(donor) = self.donors.get(number) else { continue };
+            let Some((from, to)) = donor.pairs.of_second(claim) else { continue };
+            let (from, to, carrier) = (from.clone(), to.clone(), donor.carrier.clone());
+            let tries = std::mem::take(&mut missing).into_iter().map(|file| {
+                let wal = WalFile { file, from: &from, to: &to };
+                let carrier = &carrier;
+                async move { (file, carrier.bring_wal_back(wal, placing).await) }
+            });
+            let mut tries = stream::iter(tries.collect::<Vec<_>>()).buffered(FILES_AT_ONCE);
+            while let Some((file, tried)) = tries.next().await {
+                let object = crate::archive::wal_object_name(self.to, &self.options.cluster, &to, &file);
+                match tried {
+                    Ok(CarriedWal::Stored(_) | CarriedWal::AlreadyThere) => {
+                        self.repaired(&object, number, RepairKind::SealedAnew);
+                    }
+                    Ok(CarriedWal::Absent) => missing.push(file),
+                    Err(error) => {
+                        self.failed(&damage.object, number, &error)?;
+                        missing.push(file);
+                    }
+                }
+            }
+        }
+        if !missing.is_empty() && !self.reasons.contains_key(&damage.object) {
+            let reason = match missing.len() {
+                1 => "no other repository has it".to_owned(),
+                count => format!("no other repository has {count} of them"),
+            };
+            self.reasons.insert(damage.object.clone(), reason);
+        }
+        Ok(())
+    }
+
+    fn in_a_row(&self, claim: ClaimNumber, file: WalFileName, count: u64) -> Vec<WalFileName> {
+        let WalFileName::Segment(first) = file else { return vec![file] };
+        let sizes = self.donors.iter().filter_map(|donor| Some(donor.pairs.of_second(claim)?.1.wal_segment_size));
+        let Some(size) = sizes.into_iter().next() else { return vec![file] };
+        let segments = std::iter::successors(Some(first), |segment| segment.next(size));
+        segments.take(usize::try_from(count).unwrap_or(usize::MAX)).map(WalFileName::Segment).collect()
+    }
+
+    /// Step 2. What is left goes to `anew`, by its backups.
+    async fn packs(&mut self, damage: &[Damage], anew: &mut BTreeMap<BackupId, BTreeSet<String>>) -> Result<(), Error> {
+        let mut left: BTreeMap<&str, &Damage> =
+            damage.iter().filter(|it| it.class == ObjectClass::Pack).map(|it| (it.object.as_str(), it)).collect();
+        let backups: BTreeSet<BackupId> = left.values().flat_map(|damage| &damage.backups).copied().collect();
+        for backup in backups {
+            if !left.values().any(|damage| damage.backups.contains(&backup)) {
+                continue;
+            }
+            let Ok((_, lost)) = read_backup(self.to, &self.options.cluster, backup, &self.crew).await else { continue };
+            for number in 0..self.donors.len() {
+                let Some(carrier) = self.donors.get(number).map(|donor| donor.carrier.clone()) else { continue };
+                let there = read_backup(&carrier.from, &self.options.cluster, backup, &self.crew).await;
+                let (_, there) = match there {
+                    Ok(there) => there,
+                    Err(error) => {
+                        for pack in left.values().filter(|damage| damage.backups.contains(&backup)) {
+                            self.failed(&pack.object, number, &error)?;
+                        }
+                        continue;
+                    }
+                };
+                let wanted: BTreeSet<&str> = left.keys().copied().collect();
+                for work in works(&there, &wanted, &self.crew).await? {
+                    let name = work.entry.name.clone();
+                    let Some(entry) = lost.packs().iter().find(|pack| pack.name == name) else { continue };
+                    let Some(damage) = left.get(name.as_str()) else { continue };
+                    let brought = async {
+                        if placing(damage) == Placing::Replace && carrier.is_sound(entry).await? {
+                            return Ok(true);
+                        }
+                        carrier.bring_back(&there, &work, entry, placing(damage)).await
+                    };
+                    match brought.await {
+                        Ok(true) => {
+                            left.remove(name.as_str());
+                            self.repaired(&name, number, RepairKind::SameBytes);
+                        }
+                        Ok(false) => {}
+                        Err(error) => self.failed(&name, number, &error)?,
+                    }
+                }
+            }
+        }
+        for (pack, damage) in left {
+            for backup in &damage.backups {
+                anew.entry(*backup).or_default().insert(pack.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 3 for one backup, of which these objects are missing or damaged.
+    async fn take_over(&mut self, backup: BackupId, objects: &BTreeSet<String>) -> Result<(), Error> {
+        for number in 0..self.donors.len() {
+            let taken = match self.donors.get(number) {
+                Some(donor) => self.take_over_from(donor, backup).await,
+                None => continue,
+            };
+            match taken {
+                Ok(()) => {
+                    for object in objects {
+                        // A pack of several backups is repaired once all of them do without it.
+                        if !self.done.repaired.iter().any(|known| known.object == *object) {
+                            self.repaired(object, number, RepairKind::TakenOver);
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(error) => {
+                    for object in objects {
+                        self.failed(object, number, &error)?;
+                    }
+                }
+            }
+        }
+        for object in objects {
+            self.reasons.entry(object.clone()).or_insert_with(|| "no other repository has the backup".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn take_over_from(&self, donor: &Donor, backup: BackupId) -> Result<(), Error> {
+        let (cluster, from) = (&self.options.cluster, &donor.carrier.from);
+        let there = from.backup(cluster, backup).await?;
+        let claims = donor.pairs.of_first(there.claim);
+        let (_, claim) = claims.ok_or_else(|| {
+            Cause::Refused(format!(
+                "{} has no claim of the same cluster as claim {} of {}",
+                self.to.describe(),
+                there.claim,
+                from.describe()
+            ))
+        })?;
+        let own = match self.to.backup(cluster, backup).await {
+            Ok(own) => Some(own),
+            Err(error) if error.is_of_one_object() => None,
+            Err(error) => return Err(error),
+        };
+        if own.as_ref().is_some_and(|own| !is_same(own, &there)) {
+            let (one, two) = (self.to.describe(), from.describe());
+            return Err(Cause::Refused(format!("backup {backup} of {two} is not the same as that of {one}")).into());
+        }
+        let data = donor.carrier.carry_data(&there).await?;
+        let base = own.unwrap_or_else(|| BackupRecord { claim: claim.number, ..there.clone() });
+        let new = data.record(&base, &donor.carrier);
+        would_take(self.to, &new, &self.crew).await?;
+        self.lease.check()?;
+        self.to.replace_record(&name::backup_summary(cluster, &backup), &new).await
+    }
+
+    /// Step 4.
+    async fn start_record(&mut self, backup: BackupId, object: &str) -> Result<(), Error> {
+        for number in 0..self.donors.len() {
+            let Some(donor) = self.donors.get(number) else { continue };
+            let brought = async {
+                let there: StartRecord = donor.carrier.from.read_record(object).await?;
+                let claims = donor.pairs.of_first(there.claim);
+                let (_, claim) = claims.ok_or_else(|| Cause::Absent { file: format!("claim {}", there.claim) })?;
+                if there.backup_id != backup || there.cluster != self.options.cluster {
+                    let reason = format!("it is of backup {} of cluster {}", there.backup_id, there.cluster);
+                    return Err(Cause::Malformed { name: object.to_owned(), reason }.into());
+                }
+                // No run is at work: the backup is complete.
+                let start = StartRecord { claim: claim.number, run: None, ..there };
+                self.to.replace_record(object, &start).await
+            };
+            match brought.await {
+                Ok(()) => {
+                    self.repaired(object, number, RepairKind::SealedAnew);
+                    return Ok(());
+                }
+                Err(error) => self.failed(object, number, &error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Says in the ledger what came back, and gives the leases back.
+    async fn end(self) -> Repair {
+        if !self.done.repaired.is_empty() {
+            let ids: BTreeMap<String, _> =
+                self.donors.iter().map(|donor| (donor.carrier.from.describe(), donor.carrier.from.id())).collect();
+            let named = self.done.repaired.iter().take(MOST_OBJECTS).filter_map(|repaired| {
+                let repository_id = *ids.get(&repaired.from)?;
+                Some(record::RepairedObject { object: repaired.object.clone(), repository_id })
+            });
+            let entry = LedgerEntry::Repair {
+                objects: named.collect(),
+                object_count: self.done.repaired.len() as u64,
+                left_count: self.done.left.len() as u64,
+            };
+            let (cluster, host) = (&self.options.cluster, &self.options.host);
+            if let Err(error) = self.to.write_ledger(cluster, host, self.clock.now(), entry).await {
+                self.progress.note(&format!("the ledger does not say what was repaired: {error}"));
+            }
+        }
+        self.lease.release().await;
+        for donor in self.donors {
+            if let Some(lease) = donor.lease {
+                lease.release().await;
+            }
+        }
+        self.done
+    }
+}
+
+fn is_wal(damage: &Damage) -> bool {
+    matches!(damage.class, ObjectClass::WalSegment | ObjectClass::TimelineHistory)
+}
+
+fn placing(damage: &Damage) -> Placing {
+    if damage.kind == DamageKind::Missing { Placing::Create } else { Placing::Replace }
+}
+
+fn is_same(one: &BackupRecord, two: &BackupRecord) -> bool {
+    (one.system_identifier, one.start_lsn, one.stop_lsn) == (two.system_identifier, two.start_lsn, two.stop_lsn)
+}
+
+/// A backup and its manifest, as a restore would take them.
+async fn read_backup(
+    repository: &Repository,
+    cluster: &name::ClusterName,
+    backup: BackupId,
+    crew: &Crew,
+) -> Result<(BackupRecord, Arc<Manifest>), Error> {
+    let record = repository.backup(cluster, backup).await?;
+    let manifest = try_manifest(repository, &record, crew).await?.manifest;
+    Ok((record, manifest))
+}
+
+/// What the manifest wants of these packs.
+async fn works(manifest: &Arc<Manifest>, names: &BTreeSet<&str>, crew: &Crew) -> Result<Vec<PackWork>, Error> {
+    let sorting = Arc::clone(manifest);
+    let wanted = crew.run(move || every_chunk(&sorting)).await?;
+    let mut works = BTreeMap::new();
+    for (number, entry) in manifest.packs().iter().enumerate() {
+        if names.contains(entry.name.as_str()) {
+            works.insert(number as u32, PackWork { entry: entry.clone(), frames: Vec::new() });
+        }
+    }
+    let wanted = wanted.into_iter().filter(|chunk| works.contains_key(&chunk.pack)).collect::<Vec<_>>();
+    for fetch in Fetches::new(manifest, wanted.into_iter()) {
+        if let Some(work) = works.get_mut(&fetch.pack) {
+            work.frames.extend(fetch.frames);
+        }
+    }
+    Ok(works.into_values().collect())
+}
