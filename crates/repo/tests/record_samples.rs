@@ -11,9 +11,9 @@ use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    DecidedWal, EncryptionKind, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord, ManifestEntry,
-    PackRange, RecordBody, RecordSeal, RepairedObject, RepositoryRecord, RunIdentity, SnapshotRecord, SnapshotVolume,
-    StartRecord, TablespaceEntry, VerificationProblem,
+    DecidedWal, DrillFound, EncryptionKind, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord,
+    ManifestEntry, PackRange, RecordBody, RecordSeal, RepairedObject, RepositoryRecord, RunIdentity, SnapshotRecord,
+    SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
 };
 use holdfast_secret::Secret;
 use std::fmt::Debug;
@@ -384,6 +384,14 @@ fn failed_drill() -> LedgerRecord {
     })
 }
 
+fn drill_that_says_what_it_found() -> LedgerRecord {
+    let LedgerRecord { time, host, software_version, mut entry } = failed_drill();
+    if let LedgerEntry::Drill { found, .. } = &mut entry {
+        found.extend([DrillFound::Object, DrillFound::Time]);
+    }
+    LedgerRecord { time, host, software_version, entry }
+}
+
 fn copy() -> LedgerRecord {
     ledger(LedgerEntry::Copy {
         repository_id: "000102030405060708090a0b0c0d0e0f".parse().unwrap(),
@@ -425,6 +433,7 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/ledger-verification-sample.json"), &sampled_verification());
     check(include_bytes!("samples/ledger-drill.json"), &drill());
     check(include_bytes!("samples/ledger-drill-failed.json"), &failed_drill());
+    check(include_bytes!("samples/ledger-drill-found.json"), &drill_that_says_what_it_found());
     check(include_bytes!("samples/ledger-copy.json"), &copy());
     check(include_bytes!("samples/ledger-repair.json"), &repair());
     check(include_bytes!("samples/lease.json"), &lease());

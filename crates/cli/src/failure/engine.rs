@@ -125,7 +125,7 @@ fn of_what(what: &Cause) -> Failure {
         Cause::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
         Cause::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
         Cause::Remnant { .. } => new(ExitCode::MissingObject)
-            .hint("nothing is lost, for this backup was never complete: use another one, and run `holdfast expire`"),
+            .hint("nothing is lost, because this backup was never complete: use another one, and run `holdfast expire`"),
         Cause::LostPack { .. } => new(ExitCode::MissingObject).hint(damaged_object_hint()),
         Cause::NotReadable { .. } => new(ExitCode::CorruptObject).hint(damaged_object_hint()),
         Cause::NotArchived { .. } => new(ExitCode::WalNotArchived)
@@ -174,7 +174,7 @@ fn of_what(what: &Cause) -> Failure {
             directory.display()
         )),
         Cause::LeaseEnded { .. } => new(ExitCode::Locked)
-            .hint("run this again: what was done stays done, and the rest is looked at anew"),
+            .hint("run this again: finished work is kept; the rest is checked again"),
         Cause::HeldInDoubt { backup, .. } => new(ExitCode::Locked).hint(format!(
             "when no `holdfast expire` is at work any more, look with `holdfast verify` whether {backup} is there and whole; \
              run this again until it says so"
@@ -201,20 +201,20 @@ fn of_what(what: &Cause) -> Failure {
         Cause::NoRoom { directory, .. } => new(ExitCode::NoSpace)
             .hint(format!("make room on the file system of {}, or name another directory", directory.display())),
         Cause::Host { fault: HostFault::Full, .. } => new(ExitCode::NoSpace)
-            .hint("nothing is known of the backup by this: make room for the directory of drills, or name another one"),
+            .hint("this says nothing about the backup: make room for the directory of drills, or name another one"),
         Cause::Host { fault: HostFault::Other, .. } => new(ExitCode::HostFault).hint(
-            "nothing is known of the backup by this: look in the log of this host (`journalctl -k`) for memory that ran out or \
+            "this says nothing about the backup: look in the log of this host (`journalctl -k`) for memory that ran out or \
              a disk that fails; less memory is needed with --set shared_buffers=64MB or fewer --jobs",
         ),
         Cause::OutOfTime { .. } => new(ExitCode::Unreachable)
-            .hint("nothing is known of the backup by this: give it more time (--time-limit), or see why the store is slow"),
+            .hint("this says nothing about the backup: give it more time (--time-limit), or see why the store is slow"),
         Cause::ReplayStopped { status, .. } => {
             let code = ExitCode::from_number(*status).unwrap_or(ExitCode::Unreachable);
             let hint = match code.outlook() {
-                Outlook::NeedsSomebody => "nothing is known of the backup by this: docs/exit-codes.md says what this code of \
+                Outlook::NeedsSomebody => "this says nothing about the backup: docs/exit-codes.md says what this code of \
                                            `holdfast wal get` needs; then run it again",
                 Outlook::Done | Outlook::PassesByItself => {
-                    "nothing is known of the backup by this: run it again when the store answers"
+                    "this says nothing about the backup: run it again when the store answers"
                 }
             };
             new(code).hint(hint)

@@ -8,6 +8,7 @@ mod asked;
 mod backup;
 mod check;
 mod command_line;
+mod context;
 mod copy;
 mod drill;
 mod drilled;

@@ -239,7 +239,7 @@ fn failure(
         let rest = interrupted.map(|failure| format!("; {failure}")).unwrap_or_default();
         let failure = Failure::new(ExitCode::DamageFound, format!("{objects} missing or damaged: {backups}{rest}"));
         return Some(failure.doing(doing()).hint(
-            "the lines DAMAGE say which, and what that means: bring the objects back from a second repository (`holdfast verify \
+            "see the DAMAGE lines for the objects and the backups affected: bring the objects back from a second repository (`holdfast verify \
              --repair`) or from a version in the bucket, or take a new backup now",
         ));
     }

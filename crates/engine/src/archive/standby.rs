@@ -213,25 +213,9 @@ impl Place {
 /// The facts that the archiver stored about a file, from both ends of its object; `None` if the store answers that
 /// there is no object.
 pub(crate) async fn stored_facts(repository: &Repository, object: &str) -> Result<Option<WalObjectFacts>, Error> {
-    let reading = || format!("reading the facts of {object} in {}", repository.describe());
-    let (name, store) = (object_name(object)?, repository.store());
-    let ends = tokio::try_join!(store.get_range(&name, 0..HEAD_FRAME_BYTES as u64), store.get_tail(&name, FACTS_BYTES));
-    let (head, (end, size_bytes)) = match ends {
-        Ok(ends) => ends,
-        Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).doing(reading),
-    };
-    let opener = repository.opener(ObjectType::Wal, object, &head)?;
-    let mut part = wal_object::facts_from_end(&opener, &end, size_bytes).doing(reading)?;
-    if let TailPart::Fetch(range) = part {
-        let end = store.get_range(&name, range).await.doing(reading)?;
-        part = wal_object::facts_from_end(&opener, &end, size_bytes).doing(reading)?;
-    }
-    match part {
-        TailPart::Complete(facts) => Ok(Some(facts)),
-        TailPart::Fetch(_) => {
-            Err(Cause::Malformed { name: object.to_owned(), reason: "its facts are not complete".to_owned() }.into())
-        }
+    match repository.wal_facts(object).await {
+        Err(error) if error.is_not_found() => Ok(None),
+        facts => facts.map(Some),
     }
 }
 

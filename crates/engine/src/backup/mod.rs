@@ -68,97 +68,9 @@ use crate::repository::leases::Clock;
 use crate::repository::{Repository, RepositoryTarget};
 use crate::server::{Connection, ConnectionSettings, ServerFacts, prove_same, read_control_file};
 
-pub use self::control::read_control_file;
+pub use self::options::{BackupOptions, BackupOutcome, FailedBackup, Kind};
+use self::options::{CANCEL_WITHIN, CLEAN_WITHIN};
 pub(crate) use self::remains::{remove_own, still_mine};
-
-/// How long a cancelled run gets to end by itself, uploads included; then what it waits for is dropped.
-const CANCEL_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a failed or cancelled run tries to remove what it has stored, for each repository: once for its unfinished
-/// uploads, and once for its objects. A store that is away must not hold the end of a run up.
-const CLEAN_WITHIN: Duration = Duration::from_secs(5);
-
-/// What a backup reads and stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Kind {
-    /// What changed since the newest backup that can be a parent; everything if there is none.
-    #[default]
-    Auto,
-    /// Everything.
-    Full,
-    /// What changed since the parent; without a parent it fails.
-    Incremental,
-}
-
-/// What a backup is told.
-#[derive(Debug, Clone)]
-pub struct BackupOptions {
-    /// The archive's name.
-    pub cluster: ClusterName,
-    /// For whom the archive is claimed; a claim of somebody else is refused.
-    pub owner: Option<String>,
-    /// What is read and stored.
-    pub kind: Kind,
-    /// The data directory.
-    pub pgdata: PathBuf,
-    /// How to reach the server; found through `postmaster.pid` without it.
-    pub connection: Option<Secret>,
-    /// For a backup from a standby: how to reach the primary, so that it can finish its WAL segment.
-    pub primary_connection: Option<Secret>,
-    /// Whether an archive without an owner may be begun. Not while a configured repository could not even be asked: it
-    /// might refuse this server.
-    pub begins_archives: bool,
-    /// What libpq would find in the environment.
-    pub environment: Environment,
-    /// Written into `backup_label`.
-    pub label: String,
-    /// Ask for an immediate checkpoint.
-    pub start_fast: bool,
-    /// Threads that compress; 0 for one a processor.
-    pub jobs: usize,
-    /// Bound on buffers, in bytes.
-    pub memory_bytes: u64,
-    /// Size of upload parts in bytes.
-    pub part_size_bytes: usize,
-    /// How data is compressed.
-    pub compression: Compression,
-    /// How WAL is compressed; its codec counts when this backup is the first to claim the archive.
-    pub wal_compression: Compression,
-    /// Verify page checksums while reading.
-    pub page_checks: bool,
-    /// How long to wait for the WAL after the copy.
-    pub archive_timeout: Duration,
-    /// This host.
-    pub host: String,
-    /// What stands for this machine where the data directory moves between machines: see `runner`.
-    pub machine: Option<String>,
-    /// Now.
-    pub now: DateTime<Utc>,
-}
-
-/// How a backup ended.
-#[derive(Debug)]
-pub struct BackupOutcome {
-    /// One record for each repository that has the backup.
-    pub repositories: Vec<StoredBackup>,
-    /// The repositories in which the backup is not, in their order; never all of them.
-    pub failed: Vec<FailedBackup>,
-    /// What killed runs had done of it.
-    pub resumed: Option<Resumed>,
-    /// Things that the user should know.
-    pub warnings: Vec<String>,
-}
-
-/// A repository in which the backup is not, as far as is known.
-#[derive(Debug)]
-pub struct FailedBackup {
-    /// The redacted URL.
-    pub repository: String,
-    /// Why.
-    pub error: Error,
-    /// Whether the record that makes it exist was sent, so that it may be there all the same.
-    pub may_exist: bool,
-}
 
 /// Takes a backup.
 ///

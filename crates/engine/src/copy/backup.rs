@@ -128,7 +128,10 @@ impl Run<'_> {
             for lease in &self.leases {
                 lease.begin_anew().await?;
             }
-            self.to.wait_for_expire(cluster, &self.options.host, self.clock, EXPIRE_ENDS_WITHIN).await?;
+            if let Some(written) = self.leases.last().map(|lease| lease.name()) {
+                let host = &self.options.host;
+                self.to.wait_for_expire(cluster, host, self.clock, &written, EXPIRE_ENDS_WITHIN).await?;
+            }
         }
         self.check_mine(id).await?;
         if self.cancel.is_cancelled() {

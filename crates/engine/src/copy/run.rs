@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
         let pairs = ClaimPairs::take(from, to, cluster, &needed, taker).await?;
         let own = Lease::take(to, new_run()?, holder(LeasePurpose::Backup, Vec::new()), clock).await?;
         let all = Lease::take(to, new_run()?, holder(LeasePurpose::Restore, Vec::new()), clock).await?;
-        to.wait_for_expire(cluster, &options.host, clock, EXPIRE_ENDS_WITHIN).await?;
+        to.wait_for_expire(cluster, &options.host, clock, &all.name(), EXPIRE_ENDS_WITHIN).await?;
         let means = Means {
             cluster: cluster.clone(),
             crew: Crew::new(options.jobs),

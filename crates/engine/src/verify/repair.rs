@@ -165,7 +165,7 @@ impl<'a> Repairer<'a> {
         let cluster = &options.cluster;
         let holder = Holder { cluster, purpose: LeasePurpose::Restore, backups: Vec::new(), host: &options.host };
         let lease = Lease::take(to, new_run()?, holder.clone(), clock).await?;
-        to.wait_for_expire(cluster, &options.host, clock, EXPIRE_ENDS_WITHIN).await?;
+        to.wait_for_expire(cluster, &options.host, clock, &lease.name(), EXPIRE_ENDS_WITHIN).await?;
         let crew = Crew::new(options.jobs);
         let damaged: BTreeSet<String> = damage.iter().map(|damage| damage.object.clone()).collect();
         let mut donors = Vec::new();

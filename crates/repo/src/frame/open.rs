@@ -6,7 +6,6 @@
 
 use super::head::{Encryption, ObjectHead};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
-use super::object_type::ObjectType;
 use super::seal::CompressedFrame;
 use super::split::split_frames;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
