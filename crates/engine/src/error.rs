@@ -392,20 +392,16 @@ pub enum Cause {
         missing: String,
     },
     /// Packs of a backup are missing and others are there: it is damaged, and no remnant.
-    #[error("the backup of {name} cannot be restored: {missing}, which its manifest names, is missing")]
+    #[error("the backup cannot be restored: {missing}, which its manifest names, is missing")]
     LostPack {
-        /// The record, `backup.json`.
-        name: String,
         /// The first pack of it that is missing.
         missing: String,
     },
     /// A backup is held, and may be gone nevertheless.
-    #[error("backup {backup} of {cluster} is held, and may be removed nevertheless: {why}")]
+    #[error("backup {backup} is held, and may be removed nevertheless: {why}")]
     HeldInDoubt {
         /// The backup.
         backup: String,
-        /// The cluster.
-        cluster: String,
         /// Who may remove it.
         why: String,
     },

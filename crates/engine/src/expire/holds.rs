@@ -76,10 +76,8 @@ async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<Ve
         }
         looked => looked.doing(stays)?,
     }
-    let in_doubt = |why: &str| -> Error {
-        let (backup, cluster) = (options.backup.to_string(), options.cluster.to_string());
-        Cause::HeldInDoubt { backup, cluster, why: why.to_owned() }.into()
-    };
+    let in_doubt =
+        |why: &str| -> Error { Cause::HeldInDoubt { backup: options.backup.to_string(), why: why.to_owned() }.into() };
     match ended {
         Err(error) if matches!(*error.what, Cause::AnotherRun { .. }) => {
             return Err(in_doubt("an `expire` that may not have seen this hold is at work or was killed"));

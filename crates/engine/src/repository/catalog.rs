@@ -74,7 +74,7 @@ impl Repository {
             // Unless `expire` is removing all of it at this moment.
             let name = name::backup_summary(cluster, &backup);
             self.store().head(&object_name(&name)?).await?;
-            let what = if is_all { Cause::Remnant { name, missing } } else { Cause::LostPack { name, missing } };
+            let what = if is_all { Cause::Remnant { name, missing } } else { Cause::LostPack { missing } };
             return Err(what.into());
         }
         if manifest {
