@@ -50,7 +50,7 @@ pub(super) async fn prepare(access: &Access, client: &Client) -> Result<Prepared
             Ok(other) => collation = collation.or(other),
             Err(error) => match refused::judge(&error) {
                 Refused::Damaged(what) => prepared.damaged.push(format!("database {name}: {what}")),
-                Refused::Host(cause) => return Err(cause.into()),
+                Refused::Host(error) => return Err(error),
                 Refused::Role | Refused::Ending => {
                     return Err(Error::from(error).doing(format!("preparing the database {name}")));
                 }

@@ -77,8 +77,8 @@ pub(super) async fn run(
             session = match bounds.within(open(access, database, restored)).await {
                 Ok(Ok(client)) => Some((&statement.file, client)),
                 Ok(Err(error)) => {
-                    if let Refused::Host(cause) = refused::judge(&error) {
-                        return Err(cause.into());
+                    if let Refused::Host(error) = refused::judge(&error) {
+                        return Err(error);
                     }
                     let what = format!("{}: no session: {}", statement.name, postgres_text(&error));
                     probes.push(statement.answered(Some(format!("no session: {}", postgres_text(&error)))));
@@ -137,7 +137,7 @@ enum Answer {
 /// An error is the host's: its memory or its disk is full.
 async fn ask(client: &Client, text: &str) -> Result<Answer, Error> {
     let failed = |error: tokio_postgres::Error| match refused::judge(&error) {
-        Refused::Host(cause) => Err(cause.into()),
+        Refused::Host(error) => Err(error),
         _ => Ok(Answer::Other(format!("it failed: {}", postgres_text(&error)))),
     };
     let stream = match client.simple_query_raw(text).await {

@@ -12,7 +12,7 @@ pub(super) enum Refused {
     /// The role or the database is not as configured: nothing is known of the backup.
     Role,
     /// This host has too little for the server: nothing is known of the backup.
-    Host(Cause),
+    Host(Error),
     /// The server is starting or ending, or the session is gone.
     Ending,
     /// Nothing else explains it: the restored cluster is damaged.
@@ -25,10 +25,10 @@ pub(super) fn judge(error: &tokio_postgres::Error) -> Refused {
     let text = || postgres_text(error);
     match code(refusal) {
         Says::Role => Refused::Role,
-        Says::Host => Refused::Host(faults::of_text(&text()).unwrap_or_else(|| faults::other(text()))),
+        Says::Host => Refused::Host(faults::of_text(&text()).unwrap_or_else(|| faults::other(text())).into()),
         Says::Ending => Refused::Ending,
         Says::Damaged => match faults::of_text(refusal.message()) {
-            Some(cause) => Refused::Host(cause),
+            Some(cause) => Refused::Host(cause.into()),
             None => Refused::Damaged(match refusal.detail() {
                 Some(detail) => format!("{}: {detail}", text()),
                 None => text(),
@@ -42,7 +42,7 @@ pub(super) fn damage(error: Error) -> Result<String, Error> {
     let Cause::Postgres(cause) = &*error.what else { return Err(error) };
     match judge(cause) {
         Refused::Damaged(what) => Ok(what),
-        Refused::Host(cause) => Err(cause.into()),
+        Refused::Host(error) => Err(error),
         Refused::Role | Refused::Ending => Err(error),
     }
 }

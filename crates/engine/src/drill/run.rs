@@ -222,9 +222,9 @@ impl Run<'_> {
                 }
                 Ok(Err(error)) => match refused::judge(&error) {
                     Refused::Damaged(what) => what,
-                    Refused::Host(cause) => {
+                    Refused::Host(error) => {
                         server.end().await;
-                        return Err(cause.into());
+                        return Err(error);
                     }
                     Refused::Role | Refused::Ending => match server.gone_soon().await {
                         Some(ended) => {

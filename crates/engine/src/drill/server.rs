@@ -171,7 +171,7 @@ impl Server {
                 // Recovery is not over, or the server is shutting down.
                 Refused::Ending => {}
                 Refused::Damaged(what) => return Err(Down::Shut(what)),
-                Refused::Host(cause) => return Err(Down::Failed(cause.into())),
+                Refused::Host(error) => return Err(Down::Failed(error)),
                 Refused::Role => {
                     let role = &access.role;
                     let phrase = format!("connecting to the restored server as {role} in the database {database}");
