@@ -100,7 +100,7 @@ exit_codes! {
     Usage = 2, "usage", NeedsSomebody, "the command line is wrong";
     ProblemsFound = 3, "problems-found", NeedsSomebody, "the command ran to its end and found problems, which it listed";
     Configuration = 10, "configuration", NeedsSomebody, "the configuration is wrong or incomplete";
-    WrongKey = 11, "wrong-key", NeedsSomebody, "the passphrase or key file does not open this repository";
+    WrongKey = 11, "wrong-key", NeedsSomebody, "the passphrase or key file does not open this repository, or only with keys from before a rotation, and nothing is written with them";
     WrongCluster = 12, "wrong-cluster", NeedsSomebody, "the archive belongs to another cluster, or the connection and the data directory belong to different servers";
     WrongVersion = 13, "wrong-version", NeedsSomebody, "the PostgreSQL version is not that of the archive, or is not supported";
     // As for a missing bucket: the configuration names another place, or nobody ran `repo init`.
