@@ -114,7 +114,7 @@ mod tests {
         let path = folder.path().join("server.log");
         let log = Log::create(&path).unwrap();
         let mut output = log.output(&path).unwrap();
-        output.write_all(&[b'x'; 3 * END]).unwrap();
+        output.write_all(&vec![b'x'; 3 * END]).unwrap();
         output.write_all(b"\nlast").unwrap();
         assert_eq!((log.end().len(), log.last_lines(1)), (END, "last".to_owned()));
         let mut lengths = Vec::new();
