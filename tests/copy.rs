@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::stage::{Plan, Seal, Stage, StoreKind, config_text, repository_lines, succeeded, wait_promoted};
 
-/// A server that archives into one repository, and a second one elsewhere, under another key and with other compression of WAL.
+/// A server that archives into one repository, and a second one elsewhere, under another key and with other compression
+/// of WAL.
 struct Two {
     stage: Stage,
     _s3: S3Server,
@@ -98,7 +99,7 @@ async fn survives_the_loss_of_the_first(first: Seal, second: Seal) {
     assert_eq!(restored.sql(rows).await.expect("count"), expected);
     drop(restored);
 
-    // The server goes on archiving there, and the next backup builds on what was copied.
+    // The server continues archiving there, and the next backup builds on what was copied.
     let backup = ["--output", "json", "backup", "--type", "incremental"];
     stage.write_config("holdfast.toml", &std::fs::read_to_string(&two.second).expect("read a configuration"));
     let report = succeeded(&two.run(&two.second, &backup), &backup);

@@ -271,8 +271,8 @@ async fn holds_and_the_grace_time_keep_a_backup() {
     assert_eq!(listed_ids(&stage), ids[2..]);
 }
 
-/// A server that is started long after its restore finds all WAL: the lease has ended, and the hold that the restore names
-/// keeps it.
+/// A server that is started long after its restore finds all WAL: the lease has ended, and the hold that the restore
+/// names keeps it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_with_wal_keeps_what_a_restored_server_fetches() {
     let Some(stage) = Stage::start(18, Plan { seal: Seal::KeyFile, ..Plan::default() }).await else { return };
@@ -293,8 +293,8 @@ async fn a_hold_with_wal_keeps_what_a_restored_server_fetches() {
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "3");
 }
 
-/// A held backup whose removal had begun, and that lost a pack: it is no remnant, and restores when the pack is back. What
-/// would end the hold in the past is refused.
+/// A held backup whose removal had begun, and that lost a pack: it is no remnant, and restores when the pack is back.
+/// What would end the hold in the past is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_backup_that_looks_like_a_remnant_stays() {
     let Some(stage) = Stage::start(18, Plan { store: StoreKind::Directory, ..Plan::default() }).await else { return };

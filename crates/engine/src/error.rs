@@ -4,13 +4,18 @@
 //! tense that say what the engine was doing. The command line adds hints and exit codes; everything that it needs for
 //! them is a field here.
 
+mod host_fault;
 mod scope;
+mod server_setting;
 
 use std::path::{Path, PathBuf};
 
 use holdfast_pgtypes as pg;
 use holdfast_repo as repo;
 use holdfast_store::StoreError;
+
+pub use host_fault::HostFault;
+pub use server_setting::ServerSetting;
 
 /// An error of a verb, with what the verb was doing.
 #[derive(Debug)]
@@ -19,15 +24,6 @@ pub struct Error {
     pub what: Box<Cause>,
     /// What the engine was doing, innermost first.
     pub doing: Vec<String>,
-}
-
-/// What a host lacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostFault {
-    /// Room on a disk, or in a quota.
-    Full,
-    /// Memory, processes, open files or a disk that works; or a process was ended from outside.
-    Other,
 }
 
 /// What happened; the caller decides by the variant.
@@ -511,35 +507,6 @@ pub enum Cause {
     /// A bug in Holdfast.
     #[error("internal fault: {0}")]
     Internal(String),
-}
-
-/// A property of the server that makes a backup impossible.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ServerSetting {
-    /// `wal_level = minimal` writes too little WAL to recover a backup.
-    #[error("wal_level is \"minimal\"")]
-    WalLevelMinimal,
-    /// A version that this release does not know.
-    #[error("PostgreSQL {0} is not supported (13 to 18 are)")]
-    Version(String),
-    /// The connection does not lead to the server of the data directory.
-    #[error("the connection leads to a server with system identifier {server}, but {} has {directory_identifier}", directory.display())]
-    OtherServer {
-        /// The system identifier of the server.
-        server: pg::SystemIdentifier,
-        /// The data directory.
-        directory: PathBuf,
-        /// The system identifier in the data directory.
-        directory_identifier: pg::SystemIdentifier,
-    },
-    /// The connection leads to a server of the same cluster that uses other files.
-    #[error("the connection does not lead to the server of {}: {reason}", directory.display())]
-    OtherFiles {
-        /// The data directory.
-        directory: PathBuf,
-        /// What differs.
-        reason: String,
-    },
 }
 
 impl Error {

@@ -8,7 +8,7 @@ use chrono::Duration;
 use holdfast_repo::name::BackupId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A timeline whose newest WAL was stored within so long is in use, or was left a moment ago.
+/// A timeline whose newest WAL was stored within this time is in use, or was left a moment ago.
 const LINE_IN_USE: Duration = Duration::days(7);
 
 /// The verdicts on the backups.
@@ -156,8 +156,8 @@ fn the_last(setting: &Setting<'_>, reasons: &mut Reasons) {
     for backup in newest.into_iter().chain(on_the_line) {
         reasons.add_continuous(backup.id, BackupKept::LastRestorable);
     }
-    // Counts know nothing of timelines: those of a branch that has many backups would push out the only one of another. A
-    // window has looked after that.
+    // Counts know nothing of timelines: those of a branch that has many backups would push out the only one of another.
+    // A window has looked after that.
     let start = setting.now.checked_sub_signed(LINE_IN_USE).filter(|_| setting.policy.window.is_none());
     for (id, timeline) in start.map(|start| window::leading(setting, start, &setting.restorable)).unwrap_or_default() {
         if !reasons.continuous.contains(&id) {

@@ -12,7 +12,8 @@ pub struct CopyArgs {
     /// Which backups: all, latest, or the id of one; ids may be given several times
     #[arg(long, value_name = "BACKUP", default_value = "all")]
     pub backup: Vec<String>,
-    /// With latest or ids: copy all WAL since the oldest of them, and not only what they need; with all it is always copied
+    /// With latest or ids: copy all WAL since the oldest of them, and not only what they need; with all it is always
+    /// copied
     #[arg(long)]
     pub all_wal: bool,
     /// Threads that open, check and encrypt [default: restore.jobs, or the number of cores]

@@ -22,8 +22,8 @@ pub enum BackupCommand {
     Hold {
         /// The backup, such as 20260822T101500Z
         id: String,
-        /// Until when: a time (2027-01-31T12:00:00Z), the end of a day (2027-01-31) or how long from now (90d) [default: until it
-        /// is released]
+        /// Until when: a time (2027-01-31T12:00:00Z), the end of a day (2027-01-31) or how long from now (90d)
+        /// [default: until it is released]
         #[arg(long, value_name = "TIME", value_parser = until)]
         until: Option<Until>,
         /// Keep all WAL after the backup as well: while a server that was restored from it still fetches WAL

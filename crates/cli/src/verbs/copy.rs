@@ -88,7 +88,7 @@ fn failure(from: &Repository, options: &CopyOptions, copied: &Copied) -> Option<
     let message = format!("{}: {}", parts.join(", "), first.message);
     let doing = format!("copying {} from {}", options.cluster, from.describe());
     let hint = "everything else was copied; `holdfast verify --deep` says what is wrong in the first repository, and the same \
-                command goes on once that is mended";
+                command continues once that is repaired";
     Some(Failure::new(first.code, message).doing(doing).hint(hint))
 }
 

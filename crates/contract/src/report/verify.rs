@@ -316,7 +316,7 @@ pub struct RepairedObject {
 pub enum RepairKind {
     /// Its very bytes are there again.
     SameBytes,
-    /// Its content is there again, sealed anew.
+    /// Its content is there again, sealed again.
     SealedAnew,
     /// All that its backup needs was taken from the other repository, and the backup does not need the object any more.
     TakenOver,
@@ -327,7 +327,7 @@ impl RepairKind {
     pub fn words(self) -> &'static str {
         match self {
             Self::SameBytes => "its very bytes are there again",
-            Self::SealedAnew => "sealed anew",
+            Self::SealedAnew => "sealed again",
             Self::TakenOver => "the backup was taken over, with a new manifest",
         }
     }

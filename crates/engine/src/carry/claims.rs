@@ -41,12 +41,13 @@ impl ClaimPairs {
         Ok(Self(pairs))
     }
 
-    /// The same, and those of the first repository that are `needed` and that the second one does not have are taken there.
+    /// The same, and those of the first repository that are `needed` and that the second one does not have are taken
+    /// there.
     ///
     /// # Errors
-    /// [`Cause::WrongCluster`] if the second archive is another cluster's, [`Cause::WrongOwner`] if it is somebody else's,
-    /// [`Cause::Refused`] if an earlier claim would come after a later one, [`Cause::AnotherRun`] if others take the claim
-    /// meanwhile; the error of a claim that cannot be read; those of [`Repository::create_record`].
+    /// [`Cause::WrongCluster`] if the second archive is another cluster's, [`Cause::WrongOwner`] if it is somebody
+    /// else's, [`Cause::Refused`] if an earlier claim would come after a later one, [`Cause::AnotherRun`] if others
+    /// take the claim meanwhile; the error of a claim that cannot be read; those of [`Repository::create_record`].
     pub(crate) async fn take(
         from: &Repository,
         to: &Repository,

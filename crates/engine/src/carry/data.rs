@@ -58,8 +58,8 @@ impl Carrier {
     /// Carries all packs of a backup of the first repository, and writes its manifest. `backup.json` is the caller's.
     ///
     /// # Errors
-    /// What is wrong with the backup, as a restore says it, and those of the stores. [`Cause::Refused`] if other manifests
-    /// refer to frames of the one that would be replaced.
+    /// What is wrong with the backup, as a restore says it, and those of the stores. [`Cause::Refused`] if other
+    /// manifests refer to frames of the one that would be replaced.
     pub(crate) async fn carry_data(&self, record: &BackupRecord) -> Result<CarriedData, Error> {
         let manifest = try_manifest(&self.from, record, &self.means.crew).await?.manifest;
         check_packs(&self.from, &manifest).await?;

@@ -1,11 +1,11 @@
 //! One object from one repository to another: what `copy` and `verify --repair` share.
 //!
-//! Every repository seals its objects under its own key, so nothing can be copied as it is: an object is opened and proved,
-//! and sealed again. It is read with the checks of a restore, and what comes out is proved by what was written when the
-//! backup was made: the BLAKE3 of each chunk in the manifest, the BLAKE3 of a WAL file.
+//! Every repository seals its objects under its own key, so nothing can be copied as it is: an object is opened and
+//! proved, and sealed again. It is read with the checks of a restore, and what comes out is proved by what was written
+//! when the backup was made: the BLAKE3 of each chunk in the manifest, the BLAKE3 of a WAL file.
 //!
-//! - [`pack`]: a pack, frame by frame, under its name, or under a free one where another pack has that; [`prove`]: whether
-//!   what is there already is the same.
+//! - [`pack`]: a pack, frame by frame, under its name, or under a free one where another pack has that; [`prove`]:
+//!   whether what is there already is the same.
 //! - [`data`]: the packs that a manifest names, and a manifest that names them in the new place.
 //! - [`wal`]: a WAL file; [`claims`]: which claim of the one is which of the other.
 //! - [`destination`]: what is in the repository that objects come to.

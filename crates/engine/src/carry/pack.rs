@@ -1,8 +1,9 @@
 //! A pack on its way.
 //!
 //! Each frame is opened and the chunks that the manifest wants of it are hashed, by the restore's own check; then it is
-//! sealed under the key of the other repository. With a salt the very bytes of a lost pack come out, and [`Carrier::bring_back`]
-//! stores them only after a first reading has shown that they have the checksum of the lost ones.
+//! sealed under the key of the other repository. With a salt the very bytes of a lost pack come out, and
+//! [`Carrier::bring_back`] stores them only after a first reading has shown that they have the checksum of the lost
+//! ones.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -38,8 +39,8 @@ pub(crate) struct Settled {
 }
 
 impl Carrier {
-    /// Sees to it that the second repository has what the manifest wants of a pack: under the pack's own name, or, where
-    /// another pack has it, under a number of `backup` that is free.
+    /// Sees to it that the second repository has what the manifest wants of a pack: under the pack's own name, or,
+    /// where another pack has it, under a number of `backup` that is free.
     ///
     /// # Errors
     /// What is wrong with the pack, [`Cause::TooManyPacks`] if no number is free, and those of the stores.
@@ -97,8 +98,9 @@ impl Carrier {
         }
     }
 
-    /// Brings back a pack of the second repository that is missing or damaged, to its last byte: `lost` is what its manifest
-    /// says of it. `false` if what the first repository has does not give these bytes; then nothing was changed.
+    /// Brings back a pack of the second repository that is missing or damaged, to its last byte: `lost` is what its
+    /// manifest says of it. `false` if what the first repository has does not give these bytes; then nothing was
+    /// changed.
     ///
     /// # Errors
     /// What is wrong with the pack in the first repository, and those of the stores.

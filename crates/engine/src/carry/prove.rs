@@ -1,8 +1,8 @@
 //! Whether a pack that is there already has what a manifest of the other repository wants.
 //!
-//! The indexes of both packs are compared: the same frames, with the same chunks, by their BLAKE3. Where a manifest of this
-//! repository vouches for the pack, with its size and checksum, that is enough; whether the disk still holds those bytes is
-//! for `verify --deep`. Otherwise, as with what a killed run has left, all of it is read.
+//! The indexes of both packs are compared: the same frames, with the same chunks, by their BLAKE3. Where a manifest of
+//! this repository vouches for the pack, with its size and checksum, that is enough; whether the disk still holds those
+//! bytes is for `verify --deep`. Otherwise, as with what a killed run has left, all of it is read.
 
 use std::collections::HashMap;
 use std::sync::Arc;

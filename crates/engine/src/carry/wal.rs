@@ -1,7 +1,7 @@
 //! A WAL file: read as `wal get` reads it, compressed as the claim of the other repository says, and sealed there.
 //!
-//! It is created as `wal push` creates it: where its name is taken, equal content is success, and other content a divergence,
-//! with a record in the ledger.
+//! It is created as `wal push` creates it: where its name is taken, equal content is success, and other content a
+//! divergence, with a record in the ledger.
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::WalFileName;
@@ -41,8 +41,8 @@ impl Carrier {
     /// Carries a WAL file to where none is. The host and the time are for the ledger.
     ///
     /// # Errors
-    /// [`Cause::Divergence`] if the second repository has another content under its name; what is wrong with the object in the
-    /// first one; those of the stores.
+    /// [`Cause::Divergence`] if the second repository has another content under its name; what is wrong with the object
+    /// in the first one; those of the stores.
     pub(crate) async fn carry_wal(
         &self,
         wal: WalFile<'_>,

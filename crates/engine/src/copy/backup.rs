@@ -1,10 +1,11 @@
 //! One backup of a copy, from its start record to its `backup.json`.
 //!
-//! The order is that of a backup ([`crate::backup`]), and so is what keeps it from being taken for a dead one: the start record
-//! has the id of this run, which has a lease under it, and is looked for before and after `backup.json` is created.
+//! The order is that of a backup ([`crate::backup`]), and so is what keeps it from being taken for a dead one: the
+//! start record has the id of this run, which has a lease under it, and is looked for before and after `backup.json` is
+//! created.
 //!
-//! A start record that is there is of a run that was killed: a copy, or a backup that had lost this repository. If its lease
-//! is over, this run writes its own id into it and goes on from what is there.
+//! A start record that is there is of a run that was killed: a copy, or a backup that had lost this repository. If its
+//! lease is over, this run writes its own id into it and continues from what is there.
 
 use chrono::TimeDelta;
 use holdfast_pgtypes::SegmentName;
@@ -21,7 +22,7 @@ use crate::repository::machine::Machine;
 use crate::repository::object_name;
 use crate::restore::would_take;
 
-/// A run without a lease counts as alive for so long, as `expire` has it.
+/// A run without a lease counts as alive for this time, as `expire` has it.
 const LONGEST_BACKUP: TimeDelta = TimeDelta::days(7);
 
 impl Run<'_> {

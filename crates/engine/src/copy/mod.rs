@@ -1,17 +1,19 @@
-//! Copy: backups and WAL of one repository into another, which may be another store, encrypted or not, under another key.
+//! Copy: backups and WAL of one repository into another, which may be another store, encrypted or not, under another
+//! key.
 //!
 //! Order:
 //! 1. A lease in the source, as that of a restore. Which backups are copied is listed after that.
 //! 2. The claim in the target: the same cluster's, or a new one. The archive of another cluster is refused.
-//! 3. Two leases in the target: one of the run, for the start records that it writes, and one that uses everything, since
-//!    packs of other backups come there before a manifest names them. A running `expire` is waited for.
-//! 4. Backup by backup, the oldest first: `start.json`, the packs that are not there ([`crate::carry`]), the manifest, the WAL
-//!    from its start to its stop. All of it is looked at as a restore does, and `backup.json` comes last ([`backup`]).
+//! 3. Two leases in the target: one of the run, for the start records that it writes, and one that uses everything,
+//!    since packs of other backups come there before a manifest names them. A running `expire` is waited for.
+//! 4. Backup by backup, the oldest first: `start.json`, the packs that are not there ([`crate::carry`]), the manifest,
+//!    the WAL from its start to its stop. All of it is looked at as a restore does, and `backup.json` comes last
+//!    ([`backup`]).
 //! 5. The other WAL, if it is asked for ([`wal`]), then the records of volume snapshots, then an entry in the ledger.
 //!
-//! After a crash: what is complete is complete, and the rest is no backup. The next copy goes on: it takes over the start
-//! record, and skips packs and WAL that are there and right. A backup that cannot be read in the source is left out, and what
-//! was stored for it is removed; the others are copied, and the copy fails in the end.
+//! After a crash: complete backups stay, and the rest is not a backup. The next copy continues: it takes over the
+//! start record, and skips packs and WAL that are there and right. A backup that cannot be read in the source is left
+//! out, and what was stored for it is removed; the others are copied, and the copy fails in the end.
 
 mod backup;
 mod run;
@@ -105,9 +107,9 @@ pub struct Copied {
 ///
 /// # Errors
 /// [`Cause::Refused`] for a repository onto itself, and where there is nothing to copy; [`Cause::NoSuchBackup`];
-/// [`Cause::WrongCluster`] if the target's archive is another cluster's, [`Cause::Divergence`] if it has other WAL under one
-/// of the names; [`Cause::AnotherRun`] while a run that makes the same backup is alive there; [`Cause::Cancelled`]; those of
-/// the stores. What is wrong with a single backup or WAL file is in [`Copied`].
+/// [`Cause::WrongCluster`] if the target's archive is another cluster's, [`Cause::Divergence`] if it has other WAL
+/// under one of the names; [`Cause::AnotherRun`] while a run that makes the same backup is alive there;
+/// [`Cause::Cancelled`]; those of the stores. What is wrong with a single backup or WAL file is in [`Copied`].
 pub async fn copy(
     from: &Repository,
     to: &Repository,

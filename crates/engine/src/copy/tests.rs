@@ -197,7 +197,8 @@ async fn a_crash_at_each_request_leaves_what_the_next_copy_goes_on_from() {
             let found = repository.backups(&options().cluster).await.unwrap();
             assert!(found.unreadable.is_empty(), "{what}");
             if !found.records.is_empty() {
-                // Of the WAL after it, several files are on their way at once, so that one may be missing before another.
+                // Of the WAL after it, several files are on their way at once, so that one may be missing before
+                // another.
                 let damage = verified(&repository).await.damage;
                 assert!(damage.iter().all(|damage| damage.backups.is_empty()), "{what}: {damage:?}");
             }

@@ -1,9 +1,9 @@
-//! The WAL of a copy: that which each backup needs, before the backup exists in the target, and on request all since the
-//! oldest of them.
+//! The WAL of a copy: that which each backup needs, before the backup exists in the target, and on request all since
+//! the oldest of them.
 //!
-//! A file whose name the target has is not read. What tells archives apart that grew from different servers is compared by the
-//! hashes in the objects: the segments that a backup needs, every history file, and the last segment that both have of each
-//! timeline. Different content refuses the copy.
+//! A file whose name the target has is not read. What tells archives apart that grew from different servers is compared
+//! by the hashes in the objects: the segments that a backup needs, every history file, and the last segment that both
+//! have of each timeline. Different content refuses the copy.
 
 use futures::StreamExt as _;
 use futures::stream::{self, FuturesUnordered};
@@ -104,7 +104,7 @@ impl ClaimWal {
         }
     }
 
-    /// Carries files; one that is wrong in the source is counted if the others go on without it.
+    /// Carries files; one that is wrong in the source is counted if the others continue without it.
     async fn carry(&mut self, run: &Carrying<'_>, files: Vec<WalFileName>, goes_on: bool) -> Result<(), Error> {
         let (from, to) = (self.from.clone(), self.to.clone());
         let (mut work, mut files) = (FuturesUnordered::new(), files.into_iter());

@@ -128,8 +128,8 @@ pub(super) async fn run(
     Ok(Checked::ended(findings, notes))
 }
 
-/// One for each place that it names: a line of its own, and lines that are set in. Notices and warnings name no damage; of
-/// functions of the cluster there can be any, with their details.
+/// One for each place that it names: a line of its own, and lines that are set in. Notices and warnings name no damage;
+/// of functions of the cluster there can be any, with their details.
 fn findings(log: &Log) -> Vec<DrillFinding> {
     let mut places: Vec<String> = Vec::new();
     let (mut more, mut is_notice) = (0_usize, false);

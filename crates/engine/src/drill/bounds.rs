@@ -1,4 +1,4 @@
-//! Until when a drill goes on: it is cancelled, its time is over, or its file system is nearly full.
+//! When a drill ends early: it is cancelled, its time is over, or its file system is nearly full.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::error::{Cause, Error};
 /// How often the room is looked at: at 2 GB a second, 100 MB are written meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How long a drill waits for a signal of its own before it believes that a process ended by itself. systemd sends SIGTERM
-/// to all processes of a unit, and PostgreSQL may be the first to have ended.
+/// How long a drill waits for a signal of its own before it believes that a process ended by itself. systemd sends
+/// SIGTERM to all processes of a unit, and PostgreSQL may be the first to have ended.
 const SIGNAL_WITHIN: Duration = Duration::from_secs(1);
 
-/// Until when a drill goes on.
+/// The limits of a drill.
 #[derive(Debug)]
 pub(super) struct Bounds {
     pub(super) cancel: CancellationToken,
@@ -26,7 +26,7 @@ pub(super) struct Bounds {
     pub(super) room: Room,
 }
 
-/// Why a drill does not go on.
+/// Why a drill ends early.
 #[derive(Debug)]
 pub(super) enum Over {
     /// Somebody stopped it.

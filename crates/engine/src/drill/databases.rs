@@ -1,5 +1,5 @@
-//! What is done in each database before `pg_amcheck` runs: nothing of the original may fire, and its extension has to fit the
-//! programs of this host.
+//! What is done in each database before `pg_amcheck` runs: nothing of the original may fire, and its extension has to
+//! fit the programs of this host.
 
 use holdfast_pgtypes::PgVersion;
 use tokio_postgres::error::SqlState;
@@ -9,8 +9,8 @@ use super::refused::{self, Refused};
 use super::server::Access;
 use crate::error::Error;
 
-/// Those that `pg_amcheck --all` visits, with the versions of their collations; before 15 those are not known. A limit of -2
-/// marks what an interrupted `DROP DATABASE` left.
+/// Those that `pg_amcheck --all` visits, with the versions of their collations; before 15 those are not known. A limit
+/// of -2 marks what an interrupted `DROP DATABASE` left.
 const ALL: &str = "SELECT d.datname, d.datcollversion, pg_catalog.pg_database_collation_actual_version(d.oid) \
                    FROM pg_catalog.pg_database d WHERE d.datallowconn AND d.datconnlimit <> -2 ORDER BY 1";
 const ALL_BEFORE_15: &str = "SELECT d.datname, NULL::text, NULL::text \

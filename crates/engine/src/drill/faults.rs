@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
-use holdfast_contract::exit_code::ExitCode;
+use holdfast_contract::exit_code::{self, ExitCode};
 
 use crate::error::{Cause, HostFault};
 
@@ -51,7 +51,7 @@ pub(super) fn of_text(text: &str) -> Option<Cause> {
     Some(Cause::Host { fault, what: text.to_owned() })
 }
 
-/// Who told a server to stop.
+/// The cause of a server's stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
     /// The drill.
@@ -115,7 +115,7 @@ fn command_end(line: &str) -> Option<CommandEnd> {
 fn of_command(end: CommandEnd, log: &str) -> Option<Cause> {
     let status = match end {
         // `wal get` adds 128 to its code, and a shell to the number of a signal.
-        CommandEnd::Status(status) => status.checked_sub(128),
+        CommandEnd::Status(status) => exit_code::of_restore_command(status),
         CommandEnd::Signal => None,
     };
     let log = log.to_owned();

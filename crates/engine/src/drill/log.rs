@@ -1,7 +1,7 @@
 //! The output of a program of the drill: written by it, read through the handle that was opened first.
 //!
-//! The file belongs to the drill, its directory to the server's owner, who may put a link to any file in its place. So it is
-//! never opened again by its name.
+//! The file belongs to the drill, its directory to the server's owner, who may put a link to any file in its place. So
+//! it is never opened again by its name.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;

@@ -113,11 +113,12 @@ pub struct DrillOptions {
 /// Restores, recovers and checks, then removes everything.
 ///
 /// # Errors
-/// Those of [`restore::plan`] and [`restore::restore`] that are not about the content of an object. [`Cause::NoPrograms`] if
-/// there is no PostgreSQL of the version, [`Cause::NoRoom`], [`Cause::File`] for the directory and the queries,
-/// [`Cause::Refused`] for a setting that would let the copy out, [`Cause::Postgres`] if the server does not take the role,
-/// [`Cause::ReplayStopped`] if the store could not be asked during replay, [`Cause::Host`] if this host had too little for the
-/// server or ended it, [`Cause::OutOfTime`] if the time was over before anything was restored, [`Cause::Cancelled`].
+/// Those of [`restore::plan`] and [`restore::restore`] that are not about the content of an object.
+/// [`Cause::NoPrograms`] if there is no PostgreSQL of the version, [`Cause::NoRoom`], [`Cause::File`] for the directory
+/// and the queries, [`Cause::Refused`] for a setting that would let the copy out, [`Cause::Postgres`] if the server
+/// does not take the role, [`Cause::ReplayStopped`] if the store could not be asked during replay, [`Cause::Host`] if
+/// this host had too little for the server or ended it, [`Cause::OutOfTime`] if the time was over before anything was
+/// restored, [`Cause::Cancelled`].
 pub async fn drill(
     repository: &Repository,
     options: &DrillOptions,

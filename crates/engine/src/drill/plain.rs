@@ -1,5 +1,5 @@
-//! Opens files in directories of the server's owner, who may have put a link or a pipe in their place: root reads neither
-//! what the owner could not, nor waits for ever.
+//! Opens files in directories of the server's owner, who may have put a link or a pipe in their place: root reads
+//! neither what the owner could not, nor waits for ever.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind};

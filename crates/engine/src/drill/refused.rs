@@ -1,5 +1,5 @@
-//! What an error of the restored server says: of the backup, of this host, of the role, or only that the server is ending.
-//! For sessions, and for queries of the drill's own, which succeed on every sound server. Pure.
+//! What an error of the restored server says: of the backup, of this host, of the role, or only that the server is
+//! ending. For sessions, and for queries of the drill's own, which succeed on every sound server. Pure.
 
 use tokio_postgres::error::DbError;
 

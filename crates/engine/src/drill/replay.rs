@@ -1,8 +1,8 @@
 //! Whether replay got through the whole archive, by the server's log. Pure.
 //!
-//! Without a target PostgreSQL takes everything that it cannot read for the end of WAL, and starts. Where it stopped does
-//! not tell a record that the archive ends in the middle of, which may be larger than a segment and is lost nowhere, from a
-//! record that is not what was written.
+//! Without a target PostgreSQL takes everything that it cannot read for the end of WAL, and starts. Where it stopped
+//! does not tell a record that the archive ends in the middle of, which may be larger than a segment and is lost
+//! nowhere, from a record that is not what was written.
 
 /// `XLogFileRead`: a segment that `restore_command` gave.
 const RESTORED: &str = "restored log file \"";
@@ -10,8 +10,8 @@ const RESTORED: &str = "restored log file \"";
 /// Of the end of `PerformWalRecovery`: what is read later is no replay.
 const DONE: &str = "redo done at ";
 
-/// How `xlogreader.c` calls what is no record. In a segment that was archived as a whole records follow each other to its
-/// end.
+/// How `xlogreader.c` calls what is no record. In a segment that was archived as a whole records follow each other to
+/// its end.
 const NO_RECORD: [&str; 24] = [
     "invalid record offset at ",
     "invalid record length at ",

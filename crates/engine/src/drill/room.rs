@@ -41,7 +41,7 @@ impl Room {
         if free < needed { Err(self.missing(needed, free)) } else { Ok(()) }
     }
 
-    /// Refuses to go on when the reserve is touched. A file system that does not answer is no reason.
+    /// Refuses to continue when the reserve is touched. A file system that does not answer is no reason.
     pub(super) fn look(&self) -> Result<(), Error> {
         match space(&self.directory) {
             Ok((free, _)) if free < self.reserve => Err(self.missing(self.reserve, free)),

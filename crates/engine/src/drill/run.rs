@@ -317,8 +317,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether replay ended before the place that the plan promises. PostgreSQL itself refuses to end before a target, but
-    /// without one it takes everything that it does not get or cannot read for the end of the archive.
+    /// Whether replay ended before the place that the plan promises. PostgreSQL itself refuses to end before a target,
+    /// but without one it takes everything that it does not get or cannot read for the end of the archive.
     fn short_of(&self, server: &Server) -> Option<DrillFinding> {
         let promised = self.plan.consistent_lsn;
         let what = match self.found.restored_lsn {

@@ -29,8 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The longest time between two looks at a long recovery, which logs each of them.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
-/// How long an orderly stop may take in any case: its checkpoint writes at most the shared buffers. Beyond that the time of
-/// the drill bounds it.
+/// How long an orderly stop may take in any case: its checkpoint writes at most the shared buffers. Beyond that the
+/// time of the drill bounds it.
 const STOP_AT_LEAST: Duration = Duration::from_mins(5);
 
 /// The time limit for an immediate shutdown. The server kills its own processes after 5 seconds.

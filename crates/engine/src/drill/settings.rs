@@ -61,8 +61,8 @@ const USUAL: [(&str, &str, u16, u16); 9] = [
     ("cluster_name", "holdfast drill", 13, u16::MAX),
 ];
 
-/// Settings that nobody may change: what a drill proves rests on them. The first four make PostgreSQL overlook damage; the
-/// others keep its log where the drill reads it, in words that it knows.
+/// Settings that nobody may change: what a drill proves rests on them. The first four make PostgreSQL overlook damage;
+/// the others keep its log where the drill reads it, in words that it knows.
 const HONEST: [(&str, &str, u16, u16); 10] = [
     ("ignore_invalid_pages", "off", 13, u16::MAX),
     ("zero_damaged_pages", "off", 13, u16::MAX),
@@ -145,8 +145,8 @@ const PREPARED: u32 = 100;
 const ORIGINS: &str = "1000";
 
 /// What replay needs as large as the original had it, unless the restored configuration names it: its files may be
-/// elsewhere, as with Debian's packages, or its command line may have said it, as with Patroni. The control file knows most
-/// of it, as it was when the backup began.
+/// elsewhere, as with Debian's packages, or its command line may have said it, as with Patroni. The control file knows
+/// most of it, as it was when the backup began.
 fn of_original(version: PgVersion, restored: &Restored) -> Vec<(String, String)> {
     let Restored { control, written, temporary_kilobytes } = restored;
     let number = |value: u32| value.to_string();

@@ -1,7 +1,7 @@
 //! `backup hold` and `backup release`: a backup that no policy removes.
 //!
-//! A hold that is written stays written, whatever fails after that: it may be needed most just then. It is withdrawn only if
-//! the backup is known to be gone.
+//! A hold that is written stays written, whatever fails after that: it may be needed most just then. It is withdrawn
+//! only if the backup is known to be gone.
 
 use std::time::Duration;
 
@@ -36,13 +36,13 @@ pub struct HoldOptions {
     pub now: DateTime<Utc>,
 }
 
-/// Holds a backup, or the WAL of a volume snapshot. Earlier holds of it are replaced. Gives what the user should know: that an
-/// earlier hold kept more.
+/// Holds a backup, or the WAL of a volume snapshot. Earlier holds of it are replaced. Gives what the user should know:
+/// that an earlier hold kept more.
 ///
 /// # Errors
-/// [`Cause::Refused`] if the hold would be over; [`Cause::NoSuchBackup`] if no backup of that name is complete, also if an
-/// `expire` removes it at this moment; [`Cause::Remnant`] if nothing is left of it but its record. [`Cause::HeldInDoubt`] if
-/// it is held, and may be removed nevertheless; otherwise as [`Repository::create_record`].
+/// [`Cause::Refused`] if the hold would be over; [`Cause::NoSuchBackup`] if no backup of that name is complete, also if
+/// an `expire` removes it at this moment; [`Cause::Remnant`] if nothing is left of it but its record.
+/// [`Cause::HeldInDoubt`] if it is held, and may be removed nevertheless; otherwise as [`Repository::create_record`].
 pub async fn hold(repository: &Repository, options: &HoldOptions) -> Result<Vec<String>, Error> {
     let phrase = || format!("holding backup {} in {}", options.backup, repository.describe());
     hold_inner(repository, options).await.doing(phrase)
@@ -66,7 +66,8 @@ async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<Ve
     };
     let written = repository.write_ledger(&options.cluster, &options.host, options.now, entry).await?;
     let stays = || "looking whether it is there still; the hold is written, and stays".to_owned();
-    // An `expire` that did not see the hold may be about to remove `backup.json`: whether it did is known when it has ended.
+    // An `expire` that did not see the hold may be about to remove `backup.json`: whether it did is known when it has
+    // ended.
     let clock = Clock::starting(options.now);
     let ended = repository.wait_for_expire(&options.cluster, &options.host, clock, &written, EXPIRE_ENDS_WITHIN).await;
     match check_exists(repository, options).await {

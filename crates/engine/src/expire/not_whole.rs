@@ -40,8 +40,8 @@ pub(super) fn believe(catalog: &mut planner::Catalog, id: BackupId) {
     }
 }
 
-/// Backups that lost some of their packs, with their records. They are damaged, and stay as long as they would if they were
-/// sound.
+/// Backups that lost some of their packs, with their records. They are damaged, and stay as long as they would if they
+/// were sound.
 pub(super) async fn take_damaged(
     repository: &Repository,
     cluster: &ClusterName,

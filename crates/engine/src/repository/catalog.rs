@@ -68,8 +68,8 @@ impl Repository {
     ) -> Result<BackupRecord, Error> {
         let record = self.backup(cluster, backup).await?;
         let BackupObjects { start, manifest, .. } = objects;
-        // Whoever removes a run that seems dead begins with its start record. So does whoever removes a whole backup: what has
-        // lost its start record and some of its data may be one that is to be kept, and damaged.
+        // Whoever removes a run that seems dead begins with its start record. So does whoever removes a whole backup:
+        // what has lost its start record and some of its data may be one that is to be kept, and damaged.
         if !start && let Some((missing, is_all)) = self.lost_object(cluster, backup, manifest).await? {
             // Unless `expire` is removing all of it at this moment.
             let name = name::backup_summary(cluster, &backup);
@@ -86,8 +86,8 @@ impl Repository {
         Err(StoreError::new(StoreErrorKind::NotFound, missing).into())
     }
 
-    /// The first object of a backup that is not there any more, and whether all of its data is gone: its manifest, or packs
-    /// of its own that this names. Nothing where the manifest cannot be read.
+    /// The first object of a backup that is not there any more, and whether all of its data is gone: its manifest, or
+    /// packs of its own that this names. Nothing where the manifest cannot be read.
     async fn lost_object(
         &self,
         cluster: &ClusterName,

@@ -75,9 +75,9 @@ pub(crate) enum Worth {
     Failed(String),
 }
 
-/// What the newest drill of each of these backups says that says something, with what the user should know. One that failed
-/// because of a query, its time or its host says nothing, and takes back nothing. A proof that cannot be read counts for
-/// nothing; a failure that cannot be read counts, for then more stays.
+/// What the newest drill of each of these backups says that says something, with what the user should know. One that
+/// failed because of a query, its time or its host says nothing, and takes back nothing. A proof that cannot be read
+/// counts for nothing; a failure that cannot be read counts, for then more stays.
 pub(crate) async fn worth(
     repository: &Repository,
     cluster: &ClusterName,

@@ -120,8 +120,8 @@ impl Repository {
         })
     }
 
-    /// Waits for the end of a running `expire`. One that sees the caller's lease or hold, which is `written`, stops at its
-    /// next look. A lease that cannot be read may be one.
+    /// Waits for the end of a running `expire`. One that sees the caller's lease or hold, which is `written`, stops at
+    /// its next look. A lease that cannot be read may be one.
     ///
     /// # Errors
     /// [`Cause::AnotherRun`] if it does not end in time; [`Cause::Store`].

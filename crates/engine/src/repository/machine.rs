@@ -70,8 +70,8 @@ impl Machine {
 /// A run prolongs its lease every 15 minutes.
 const SILENT: TimeDelta = TimeDelta::minutes(16);
 
-/// Whether there is a process of this number, as the kernel says. `/proc` may hide those of others (`hidepid`, systemd's
-/// `ProtectProc`), so that what is not there says nothing.
+/// Whether there is a process of this number, as the kernel says. `/proc` may hide those of others (`hidepid`,
+/// systemd's `ProtectProc`), so that what is not there says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
     Here,

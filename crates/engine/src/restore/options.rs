@@ -35,8 +35,8 @@ pub struct RestoreOptions {
     pub discard_wal: bool,
     /// What the restore and the restored server need: no directory of the restore may contain it or be inside it.
     pub places: Vec<Place>,
-    /// The configured retention, which decides whether the WAL that the restored server fetches may be removed; `None` if
-    /// something else keeps that WAL meanwhile.
+    /// The configured retention, which decides whether the WAL that the restored server fetches may be removed; `None`
+    /// if something else keeps that WAL meanwhile.
     pub retention: Option<holdfast_retention::Policy>,
     /// Whether the restored server archives.
     pub archiving: Archiving,

@@ -65,7 +65,7 @@ impl<'a> Reads<'a> {
         }
     }
 
-    /// Whether the server goes on beyond the moment at which it is consistent.
+    /// Whether the server replays WAL beyond the moment at which it is consistent.
     fn goes_on(&self) -> bool {
         self.plan.target_lsn.is_none_or(|target| target > self.plan.consistent_lsn)
     }
@@ -132,8 +132,8 @@ fn unprotected(why: &str) -> String {
     format!("no lease was taken, so run no `holdfast expire` before this restore has ended: {why}")
 }
 
-/// One that is at work sees the lease at its next look. It says that it removes before it looks for the last time: where
-/// nothing says so after the lease was taken, nobody is waited for.
+/// One that is at work sees the lease at its next look. It says that it removes before it looks for the last time:
+/// where nothing says so after the lease was taken, nobody is waited for.
 async fn wait_for_expire(
     repository: &Repository,
     options: &RestoreOptions,

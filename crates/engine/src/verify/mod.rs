@@ -14,7 +14,8 @@
 //! *Newer*: a later release wrote it, and it may be sound. *Incomplete*: a fault of the store says nothing about any
 //! object, and unfinished parts are not called sound.
 //!
-//! [`verify_and_repair`] then brings back from other repositories what is missing or damaged ([`repair`]), and verifies again.
+//! [`verify_and_repair`] then brings back from other repositories what is missing or damaged ([`repair`]), and verifies
+//! again.
 //!
 //! Nothing else is changed but the ledger. A bit that flipped on the way is read once more before it is called damage.
 

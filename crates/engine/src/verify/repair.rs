@@ -1,19 +1,21 @@
 //! Repair: what was found missing or damaged comes back from another repository that has it sound.
 //!
 //! Order, for each object in the order of the repositories that are asked:
-//! 1. WAL segments and history files: read and proved by their BLAKE3 and their own header, sealed anew.
-//! 2. Packs: the manifest says which salt and which checksum the lost one had. What the other repository has is read once to
-//!    see whether it gives these very bytes, and a second time to store them.
-//! 3. What is left of packs, manifests and `backup.json`: the backup is taken over. Its packs are compared by what is in them,
-//!    those that are missing or damaged come under a free name, and a new manifest and `backup.json` replace the old ones.
+//! 1. WAL segments and history files: read and proved by their BLAKE3 and their own header, sealed again.
+//! 2. Packs: the manifest says which salt and which checksum the lost one had. What the other repository has is read
+//!    once to see whether it gives these very bytes, and a second time to store them.
+//! 3. What is left of packs, manifests and `backup.json`: the backup is taken over. Its packs are compared by what is
+//!    in them, those that are missing or damaged come under a free name, and a new manifest and `backup.json` replace
+//!    the old ones.
 //! 4. Start records.
 //!
-//! Invariants: nothing is replaced before its substitute was wholly read and proved, and nothing that is sound: what was found
-//! damaged is read once more just before. Stores have no conditional replacement, so that between this look and the
-//! replacement somebody else may have brought the object back; both have the same content then.
+//! Invariants: nothing is replaced before its substitute was wholly read and proved, and nothing that is sound: what
+//! was found damaged is read once more just before. Stores have no conditional replacement, so that between this look
+//! and the replacement somebody else may have brought the object back; both have the same content then.
 //!
-//! After a crash: each object is whole, old or new, and the next run goes on. Between a new manifest and its `backup.json` the
-//! backup cannot be restored, as before. Leases keep `expire` from removing things on either side meanwhile.
+//! After a crash: each object is whole, old or new, and the next run continues. Between a new manifest and its
+//! `backup.json` the backup cannot be restored, as before. Leases keep `expire` from removing things on either side
+//! meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,7 +51,7 @@ const MOST_OBJECTS: usize = 1000;
 /// How long an `expire` is waited for: it stops soon after it has seen the lease.
 const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
 
-/// What a repair is told besides what a verification is.
+/// The options of a repair besides those of a verification.
 #[derive(Debug, Clone, Copy)]
 pub struct RepairOptions {
     /// Size of upload parts in bytes.
@@ -59,8 +61,8 @@ pub struct RepairOptions {
 /// Verifies, brings back what is missing or damaged from these other repositories, in their order, and verifies again.
 ///
 /// # Errors
-/// Those of [`verify`]; [`Cause::AnotherRun`] while an `expire` does not end; those of the repository's store. That another
-/// repository cannot give something is in [`Repair::left`].
+/// Those of [`verify`]; [`Cause::AnotherRun`] while an `expire` does not end; those of the repository's store. That
+/// another repository cannot give something is in [`Repair::left`].
 pub async fn verify_and_repair(
     repository: &Repository,
     others: &[Repository],
@@ -217,17 +219,17 @@ impl<'a> Repairer<'a> {
         for damage in damage.iter().filter(|damage| is_wal(damage)) {
             self.wal(damage).await?;
         }
-        let mut anew: BTreeMap<BackupId, BTreeSet<String>> = BTreeMap::new();
-        self.packs(damage, &mut anew).await?;
+        let mut taken_over: BTreeMap<BackupId, BTreeSet<String>> = BTreeMap::new();
+        self.packs(damage, &mut taken_over).await?;
         for damage in damage {
             match (damage.class, damage.object.parse()) {
                 (ObjectClass::Manifest, _) => {
                     for backup in &damage.backups {
-                        anew.entry(*backup).or_default().insert(damage.object.clone());
+                        taken_over.entry(*backup).or_default().insert(damage.object.clone());
                     }
                 }
                 (ObjectClass::BackupRecord, Ok(ObjectPath::BackupSummary { backup, .. })) => {
-                    anew.entry(backup).or_default().insert(damage.object.clone());
+                    taken_over.entry(backup).or_default().insert(damage.object.clone());
                 }
                 (ObjectClass::StartRecord, Ok(ObjectPath::BackupStart { backup, .. })) => {
                     self.start_record(backup, &damage.object).await?;
@@ -235,7 +237,7 @@ impl<'a> Repairer<'a> {
                 _ => {}
             }
         }
-        for (backup, objects) in anew {
+        for (backup, objects) in taken_over {
             self.take_over(backup, &objects).await?;
         }
         for damage in damage {
@@ -315,8 +317,12 @@ impl<'a> Repairer<'a> {
         segments.take(usize::try_from(count).unwrap_or(usize::MAX)).map(WalFileName::Segment).collect()
     }
 
-    /// Step 2. What is left goes to `anew`, by its backups.
-    async fn packs(&mut self, damage: &[Damage], anew: &mut BTreeMap<BackupId, BTreeSet<String>>) -> Result<(), Error> {
+    /// Step 2. What is left goes to `taken_over`, by its backups.
+    async fn packs(
+        &mut self,
+        damage: &[Damage],
+        taken_over: &mut BTreeMap<BackupId, BTreeSet<String>>,
+    ) -> Result<(), Error> {
         let mut left: BTreeMap<&str, &Damage> =
             damage.iter().filter(|it| it.class == ObjectClass::Pack).map(|it| (it.object.as_str(), it)).collect();
         let backups: BTreeSet<BackupId> = left.values().flat_map(|damage| &damage.backups).copied().collect();
@@ -361,7 +367,7 @@ impl<'a> Repairer<'a> {
         }
         for (pack, damage) in left {
             for backup in &damage.backups {
-                anew.entry(*backup).or_default().insert(pack.to_owned());
+                taken_over.entry(*backup).or_default().insert(pack.to_owned());
             }
         }
         Ok(())

@@ -96,12 +96,13 @@ impl ObjectSealer {
         Ok((sealer, head.to_vec()))
     }
 
-    /// Begins an object once more that was sealed before with this salt, to bring back its very bytes. Other content under the
-    /// same salt would have the keystream of the first: what comes out must not leave this process before its checksum is
-    /// known to be that of the first.
+    /// Begins an object once more that was sealed before with this salt, to bring back its very bytes. Other content
+    /// under the same salt would have the keystream of the first: what comes out must not leave this process before its
+    /// checksum is known to be that of the first.
     ///
     /// # Errors
-    /// [`Fault::UnknownKeyEpoch`] for the salt of an epoch that `key` does not hold, and those of [`ObjectSealer::new`].
+    /// [`Fault::UnknownKeyEpoch`] for the salt of an epoch that `key` does not hold, and those of
+    /// [`ObjectSealer::new`].
     pub fn again(
         object_type: ObjectType,
         name: &str,

@@ -1,9 +1,9 @@
-//! A pack from one repository to another: each frame is taken out of the encryption of the first and put into that of the
-//! second, as it is compressed.
+//! A pack from one repository to another: each frame is taken out of the encryption of the first and put into that of
+//! the second, as it is compressed.
 //!
-//! Numbers, order and content of the frames stay. Where both repositories are encrypted, or neither is, the places of the
-//! frames stay as well. Otherwise each frame has a tag more or less: [`FrameShift`] says where it stands then, and the index
-//! is written anew.
+//! Numbers, order and content of the frames stay. Where both repositories are encrypted, or neither is, the places of
+//! the frames stay as well. Otherwise each frame has a tag more or less: [`FrameShift`] says where it stands then, and
+//! the index is written again.
 
 use bytes::Bytes;
 
@@ -112,9 +112,9 @@ impl PackCarrier {
     /// Carries the next frame after the head; `bytes` are exactly it.
     ///
     /// # Errors
-    /// [`Fault::FrameOrder`] or [`Fault::UnexpectedKind`] for frames that are not in their places, [`Fault::TooLong`] if the new
-    /// pack would be longer than offsets can say, [`Fault::Malformed`] for an index that is not that of its frames. Those of
-    /// [`ObjectOpener::unseal_frame`], [`ObjectSealer::seal`] and [`PackIndex::from_end`].
+    /// [`Fault::FrameOrder`] or [`Fault::UnexpectedKind`] for frames that are not in their places, [`Fault::TooLong`]
+    /// if the new pack would be longer than offsets can say, [`Fault::Malformed`] for an index that is not that of its
+    /// frames. Those of [`ObjectOpener::unseal_frame`], [`ObjectSealer::seal`] and [`PackIndex::from_end`].
     pub fn carry(&mut self, bytes: &[u8]) -> Result<Bytes, FormatError> {
         let source = |fault: Fault| fault.of(self.opener.name());
         let header = FrameHeader::parse(bytes, self.read_bytes).map_err(source)?;
@@ -174,7 +174,8 @@ impl PackCarrier {
     /// The new pack as a manifest names it, and where its frames are.
     ///
     /// # Errors
-    /// [`Fault::MissingLastFrame`] if the tail was not carried, [`Fault::TooLong`] if frames are beyond what offsets can say.
+    /// [`Fault::MissingLastFrame`] if the tail was not carried, [`Fault::TooLong`] if frames are beyond what offsets
+    /// can say.
     pub fn finish(self) -> Result<(PackEntry, FrameShift), FormatError> {
         if !self.is_whole {
             return Err(Fault::MissingLastFrame.of(self.opener.name()));

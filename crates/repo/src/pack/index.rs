@@ -88,8 +88,8 @@ impl PackIndex {
         }
     }
 
-    /// Whether a pack with this index has the same frames, of the same content, as one with the other; `encrypted` and `other_encrypted`
-    /// say whether they are encrypted. Frames that name no chunk say nothing of their content.
+    /// Whether a pack with this index has the same frames, of the same content, as one with the other; `encrypted` and
+    /// `other_encrypted` say whether they are encrypted. Frames that name no chunk say nothing of their content.
     pub fn has_frames_of(&self, encrypted: bool, other: &Self, other_encrypted: bool) -> bool {
         let body = |frame: &PackFrame, encrypted| {
             (frame.location.length as usize).checked_sub(if encrypted { TAG_BYTES } else { 0 })

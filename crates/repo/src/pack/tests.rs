@@ -188,7 +188,8 @@ proptest! {
     }
 }
 
-/// From a repository of every kind into one of every kind, and to the very bytes that were there where the salt is known.
+/// From a repository of every kind into one of every kind, and to the very bytes that were there where the salt is
+/// known.
 #[test]
 fn a_pack_is_carried_frame_by_frame() {
     let (other, other_key) = (RepositoryId::from_bytes([8; 16]), RepositoryKey::from_bytes([2; 32]));

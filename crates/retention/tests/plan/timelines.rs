@@ -141,8 +141,8 @@ fn a_foreign_branch_does_not_take_the_last_backup_away() {
     assert!(archive.plan().backups.contains_key(&id(31)));
 }
 
-/// Counts know nothing of timelines: a branch with many backups does not push out the only one of a line that was in use a
-/// moment ago.
+/// Counts know nothing of timelines: a branch with many backups does not push out the only one of a line that was in
+/// use a moment ago.
 #[test]
 fn without_a_window_a_line_in_use_keeps_its_newest_backup() {
     let mut archive = Archive::new(&[1, 10, 20], 31).keep(Keep { last: 1, ..Keep::default() });

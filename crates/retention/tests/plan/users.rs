@@ -18,7 +18,7 @@ fn a_held_backup_stays_with_its_own_wal() {
     assert_eq!(archive.going(), [1, 10]);
 }
 
-/// A server that was restored from it goes on fetching WAL.
+/// A server that was restored from it continues to fetch WAL.
 #[test]
 fn a_backup_that_is_held_with_wal_keeps_every_moment_since() {
     let mut archive = Archive::new(&[1, 10, 20, 29], 31).keep(Keep { last: 1, ..Keep::default() });
@@ -26,7 +26,7 @@ fn a_backup_that_is_held_with_wal_keeps_every_moment_since() {
     assert_eq!(archive.going(), [10, 20]);
     assert_eq!(archive.reasons(1), [BackupKept::HeldWithWal]);
     assert_eq!(archive.going_wal(), [(1, 1, 9)]);
-    // It ends, and the hold of the backup alone goes on.
+    // It ends, and the hold of the backup alone continues.
     archive.find(1).hold = Some(Hold { until: None });
     archive.find(1).hold_with_wal = Some(Hold { until: Some(day(30)) });
     assert_eq!(archive.going_wal(), [(1, 1, 9), (1, 12, 289)]);

@@ -41,6 +41,7 @@ const RIGHT_USES: &[&str] = &[
     "name is none",
     "told to",
     "told apart",
+    "-anew",
     "can be told",
     "so long that",
     "for so long",

@@ -93,7 +93,8 @@ async fn the_newest_drill_that_says_something_of_the_backup_counts() {
     }
 }
 
-/// A failure that cannot be read counts, and a proof that cannot be read, is of another claim, or later than now does not.
+/// A failure that cannot be read counts, and a proof that cannot be read, is of another claim, or later than now does
+/// not.
 #[tokio::test]
 async fn what_cannot_be_believed_keeps_the_more() {
     let bench = Bench::with_days(true, 4).await;

@@ -45,8 +45,8 @@ async fn a_record_that_came_too_late_is_not_a_backup_and_is_removed() {
     }
 }
 
-/// A whole backup that lost its start record to an interrupted removal, and then one pack: it is damaged, as one with a start
-/// record would be, and no remnant.
+/// A whole backup that lost its start record to an interrupted removal, and then one pack: it is damaged, as one with a
+/// start record would be, and no remnant.
 #[tokio::test]
 async fn a_backup_that_lost_one_pack_is_damaged_and_stays() {
     for has_start in [false, true] {
@@ -62,7 +62,7 @@ async fn a_backup_that_lost_one_pack_is_damaged_and_stays() {
         assert_eq!(bad.is_empty(), has_start);
         let report = bench.expire(&bench.last(2)).await.unwrap();
         assert_eq!(report.removed.backups, [bench.id(0)]);
-        assert_eq!(report.backups[3].why, ["not known to be sound, but not old enough to go"]);
+        assert_eq!(report.backups[3].why, ["not known to be sound, but not old enough to be removed"]);
         assert!(bench.names("packs/").await.contains(&name::pack(&bench.cluster, &damaged, 2)));
     }
 }

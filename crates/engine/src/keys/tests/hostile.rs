@@ -71,8 +71,8 @@ async fn nothing_is_written_under_a_key_from_before_a_rotation() {
     assert!(bench.write(VAULT).await.is_ok());
 }
 
-/// Leases, decisions and holds of the newer key cannot be read with an older one. Who may remove something, or tell somebody
-/// that it is held, must not take them for absent.
+/// Leases, decisions and holds of the newer key cannot be read with an older one. Who may remove something, or tell
+/// somebody that it is held, must not take them for absent.
 #[tokio::test]
 async fn nobody_holds_or_removes_with_a_key_from_before_a_rotation() {
     let bench = Bench::shared().await;

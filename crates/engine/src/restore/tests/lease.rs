@@ -72,7 +72,7 @@ async fn a_restore_says_that_the_removal_of_its_backup_is_decided() {
     assert!(report.notes.iter().any(|note| note.contains(&words)), "{:?}", report.notes);
 }
 
-/// The lease ends with the restore, and the restored server goes on fetching WAL that no window keeps.
+/// The lease ends with the restore, and the restored server continues to fetch WAL that no window keeps.
 #[tokio::test]
 async fn a_restore_says_that_no_window_keeps_the_wal_of_its_server() {
     let sample = Sample::new(true).await;
@@ -102,7 +102,8 @@ async fn a_restore_says_that_no_window_keeps_the_wal_of_its_server() {
     }
 }
 
-/// An `expire` is removing: a restore that took its lease meanwhile waits until that has seen it, and says if it has not.
+/// An `expire` is removing: a restore that took its lease meanwhile waits until that has seen it, and says if it has
+/// not.
 #[tokio::test(start_paused = true)]
 async fn a_restore_waits_for_an_expire_that_is_removing() {
     for ends in [true, false] {

@@ -1,0 +1,34 @@
+//! [`ServerSetting`]: a server that cannot be backed up.
+
+use std::path::PathBuf;
+
+use holdfast_pgtypes as pg;
+
+/// A property of the server that makes a backup impossible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServerSetting {
+    /// `wal_level = minimal` writes too little WAL to recover a backup.
+    #[error("wal_level is \"minimal\"")]
+    WalLevelMinimal,
+    /// A version that this release does not know.
+    #[error("PostgreSQL {0} is not supported (13 to 18 are)")]
+    Version(String),
+    /// The connection does not lead to the server of the data directory.
+    #[error("the connection leads to a server with system identifier {server}, but {} has {directory_identifier}", directory.display())]
+    OtherServer {
+        /// The system identifier of the server.
+        server: pg::SystemIdentifier,
+        /// The data directory.
+        directory: PathBuf,
+        /// The system identifier in the data directory.
+        directory_identifier: pg::SystemIdentifier,
+    },
+    /// The connection leads to a server of the same cluster that uses other files.
+    #[error("the connection does not lead to the server of {}: {reason}", directory.display())]
+    OtherFiles {
+        /// The data directory.
+        directory: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+}
