@@ -21,6 +21,7 @@ mod gather;
 mod holds;
 mod manifests;
 mod not_whole;
+mod options;
 mod removed;
 mod report;
 mod turn;
@@ -30,16 +31,14 @@ mod uploads;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_contract::report::expire::RepositoryExpire;
-use holdfast_repo::name::ClusterName;
 use holdfast_retention as planner;
 use tokio_util::sync::CancellationToken;
 
 pub use holdfast_retention::{Keep, Policy};
 pub use holds::{HoldOptions, hold, release};
+pub use options::ExpireOptions;
 
 use carry_out::{Done, Job};
 use decided::{Entry, Writing};
@@ -51,33 +50,6 @@ use crate::error::{Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::leases::{Clock, Lease};
-
-/// The options of [`plan`] and [`expire`].
-#[derive(Debug, Clone)]
-pub struct ExpireOptions {
-    /// The cluster whose backups and WAL are removed.
-    pub cluster: ClusterName,
-    /// What the user wants to be able to restore.
-    pub policy: Policy,
-    /// The time between a decision and its removal.
-    pub grace: Duration,
-    /// The name of this host, for leases and ledger entries.
-    pub host: String,
-    /// The time of this host's clock when the run starts.
-    pub now: DateTime<Utc>,
-}
-
-impl ExpireOptions {
-    /// A grace time that a `TimeDelta` cannot hold never ends.
-    fn grace(&self) -> TimeDelta {
-        TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX)
-    }
-
-    /// The first moment of the window; `None` without one, and for one that is longer than time.
-    fn window_start(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        now.checked_sub_signed(self.policy.window?)
-    }
-}
 
 /// Plans what [`expire`] would decide. It writes nothing, so it takes no lease and uses only this host's clock.
 ///
