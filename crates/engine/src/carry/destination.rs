@@ -1,11 +1,11 @@
 //! What is in the repository that objects come to: which packs there are, and what its manifests vouch for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{self, StreamExt};
 use holdfast_repo::manifest::PackEntry;
 use holdfast_repo::name::{self, ClusterName, ObjectPath};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::of_object;
 use crate::error::{Error, ResultExt};
@@ -64,7 +64,7 @@ impl Destination {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The size of a pack that is there.

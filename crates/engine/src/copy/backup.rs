@@ -129,7 +129,7 @@ impl Run<'_> {
             for lease in &self.leases {
                 lease.begin_anew().await?;
             }
-            if let Some(written) = self.leases.last().map(|lease| lease.name()) {
+            if let Some(written) = self.leases.last().map(crate::repository::leases::Lease::name) {
                 let host = &self.options.host;
                 self.to.wait_for_expire(cluster, host, self.clock, &written, EXPIRE_ENDS_WITHIN).await?;
             }

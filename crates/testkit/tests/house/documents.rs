@@ -87,7 +87,7 @@ fn gone_names(page: &str, all: &[String]) -> Vec<String> {
             })
             .collect();
         for name in quoted(section) {
-            let is_file = name.ends_with(".rs") && !name.contains('/');
+            let is_file = name.strip_suffix(".rs").is_some() && !name.contains('/');
             let is_folder = name.ends_with('/') && !name.starts_with('/');
             let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
             if !is_plain || !(is_file || is_folder) {
