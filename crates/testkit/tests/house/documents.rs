@@ -123,6 +123,32 @@ fn a_name_that_is_gone_is_found() {
     assert_eq!(gone("In `engine`, `s3.rs` sends."), ["s3.rs"]);
 }
 
+/// Documents that name tests by their functions.
+const NAME_TESTS: &[&str] = &["CONTRIBUTING.md", "SECURITY.md"];
+
+/// Whether a name is that of a test: a sentence of at least four words. Settings and roles of PostgreSQL are shorter, or
+/// begin with its own prefix.
+fn names_a_test(name: &str) -> bool {
+    let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    is_plain && name.matches('_').count() >= 3 && !name.starts_with("pg_")
+}
+
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let sources = files(".rs");
+    let mut gone = Vec::new();
+    for document in files(".md").iter().filter(|file| NAME_TESTS.contains(&file.path.as_str())) {
+        for name in quoted(&document.text).map(|name| name.rsplit("::").next().unwrap_or_default()) {
+            let function = format!("fn {name}(");
+            if names_a_test(name) && !sources.iter().any(|file| file.text.contains(&function)) {
+                gone.push(format!("{}: {name}", document.path));
+            }
+        }
+    }
+    assert_none("these documents name tests that do not exist:", &gone);
+    assert!(names_a_test("a_bare_number_is_found") && !names_a_test("pg_read_server_files"));
+}
+
 /// The anchor that a heading has on the usual sites: lower case, without marks, with hyphens for spaces.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
