@@ -31,8 +31,8 @@ pub struct Reached {
     pub timelines: Vec<Reach>,
     /// The timeline that a restore follows by default; `None` if nothing can be restored.
     pub followed: Option<TimelineId>,
-    /// Whether a restore refuses to choose a timeline: a complete backup elsewhere is newer than all that reach the
-    /// followed one.
+    /// Whether a restore works only if its timeline is named: a complete backup elsewhere is newer than all that reach
+    /// the followed one, or the WAL of the followed one has a hole and that of another one has not.
     pub must_be_named: bool,
     /// Lines with data that are not part of that timeline.
     pub other_lines: Vec<OtherLine>,
@@ -89,11 +89,14 @@ pub async fn reach(
             archive.wal.timelines().chain(archive.wal.histories()).chain(of_backups).collect();
         let mut found = Reached { not_looked_at: others.len(), ..Reached::default() };
         let latest = RecoveryRequest::default();
+        let is_whole = |path: &RecoveryPath| path.decide(&TargetFacts::default()).is_ok();
+        let mut has_hole = false;
         if let Ok(path) = RecoveryPath::find(&latest, &archive.world())
             && archive.check_histories(&latest, Some(path.timeline())).is_ok()
         {
             found.followed = Some(path.timeline());
             found.must_be_named = path.newer_backup().is_some();
+            has_hole = !is_whole(&path);
             found.other_lines = path.other_lines().to_vec();
         }
         for timeline in timelines {
@@ -108,6 +111,7 @@ pub async fn reach(
                 ..RecoveryRequest::default()
             };
             let Ok(path) = RecoveryPath::find(&request, &looked_at) else { continue };
+            found.must_be_named |= has_hole && found.followed != Some(timeline) && is_whole(&path);
             found.timelines.push(Reach {
                 timeline,
                 windows: with_times(path.windows(&last_transactions(&path, &lookup).await?), wal.newest(timeline)),

@@ -1,4 +1,5 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+mod begun;
 mod holes;
 mod lease;
 pub(crate) mod patched;
