@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use futures::future::BoxFuture;
 use holdfast_repo::manifest::{Extent, FileEntry, FileKind, Manifest, ManifestWriter, PackEntry, Patch};
 use holdfast_repo::name;
 use holdfast_repo::pack::FrameShift;
@@ -56,11 +57,16 @@ impl CarriedData {
 
 impl Carrier {
     /// Carries all packs of a backup of the first repository, and writes its manifest. `backup.json` is the caller's.
+    /// `may_write` is asked after all packs are there, just before the manifest takes its name.
     ///
     /// # Errors
     /// What is wrong with the backup, as a restore says it, and those of the stores. [`Cause::Refused`] if other
     /// manifests refer to frames of the one that would be replaced.
-    pub(crate) async fn carry_data(&self, record: &BackupRecord) -> Result<CarriedData, Error> {
+    pub(crate) async fn carry_data(
+        &self,
+        record: &BackupRecord,
+        may_write: BoxFuture<'_, Result<(), Error>>,
+    ) -> Result<CarriedData, Error> {
         let manifest = try_manifest(&self.from, record, &self.means.crew).await?.manifest;
         check_packs(&self.from, &manifest).await?;
         let sorting = Arc::clone(&manifest);
@@ -69,7 +75,7 @@ impl Carrier {
         self.means.progress.phase("copying packs", Some(bytes));
         let settled = self.settle_packs(record, &manifest, wanted).await?;
         self.check_cancelled()?;
-        let entry = self.write_manifest(record, &manifest, &settled).await?;
+        let entry = self.write_manifest(record, &manifest, &settled, may_write).await?;
         let folder = name::packs_folder(self.cluster(), &record.backup_id);
         let sum = |chosen: &dyn Fn(&Settled) -> bool| {
             let chosen = settled.iter().filter(|pack| chosen(pack)).map(|pack| pack.entry.size_bytes);
@@ -143,6 +149,7 @@ impl Carrier {
         record: &BackupRecord,
         manifest: &Manifest,
         settled: &[Settled],
+        may_write: BoxFuture<'_, Result<(), Error>>,
     ) -> Result<ManifestEntry, Error> {
         let name = name::manifest(self.cluster(), &record.backup_id);
         let placing = match self.to.store().head(&object_name(&name)?).await {
@@ -161,7 +168,11 @@ impl Carrier {
         let (writer, head) = ManifestWriter::new(&name, self.to.id(), self.to.key(), manifest.header())?;
         let mut out =
             Out { upload: self.manifest_upload(&name, placing)?, digest: digest::Context::new(&digest::SHA256) };
-        match write_files(manifest, settled, writer, &head, &mut out).await {
+        let written = match write_files(manifest, settled, writer, &head, &mut out).await {
+            Ok(()) => may_write.await,
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(()) => {}
             Err(error) => {
                 out.upload.abort().await;

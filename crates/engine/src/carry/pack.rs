@@ -9,11 +9,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_repo::Fault;
 use holdfast_repo::frame::ObjectType;
 use holdfast_repo::manifest::{Manifest, PackEntry};
 use holdfast_repo::name::{self, BackupId, MAX_PACK_NUMBER, ObjectPath};
 use holdfast_repo::pack::{FrameShift, PackCarrier};
+use holdfast_repo::{ChunkHash, Fault};
 
 use super::stream::{FrameStream, Placed};
 use super::{Carrier, Placing};
@@ -27,6 +27,37 @@ use crate::restore::{FrameWork, open_checked};
 pub(crate) struct PackWork {
     pub(crate) entry: PackEntry,
     pub(crate) frames: Vec<FrameWork>,
+}
+
+/// The frames that a pack becomes, by their hashes.
+enum Frames {
+    /// Each pack has a new salt, so nothing is compared.
+    Unchecked,
+    /// Of a first reading.
+    Kept(Vec<ChunkHash>),
+    /// What a second reading must give.
+    Expected(std::vec::IntoIter<ChunkHash>),
+}
+
+impl Frames {
+    fn expected(self) -> Self {
+        match self {
+            Self::Kept(frames) => Self::Expected(frames.into_iter()),
+            other => other,
+        }
+    }
+
+    /// Whether the frame may be sent.
+    fn accept(&mut self, frame: &[u8]) -> bool {
+        match self {
+            Self::Unchecked => true,
+            Self::Kept(frames) => {
+                frames.push(ChunkHash::of(frame));
+                true
+            }
+            Self::Expected(frames) => frames.next() == Some(ChunkHash::of(frame)),
+        }
+    }
 }
 
 /// A pack that is in its place.
@@ -85,7 +116,7 @@ impl Carrier {
     /// Stores a pack under a name that was reserved.
     async fn create(&self, manifest: &Arc<Manifest>, work: &PackWork, name: &str) -> Result<Settled, Error> {
         let upload = self.upload(name, Placing::Create)?;
-        match self.carry(manifest, work, name, None, Some(upload)).await {
+        match self.carry(manifest, work, name, None, &mut Frames::Unchecked, Some(upload)).await {
             Ok((entry, shift)) => {
                 self.confirm(&entry).await?;
                 self.destination.stored(&entry);
@@ -116,15 +147,18 @@ impl Carrier {
         let is_same = |entry: &PackEntry| {
             (entry.size_bytes, entry.identity) == (lost.size_bytes, Some(identity)) && entry.name == lost.name
         };
-        let (entry, _) = self.carry(manifest, work, &lost.name, salt, None).await?;
+        let mut frames = Frames::Kept(Vec::new());
+        let (entry, _) = self.carry(manifest, work, &lost.name, salt, &mut frames, None).await?;
         if !is_same(&entry) {
             return Ok(false);
         }
+        // The second reading must give the very same frames: other content under this salt would use a nonce twice.
+        let mut frames = frames.expected();
         let upload = self.upload(&lost.name, placing)?;
-        let (entry, _) = self.carry(manifest, work, &lost.name, salt, Some(upload)).await?;
+        let (entry, _) = self.carry(manifest, work, &lost.name, salt, &mut frames, Some(upload)).await?;
         self.confirm(&entry).await?;
         self.destination.stored(&entry);
-        Ok(is_same(&entry))
+        Ok(true)
     }
 
     fn upload(&self, name: &str, placing: Placing) -> Result<ObjectUpload, Error> {
@@ -139,7 +173,7 @@ impl Carrier {
     }
 
     /// Asks the store for the size, and for the checksum where it keeps one.
-    async fn confirm(&self, entry: &PackEntry) -> Result<(), Error> {
+    pub(super) async fn confirm(&self, entry: &PackEntry) -> Result<(), Error> {
         let confirming = || format!("confirming that {} is stored in {}", entry.name, self.to.describe());
         let found = self.to.store().head(&object_name(&entry.name)?).await.doing(confirming)?;
         let expected = entry.identity.map(|identity| identity.crc32c);
@@ -159,9 +193,10 @@ impl Carrier {
         work: &PackWork,
         name: &str,
         salt: Option<[u8; 32]>,
+        sealed: &mut Frames,
         mut upload: Option<ObjectUpload>,
     ) -> Result<(PackEntry, FrameShift), Error> {
-        let carried = self.carry_frames(manifest, work, name, salt, &mut upload).await;
+        let carried = self.carry_frames(manifest, work, name, salt, sealed, &mut upload).await;
         match (carried, upload) {
             (Ok(carried), None) => Ok(carried),
             (Ok(carried), Some(upload)) => upload.finish().await.map(|_| carried),
@@ -180,6 +215,7 @@ impl Carrier {
         work: &PackWork,
         name: &str,
         salt: Option<[u8; 32]>,
+        known: &mut Frames,
         upload: &mut Option<ObjectUpload>,
     ) -> Result<(PackEntry, FrameShift), Error> {
         let entry = &work.entry;
@@ -214,6 +250,11 @@ impl Carrier {
             });
             let (carried, sealed) = job.await??;
             for frame in &sealed {
+                if !known.accept(frame) {
+                    let (store, name) = (self.from.describe(), entry.name.clone());
+                    let reason = "its second reading gave other bytes than the first".to_owned();
+                    return Err(Cause::NotReadable { store, name, reason }.into());
+                }
                 send(upload, frame).await?;
             }
             pack = Some(carried);

@@ -8,6 +8,7 @@
 //! lease is over, this run writes its own id into it and continues from what is there.
 
 use chrono::TimeDelta;
+use futures::FutureExt as _;
 use holdfast_pgtypes::SegmentName;
 use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, RunIdentity, StartRecord};
@@ -36,8 +37,9 @@ impl Run<'_> {
         };
         let claim = claim.clone();
         self.start(record, &claim).await?;
-        let data = self.carrier.carry_data(record).await?;
+        // First the WAL: a copy that diverges has brought no packs.
         let needed = self.copy_wal_of(record).await?;
+        let data = self.carrier.carry_data(record, self.check_before_manifest(record).boxed()).await?;
         let new = BackupRecord { claim: claim.number, ..data.record(record, &self.carrier) };
         self.progress.phase("looking at the copy", None);
         self.publish(&new, &claim, &needed).await?;
@@ -91,8 +93,10 @@ impl Run<'_> {
         if self.is_alive(&before).await? {
             return Err(Cause::AnotherRun { verb: "run", subject: format!("backup {id}"), pid: None }.into());
         }
-        self.progress.note(&format!("going on with backup {id}, which a run on {} began here", before.host));
+        self.progress.note(&format!("continuing the copy of backup {id}, which a run on {} began here", before.host));
         self.to.replace_record(&name, &start).await?;
+        // Of two runs that take the same copy over at once, the one whose record stays continues.
+        self.check_mine(id).await?;
         // That run is dead: it removes nothing any more.
         let ended = object_name(&name::backup_end(cluster, &id))?;
         self.to.store().delete(&[ended]).await?;
@@ -169,6 +173,20 @@ impl Run<'_> {
             Some(missing) => Err(Cause::Absent { file: missing.to_string() })
                 .doing(|| format!("looking at what was copied to {}", self.to.describe())),
         }
+    }
+
+    /// Asked for just before a manifest takes its name: a run that slept, or that lost its start record, must not replace
+    /// the manifest of a run that completed the copy meanwhile.
+    async fn check_before_manifest(&self, record: &BackupRecord) -> Result<(), Error> {
+        for lease in &self.leases {
+            lease.check()?;
+        }
+        self.check_mine(record.backup_id).await?;
+        if self.is_there(record).await? {
+            let subject = format!("backup {}", record.backup_id);
+            return Err(Cause::AnotherRun { verb: "repo copy", subject, pid: None }.into());
+        }
+        Ok(())
     }
 
     async fn check_mine(&self, backup: BackupId) -> Result<(), Error> {

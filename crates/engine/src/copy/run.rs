@@ -19,6 +19,7 @@ use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::leases::{Clock, Holder, Lease, new_run};
+use crate::repository::verified::verifications;
 
 /// How long an `expire` of the target is waited for: it stops soon after it has seen the lease.
 pub(super) const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
@@ -42,7 +43,7 @@ pub(super) struct Run<'a> {
     pub(super) records: Vec<BackupRecord>,
     pub(super) pairs: ClaimPairs,
     pub(super) wal: BTreeMap<ClaimNumber, ClaimWal>,
-    snapshots: Vec<SnapshotRecord>,
+    pub(super) snapshots: Vec<SnapshotRecord>,
     done: Copied,
 }
 
@@ -89,7 +90,8 @@ impl<'a> Run<'a> {
             progress: Arc::clone(progress),
             cancel: cancel.child_token(),
         };
-        let carrier = Carrier::new(from, to, means, &BTreeSet::new()).await?;
+        let verified = verifications(to, cluster, |_| true, options.now).await?;
+        let carrier = Carrier::new(from, to, means, &verified.damaged_objects()).await?;
         let leases = [own, all];
         let wal = BTreeMap::new();
         Ok(Run {
@@ -145,6 +147,14 @@ impl<'a> Run<'a> {
         for snapshot in &self.snapshots {
             let Some((_, to)) = self.pairs.of_first(snapshot.claim) else { continue };
             let record = SnapshotRecord { claim: to.number, ..snapshot.clone() };
+            // A record is written after all WAL from start to stop is there.
+            if let Some(missing) = self.wal.get(&snapshot.claim).and_then(|wal| wal.missing_of(snapshot)) {
+                let id = snapshot.snapshot_id;
+                self.done
+                    .notes
+                    .push(format!("snapshot {id} is not recorded: its WAL segment {missing} was not copied"));
+                continue;
+            }
             match self.to.create_record(&name::snapshot(&self.options.cluster, &snapshot.snapshot_id), &record).await {
                 Ok(()) => self.done.snapshots.push(snapshot.snapshot_id),
                 Err(error) if error.is_already_exists() => {}

@@ -11,7 +11,7 @@ use holdfast_contract::report::copy::CopiedWal;
 use holdfast_pgtypes::{Lsn, SegmentName, WalFileName};
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::name::{self, ClaimNumber, ObjectPath};
-use holdfast_repo::record::{BackupRecord, ClaimRecord};
+use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
 
 use super::run::Run;
 use crate::archive::{WalFolders, Wanted};
@@ -89,6 +89,21 @@ impl ClaimWal {
         Ok(needed)
     }
 
+    /// The first segment between start and stop of a snapshot that is not in the target on any of its timelines.
+    pub(super) fn missing_of(&self, snapshot: &SnapshotRecord) -> Option<SegmentName> {
+        let (size, stop) = (self.from.wal_segment_size, snapshot.stop_segment);
+        let start = SegmentName::containing(snapshot.start_lsn, stop.timeline(), size);
+        let numbers = start.number(size)..=stop.number(size);
+        let mut wanted = numbers.filter_map(|number| SegmentName::from_number(number, stop.timeline(), size));
+        wanted.find(|segment| {
+            let number = segment.number(size);
+            let mut timelines = self.here.timelines().filter(|timeline| *timeline <= stop.timeline());
+            !timelines.any(|timeline| {
+                SegmentName::from_number(number, timeline, size).is_some_and(|name| self.here.contains(name))
+            })
+        })
+    }
+
     fn settle(&mut self, file: WalFileName, carried: CarriedWal) {
         match carried {
             CarriedWal::Stored(bytes) => {
@@ -159,6 +174,10 @@ impl Run<'_> {
         for record in &self.records {
             let known = oldest.entry(record.claim).or_insert(record.start_lsn);
             *known = record.start_lsn.min(*known);
+        }
+        for snapshot in &self.snapshots {
+            let known = oldest.entry(snapshot.claim).or_insert(snapshot.start_lsn);
+            *known = snapshot.start_lsn.min(*known);
         }
         for (claim, oldest) in oldest {
             let Some((from, to)) = self.pairs.of_first(claim) else { continue };

@@ -22,6 +22,8 @@ const MOST_PROBLEMS: usize = 1000;
 #[derive(Debug, Default)]
 pub struct Verifications {
     newest: BTreeMap<(BackupId, Level), Verified>,
+    /// The objects that each of them found missing or damaged.
+    damaged: BTreeMap<(BackupId, Level), Vec<String>>,
     /// Records that cannot be read; they are ignored.
     pub unreadable: Vec<Unreadable<BackupId>>,
 }
@@ -54,6 +56,15 @@ impl Verifications {
             }
         }
         damaged
+    }
+
+    /// The objects that standing verifications found missing or damaged.
+    pub(crate) fn damaged_objects(&self) -> BTreeSet<String> {
+        let backups: BTreeSet<BackupId> = self.newest.keys().map(|(backup, _)| *backup).collect();
+        let standing =
+            backups.into_iter().filter_map(|backup| self.standing(backup)).filter(|verified| !verified.sound);
+        let objects = standing.filter_map(|verified| self.damaged.get(&(verified.backup_id, verified.level)));
+        objects.flatten().cloned().collect()
     }
 
     /// Whether a verification of this level or a deeper one, since that moment, found no damage.
@@ -110,24 +121,29 @@ pub async fn verifications(
     let Listed { records, unreadable } = read.await?;
     let unreadable =
         unreadable.into_iter().map(|bad| Unreadable { id: bad.id.0, object: bad.object, error: bad.error });
-    Ok(Verifications {
-        newest: records.into_iter().map(|verified| ((verified.backup_id, verified.level), verified)).collect(),
-        unreadable: unreadable.chain(ahead).collect(),
-    })
+    let (mut newest, mut damaged) = (BTreeMap::new(), BTreeMap::new());
+    for (verified, objects) in records {
+        let key = (verified.backup_id, verified.level);
+        newest.insert(key, verified);
+        damaged.insert(key, objects);
+    }
+    Ok(Verifications { newest, damaged, unreadable: unreadable.chain(ahead).collect() })
 }
 
 fn understood(
     name: &str,
     (backup, deep, named): (BackupId, bool, LedgerTime),
     record: LedgerRecord,
-) -> Result<Verified, Error> {
+) -> Result<(Verified, Vec<String>), Error> {
     let LedgerRecord { time, host, software_version, entry } = record;
     match entry {
         LedgerEntry::Verification { backup: Some(of), deep: was_deep, problems, .. }
             if (of, was_deep) == (backup, deep) && is_time_of(named, time) =>
         {
             let level = if deep { Level::Deep } else { Level::Shallow };
-            Ok(Verified { backup_id: backup, time, level, sound: problems.is_empty(), host, software_version })
+            let sound = problems.is_empty();
+            let objects = problems.into_iter().map(|problem| problem.object).collect();
+            Ok((Verified { backup_id: backup, time, level, sound, host, software_version }, objects))
         }
         // Without encryption only this check binds a record to its name.
         _ => Err(Cause::Malformed { name: name.to_owned(), reason: "it is another entry".to_owned() }.into()),
@@ -222,7 +238,7 @@ mod tests {
                 Verified { backup_id: id(*hour), time, level: *level, sound: *sound, host, software_version };
             ((id(*hour), *level), verified)
         });
-        let verifications = Verifications { newest: newest.collect(), unreadable: Vec::new() };
+        let verifications = Verifications { newest: newest.collect(), ..Verifications::default() };
         let found = verifications.damaged(&chain);
         (1..=4).filter(|hour| found.contains(&id(*hour))).collect()
     }

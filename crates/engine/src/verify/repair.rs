@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::stream::{self, StreamExt};
 use holdfast_contract::report::verify::{
     BackupResult, ClaimWindow, Damage, DamageKind, ObjectClass, Repair, RepairKind, RepairedObject, UnrepairedObject,
@@ -28,7 +29,7 @@ use holdfast_contract::report::verify::{
 use holdfast_pgtypes::WalFileName;
 use holdfast_repo::manifest::Manifest;
 use holdfast_repo::name::{self, BackupId, ClaimNumber, ObjectPath};
-use holdfast_repo::record::{self, BackupRecord, LeasePurpose, LedgerEntry, StartRecord};
+use holdfast_repo::record::{self, BackupRecord, ClaimRecord, LeasePurpose, LedgerEntry, StartRecord};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,9 @@ const FILES_AT_ONCE: usize = 8;
 
 /// Objects that the ledger names.
 const MOST_OBJECTS: usize = 1000;
+
+/// Segments of one hole that are asked for: a name in a listing can be anything, and this is 16 TiB of WAL.
+const MOST_IN_A_ROW: usize = 1 << 20;
 
 /// How long an `expire` is waited for: it stops soon after it has seen the lease.
 const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
@@ -150,6 +154,8 @@ struct Repairer<'a> {
     done: Repair,
     /// Why an object could not be brought back so far.
     reasons: BTreeMap<String, String>,
+    /// Objects that a backup still needs and no other repository gave.
+    needed: BTreeSet<String>,
 }
 
 impl<'a> Repairer<'a> {
@@ -211,6 +217,7 @@ impl<'a> Repairer<'a> {
             donors,
             done: Repair::default(),
             reasons: BTreeMap::new(),
+            needed: BTreeSet::new(),
         })
     }
 
@@ -279,6 +286,10 @@ impl<'a> Repairer<'a> {
             let Some(donor) = self.donors.get(number) else { continue };
             let Some((from, to)) = donor.pairs.of_second(claim) else { continue };
             let (from, to, carrier) = (from.clone(), to.clone(), donor.carrier.clone());
+            if let Err(error) = compare_around(&carrier, &from, &to, &missing).await {
+                self.failed(&damage.object, number, &error)?;
+                continue;
+            }
             let tries = std::mem::take(&mut missing).into_iter().map(|file| {
                 let wal = WalFile { file, from: &from, to: &to };
                 let carrier = &carrier;
@@ -314,7 +325,10 @@ impl<'a> Repairer<'a> {
         let sizes = self.donors.iter().filter_map(|donor| Some(donor.pairs.of_second(claim)?.1.wal_segment_size));
         let Some(size) = sizes.into_iter().next() else { return vec![file] };
         let segments = std::iter::successors(Some(first), |segment| segment.next(size));
-        segments.take(usize::try_from(count).unwrap_or(usize::MAX)).map(WalFileName::Segment).collect()
+        segments
+            .take(usize::try_from(count).unwrap_or(MOST_IN_A_ROW).min(MOST_IN_A_ROW))
+            .map(WalFileName::Segment)
+            .collect()
     }
 
     /// Step 2. What is left goes to `taken_over`, by its backups.
@@ -377,14 +391,15 @@ impl<'a> Repairer<'a> {
     async fn take_over(&mut self, backup: BackupId, objects: &BTreeSet<String>) -> Result<(), Error> {
         for number in 0..self.donors.len() {
             let taken = match self.donors.get(number) {
-                Some(donor) => self.take_over_from(donor, backup).await,
+                Some(donor) => self.take_over_from(donor, backup, objects).await,
                 None => continue,
             };
             match taken {
                 Ok(()) => {
                     for object in objects {
                         // A pack of several backups is repaired once all of them do without it.
-                        if !self.done.repaired.iter().any(|known| known.object == *object) {
+                        let is_known = self.done.repaired.iter().any(|known| known.object == *object);
+                        if !is_known && !self.needed.contains(object) {
                             self.repaired(object, number, RepairKind::TakenOver);
                         }
                     }
@@ -399,11 +414,14 @@ impl<'a> Repairer<'a> {
         }
         for object in objects {
             self.reasons.entry(object.clone()).or_insert_with(|| "no other repository has the backup".to_owned());
+            // It may be repaired for another backup that shares it: this one still needs it.
+            self.needed.insert(object.clone());
+            self.done.repaired.retain(|repaired| repaired.object != *object);
         }
         Ok(())
     }
 
-    async fn take_over_from(&self, donor: &Donor, backup: BackupId) -> Result<(), Error> {
+    async fn take_over_from(&self, donor: &Donor, backup: BackupId, objects: &BTreeSet<String>) -> Result<(), Error> {
         let (cluster, from) = (&self.options.cluster, &donor.carrier.from);
         let there = from.backup(cluster, backup).await?;
         let claims = donor.pairs.of_first(there.claim);
@@ -415,21 +433,34 @@ impl<'a> Repairer<'a> {
                 from.describe()
             ))
         })?;
+        let summary = name::backup_summary(cluster, &backup);
         let own = match self.to.backup(cluster, backup).await {
             Ok(own) => Some(own),
-            Err(error) if error.is_of_one_object() => None,
+            // A record that was not known to be missing was removed since: the backup has gone, and stays away.
+            Err(error) if error.is_not_found() && !objects.contains(&summary) => return Err(error),
+            Err(error) if error.is_of_one_object() && !error.is_newer() => None,
             Err(error) => return Err(error),
         };
         if own.as_ref().is_some_and(|own| !is_same(own, &there)) {
             let (one, two) = (self.to.describe(), from.describe());
             return Err(Cause::Refused(format!("backup {backup} of {two} is not the same as that of {one}")).into());
         }
-        let data = donor.carrier.carry_data(&there).await?;
+        let before = own.clone();
+        let may_write = async {
+            self.lease.check()?;
+            let now = self.to.backup(cluster, backup).await.ok();
+            if now == before {
+                return Ok(());
+            }
+            let subject = format!("backup {backup}");
+            Err(Cause::AnotherRun { verb: "verify --repair", subject, pid: None }.into())
+        };
+        let data = donor.carrier.carry_data(&there, may_write.boxed()).await?;
         let base = own.unwrap_or_else(|| BackupRecord { claim: claim.number, ..there.clone() });
         let new = data.record(&base, &donor.carrier);
         would_take(self.to, &new, &self.crew).await?;
         self.lease.check()?;
-        self.to.replace_record(&name::backup_summary(cluster, &backup), &new).await
+        self.to.replace_record(&summary, &new).await
     }
 
     /// Step 4.
@@ -486,6 +517,29 @@ impl<'a> Repairer<'a> {
         }
         self.done
     }
+}
+
+/// Compares the segments before and after a hole that both repositories have: an archive that has split on this timeline
+/// would close the hole with WAL of another server, and recovery would take that for the end of the WAL.
+async fn compare_around(
+    carrier: &Carrier,
+    from: &ClaimRecord,
+    to: &ClaimRecord,
+    files: &[WalFileName],
+) -> Result<(), Error> {
+    let size = to.wal_segment_size;
+    let segments = || files.iter().filter_map(|file| file.segment());
+    let around =
+        [segments().min().and_then(|first| first.previous(size)), segments().max().and_then(|last| last.next(size))];
+    for segment in around.into_iter().flatten() {
+        let file = WalFileName::Segment(segment);
+        match carrier.compare_wal(WalFile { file, from, to }).await {
+            // What is wrong with a neighbour is damage of its own.
+            Err(error) if error.is_of_one_object() && !matches!(*error.what, Cause::Divergence { .. }) => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 fn is_wal(damage: &Damage) -> bool {
