@@ -1,4 +1,4 @@
-//! `holdfast repo copy`: from which repository to which, and what.
+//! `holdfast repo copy`: the source, the target, and which backups.
 
 /// `holdfast repo copy`
 #[derive(Clone, Debug, clap::Args)]

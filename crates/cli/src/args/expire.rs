@@ -50,7 +50,7 @@ pub enum Until {
 }
 
 impl Until {
-    /// The time; the end of all time if it would be later.
+    /// The time; the latest possible time if the sum is too large.
     pub fn moment(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::At(time) => time,
@@ -64,7 +64,7 @@ fn until(text: &str) -> Result<Until, String> {
         return Ok(Until::At(time.to_utc()));
     }
     if let Ok(day) = text.parse::<NaiveDate>() {
-        // The whole day: who writes today does not mean what is over.
+        // The whole day: a user who writes today's date does not mean a time that is already over.
         let end = day.and_hms_opt(23, 59, 59).ok_or("no such day")?;
         return Ok(Until::At(end.and_utc()));
     }

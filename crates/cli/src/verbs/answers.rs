@@ -1,6 +1,6 @@
 //! The answers of the configured repositories to one question.
 //!
-//! One that cannot be read does not hide the others: they are shown, and the command fails at its end with the first
+//! If one repository cannot be read, the answers of the others are still printed. The command then fails with the first
 //! failure.
 //!
 //! `verify` and `expire` have their own loops: for `verify` damage counts more than an earlier failure, and `expire`
@@ -24,12 +24,12 @@ pub(super) struct Answers<R> {
 }
 
 impl<R> Answers<R> {
-    /// Without answers.
+    /// No answers yet.
     pub(super) const fn new() -> Self {
         Self { text: String::new(), repositories: Vec::new(), failed: None }
     }
 
-    /// Adds the answer of the repository at `url`. `whose` is printed before the URL of one that cannot be read.
+    /// Adds the answer of the repository at `url`. If it cannot be read, `whose` is printed before its URL.
     pub(super) fn add(&mut self, whose: &str, url: String, answer: Answer<R>) {
         let failure = match answer {
             Ok((lines, report, failure)) => {
@@ -58,7 +58,7 @@ impl<R> Answers<R> {
     }
 }
 
-/// A failure beside the repositories that could be read.
+/// The report's entry for a repository that cannot be read.
 pub(super) fn unreadable<R>(url: String, failure: &Failure) -> PerRepository<R> {
     PerRepository::Unreadable(UnreadableRepository { repository: url, error: failure.brief() })
 }

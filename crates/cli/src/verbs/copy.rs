@@ -1,4 +1,4 @@
-//! `repo copy`: from one configured repository into another.
+//! `repo copy`: copies backups and WAL from one configured repository into another.
 
 use super::{Context, repo, targets, time};
 use crate::args::CopyArgs;
@@ -73,7 +73,7 @@ fn options(context: &Context, args: &CopyArgs, to: &Configured) -> Result<CopyOp
     })
 }
 
-/// What the command ends with, where something is wrong in the first repository.
+/// The failure of the command, if a backup or a WAL file of the first repository could not be copied.
 fn failure(from: &Repository, options: &CopyOptions, copied: &Copied) -> Option<Failure> {
     let failed: Vec<_> = copied.backups.iter().filter_map(|backup| backup.error.as_ref()).collect();
     let wal: u64 = copied.wal.iter().map(|wal| wal.failed_count).sum();

@@ -95,7 +95,7 @@ fn options(context: &Context, args: &DrillArgs) -> Result<DrillOptions, Failure>
     })
 }
 
-/// The user and group that run the server if root calls: PostgreSQL refuses to run as root.
+/// If root runs the command: the user and group that run the server, because PostgreSQL refuses to run as root.
 fn owner(context: &Context, directory: &Path) -> Result<Option<(u32, u32)>, Failure> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What `info` says of drills.
+//! The lines of `info` about drills.
 
 use super::time;
 use crate::output::size::duration;
@@ -8,10 +8,11 @@ use holdfast_engine::drill::Drills;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// How far the clock of a host that drills may be ahead of this one.
+/// The clock of a host that runs drills may be ahead of this host's clock by this much.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
 
-/// What drills proved: the newest success, and a newer failure. What names a time to come is said, and proves nothing.
+/// What drills proved: the newest success, and a newer failure. A drill with a time in the future is shown, but proves
+/// nothing.
 pub(super) fn describe(text: &mut String, drills: &Drills, now: DateTime<Utc>) {
     let moment = |drilled: &Drilled| match (drilled.restored_time, drilled.restored_lsn) {
         (Some(restored), Some(lsn)) => format!("{} (LSN {lsn})", time::shown(restored)),
@@ -97,7 +98,7 @@ mod tests {
         assert!(!ahead.contains("last proven") && ahead.contains("  DRILL FAILED: "), "{ahead}");
         let ahead = said(Some("2026-11-30T11:00:00Z"), Some("2030-01-01T00:00:00Z"));
         assert!(ahead.contains("last proven") && !ahead.contains("DRILL FAILED"), "{ahead}");
-        // Clocks differ a little.
+        // A small difference between clocks is accepted.
         assert!(said(Some("2026-11-30T12:30:00Z"), None).starts_with("  last proven restorable: "));
     }
 }

@@ -64,20 +64,21 @@ pub(super) async fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode
     worst.map_or(Ok(ExitCode::Ok), Err)
 }
 
-/// The repositories that lost objects are brought back from.
+/// The other repositories, from which lost objects are brought back.
 struct Helpers {
-    /// None where nothing is repaired.
+    /// `None` if nothing is repaired.
     others: Option<Vec<Repository>>,
     repair: RepairOptions,
     notes: Vec<String>,
 }
 
 impl Helpers {
-    /// Opens those that help the one at this place. One that cannot be opened is named, and the others help.
+    /// Opens the repositories that can help the one with this index. If one of them cannot be opened, a note names it,
+    /// and the others still help.
     async fn open(context: &Context, args: &VerifyArgs, index: usize, one: &Configured) -> Result<Self, Failure> {
         let part_size_bytes = usize::try_from(one.part_size_bytes()).unwrap_or(usize::MAX);
         let mut helpers = Self { others: None, repair: RepairOptions { part_size_bytes }, notes: Vec::new() };
-        // The one that helps is verified, and helps itself to nothing.
+        // With `--from` and all repositories, the helping one is only verified: nothing is repaired in it.
         let is_helper = args.from.is_some_and(|from| from.get() == index + 1);
         if !args.repair || (is_helper && args.repo == WhichRepository::All) {
             return Ok(helpers);
@@ -128,7 +129,7 @@ fn check_helpers(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     }
 }
 
-/// Damage counts most; after that the first failure does.
+/// The failure to report: damage first, otherwise the first failure.
 fn worse(first: Option<Failure>, second: Option<Failure>) -> Option<Failure> {
     match (first, second) {
         (Some(first), Some(second)) if first.code != ExitCode::DamageFound && second.code == ExitCode::DamageFound => {
@@ -220,7 +221,7 @@ async fn one_repository(
     Ok((text, report, failure))
 }
 
-/// The failure of the command.
+/// The failure of the command, if any: damage first, then an interruption, then objects of a newer release.
 fn failure(
     repository: &Repository,
     options: &VerifyOptions,
@@ -352,7 +353,7 @@ fn text(
     text
 }
 
-/// What was brought back, and what could not be.
+/// Prints which objects were brought back, and which could not be.
 fn repair_text(text: &mut String, repair: &Repair) {
     for repaired in &repair.repaired {
         let _ = writeln!(text, "  REPAIRED {} from {}: {}", repaired.object, repaired.from, repaired.how.words());
