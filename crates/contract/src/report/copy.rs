@@ -1,4 +1,4 @@
-//! `holdfast repo copy`: what came from one repository into another.
+//! The report of `holdfast repo copy`.
 
 use super::RepositoryDescription;
 use crate::problem::BriefError;
@@ -8,68 +8,68 @@ use serde::{Deserialize, Serialize};
 /// What `repo copy` did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyReport {
-    /// The cluster.
+    /// The name of the cluster's archive, the same in both repositories.
     pub cluster: ClusterName,
-    /// Where it comes from.
+    /// The source: the repository that has the backups.
     pub from: CopyPlace,
-    /// Where it is now.
+    /// The target: the repository that they are copied to.
     pub to: CopyPlace,
-    /// The backups that were asked for, oldest first.
+    /// The requested backups, oldest first.
     pub backups: Vec<CopiedBackup>,
     /// The WAL, by claim.
     pub wal: Vec<CopiedWal>,
-    /// Records of volume snapshots that were copied.
+    /// The ids of the volume snapshots whose records were copied.
     pub snapshots: Vec<BackupId>,
-    /// Packs that were stored.
+    /// The number of packs that this run stored.
     pub pack_count: u64,
-    /// WAL files that were stored.
+    /// The number of WAL files that this run stored.
     pub wal_file_count: u64,
-    /// The bytes of both, as they are stored.
+    /// The size of these packs and WAL files in bytes, as stored.
     pub size_bytes: u64,
-    /// What one should know besides.
+    /// Further notes, as text for people.
     pub notes: Vec<String>,
-    /// How long it took.
+    /// The duration of the copy, in milliseconds.
     pub duration_milliseconds: u64,
 }
 
-/// One side of a copy.
+/// The source or the target of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyPlace {
-    /// What the repository says of itself.
+    /// The properties of the repository.
     #[serde(flatten)]
     pub description: RepositoryDescription,
     /// Its number in the configuration, from 1.
     pub number: usize,
 }
 
-/// What became of one backup.
+/// The result for one backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiedBackup {
-    /// Its id.
+    /// The id of the backup.
     pub backup_id: BackupId,
-    /// What became of it.
+    /// Whether it was copied.
     pub outcome: CopyOutcome,
-    /// Packs that its manifest names.
+    /// The number of packs that its manifest names.
     pub pack_count: u64,
-    /// Their bytes.
+    /// The size of these packs in bytes.
     pub pack_bytes: u64,
-    /// Those of them that were stored now.
+    /// The number of these packs that this run stored.
     pub new_pack_count: u64,
-    /// Their bytes.
+    /// The size of the newly stored packs in bytes.
     pub new_pack_bytes: u64,
-    /// Why it is not there.
+    /// Why it was not copied, if it failed.
     pub error: Option<BriefError>,
 }
 
-/// What became of a backup.
+/// What a copy did with a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CopyOutcome {
-    /// It exists in the other repository since.
+    /// It was copied, and now exists in the target.
     Copied,
-    /// It existed there.
+    /// It already existed in the target.
     AlreadyThere,
-    /// It is missing or damaged in the first repository, or what it needs is.
+    /// It, or something that it needs, is missing or damaged in the source.
     Failed,
 }
 
@@ -87,16 +87,16 @@ impl CopyOutcome {
 /// The WAL of one claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiedWal {
-    /// The claim in the first repository.
+    /// The number of the claim in the source.
     pub claim: ClaimNumber,
-    /// The same cluster's claim in the second one.
+    /// The number of the same cluster's claim in the target.
     pub to_claim: ClaimNumber,
-    /// Files that were stored.
+    /// The number of files that this run stored.
     pub stored_count: u64,
-    /// Their bytes, as they are stored.
+    /// The size of these files in bytes, as stored.
     pub stored_bytes: u64,
-    /// Files that were there.
+    /// The number of files that were already there.
     pub already_there_count: u64,
-    /// Files that could not be read.
+    /// The number of files that could not be read.
     pub failed_count: u64,
 }

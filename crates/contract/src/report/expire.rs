@@ -13,7 +13,7 @@ pub struct ExpireReport {
     pub cluster: ClusterName,
     /// Whether nothing was done (`--plan`).
     pub plan: bool,
-    /// In the order of the configuration.
+    /// The repositories, in the order of the configuration.
     pub repositories: Vec<PerRepository<RepositoryExpire>>,
 }
 
@@ -32,7 +32,7 @@ pub struct RepositoryExpire {
     pub packs: PackFate,
     /// What can be restored now, before anything was removed.
     pub before: Vec<RestorableWindow>,
-    /// What can be restored after everything is removed that should go.
+    /// What can be restored after the whole removal.
     pub after: Vec<RestorableWindow>,
     /// Warnings, as text for people.
     pub warnings: Vec<String>,

@@ -17,7 +17,7 @@ pub struct VerifyReport {
     pub level: Level,
     /// The part of the objects that was read, if not all of them.
     pub sample: Option<Sample>,
-    /// In the order of the configuration.
+    /// The repositories, in the order of the configuration.
     pub repositories: Vec<PerRepository<RepositoryVerified>>,
 }
 
@@ -67,7 +67,7 @@ pub struct RepositoryVerified {
     pub damage: Vec<Damage>,
     /// Objects of a newer release, which this one cannot judge.
     pub newer: Vec<NewerObject>,
-    /// What was brought back from other repositories, where that was asked for; all else is what was found after it.
+    /// What a repair did, if one was requested. The other fields then show the state after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<Repair>,
     /// Further notes, as text for people.
@@ -240,13 +240,13 @@ impl DamageKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ObjectClass {
-    /// A claim: the owner of the archive.
+    /// A claim: which cluster owns the archive.
     Claim,
     /// `start.json`: a backup began. No restore needs it.
     StartRecord,
-    /// `backup.json`.
+    /// `backup.json`: the record of a complete backup.
     BackupRecord,
-    /// The manifest: where everything of a backup is.
+    /// The manifest: where all data of a backup is.
     Manifest,
     /// A pack: data of files.
     Pack,
@@ -291,22 +291,22 @@ impl fmt::Display for Damage {
 pub struct Repair {
     /// Objects that are sound again.
     pub repaired: Vec<RepairedObject>,
-    /// Objects that are as they were.
+    /// Objects that could not be repaired.
     pub left: Vec<UnrepairedObject>,
     /// Backups that can be restored again.
     pub backups: Vec<BackupId>,
-    /// Windows that were cut or missing, as they are now.
+    /// Windows that were cut or missing, as they are after the repair.
     pub windows: Vec<ClaimWindow>,
 }
 
 /// An object that is sound again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairedObject {
-    /// The object.
+    /// The name of the object.
     pub object: String,
-    /// The repository that had it.
+    /// The redacted URL of the repository that it was brought back from.
     pub from: String,
-    /// What was done.
+    /// How it was brought back.
     pub how: RepairKind,
 }
 
@@ -314,11 +314,11 @@ pub struct RepairedObject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RepairKind {
-    /// Its very bytes are there again.
+    /// It has exactly the same bytes as before.
     SameBytes,
-    /// Its content is there again, sealed again.
+    /// It has the same content, sealed again.
     SealedAnew,
-    /// All that its backup needs was taken from the other repository, and the backup does not need the object any more.
+    /// Everything that its backup needs was taken from the other repository. The backup no longer needs this object.
     TakenOver,
 }
 
@@ -336,9 +336,9 @@ impl RepairKind {
 /// An object that could not be brought back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnrepairedObject {
-    /// The object; the first of them, where several in a row are missing.
+    /// The name of the object; if several in a row are missing, of the first.
     pub object: String,
-    /// Why.
+    /// Why it could not be brought back, as text for people.
     pub reason: String,
 }
 
