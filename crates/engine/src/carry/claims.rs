@@ -1,4 +1,4 @@
-//! Which claim of one repository is which of another: that of the same cluster.
+//! Pairs the claims of two repositories. The two claims of a pair belong to the same cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use holdfast_repo::record::ClaimRecord;
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
 
-/// The claims of two repositories that belong together, by their numbers in the first one.
+/// The pairs of claims that belong to the same cluster, by their numbers in the first repository.
 #[derive(Debug, Default)]
 pub(crate) struct ClaimPairs(BTreeMap<ClaimNumber, (ClaimRecord, ClaimRecord)>);
 
-/// Who takes claims that are not there yet.
+/// What a claim that is taken in the second repository gets: its WAL codec, and the host that takes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taker<'a> {
     pub(crate) wal_codec: Codec,
@@ -29,7 +29,7 @@ impl ClaimPairs {
     /// The claims that both repositories have.
     ///
     /// # Errors
-    /// [`Cause::Store`] if claims cannot be listed. One that cannot be read belongs to none.
+    /// [`Cause::Store`] if claims cannot be listed. A claim that cannot be read is left out.
     pub(crate) async fn of_both(from: &Repository, to: &Repository, cluster: &ClusterName) -> Result<Self, Error> {
         let (from, to) = tokio::try_join!(from.claims(cluster), to.claims(cluster))?;
         let mut pairs = BTreeMap::new();
@@ -41,13 +41,14 @@ impl ClaimPairs {
         Ok(Self(pairs))
     }
 
-    /// The same, and those of the first repository that are `needed` and that the second one does not have are taken
-    /// there.
+    /// As [`Self::of_both`], but also takes the `needed` claims of the first repository that the second one does not
+    /// have.
     ///
     /// # Errors
-    /// [`Cause::WrongCluster`] if the second archive is another cluster's, [`Cause::WrongOwner`] if it is somebody
-    /// else's, [`Cause::Refused`] if an earlier claim would come after a later one, [`Cause::AnotherRun`] if others
-    /// take the claim meanwhile; the error of a claim that cannot be read; those of [`Repository::create_record`].
+    /// [`Cause::WrongCluster`] if the second archive belongs to another cluster, [`Cause::WrongOwner`] if it has
+    /// another owner, [`Cause::Refused`] if an earlier claim would come after a later one, [`Cause::AnotherRun`] if
+    /// another run takes the claim at the same time; the error of a claim that cannot be read; those of
+    /// [`Repository::create_record`].
     pub(crate) async fn take(
         from: &Repository,
         to: &Repository,
@@ -129,7 +130,7 @@ impl ClaimPairs {
         self.0.get(&number).map(|(from, to)| (from, to))
     }
 
-    /// The same by the number in the second one.
+    /// The same, by the number in the second repository.
     pub(crate) fn of_second(&self, number: ClaimNumber) -> Option<(&ClaimRecord, &ClaimRecord)> {
         self.0.values().find(|(_, to)| to.number == number).map(|(from, to)| (from, to))
     }

@@ -1,6 +1,7 @@
-//! The data of a backup: the packs that its manifest names, then a manifest that names them where they are now.
+//! Carries the data of a backup: the packs that its manifest names, then a manifest that names them in their new
+//! places.
 //!
-//! The manifest that comes out holds everything itself, also what the first one takes over of earlier ones.
+//! The new manifest is complete: it also has all entries that the original manifest takes from earlier ones.
 
 use std::sync::Arc;
 
@@ -23,26 +24,26 @@ use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::object_name;
 use crate::restore::{Fetches, Wanted, check_packs, every_chunk, try_manifest};
 
-/// Packs that are carried at the same time, within the memory.
+/// The maximum number of packs that are carried at the same time. With little memory there are fewer.
 const PACKS_AT_ONCE: u64 = 8;
 
-/// The data of a backup in its new place.
+/// The data of a backup in the second repository.
 #[derive(Debug)]
 pub(crate) struct CarriedData {
     /// The manifest, as `backup.json` names it.
     pub(crate) manifest: ManifestEntry,
-    /// Packs that the manifest names, and their bytes.
+    /// The number of packs that the manifest names, and their size in bytes.
     pub(crate) pack_count: u64,
     pub(crate) pack_bytes: u64,
-    /// Those of them that were stored now, and their bytes.
+    /// The number of these packs that this run stored, and their size in bytes.
     pub(crate) new_pack_count: u64,
     pub(crate) new_pack_bytes: u64,
-    /// Packs of its own folder, and their bytes.
+    /// The number of packs in the backup's own folder, and their size in bytes.
     own: (u32, u64),
 }
 
 impl CarriedData {
-    /// The record of the backup in its new place.
+    /// The record of the backup for the second repository.
     pub(crate) fn record(&self, of: &BackupRecord, to: &Carrier) -> BackupRecord {
         let encryption = if to.to.is_encrypted() { EncryptionKind::Aes256Gcm } else { EncryptionKind::None };
         BackupRecord {
@@ -60,8 +61,8 @@ impl Carrier {
     /// `may_write` is asked after all packs are there, just before the manifest takes its name.
     ///
     /// # Errors
-    /// What is wrong with the backup, as a restore says it, and those of the stores. [`Cause::Refused`] if other
-    /// manifests refer to frames of the one that would be replaced.
+    /// What is wrong with the backup, as in a restore, and errors of the stores. [`Cause::Refused`] if a manifest would
+    /// be replaced whose frames other manifests refer to.
     pub(crate) async fn carry_data(
         &self,
         record: &BackupRecord,
@@ -93,7 +94,8 @@ impl Carrier {
         })
     }
 
-    /// How many packs the memory allows for: each has a piece that was read, the same sealed, and parts on their way.
+    /// The number of packs that fit into the memory. Each needs its piece that was read, the same piece sealed, and the
+    /// parts of its upload.
     fn packs_at_once(&self) -> usize {
         let each = 3 * PIECE_BYTES + 4 * self.means.part_size_bytes as u64;
         usize::try_from((self.means.memory_bytes / each).clamp(1, PACKS_AT_ONCE)).unwrap_or(1)
@@ -160,7 +162,7 @@ impl Carrier {
                 ))
                 .into());
             }
-            // Of a run that was killed, or damaged: no backup that can be restored has it.
+            // A killed run left it, or it is damaged. No backup that can be restored has this manifest.
             Ok(_) => Placing::Replace,
             Err(error) if error.kind() == StoreErrorKind::NotFound => Placing::Create,
             Err(error) => return Err(error.into()),
@@ -184,7 +186,7 @@ impl Carrier {
     }
 }
 
-/// A manifest on its way.
+/// The upload of a manifest, and the digest of its bytes so far.
 struct Out {
     upload: ObjectUpload,
     digest: digest::Context,
@@ -230,7 +232,7 @@ async fn write_files(
     out.push(&writer.finish(&packs)?).await
 }
 
-/// The place of an extent in the new packs. Their numbers are those of the old ones.
+/// The place of an extent in the new packs. They are listed in the same order as the old ones.
 fn moved(extent: &Extent, settled: &[Settled]) -> Result<Extent, FormatError> {
     if extent.is_hole() {
         return Ok(*extent);

@@ -1,4 +1,4 @@
-//! What is in the repository that objects come to: which packs there are, and what its manifests vouch for.
+//! What the second repository has: its packs, and what its manifests vouch for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use super::of_object;
 use crate::error::{Error, ResultExt};
 use crate::repository::Repository;
 
-/// Ends of manifests that are read at once.
+/// The number of manifest ends that are read in parallel.
 const ENDS_AT_ONCE: usize = 16;
 
-/// The packs of a cluster.
+/// The packs of a cluster in the second repository.
 #[derive(Debug, Default)]
 pub(super) struct Destination {
     state: Mutex<State>,
@@ -23,11 +23,11 @@ pub(super) struct Destination {
 #[derive(Debug, Default)]
 struct State {
     sizes: BTreeMap<String, u64>,
-    /// What manifests say of packs, with salt and checksum.
+    /// The entries of packs in manifests, if they have a salt and a checksum.
     vouched: BTreeMap<String, PackEntry>,
-    /// Names that somebody is about to give.
+    /// The names of packs that are about to be stored.
     reserved: BTreeSet<String>,
-    /// Manifests whose frames of files others refer to.
+    /// The manifests whose file frames other manifests refer to.
     origins: BTreeSet<String>,
 }
 
@@ -52,7 +52,7 @@ impl Destination {
         let mut ends = stream::iter(ends.collect::<Vec<_>>()).buffer_unordered(ENDS_AT_ONCE);
         let mut state = State { sizes, ..State::default() };
         while let Some(end) = ends.next().await {
-            // One that cannot be read vouches for nothing.
+            // A manifest that cannot be read vouches for nothing.
             let Some(end) = of_object(end)? else { continue };
             state.origins.extend(end.origins);
             let vouched =
@@ -67,30 +67,30 @@ impl Destination {
         self.state.lock()
     }
 
-    /// The size of a pack that is there.
+    /// The size of a stored pack, in bytes.
     pub(super) fn size_of(&self, name: &str) -> Option<u64> {
         self.state().sizes.get(name).copied()
     }
 
-    /// What a manifest says of a pack that has the size which it says.
+    /// The entry of a pack in a manifest, if the stored pack has the size in this entry.
     pub(super) fn vouched(&self, name: &str) -> Option<PackEntry> {
         let state = self.state();
         let size = state.sizes.get(name)?;
         state.vouched.get(name).filter(|entry| entry.size_bytes == *size).cloned()
     }
 
-    /// Whether others refer to the frames of this manifest.
+    /// Whether other manifests refer to frames of this one.
     pub(super) fn is_origin(&self, manifest: &str) -> bool {
         self.state().origins.contains(manifest)
     }
 
-    /// Keeps a free name from being given twice; `false` if it is not free.
+    /// Reserves a free name, so that it is not given twice; `false` if it is not free.
     pub(super) fn reserve(&self, name: &str) -> bool {
         let mut state = self.state();
         !state.sizes.contains_key(name) && state.reserved.insert(name.to_owned())
     }
 
-    /// A pack was stored.
+    /// Records that a pack was stored.
     pub(super) fn stored(&self, entry: &PackEntry) {
         let mut state = self.state();
         state.reserved.remove(&entry.name);
@@ -98,12 +98,12 @@ impl Destination {
         state.vouched.insert(entry.name.clone(), entry.clone());
     }
 
-    /// A pack that was to get this name was not stored.
+    /// Frees a reserved name whose pack was not stored.
     pub(super) fn give_up(&self, name: &str) {
         self.state().reserved.remove(name);
     }
 
-    /// A pack that is there was read and found to be this one.
+    /// Records that a stored pack was read and matches this entry.
     pub(super) fn proved(&self, entry: &PackEntry) {
         self.state().vouched.insert(entry.name.clone(), entry.clone());
     }

@@ -1,20 +1,20 @@
-//! One object from one repository to another: what `copy` and `verify --repair` share.
+//! Carries objects from one repository to another, for `copy` and `verify --repair`.
 //!
-//! Every repository seals its objects under its own key, so nothing can be copied as it is: an object is opened and
-//! proved, and sealed again. It is read with the checks of a restore, and what comes out is proved by what was written
-//! when the backup was made: the BLAKE3 of each chunk in the manifest, the BLAKE3 of a WAL file.
+//! Every repository seals its objects under its own key, so an object cannot be copied as it is: it is opened, checked
+//! and sealed again. It is read with the checks of a restore. Its content must match the hashes from the time of the
+//! backup: the BLAKE3 of each chunk in the manifest, or the BLAKE3 of a WAL file.
 //!
-//! - [`pack`]: a pack, frame by frame, under its name, or under a free one where another pack has that; [`prove`]:
-//!   whether what is there already is the same.
-//! - [`data`]: the packs that a manifest names, and a manifest that names them in the new place.
-//! - [`wal`]: a WAL file; [`claims`]: which claim of the one is which of the other.
-//! - [`destination`]: what is in the repository that objects come to.
+//! - [`pack`]: a pack, frame by frame. It keeps its name; if another pack has this name, it gets a free one. [`prove`]:
+//!   whether a stored pack has the same content.
+//! - [`data`]: the packs that a manifest names, and a manifest that names them in their new places.
+//! - [`wal`]: a WAL file. [`claims`]: which claims of the two repositories belong to the same cluster.
+//! - [`destination`]: what the second repository has.
 //!
-//! Invariants: nothing sound is replaced; an object gets its name when all of it was read and proved; a name never gets
-//! other content than it has, but in a repair ([`Placing::Replace`]).
+//! Invariants: a sound object is never replaced. An object gets its name only after all of it was read and checked. The
+//! content under a name never changes, except with [`Placing::Replace`].
 //!
-//! Memory: packs are streams, and as many are on their way as the memory that was given allows for. The manifest of one
-//! backup is held as in a restore.
+//! Memory: packs are streamed, as many at once as the given memory allows. The manifest of one backup is held in
+//! memory, as in a restore.
 
 pub(crate) mod claims;
 mod data;
@@ -41,12 +41,12 @@ use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
 
-/// What may be done with a name that is taken.
+/// What to do if the name of an object is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placing {
-    /// Nothing: an object is created.
+    /// The object is created. A taken name is an error.
     Create,
-    /// What is there is damaged, and is replaced.
+    /// The object with this name is damaged, and is replaced.
     Replace,
 }
 
@@ -59,15 +59,15 @@ impl From<Placing> for PutMode {
     }
 }
 
-/// How objects are carried.
+/// The options and the threads for carrying objects.
 #[derive(Clone)]
 pub(crate) struct Means {
     pub(crate) cluster: ClusterName,
-    /// Threads that open, check and seal.
+    /// The threads that open, check and seal.
     pub(crate) crew: Crew,
     /// Size of upload parts in bytes.
     pub(crate) part_size_bytes: usize,
-    /// Bytes that the buffers may hold together.
+    /// The maximum size of all buffers together, in bytes.
     pub(crate) memory_bytes: u64,
     pub(crate) progress: Arc<dyn Progress>,
     pub(crate) cancel: CancellationToken,
@@ -80,15 +80,15 @@ pub(crate) struct Carrier {
     pub(crate) to: Repository,
     means: Means,
     destination: Arc<Destination>,
-    /// For WAL files.
+    /// The memory budget of WAL files.
     budget: ByteBudget,
 }
 
 impl Carrier {
-    /// Looks at what is in the second repository. What is `distrusted` counts as something that nobody vouches for.
+    /// Lists what the second repository has. No manifest vouches for a pack that is `distrusted`.
     ///
     /// # Errors
-    /// [`Cause::Store`] if that cannot be listed.
+    /// [`Cause::Store`] if it cannot be listed.
     pub(crate) async fn new(
         from: &Repository,
         to: &Repository,
@@ -108,13 +108,14 @@ impl Carrier {
         &self.means.cluster
     }
 
-    /// What opens and checks.
+    /// The threads that open, check and seal.
     pub(crate) fn crew(&self) -> &Crew {
         &self.means.crew
     }
 }
 
-/// What is wrong with one object is an answer; that the store could not be asked is an error.
+/// `None` if something is wrong with this one object. Any other failure, such as a store that does not answer, is an
+/// error.
 fn of_object<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
     match outcome {
         Ok(found) => Ok(Some(found)),

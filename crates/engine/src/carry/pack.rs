@@ -1,9 +1,9 @@
-//! A pack on its way.
+//! Carries one pack.
 //!
-//! Each frame is opened and the chunks that the manifest wants of it are hashed, by the restore's own check; then it is
-//! sealed under the key of the other repository. With a salt the very bytes of a lost pack come out, and
-//! [`Carrier::bring_back`] stores them only after a first reading has shown that they have the checksum of the lost
-//! ones.
+//! Each frame is opened, and the chunks that the manifest needs from it are hashed with the check of a restore. Then
+//! the frame is sealed under the key of the other repository. With the salt of a lost pack, the result has exactly the
+//! bytes of that pack. [`Carrier::bring_back`] reads the pack once to compare the checksum with that of the lost pack,
+//! and stores the result only in a second reading.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::object_name;
 use crate::restore::{FrameWork, open_checked};
 
-/// A pack of the first repository, and what a manifest wants of it.
+/// A pack of the first repository, and the frames that a manifest needs from it.
 #[derive(Debug, Clone)]
 pub(crate) struct PackWork {
     pub(crate) entry: PackEntry,
@@ -60,21 +60,21 @@ impl Frames {
     }
 }
 
-/// A pack that is in its place.
+/// A pack that is in the second repository.
 #[derive(Debug, Clone)]
 pub(crate) struct Settled {
     pub(crate) entry: PackEntry,
     pub(crate) shift: FrameShift,
-    /// Whether it was stored now.
+    /// Whether this run stored it.
     pub(crate) is_new: bool,
 }
 
 impl Carrier {
-    /// Sees to it that the second repository has what the manifest wants of a pack: under the pack's own name, or,
-    /// where another pack has it, under a number of `backup` that is free.
+    /// Makes sure that the second repository has what the manifest needs from a pack. The pack keeps its name. If
+    /// another pack has this name, it gets a free number of `backup`.
     ///
     /// # Errors
-    /// What is wrong with the pack, [`Cause::TooManyPacks`] if no number is free, and those of the stores.
+    /// What is wrong with the pack, [`Cause::TooManyPacks`] if no number is free, and errors of the stores.
     pub(super) async fn settle(
         &self,
         manifest: &Arc<Manifest>,
@@ -104,7 +104,7 @@ impl Carrier {
             if self.destination.reserve(&free) {
                 return self.create(manifest, work, &free).await;
             }
-            // A run that was killed may have stored it there.
+            // A killed run may have stored the pack under this name.
             if let Some(settled) = self.prove(manifest, work, &index, &free).await? {
                 self.means.progress.advance(work.entry.size_bytes);
                 return Ok(settled);
@@ -113,7 +113,7 @@ impl Carrier {
         Err(Cause::TooManyPacks { store: self.to.describe(), most: MAX_PACK_NUMBER }.into())
     }
 
-    /// Stores a pack under a name that was reserved.
+    /// Stores a pack under a reserved name.
     async fn create(&self, manifest: &Arc<Manifest>, work: &PackWork, name: &str) -> Result<Settled, Error> {
         let upload = self.upload(name, Placing::Create)?;
         match self.carry(manifest, work, name, None, &mut Frames::Unchecked, Some(upload)).await {
@@ -129,12 +129,12 @@ impl Carrier {
         }
     }
 
-    /// Brings back a pack of the second repository that is missing or damaged, to its last byte: `lost` is what its
-    /// manifest says of it. `false` if what the first repository has does not give these bytes; then nothing was
+    /// Brings back a missing or damaged pack of the second repository, with exactly the same bytes. `lost` is its entry
+    /// in the manifest. Returns `false` if the pack of the first repository does not give these bytes. Then nothing was
     /// changed.
     ///
     /// # Errors
-    /// What is wrong with the pack in the first repository, and those of the stores.
+    /// What is wrong with the pack in the first repository, and errors of the stores.
     pub(crate) async fn bring_back(
         &self,
         manifest: &Arc<Manifest>,
@@ -167,12 +167,12 @@ impl Carrier {
         Ok(upload.with_mode(placing.into()).with_stop(self.means.cancel.child_token()))
     }
 
-    /// The upload of a manifest.
+    /// Begins the upload of a manifest.
     pub(super) fn manifest_upload(&self, name: &str, placing: Placing) -> Result<ObjectUpload, Error> {
         self.upload(name, placing)
     }
 
-    /// Asks the store for the size, and for the checksum where it keeps one.
+    /// Compares the size in the store, and the checksum if the store keeps one.
     pub(super) async fn confirm(&self, entry: &PackEntry) -> Result<(), Error> {
         let confirming = || format!("confirming that {} is stored in {}", entry.name, self.to.describe());
         let found = self.to.store().head(&object_name(&entry.name)?).await.doing(confirming)?;
@@ -186,7 +186,7 @@ impl Carrier {
         Err(Cause::NotReadable { store, name, reason }).doing(confirming)
     }
 
-    /// Reads a pack to its last byte, and sends what it becomes, if it is sent anywhere.
+    /// Reads a whole pack and seals it again. Sends the result if there is an upload.
     async fn carry(
         &self,
         manifest: &Arc<Manifest>,

@@ -1,8 +1,9 @@
-//! Whether a pack that is there already has what a manifest of the other repository wants.
+//! Checks whether a stored pack has what a manifest of the other repository needs.
 //!
-//! The indexes of both packs are compared: the same frames, with the same chunks, by their BLAKE3. Where a manifest of
-//! this repository vouches for the pack, with its size and checksum, that is enough; whether the disk still holds those
-//! bytes is for `verify --deep`. Otherwise, as with what a killed run has left, all of it is read.
+//! The indexes of both packs are compared: they must have the same frames with the same chunks, by their BLAKE3. If a
+//! manifest of this repository vouches for the pack, with its size and checksum, that is enough: whether the disk still
+//! holds those bytes is checked by `verify --deep`. Otherwise the whole pack is read, for example if a killed run left
+//! it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::error::Error;
 use crate::restore::{FrameWork, open_checked};
 
 impl Carrier {
-    /// The pack of this name, if it has the same content as the one of the first repository, whose index is given.
+    /// The pack with this name, if it has the same content as the pack of the first repository with this index.
     pub(super) async fn prove(
         &self,
         manifest: &Arc<Manifest>,
@@ -56,7 +57,7 @@ impl Carrier {
         Ok(Some(Settled { entry, shift, is_new: false }))
     }
 
-    /// Whether a pack of the second repository has the bytes that a manifest of it says.
+    /// Whether a pack of the second repository has the checksum in its manifest entry. Reads the whole pack.
     pub(crate) async fn is_sound(&self, entry: &PackEntry) -> Result<bool, Error> {
         let Some(identity) = entry.identity else { return Ok(false) };
         let read = async {
@@ -69,7 +70,7 @@ impl Carrier {
         Ok(of_object(read.await)? == Some(identity.crc32c))
     }
 
-    /// Reads a pack of the second repository to its last byte; nothing if it lacks a frame.
+    /// Reads a whole pack of the second repository; `None` if it lacks a frame.
     async fn read_here(
         &self,
         manifest: &Arc<Manifest>,
@@ -117,7 +118,7 @@ impl Carrier {
     }
 }
 
-/// Whether the index names all that is wanted, by its hashes.
+/// Whether the index has every wanted chunk with the wanted hash.
 fn are_named(index: &PackIndex, frames: &[FrameWork]) -> bool {
     frames.iter().all(|frame| {
         frame.pieces.iter().all(|piece| {

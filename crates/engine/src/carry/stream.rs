@@ -8,19 +8,19 @@ use holdfast_store::ObjectName;
 use crate::error::{Error, ResultExt};
 use crate::repository::{Repository, object_name};
 
-/// Bytes of one request: enough to hide the latency, few enough for several objects at once.
+/// The bytes of one request: enough to hide the latency, and few enough to read several objects at once.
 pub(super) const PIECE_BYTES: u64 = 8 << 20;
 
-/// A frame, and where it stands.
+/// The offset of a frame in its object, and the frame.
 pub(super) type Placed = (u64, Bytes);
 
-/// Reads an object.
+/// Reads an object frame by frame.
 pub(super) struct FrameStream<'a> {
     repository: &'a Repository,
     object: ObjectName,
     size_bytes: u64,
     fetched: u64,
-    /// Where the first byte of the buffer stands.
+    /// The offset in the object of the first byte of the buffer.
     at: u64,
     buffer: BytesMut,
     crc32c: u32,
@@ -32,10 +32,10 @@ impl<'a> FrameStream<'a> {
         Ok(Self { repository, object, size_bytes, fetched: 0, at: 0, buffer: BytesMut::new(), crc32c: 0 })
     }
 
-    /// The frames that are whole after another request; nothing once all were given.
+    /// Sends another request, and returns the frames that are complete now; `None` after the end of the object.
     ///
     /// # Errors
-    /// What is wrong with headers or length, or the store's.
+    /// What is wrong with a header or the length, and errors of the store.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Placed>>, Error> {
         if self.fetched >= self.size_bytes {
             return Ok(None);
@@ -68,7 +68,7 @@ impl<'a> FrameStream<'a> {
         Ok(Some(frames))
     }
 
-    /// Of all bytes so far.
+    /// The CRC-32C of all bytes so far.
     pub(super) fn crc32c(&self) -> u32 {
         self.crc32c
     }

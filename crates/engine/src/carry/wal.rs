@@ -1,7 +1,7 @@
-//! A WAL file: read as `wal get` reads it, compressed as the claim of the other repository says, and sealed there.
+//! Carries a WAL file. It is read as by `wal get`, compressed as the other repository's claim says, and sealed there.
 //!
-//! It is created as `wal push` creates it: where its name is taken, equal content is success, and other content a
-//! divergence, with a record in the ledger.
+//! It is created as by `wal push`. If its name is taken, equal content is success. Different content is a divergence,
+//! and is recorded in the ledger.
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::WalFileName;
@@ -16,33 +16,33 @@ use crate::archive::{look_at, memory_needed, read_whole, stored_facts, wal_objec
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::object_name;
 
-/// A WAL file of two claims that belong together.
+/// A WAL file, with the claims of its cluster in both repositories.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WalFile<'a> {
     pub(crate) file: WalFileName,
     /// The claim in the first repository.
     pub(crate) from: &'a ClaimRecord,
-    /// That in the second.
+    /// The claim in the second repository.
     pub(crate) to: &'a ClaimRecord,
 }
 
-/// What became of a WAL file.
+/// The result for a WAL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CarriedWal {
-    /// It was stored, in so many bytes.
+    /// It was stored. The size of the object in bytes.
     Stored(u64),
-    /// It is there, with the same content.
+    /// It was already there, with the same content.
     AlreadyThere,
     /// The first repository does not have it.
     Absent,
 }
 
 impl Carrier {
-    /// Carries a WAL file to where none is. The host and the time are for the ledger.
+    /// Creates a WAL file in the second repository. The host and the time are for the ledger.
     ///
     /// # Errors
-    /// [`Cause::Divergence`] if the second repository has another content under its name; what is wrong with the object
-    /// in the first one; those of the stores.
+    /// [`Cause::Divergence`] if the second repository has different content under its name; what is wrong with the
+    /// object in the first one; errors of the stores.
     pub(crate) async fn carry_wal(
         &self,
         wal: WalFile<'_>,
@@ -53,7 +53,7 @@ impl Carrier {
         carried.doing(|| format!("carrying {} from {} to {}", wal.file, self.from.describe(), self.to.describe()))
     }
 
-    /// Puts a WAL file in the place of one that is missing or damaged. Nothing is replaced that is sound by now.
+    /// Puts a WAL file in the place of a missing or damaged one. If that one is sound by now, it is not replaced.
     ///
     /// # Errors
     /// Those of [`Carrier::carry_wal`].
@@ -76,7 +76,7 @@ impl Carrier {
     ) -> Result<CarriedWal, Error> {
         self.check_cancelled()?;
         let WalFile { file, from, to } = wal;
-        // The object and the file in it, once in each form.
+        // The memory for the object and its file, in the form of each repository.
         let _permit = self.budget.acquire(2 * memory_needed(from, file)).await;
         let source = wal_object_name(&self.from, self.cluster(), from, &file);
         let Some((raw, facts)) = read_whole(&self.from, from, &source, &file, &self.means.crew).await? else {
@@ -105,7 +105,7 @@ impl Carrier {
         }
     }
 
-    /// Compares what has the name here with the file.
+    /// Compares the file with the object that has its name in the second repository.
     async fn compare_here(
         &self,
         wal: WalFile<'_>,
@@ -130,7 +130,7 @@ impl Carrier {
         Err(self.divergence(object, there.1.blake3.to_string(), facts))
     }
 
-    /// Compares a WAL file that both repositories have by what their objects say of it, without reading them.
+    /// Compares a WAL file that both repositories have, by the facts in their objects. The files are not read.
     ///
     /// # Errors
     /// [`Cause::Divergence`] if they differ; what is wrong with either object; those of the stores.
@@ -145,7 +145,7 @@ impl Carrier {
                 Err(self.divergence(&object, to.blake3.to_string(), &from))
                     .doing(|| format!("comparing {} with that of {}", wal.file, self.from.describe()))
             }
-            // Removed meanwhile.
+            // One of them was removed meanwhile.
             _ => Ok(()),
         }
     }
