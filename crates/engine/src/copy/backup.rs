@@ -1,11 +1,11 @@
 //! One backup of a copy, from its start record to its `backup.json`.
 //!
-//! The order is that of a backup ([`crate::backup`]), and so is what keeps it from being taken for a dead one: the
-//! start record has the id of this run, which has a lease under it, and is looked for before and after `backup.json` is
-//! created.
+//! The order is that of a backup ([`crate::backup`]), and so is the protection against runs that think this one is
+//! dead: the start record has the id of this run, and this run has a lease with that id. The start record is checked
+//! before and after `backup.json` is created.
 //!
-//! A start record that is there is of a run that was killed: a copy, or a backup that had lost this repository. If its
-//! lease is over, this run writes its own id into it and continues from what is there.
+//! If there is already a start record, it is of another run: a copy, or a backup that had lost this repository. If that
+//! run is dead, this run writes its own id into the record, and continues with what is there.
 
 use chrono::TimeDelta;
 use futures::FutureExt as _;
@@ -23,11 +23,11 @@ use crate::repository::machine::Machine;
 use crate::repository::object_name;
 use crate::restore::would_take;
 
-/// A run without a lease counts as alive for this time, as `expire` has it.
+/// A run without a lease counts as alive for this time, as in `expire`.
 const LONGEST_BACKUP: TimeDelta = TimeDelta::days(7);
 
 impl Run<'_> {
-    /// Copies a backup; nothing if it is there.
+    /// Copies a backup; `None` if the target already has it.
     pub(super) async fn copy_backup(&mut self, record: &BackupRecord) -> Result<Option<CarriedData>, Error> {
         if self.is_there(record).await? {
             return Ok(None);
@@ -65,11 +65,11 @@ impl Run<'_> {
         self.leases[0].run().as_str()
     }
 
-    /// Writes the start record, or takes over that of a dead run.
+    /// Writes the start record, or takes over the record of a dead run.
     async fn start(&self, record: &BackupRecord, claim: &ClaimRecord) -> Result<(), Error> {
         let (cluster, id) = (&self.options.cluster, record.backup_id);
         let name = name::backup_start(cluster, &id);
-        // Without the id of a machine: no backup takes it for its own.
+        // Without the id of a machine, no backup of this machine takes the record for its own.
         let run =
             RunIdentity { id: self.run_id().to_owned(), machine: None, boot: None, removes: Vec::new(), leased: true };
         let start = StartRecord {
@@ -97,7 +97,7 @@ impl Run<'_> {
         self.to.replace_record(&name, &start).await?;
         // Of two runs that take the same copy over at once, the one whose record stays continues.
         self.check_mine(id).await?;
-        // That run is dead: it removes nothing any more.
+        // That run is dead, so it no longer removes anything.
         let ended = object_name(&name::backup_end(cluster, &id))?;
         self.to.store().delete(&[ended]).await?;
         Ok(())
@@ -121,7 +121,7 @@ impl Run<'_> {
         }))
     }
 
-    /// Looks at all of it, then makes the backup exist.
+    /// Checks everything that the backup needs, then writes `backup.json`. From then on, the backup exists.
     async fn publish(&self, record: &BackupRecord, claim: &ClaimRecord, needed: &[SegmentName]) -> Result<(), Error> {
         let (cluster, id) = (&self.options.cluster, record.backup_id);
         loop {
@@ -129,7 +129,7 @@ impl Run<'_> {
             if self.leases.iter().all(crate::repository::leases::Lease::is_unbroken) {
                 break;
             }
-            // This host has slept: an `expire` may have removed what nothing names yet.
+            // This host has slept. Meanwhile an `expire` may have removed objects that nothing names yet.
             for lease in &self.leases {
                 lease.begin_anew().await?;
             }
@@ -144,7 +144,7 @@ impl Run<'_> {
         }
         let name = name::backup_summary(cluster, &id);
         if let Err(error) = self.to.create_record(&name, record).await {
-            // The answer may have been lost.
+            // The record may have been written, and only the answer was lost.
             match self.to.read_record::<BackupRecord>(&name).await {
                 Ok(found) if found == *record => {}
                 _ => return Err(error),
@@ -164,7 +164,7 @@ impl Run<'_> {
         }
     }
 
-    /// All that the backup needs is here.
+    /// Fails if the target lacks something that the backup needs.
     async fn look(&self, record: &BackupRecord, claim: &ClaimRecord, needed: &[SegmentName]) -> Result<(), Error> {
         would_take(self.to, record, self.carrier.crew()).await?;
         let listed = WalFolders::read_and_list(self.to, claim, Wanted::From(record.start_lsn)).await?;
@@ -198,7 +198,7 @@ impl Run<'_> {
         Err(Cause::NotReadable { store: self.to.describe(), name, reason }.into())
     }
 
-    /// Removes what was stored of a backup that cannot be copied. What it shares with others stays.
+    /// Removes what was stored for a backup that cannot be copied. What it shares with other backups stays.
     pub(super) async fn remove_remains(&self, backup: BackupId) {
         let cluster = &self.options.cluster;
         let begun = async {

@@ -1,19 +1,20 @@
-//! Copy: backups and WAL of one repository into another, which may be another store, encrypted or not, under another
-//! key.
+//! Copy: copies backups and WAL of one repository into another. That may be another store, encrypted or not, under
+//! another key.
 //!
 //! Order:
-//! 1. A lease in the source, as that of a restore. Which backups are copied is listed after that.
-//! 2. The claim in the target: the same cluster's, or a new one. The archive of another cluster is refused.
-//! 3. Two leases in the target: one of the run, for the start records that it writes, and one that uses everything,
-//!    since packs of other backups come there before a manifest names them. A running `expire` is waited for.
-//! 4. Backup by backup, the oldest first: `start.json`, the packs that are not there ([`crate::carry`]), the manifest,
-//!    the WAL from its start to its stop. All of it is looked at as a restore does, and `backup.json` comes last
+//! 1. A lease in the source for the chosen backups, as in a restore. Their records are read after that.
+//! 2. The claim in the target: a claim of the same cluster, or a new one. The archive of another cluster is refused.
+//! 3. Two leases in the target. One is for the start records that this run writes. The other one protects everything,
+//!    because packs of other backups are stored before a manifest names them. Then the copy waits for a running
+//!    `expire` to end.
+//! 4. Each backup, oldest first: `start.json`, the packs that the target lacks ([`crate::carry`]), the manifest, the
+//!    WAL from its start to its stop. Everything is checked as in a restore, and `backup.json` is written last
 //!    ([`backup`]).
-//! 5. The other WAL, if it is asked for ([`wal`]), then the records of volume snapshots, then an entry in the ledger.
+//! 5. The other WAL if requested ([`wal`]), then the records of volume snapshots, then an entry in the ledger.
 //!
-//! After a crash: complete backups stay, and the rest is not a backup. The next copy continues: it takes over the
-//! start record, and skips packs and WAL that are there and right. A backup that cannot be read in the source is left
-//! out, and what was stored for it is removed; the others are copied, and the copy fails in the end.
+//! After a crash: complete backups stay, and everything else is not a backup. The next copy continues: it takes over
+//! the start record, and skips packs and WAL that are there and correct. If a backup cannot be read in the source, what
+//! was stored for it is removed. The other backups are copied, and the copy fails at the end.
 
 mod backup;
 mod options;
@@ -38,10 +39,11 @@ use crate::repository::Repository;
 /// Copies backups and WAL of a cluster from one repository into another.
 ///
 /// # Errors
-/// [`Cause::Refused`] for a repository onto itself, and where there is nothing to copy; [`Cause::NoSuchBackup`];
-/// [`Cause::WrongCluster`] if the target's archive is another cluster's, [`Cause::Divergence`] if it has other WAL
-/// under one of the names; [`Cause::AnotherRun`] while a run that makes the same backup is alive there;
-/// [`Cause::Cancelled`]; those of the stores. What is wrong with a single backup or WAL file is in [`Copied`].
+/// [`Cause::Refused`] if both are the same repository, or if the target has another backup with the same id or a later
+/// claim; [`Cause::NoSuchBackup`] if a requested backup does not exist, or if there is no backup at all;
+/// [`Cause::WrongCluster`] if the target's archive belongs to another cluster, [`Cause::Divergence`] if it has
+/// different WAL under one of the names; [`Cause::AnotherRun`] while another run makes the same backup there;
+/// [`Cause::Cancelled`]; errors of the stores. What is wrong with a single backup or WAL file is in [`Copied`].
 pub async fn copy(
     from: &Repository,
     to: &Repository,

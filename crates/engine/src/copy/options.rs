@@ -1,4 +1,4 @@
-//! What a copy is asked for, and what came of it.
+//! The options and the result of a copy.
 
 use std::time::Duration;
 
@@ -12,65 +12,65 @@ use crate::error::Error;
 /// Which backups are copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// All of them, with all WAL since the oldest.
+    /// All backups, with all WAL since the oldest.
     All,
-    /// The newest, with its own WAL.
+    /// The newest backup, with the WAL that it needs.
     Latest,
-    /// These, with their own WAL.
+    /// These backups, with the WAL that they need.
     These(Vec<BackupId>),
 }
 
-/// What is copied, and how.
+/// The options of a copy.
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
     /// The cluster's name in both repositories.
     pub cluster: ClusterName,
-    /// Which backups.
+    /// Which backups are copied.
     pub which: Which,
-    /// Whether all WAL since the start of the oldest of them is copied, whatever backups are.
+    /// Whether all WAL since the start of the oldest of them is copied, even if `which` is not [`Which::All`].
     pub all_wal: bool,
-    /// The codec of the WAL of a claim that is taken.
+    /// The codec for the WAL of a claim that the copy takes in the target.
     pub wal_codec: Codec,
-    /// Threads that open and seal; 0 for one a processor.
+    /// The number of threads that open and seal; 0 for one per processor.
     pub jobs: usize,
-    /// Bytes that the buffers may hold together.
+    /// The maximum size of all buffers together, in bytes.
     pub memory_bytes: u64,
     /// Size of upload parts in bytes.
     pub part_size_bytes: usize,
-    /// This host, for leases and the ledger.
+    /// The name of this host, for leases and the ledger.
     pub host: String,
-    /// Now.
+    /// The time of this host's clock.
     pub now: DateTime<Utc>,
 }
 
-/// What became of one backup.
+/// The result for one backup.
 #[derive(Debug)]
 pub struct CopiedBackup {
-    /// Its id.
+    /// The id of the backup.
     pub backup_id: BackupId,
-    /// What became of it.
+    /// Whether it was copied.
     pub outcome: CopyOutcome,
-    /// Packs that its manifest names, and their bytes.
+    /// The number of packs that its manifest names, and their size in bytes.
     pub packs: (u64, u64),
-    /// Those of them that were stored now.
+    /// The number of these packs that this run stored, and their size in bytes.
     pub new_packs: (u64, u64),
-    /// Why it is not there.
+    /// Why it was not copied, if it failed.
     pub error: Option<Error>,
 }
 
-/// What was copied.
+/// The result of a copy.
 #[derive(Debug, Default)]
 pub struct Copied {
-    /// The backups that were asked for, oldest first.
+    /// The requested backups, oldest first.
     pub backups: Vec<CopiedBackup>,
     /// The WAL, by claim.
     pub wal: Vec<CopiedWal>,
-    /// Records of volume snapshots.
+    /// The ids of the volume snapshots whose records were copied.
     pub snapshots: Vec<BackupId>,
-    /// What one should know besides.
+    /// Further notes, as text for people.
     pub notes: Vec<String>,
-    /// The first WAL file that could not be read.
+    /// The error of the first WAL file that could not be read.
     pub wal_error: Option<Error>,
-    /// How long it took.
+    /// The duration of the copy.
     pub duration: Duration,
 }

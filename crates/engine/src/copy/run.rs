@@ -1,4 +1,4 @@
-//! The steps of a copy, and what is known between them.
+//! The steps of a copy, and their common state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::repository::Repository;
 use crate::repository::leases::{Clock, Holder, Lease, new_run};
 use crate::repository::verified::verifications;
 
-/// How long an `expire` of the target is waited for: it stops soon after it has seen the lease.
+/// How long a copy waits for an `expire` in the target. It stops soon after it has seen the lease.
 pub(super) const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
 
-/// How long the end of a copy may take to give its leases back.
+/// The time limit for the ledger entry at the end of a copy, and for the release of its leases.
 const RELEASE_WITHIN: Duration = Duration::from_secs(30);
 
 /// One copy.
@@ -36,9 +36,9 @@ pub(super) struct Run<'a> {
     pub(super) cancel: &'a CancellationToken,
     pub(super) clock: Clock,
     pub(super) carrier: Carrier,
-    /// In the source; none where nothing may be written there.
+    /// The lease in the source; `None` if nothing may be written there.
     source: Option<Lease>,
-    /// In the target: of the run, and of everything.
+    /// The leases in the target: one of this run, and one that protects everything.
     pub(super) leases: [Lease; 2],
     pub(super) records: Vec<BackupRecord>,
     pub(super) pairs: ClaimPairs,
@@ -63,7 +63,7 @@ impl<'a> Run<'a> {
         let ids: Vec<BackupId> = chosen.iter().copied().collect();
         let source = match Lease::take(from, new_run()?, holder(LeasePurpose::Restore, ids), clock).await {
             Ok(lease) => Some(lease),
-            // Whoever may only read the source copies all the same.
+            // Read-only access to the source is enough for a copy.
             Err(error) => {
                 let note = format!(
                     "`holdfast expire` does not see that {} is read, since no lease could be taken there: {error}",
@@ -164,7 +164,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Says in the ledger what came, and gives the leases back.
+    /// Records in the ledger what was copied, and releases the leases.
     pub(super) async fn end(mut self) -> Copied {
         self.done.wal = self.wal.values().map(ClaimWal::counted).collect();
         self.done.backups.sort_by_key(|backup| backup.backup_id);
@@ -213,7 +213,7 @@ impl CopiedBackup {
     }
 }
 
-/// The ids that are asked for.
+/// The ids of the requested backups.
 async fn choose(from: &Repository, options: &CopyOptions) -> Result<BTreeSet<BackupId>, Error> {
     let cluster = &options.cluster;
     let complete: BTreeSet<BackupId> = from.listed(cluster).await?.complete().collect();
@@ -232,7 +232,8 @@ async fn choose(from: &Repository, options: &CopyOptions) -> Result<BTreeSet<Bac
     Ok(chosen)
 }
 
-/// Reads their records, now that a lease keeps them, and those of the volume snapshots where everything is copied.
+/// Reads the records of the chosen backups, which a lease now protects. With [`Which::All`], also reads those of the
+/// volume snapshots.
 async fn read_chosen(
     from: &Repository,
     options: &CopyOptions,

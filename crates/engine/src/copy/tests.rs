@@ -1,4 +1,4 @@
-//! Copies between repositories of every kind, a crash at each request, and what is refused.
+//! Copies between repositories of every kind, a crash at each request, and copies that are refused.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ use crate::restore::tests::sample::{Sample, noise, now};
 use crate::verify::tests::{named, segment, wal};
 use crate::verify::{Level, Verification, VerifyOptions, verify};
 
-/// Segments 8 to B, a history and a backup history file beside them.
+/// Stores segments 8 to B, a history file and a backup history file.
 async fn source(sample: &Sample) {
     let system = sample.backup.system_identifier.as_u64();
     for number in 8..=0xB {
@@ -41,7 +41,7 @@ async fn source(sample: &Sample) {
     }
 }
 
-/// A repository of its own key, or without one.
+/// A repository with its own key, or without encryption.
 pub(crate) async fn target(encrypted: bool) -> RepositoryTarget {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let unlock = if encrypted { Unlock::KeyFile(Secret::new(noise(77, 32))) } else { Unlock::NotEncrypted };
@@ -91,14 +91,14 @@ async fn names(store: &Arc<dyn Store>, below: &str) -> BTreeSet<String> {
     listed.into_iter().map(|object| object.name.to_string()).collect()
 }
 
-/// The sample's own backup, on its own timeline: nothing is on the second one.
+/// Restores the sample's own backup on its own timeline, because the second timeline has no WAL.
 fn restore_options(sample: &Sample) -> RestoreOptions {
     let backup = Some(sample.backup.backup_id);
     let request = RecoveryRequest { backup, timeline: TargetTimeline::Number(TimelineId::FIRST), ..Default::default() };
     RestoreOptions { request, ..sample.options() }
 }
 
-/// Sound, restored, and nothing beside it.
+/// Checks that everything is sound, that nothing else is there, and that a restore succeeds.
 async fn check(sample: &Sample, target: &RepositoryTarget, what: &str) {
     let repository = Repository::open(target).await.unwrap();
     let found = verified(&repository).await;
@@ -130,12 +130,12 @@ async fn a_backup_and_its_wal_go_between_repositories_of_every_kind() {
         let outcomes: Vec<_> = copied.backups.iter().map(|backup| (backup.backup_id, backup.outcome)).collect();
         let expected = [sample.backup.backup_id, child].map(|id| (id, CopyOutcome::Copied));
         assert_eq!(outcomes, expected, "{what}: {:?}", copied.backups);
-        // The second backup names packs of the first, which are there by then.
+        // The second backup names packs of the first backup, which are already there.
         assert_eq!(copied.backups[0].new_packs.0, sample.packs.len() as u64, "{what}");
         assert_eq!(copied.backups[1].new_packs.0, 0, "{what}");
         let [wal] = copied.wal.as_slice() else { unreachable!("{:?}", copied.wal) };
         assert_eq!((wal.stored_count, wal.failed_count), (6, 0), "{what}: {wal:?}");
-        // The claim of a new archive has its own codec, and history files have the one that they always have.
+        // The claim of a new archive has its own codec. History files always have the same codec.
         let end = if to { ".lz4.enc" } else { ".lz4" };
         let segments = names(&target.store, "wal/").await;
         assert_eq!(segments.iter().filter(|name| name.ends_with(end)).count(), 5, "{segments:?}");
@@ -145,12 +145,12 @@ async fn a_backup_and_its_wal_go_between_repositories_of_every_kind() {
             unreachable!()
         };
         assert_eq!((backups.len(), *wal_file_count, *repository_id), (2, 6, sample.repository.id()));
-        // Once more there is nothing to do.
+        // A second copy has nothing to do.
         let before = names(&target.store, "").await;
         let again = copy_between(&sample.repository, &repository, &options()).await.unwrap();
         assert!(again.backups.iter().all(|backup| backup.outcome == CopyOutcome::AlreadyThere), "{:?}", again.backups);
         assert_eq!(names(&target.store, "").await, before, "{what}");
-        // And back again, into a third one, where nothing of the first is.
+        // Then from the copy into a third repository, which has nothing of the first one.
         let third = super::tests::target(from).await;
         let third_repository = Repository::open(&third).await.unwrap();
         copy_between(&repository, &third_repository, &options()).await.unwrap();
@@ -193,23 +193,23 @@ async fn a_crash_at_each_request_leaves_what_the_next_copy_goes_on_from() {
             faulty.set_active(true);
             let crashed = copy_between(&sample.repository, &through, &options()).await;
             let repository = Repository::open(&target).await.unwrap();
-            // What exists can be restored, whatever else is in pieces.
+            // Every backup that exists can be restored, even if everything else is incomplete.
             let found = repository.backups(&options().cluster).await.unwrap();
             assert!(found.unreadable.is_empty(), "{what}");
             if !found.records.is_empty() {
-                // Of the WAL after it, several files are on their way at once, so that one may be missing before
-                // another.
+                // Several WAL files after the backup are stored at once, so an earlier one may be missing while a later
+                // one is there.
                 let damage = verified(&repository).await.damage;
                 assert!(damage.iter().all(|damage| damage.backups.is_empty()), "{what}: {damage:?}");
             }
-            // Its leases are of this very process, so the next run has to be let in.
+            // Its leases name this process, which is alive. Delete them, so that the next run can begin.
             for lease in names(&target.store, "leases/").await {
                 target.store.delete(&[object_name(&lease).unwrap()]).await.unwrap();
             }
             copy_between(&sample.repository, &repository, &options()).await.unwrap();
             check(&sample, &target, &what).await;
             ended += u32::from(crashed.is_ok());
-            // The last requests write into the ledger and give the leases back.
+            // The last requests write into the ledger and release the leases.
             if ended == 4 {
                 break;
             }
@@ -217,7 +217,7 @@ async fn a_crash_at_each_request_leaves_what_the_next_copy_goes_on_from() {
     }
 }
 
-/// Both repositories of one configuration have packs of their own under the same names.
+/// The two repositories have different packs under the same names.
 #[tokio::test]
 async fn a_name_that_another_pack_has_is_left_to_it() {
     for to in [false, true] {
@@ -320,7 +320,7 @@ async fn a_run_that_is_alive_is_left_alone() {
     repository.create_record(&object, &start).await.unwrap();
     let error = copy_between(&sample.repository, &repository, &options()).await.unwrap_err();
     assert!(matches!(*error.what, Cause::AnotherRun { .. }), "{error}");
-    // It said that it has a lease, and has none any more.
+    // Its record says that it has a lease, but there is no such lease any more.
     let dead = StartRecord { run: Some(RunIdentity { leased: true, ..run }), ..start };
     repository.replace_record(&object, &dead).await.unwrap();
     copy_between(&sample.repository, &repository, &options()).await.unwrap();

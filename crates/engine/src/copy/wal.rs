@@ -1,9 +1,9 @@
-//! The WAL of a copy: that which each backup needs, before the backup exists in the target, and on request all since
-//! the oldest of them.
+//! Copies WAL: for each backup the WAL that it needs, before the backup exists in the target, and on request all WAL
+//! since the oldest backup.
 //!
-//! A file whose name the target has is not read. What tells archives apart that grew from different servers is compared
-//! by the hashes in the objects: the segments that a backup needs, every history file, and the last segment that both
-//! have of each timeline. Different content refuses the copy.
+//! A file whose name is already in the target is not read. But some files show whether two archives come from different
+//! servers. Their hashes in the objects are compared: the segments that a backup needs, every history file, and the
+//! last segment of each timeline that both archives have. If the content differs, the copy is refused.
 
 use futures::StreamExt as _;
 use futures::stream::{self, FuturesUnordered};
@@ -18,21 +18,21 @@ use crate::archive::{WalFolders, Wanted};
 use crate::carry::{CarriedWal, Carrier, WalFile};
 use crate::error::{Cause, Error};
 
-/// Files that are carried at once, within the budget.
+/// The maximum number of files that are carried at once, within the memory budget.
 const AT_ONCE: usize = 8;
 
 /// The WAL of one claim in both repositories.
 pub(super) struct ClaimWal {
     from: ClaimRecord,
     to: ClaimRecord,
-    /// Where the oldest beginning of a recovery starts.
+    /// The start LSN of the oldest backup.
     oldest: Lsn,
     there: WalInventory,
     here: WalInventory,
     stored: (u64, u64),
     already: u64,
     failed: u64,
-    /// What was wrong with the first one that failed.
+    /// The error of the first file that failed.
     pub(super) error: Option<Error>,
 }
 
@@ -55,7 +55,7 @@ impl ClaimWal {
         })
     }
 
-    /// What became of it.
+    /// The counts for the report.
     pub(super) fn counted(&self) -> CopiedWal {
         CopiedWal {
             claim: self.from.number,
@@ -67,7 +67,7 @@ impl ClaimWal {
         }
     }
 
-    /// The segments that a backup needs, on every timeline that it may have seen.
+    /// The segments that a backup needs, on every timeline from its start to its stop.
     fn needed(&self, record: &BackupRecord) -> Result<Vec<SegmentName>, Error> {
         let size = self.from.wal_segment_size;
         let (start, stop) = (record.start_segment, record.stop_segment);
@@ -114,12 +114,13 @@ impl ClaimWal {
                 self.already += 1;
                 self.here.add(file);
             }
-            // Removed meanwhile.
+            // It was removed from the source meanwhile.
             CarriedWal::Absent => {}
         }
     }
 
-    /// Carries files; one that is wrong in the source is counted if the others continue without it.
+    /// Carries files. With `goes_on`, a file that cannot be read in the source is only counted, and the others are
+    /// carried.
     async fn carry(&mut self, run: &Carrying<'_>, files: Vec<WalFileName>, goes_on: bool) -> Result<(), Error> {
         let (from, to) = (self.from.clone(), self.to.clone());
         let (mut work, mut files) = (FuturesUnordered::new(), files.into_iter());
@@ -147,7 +148,7 @@ impl ClaimWal {
         }
     }
 
-    /// Compares files that both have.
+    /// Compares files that both repositories have.
     async fn compare(&self, carrier: &Carrier, files: Vec<WalFileName>) -> Result<(), Error> {
         let compares =
             files.into_iter().map(|file| carrier.compare_wal(WalFile { file, from: &self.from, to: &self.to }));
@@ -159,7 +160,7 @@ impl ClaimWal {
     }
 }
 
-/// What carrying a file takes of the run.
+/// The parts of the run that carrying a file needs.
 struct Carrying<'a> {
     carrier: &'a Carrier,
     host: &'a str,
@@ -249,7 +250,7 @@ impl Run<'_> {
         wal.carry(&self.carrying(), files, true).await
     }
 
-    /// The backup history files of a segment: their names say more than it.
+    /// The backup history files of a segment. Their names also have an offset, so they are listed.
     async fn backup_histories(&self, claim: &ClaimRecord, segment: SegmentName) -> Result<Vec<WalFileName>, Error> {
         let folder = name::wal_log_folder(&claim.cluster, claim.number, &WalFileName::Segment(segment));
         let listed = self.from.store().list(&format!("{folder}{segment}."), None).await?;
@@ -270,7 +271,7 @@ impl Run<'_> {
     }
 }
 
-/// The segments that are listed from the one with this LSN on.
+/// The listed segments, beginning with the one that contains this LSN.
 fn segments_since(inventory: &WalInventory, oldest: Lsn) -> Vec<WalFileName> {
     let (size, mut segments) = (inventory.segment_size(), Vec::new());
     for timeline in inventory.timelines() {
