@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The exit status of `pg_amcheck` when it found corruption.
 const CORRUPTION: i32 = 2;
 
-/// What it said.
+/// The result of `pg_amcheck`.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) amcheck: AmCheck,
@@ -74,7 +74,7 @@ pub(super) async fn run(
         return Ok(Checked::not_run("the extension amcheck is not installed on this host".to_owned()));
     };
     if !damaged.is_empty() {
-        // Its event triggers may still be there, and it would not get through anyway.
+        // The event triggers of a damaged database may still be enabled, and `pg_amcheck` would fail there anyway.
         let findings = damaged.into_iter().map(|what| finding(FindingKind::Server, what)).collect();
         return Ok(Checked { findings, notes, ..Checked::not_run("a catalog is damaged".to_owned()) });
     }
@@ -112,7 +112,7 @@ pub(super) async fn run(
     if status.success() {
         return Ok(Checked::ended(Vec::new(), notes));
     }
-    // Whoever stops the drill may have ended it, or its server, first.
+    // A signal that stops the drill may have ended this process, or the server, first.
     bounds.settle().await?;
     let end = log.last_lines(MOST_LINES);
     if let Some(signal) = status.signal() {
@@ -128,8 +128,8 @@ pub(super) async fn run(
     Ok(Checked::ended(findings, notes))
 }
 
-/// One for each place that it names: a line of its own, and lines that are set in. Notices and warnings name no damage;
-/// of functions of the cluster there can be any, with their details.
+/// One finding for each place that the log names: a line, with the indented lines after it. Notices and warnings are
+/// not damage: functions of the cluster can print any of them, with details.
 fn findings(log: &Log) -> Vec<DrillFinding> {
     let mut places: Vec<String> = Vec::new();
     let (mut more, mut is_notice) = (0_usize, false);

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::room::Room;
 use crate::error::{Cause, Error};
 
-/// How often the room is looked at: at 2 GB a second, 100 MB are written meanwhile.
+/// The interval at which the free space is checked. At 2 GB/s, 100 MB are written in this time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a drill waits for a signal of its own before it believes that a process ended by itself. systemd sends
@@ -21,7 +21,7 @@ const SIGNAL_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Bounds {
     pub(super) cancel: CancellationToken,
     pub(super) deadline: Instant,
-    /// The whole time, for messages.
+    /// The time limit of the whole drill, for messages.
     pub(super) time_limit: Duration,
     pub(super) room: Room,
 }
@@ -33,7 +33,7 @@ pub(super) enum Over {
     Cancelled,
     /// Its time is over.
     Time,
-    /// The reserve of the file system is touched.
+    /// The free space of the file system is below the reserve.
     Room(Error),
 }
 
@@ -58,7 +58,7 @@ impl Bounds {
         Instant::now() >= self.deadline
     }
 
-    /// Whether the drill ends here.
+    /// Why the drill must end now, if it must.
     pub(super) fn look(&self) -> Option<Over> {
         if self.is_cancelled() {
             return Some(Over::Cancelled);
@@ -69,7 +69,7 @@ impl Bounds {
         self.room.look().err().map(Over::Room)
     }
 
-    /// Returns when the drill ends here.
+    /// Waits until the drill must end, and returns why.
     pub(super) async fn over(&self) -> Over {
         loop {
             if let Some(over) = self.look() {
@@ -83,7 +83,7 @@ impl Bounds {
         }
     }
 
-    /// Does something that may be dropped in the middle.
+    /// Runs work that may be dropped at any point.
     pub(super) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, Over> {
         tokio::select! {
             done = work => Ok(done),
@@ -91,7 +91,7 @@ impl Bounds {
         }
     }
 
-    /// Does something that ends by itself soon after its token is cancelled, and is waited for until then.
+    /// Runs work that ends soon after its token is cancelled, and waits for its end.
     pub(super) async fn until_over<T, W>(
         &self,
         work: impl FnOnce(CancellationToken) -> W,
@@ -112,7 +112,8 @@ impl Bounds {
         }
     }
 
-    /// Before a process that has ended counts as a finding: whoever stops the drill may have ended it, too.
+    /// Waits a moment for a signal, before a process that has ended counts as a finding: whatever stops the drill may
+    /// have ended that process, too.
     pub(super) async fn settle(&self) -> Result<(), Error> {
         drop(tokio::time::timeout(SIGNAL_WITHIN, self.cancel.cancelled()).await);
         self.refuse_cancelled()
@@ -172,7 +173,7 @@ mod tests {
             Err::<(), Error>(Cause::Cancelled.into())
         };
         assert!(matches!(bounds(0, 0).until_over(obeying).await, Err(Over::Time)));
-        // What it says of itself is stronger.
+        // The error of the work itself comes first.
         let failing = |stop: CancellationToken| async move {
             stop.cancelled().await;
             Err::<(), Error>(Cause::Internal("x".to_owned()).into())

@@ -1,4 +1,5 @@
-//! What is looked at in a drill: `pg_amcheck` and the user's queries while the server runs, all pages after it.
+//! The checks of a drill: `pg_amcheck` and the user's queries while the server runs, then all pages of the stopped
+//! server.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -18,7 +19,7 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::places::tablespaces;
 
 impl Run<'_> {
-    /// `pg_amcheck` and the user's queries.
+    /// Runs `pg_amcheck` and the user's queries.
     pub(super) async fn ask(
         &mut self,
         access: &Access,
@@ -52,7 +53,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// WAL replay makes a tablespace that is newer than the backup where the original has it.
+    /// Adds a note for each tablespace outside of the directory: WAL replay makes a tablespace that is newer than the
+    /// backup in the place that it has on the original.
     pub(super) fn note_outside(&mut self) {
         for (oid, place) in tablespaces(&self.directory.pgdata()) {
             if !place.starts_with(self.directory.path()) {
@@ -65,7 +67,7 @@ impl Run<'_> {
         }
     }
 
-    /// All pages of the stopped server.
+    /// Checks all pages of the stopped server.
     pub(super) async fn check_pages(&mut self, durations: &mut DrillDurations) -> Result<(), Error> {
         self.progress.phase("checking the pages", None);
         let before = self.clock.passed();
@@ -103,7 +105,7 @@ impl Run<'_> {
     }
 }
 
-/// The control file of a stopped server, in a directory of its owner.
+/// Reads the control file of a stopped server. The directory belongs to the server's owner.
 fn control_file(pgdata: &Path) -> Result<ControlFile, Error> {
     let path = pgdata.join(ControlFile::PATH);
     let mut bytes = Vec::new();

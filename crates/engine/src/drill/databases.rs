@@ -1,5 +1,5 @@
-//! What is done in each database before `pg_amcheck` runs: nothing of the original may fire, and its extension has to
-//! fit the programs of this host.
+//! Prepares each database for `pg_amcheck`: no event trigger of the original may fire, and the extension must fit the
+//! programs of this host.
 
 use holdfast_pgtypes::PgVersion;
 use tokio_postgres::error::SqlState;
@@ -9,18 +9,19 @@ use super::refused::{self, Refused};
 use super::server::Access;
 use crate::error::Error;
 
-/// Those that `pg_amcheck --all` visits, with the versions of their collations; before 15 those are not known. A limit
-/// of -2 marks what an interrupted `DROP DATABASE` left.
+/// The databases that `pg_amcheck --all` visits, with the versions of their collations. Before 15 the versions are not
+/// known. A connection limit of -2 marks the remains of an interrupted `DROP DATABASE`.
 const ALL: &str = "SELECT d.datname, d.datcollversion, pg_catalog.pg_database_collation_actual_version(d.oid) \
                    FROM pg_catalog.pg_database d WHERE d.datallowconn AND d.datconnlimit <> -2 ORDER BY 1";
 const ALL_BEFORE_15: &str = "SELECT d.datname, NULL::text, NULL::text \
                              FROM pg_catalog.pg_database d WHERE d.datallowconn AND d.datconnlimit <> -2 ORDER BY 1";
 
-/// Its name is quoted by the server.
+/// The event triggers that are not disabled. The server quotes their names.
 const TRIGGERS: &str =
     "SELECT pg_catalog.quote_ident(evtname) FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D'";
 
-/// Before `pg_upgrade` the cluster may have had an older one, without the functions that `pg_amcheck` calls.
+/// The version of an extension that does not fit this host's programs. After `pg_upgrade` it may be an older one,
+/// without the functions that `pg_amcheck` calls.
 const OLDER_EXTENSION: &str = "SELECT e.extversion FROM pg_catalog.pg_extension e \
                                JOIN pg_catalog.pg_available_extensions a ON a.name = e.extname \
                                WHERE e.extname = 'amcheck' AND a.default_version <> e.extversion";
@@ -29,15 +30,15 @@ const COLLATIONS: &str = "SELECT c.collname::text, c.collversion, pg_catalog.pg_
                           FROM pg_catalog.pg_collation c \
                           WHERE c.collversion <> pg_catalog.pg_collation_actual_version(c.oid) ORDER BY 1 LIMIT 1";
 
-/// What was seen.
+/// The result of the preparation.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// Databases that let nobody in, or whose catalogs are damaged.
+    /// Databases that accept no session, or whose catalogs are damaged, as text for people.
     pub(super) damaged: Vec<String>,
     pub(super) notes: Vec<String>,
 }
 
-/// Goes through all databases, before 17 with their event triggers.
+/// Prepares all databases. Before 17 it also disables their event triggers.
 pub(super) async fn prepare(access: &Access, client: &Client) -> Result<Prepared, Error> {
     let mut prepared = Prepared::default();
     let all = if access.version >= PgVersion::V15 { ALL } else { ALL_BEFORE_15 };
@@ -66,7 +67,7 @@ pub(super) async fn prepare(access: &Access, client: &Client) -> Result<Prepared
     Ok(prepared)
 }
 
-/// One database. A collation of it that has another version here.
+/// Prepares one database. Returns a collation of it that has another version on this host, with both versions.
 async fn one(
     access: &Access,
     name: &str,
@@ -75,7 +76,7 @@ async fn one(
     let session = access.connect(name, false).await?;
     if access.version < PgVersion::V17 {
         for row in session.query(TRIGGERS, &[]).await? {
-            // This command fires none itself.
+            // This command itself fires no event trigger.
             let trigger: String = row.try_get(0)?;
             session.batch_execute(&format!("ALTER EVENT TRIGGER {trigger} DISABLE")).await?;
         }
@@ -83,7 +84,7 @@ async fn one(
     if let Some(row) = session.query(OLDER_EXTENSION, &[]).await?.first() {
         let version: String = row.try_get(0)?;
         if let Err(error) = session.batch_execute("ALTER EXTENSION amcheck UPDATE").await {
-            // There may be no way from a version that is newer than this host's.
+            // There may be no update path from a version that is newer than this host's.
             if error.code() != Some(&SqlState::INVALID_PARAMETER_VALUE) {
                 return Err(error);
             }

@@ -25,7 +25,7 @@ const PREFIX: &str = "holdfast-drill-";
 /// The file name of the mark.
 const MARK: &str = "holdfast.drill";
 
-/// The longest mark that is read.
+/// The longest mark that is read, in bytes.
 const LONGEST_MARK: u64 = 64 << 10;
 
 /// The maximum length of a socket's path: `UNIXSOCK_PATH_BUFLEN` on Linux without the final zero byte.
@@ -40,7 +40,7 @@ struct Mark {
     cluster: String,
     host: String,
     boot: Option<String>,
-    /// Where `pid` counts; another container has another one.
+    /// The PID namespace in which `pid` is valid. Each container has its own.
     #[serde(default)]
     pid_namespace: Option<String>,
     pid: u32,
@@ -52,7 +52,7 @@ struct Mark {
 
 impl Mark {
     fn read(directory: &Path) -> Option<Self> {
-        // Its owner may have put anything in its place.
+        // The owner of the directory may have put anything in its place.
         let file = plain::open(&directory.join(MARK)).ok()?;
         let mut text = Vec::new();
         file.take(LONGEST_MARK).read_to_end(&mut text).ok()?;
@@ -82,11 +82,11 @@ impl Mark {
 
     fn is_of_another_container(&self) -> bool {
         let here = Machine::here();
-        // Marks of before did not say it.
+        // Marks of earlier releases do not have the namespace.
         self.boot == here.boot && self.pid_namespace.is_some() && self.pid_namespace != here.pid_namespace
     }
 
-    /// Whose processes cannot be seen from here, in words.
+    /// The host or container whose processes cannot be seen from here, as text for people.
     fn elsewhere(&self, host: &str) -> Option<String> {
         if self.host != host {
             return Some(format!("host {}", self.host));
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(left("here"), [Some("another container of this host".to_owned())]);
         assert_eq!(left("there"), [Some("host here".to_owned())]);
         drop(of_other);
-        // One that was here and is dead.
+        // A drill of this host that is dead.
         let mut dead = named(parent.path());
         dead.mark.program = "another".to_owned();
         dead.make().unwrap();

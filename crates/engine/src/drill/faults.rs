@@ -1,4 +1,4 @@
-//! Faults of this host, by what PostgreSQL and the kernel call them: they say nothing of a backup. Pure.
+//! Recognizes faults of this host, by the words of PostgreSQL and the kernel. They say nothing about a backup. Pure.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
@@ -20,27 +20,27 @@ const OTHER: [&str; 9] = [
     "Too many open files",
     "Input/output error",
     "Read-only file system",
-    // SIGKILL comes from outside: the kernel that is short of memory, or somebody.
+    // SIGKILL comes from outside: from the kernel when memory is short, or from somebody.
     "was terminated by signal 9",
 ];
 
-/// PostgreSQL was asked to stop, and not by the drill.
+/// Somebody else than the drill asked PostgreSQL to stop.
 const STOPPED: [&str; 3] =
     ["received smart shutdown request", "received fast shutdown request", "received immediate shutdown request"];
 
-/// How PostgreSQL names the end of `restore_command`, as `wait_result_to_str`.
+/// How PostgreSQL reports the end of `restore_command`, as `wait_result_to_str`.
 const COMMAND_FAILED: &str = "could not restore file \"";
 const EXITED: &str = "child process exited with exit code ";
 const SIGNALLED: &str = "child process was terminated by ";
 
-/// A fault that is not of the disk's room.
+/// A fault that is not a full disk.
 pub(super) fn other(what: String) -> Cause {
     Cause::Host { fault: HostFault::Other, what }
 }
 
 /// The fault that a message names.
 pub(super) fn of_text(text: &str) -> Option<Cause> {
-    // Shared memory first: /dev/shm is full then, and no disk.
+    // Shared memory first: if it is full, /dev/shm is full, and not a disk.
     let fault = if OTHER.iter().any(|words| text.contains(words)) {
         HostFault::Other
     } else if FULL.iter().any(|words| text.contains(words)) {
@@ -51,16 +51,16 @@ pub(super) fn of_text(text: &str) -> Option<Cause> {
     Some(Cause::Host { fault, what: text.to_owned() })
 }
 
-/// The cause of a server's stop.
+/// Whether the drill stopped the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// The drill.
+    /// The drill stopped it.
     ByUs,
-    /// Not the drill.
+    /// The drill did not stop it.
     NotByUs,
 }
 
-/// The fault of the host for which a server ended, by its status and the end of its log.
+/// The fault of the host that ended a server, from the server's status and the end of its log.
 pub(super) fn of_end(status: ExitStatus, log: &str, asked: Asked) -> Option<Cause> {
     if let Some(end) = log.lines().rev().find_map(command_end) {
         return of_command(end, log);
@@ -68,7 +68,7 @@ pub(super) fn of_end(status: ExitStatus, log: &str, asked: Asked) -> Option<Caus
     if status.signal() == Some(9) {
         return Some(other(format!("the server was ended by signal 9; its log ends with:\n{log}")));
     }
-    // It ends so when its `restore_command` was asked to end, and says nothing more.
+    // The server ends like this, and logs nothing more, if somebody ended its `restore_command`.
     let says_why = |line: &str| {
         ["FATAL:  ", "PANIC:  ", "ERROR:  ", " was terminated by "].iter().any(|words| line.contains(words))
             && !line.contains("the database system is ")
@@ -93,10 +93,10 @@ pub(super) fn of_end(status: ExitStatus, log: &str, asked: Asked) -> Option<Caus
     None
 }
 
-/// How a `restore_command` ended that stopped recovery.
+/// How the `restore_command` that stopped recovery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CommandEnd {
-    /// With a status, of which PostgreSQL's shell may have made a signal.
+    /// With this status. PostgreSQL's shell may have made it from a signal.
     Status(u8),
     Signal,
 }
@@ -111,7 +111,7 @@ fn command_end(line: &str) -> Option<CommandEnd> {
     digits.parse().ok().map(CommandEnd::Status)
 }
 
-/// `None` if it says something of the archive.
+/// The fault of the host; `None` if the end says something about the archive.
 fn of_command(end: CommandEnd, log: &str) -> Option<Cause> {
     let status = match end {
         // `wal get` adds 128 to its code, and a shell to the number of a signal.
@@ -126,8 +126,8 @@ fn of_command(end: CommandEnd, log: &str) -> Option<Cause> {
     }
 }
 
-/// Whether a code of `wal get` says that the archive is not what it should be. All else, such as a store that does not
-/// answer, a full disk or missing rights, says nothing of it.
+/// Whether a code of `wal get` says that something is wrong with the archive. Any other code says nothing about it,
+/// such as that of a store that does not answer, a full disk or missing rights.
 fn is_of_the_archive(code: ExitCode) -> bool {
     matches!(
         code,
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn the_end_of_the_command_decides() {
         for (end, expected) in [
-            // The store did not answer, no room, no rights: nothing is known.
+            // The store did not answer, no room, no rights: this says nothing about the archive.
             ("child process exited with exit code 152", Some("24")),
             ("child process exited with exit code 158", Some("30")),
             ("child process exited with exit code 150", Some("22")),
@@ -191,14 +191,14 @@ mod tests {
             ("LOG:  startup process (PID 7) was terminated by signal 9: Killed", Some("host")),
             ("FATAL:  out of memory", Some("host")),
             ("LOG:  received fast shutdown request", Some("host")),
-            // Words of a user in a statement are none of the server's.
+            // Text from a user's statement is not a message of the server.
             ("PANIC:  x\nSTATEMENT:  SELECT 'No space left on device'", None),
             ("PANIC:  invalid page in block 3 of relation base/5/1249", None),
             ("LOG:  startup process (PID 7) was terminated by signal 6: Aborted", None),
         ] {
             assert_eq!(fault(&format!("{line}\n{STARTUP}"), Asked::NotByUs).as_deref(), expected, "{line}");
         }
-        // The end of a `restore_command` that got SIGTERM, between looks of the drill.
+        // A `restore_command` got SIGTERM between two checks of the drill.
         let quiet = format!("FATAL:  the database system is not yet accepting connections\n{STARTUP}");
         assert_eq!(fault(&quiet, Asked::NotByUs).as_deref(), Some("host"));
         assert_eq!(

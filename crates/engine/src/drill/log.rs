@@ -1,7 +1,7 @@
-//! The output of a program of the drill: written by it, read through the handle that was opened first.
+//! The output of a program that the drill runs. The drill reads it through the handle that it opened first.
 //!
-//! The file belongs to the drill, its directory to the server's owner, who may put a link to any file in its place. So
-//! it is never opened again by its name.
+//! The file belongs to the drill. The directory belongs to the server's owner, who may put a link to any file in its
+//! place. So the drill never opens the file by its name again.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -9,10 +9,10 @@ use std::path::Path;
 
 use crate::error::Error;
 
-/// Bytes of its end that are looked at.
+/// The number of bytes at the end that are read.
 const END: usize = 64 << 10;
 
-/// Bytes of a line that are looked at.
+/// The number of bytes of a line that are used.
 const LONGEST_LINE: usize = 4 << 10;
 
 /// The log of one program.
@@ -22,26 +22,26 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Makes it; it must not exist.
+    /// Creates the file, which must not exist.
     pub(super) fn create(path: &Path) -> Result<Self, Error> {
         let mut options = OpenOptions::new();
         let file = options.create_new(true).read(true).append(true).open(path);
         Ok(Self { file: file.map_err(|e| Error::file("create", path, e))? })
     }
 
-    /// A handle for the program.
+    /// A handle for the program to write to.
     pub(super) fn output(&self, path: &Path) -> Result<File, Error> {
         self.file.try_clone().map_err(|e| Error::file("create", path, e))
     }
 
-    /// The last lines.
+    /// The last `count` lines.
     pub(super) fn last_lines(&self, count: usize) -> String {
         let end = self.end();
         let lines: Vec<&str> = end.lines().collect();
         lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
     }
 
-    /// Its last bytes. The first line of them may be cut.
+    /// The last bytes. Their first line may be cut.
     pub(super) fn end(&self) -> String {
         let length = self.file.metadata().map_or(0, |metadata| metadata.len());
         let mut bytes = vec![0; END];
@@ -49,7 +49,7 @@ impl Log {
         String::from_utf8_lossy(bytes.get(..read).unwrap_or_default()).into_owned()
     }
 
-    /// Shows each line from the beginning on.
+    /// Passes each line to `see`, from the first to the last.
     pub(super) fn each_line(&self, mut see: impl FnMut(&str)) {
         let (mut at, mut bytes, mut line) = (0, vec![0; END], Vec::new());
         loop {
@@ -73,7 +73,7 @@ impl Log {
     }
 }
 
-/// Fills the buffer from this place on, as far as the file goes and can be read.
+/// Reads from this offset until the buffer is full, the file ends, or a read fails. Returns the number of bytes.
 fn read_at(file: &File, buffer: &mut [u8], at: u64) -> usize {
     let mut length = 0;
     while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {

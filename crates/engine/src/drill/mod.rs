@@ -115,10 +115,10 @@ pub struct DrillOptions {
 /// # Errors
 /// Those of [`restore::plan`] and [`restore::restore`] that are not about the content of an object.
 /// [`Cause::NoPrograms`] if there is no PostgreSQL of the version, [`Cause::NoRoom`], [`Cause::File`] for the directory
-/// and the queries, [`Cause::Refused`] for a setting that would let the copy out, [`Cause::Postgres`] if the server
-/// does not take the role, [`Cause::ReplayStopped`] if the store could not be asked during replay, [`Cause::Host`] if
-/// this host had too little for the server or ended it, [`Cause::OutOfTime`] if the time was over before anything was
-/// restored, [`Cause::Cancelled`].
+/// and the queries, [`Cause::Refused`] for a setting that would let the copy act outside, [`Cause::Postgres`] if the
+/// server does not accept the role, [`Cause::ReplayStopped`] if the store could not be asked during replay,
+/// [`Cause::Host`] if this host lacked memory or room for the server, or ended it, [`Cause::OutOfTime`] if the time was
+/// over before anything was restored, [`Cause::Cancelled`].
 pub async fn drill(
     repository: &Repository,
     options: &DrillOptions,
@@ -222,11 +222,11 @@ async fn drill_inner(
         remove(directory).await
     };
     if let Err(error) = is_left {
-        // The result is known all the same.
+        // The result of the drill is known nevertheless.
         let what = if options.keep { "kept, and its mark does not say so" } else { "left: it could not be removed" };
         notes.push(format!("the directory {} was {what}: {error}", path.display()));
     }
-    // Whoever stopped the drill may have stopped its server first.
+    // A signal that stopped the drill may have stopped its server first.
     bounds.refuse_cancelled()?;
     durations.total_milliseconds = milliseconds(clock.passed());
     let replayed = found.restored_lsn.map(|lsn| lsn.bytes_since(plan.recovery.start_lsn));

@@ -1,5 +1,5 @@
-//! Opens files in directories of the server's owner, who may have put a link or a pipe in their place: root reads
-//! neither what the owner could not, nor waits for ever.
+//! Opens files in directories of the server's owner, who may have put a link or a pipe in their place. So root does not
+//! read a file that the owner could not read, and does not wait for ever.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind};
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Opens an ordinary file to read it.
+/// Opens a regular file to read it.
 pub(super) fn open(path: &Path) -> Result<File, Error> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;

@@ -134,7 +134,7 @@ enum Answer {
     Other(String),
 }
 
-/// An error is the host's: its memory or its disk is full.
+/// Asks one query. An error is a fault of the host: its memory or its disk is full.
 async fn ask(client: &Client, text: &str) -> Result<Answer, Error> {
     let failed = |error: tokio_postgres::Error| match refused::judge(&error) {
         Refused::Host(error) => Err(error),
@@ -184,7 +184,8 @@ fn shortened(text: &str) -> String {
 }
 
 impl Statement {
-    /// What there is to say when the time is over. The server is stopped next, and the query with it.
+    /// The result of a query that was running when the time was over. The server is stopped next, and the query with
+    /// it.
     fn late(&self, over: Over, bounds: &Bounds) -> Result<(Probe, DrillFinding), Error> {
         let Over::Time = over else { return Err(over.into_error(bounds)) };
         let what = format!("{} had no answer, and what comes after it was not asked", self.name);

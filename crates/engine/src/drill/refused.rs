@@ -1,17 +1,17 @@
-//! What an error of the restored server says: of the backup, of this host, of the role, or only that the server is
-//! ending. For sessions, and for queries of the drill's own, which succeed on every sound server. Pure.
+//! What an error of the restored server is about: the backup, this host, the role, or only the end of the server. It is
+//! for sessions, and for the drill's own queries, which succeed on every sound server. Pure.
 
 use tokio_postgres::error::DbError;
 
 use super::faults;
 use crate::error::{Cause, Error, postgres_text};
 
-/// What it says.
+/// What an error is about.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// The role or the database is not as configured: nothing is known of the backup.
+    /// The role or the database is not as configured. This says nothing about the backup.
     Role,
-    /// This host has too little for the server: nothing is known of the backup.
+    /// This host lacks memory or room for the server. This says nothing about the backup.
     Host(Error),
     /// The server is starting or ending, or the session is gone.
     Ending,
@@ -19,7 +19,7 @@ pub(super) enum Refused {
     Damaged(String),
 }
 
-/// What an error says.
+/// Finds what an error is about.
 pub(super) fn judge(error: &tokio_postgres::Error) -> Refused {
     let Some(refusal) = error.as_db_error() else { return Refused::Ending };
     let text = || postgres_text(error);
@@ -37,7 +37,7 @@ pub(super) fn judge(error: &tokio_postgres::Error) -> Refused {
     }
 }
 
-/// The damage that an error speaks of, or the error.
+/// The damage that an error reports. Any other error is returned.
 pub(super) fn damage(error: Error) -> Result<String, Error> {
     let Cause::Postgres(cause) = &*error.what else { return Err(error) };
     match judge(cause) {
@@ -63,10 +63,10 @@ fn says(state: &str, message: &str, detail: &str) -> Says {
     match (state.get(..2).unwrap_or_default(), state) {
         // Also `too_many_connections`, and a database that takes no sessions.
         ("28", _) | (_, "42501" | "53300" | "55000") => Says::Role,
-        // As `InitPostgres`: the catalog knows the database, and its files are gone.
+        // As `InitPostgres`: the catalog has the database, but its files are gone.
         (_, "3D000") if detail.contains("database subdirectory") => Says::Damaged,
         (_, "3D000") => Says::Role,
-        // Ours to mend: a setting of a session that this release does not have.
+        // A mistake of the drill: this release does not have a setting of its session.
         (_, "42704" | "22023") if message.contains("parameter") => Says::Role,
         ("53", _) => Says::Host,
         ("57", _) => Says::Ending,

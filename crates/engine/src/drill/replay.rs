@@ -1,17 +1,17 @@
-//! Whether replay got through the whole archive, by the server's log. Pure.
+//! Whether replay reached the end of the archive, from the server's log. Pure.
 //!
-//! Without a target PostgreSQL takes everything that it cannot read for the end of WAL, and starts. Where it stopped
-//! does not tell a record that the archive ends in the middle of, which may be larger than a segment and is lost
-//! nowhere, from a record that is not what was written.
+//! Without a target, PostgreSQL treats everything that it cannot read as the end of WAL, and starts. The place where it
+//! stopped does not show the reason. The archive may end in the middle of a record, which may be larger than a segment:
+//! then nothing is lost. Or a record is not what was written.
 
 /// `XLogFileRead`: a segment that `restore_command` gave.
 const RESTORED: &str = "restored log file \"";
 
-/// Of the end of `PerformWalRecovery`: what is read later is no replay.
+/// Logged at the end of `PerformWalRecovery`. Later reads are not replay.
 const DONE: &str = "redo done at ";
 
-/// How `xlogreader.c` calls what is no record. In a segment that was archived as a whole records follow each other to
-/// its end.
+/// How `xlogreader.c` reports something that is not a record. In a segment that was archived as a whole, records follow
+/// each other to its end.
 const NO_RECORD: [&str; 24] = [
     "invalid record offset at ",
     "invalid record length at ",
@@ -39,7 +39,7 @@ const NO_RECORD: [&str; 24] = [
     "could not read from log segment ",
 ];
 
-/// What the log says of the last segment.
+/// What the log says about the last segment.
 #[derive(Debug)]
 pub(super) struct Replay {
     last: String,
@@ -49,12 +49,12 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Of an archive that ends with this segment.
+    /// For an archive that ends with this segment.
     pub(super) fn through(last: String) -> Self {
         Self { last, is_given: false, is_done: false, bad: None }
     }
 
-    /// Sees the next line of the log.
+    /// Reads the next line of the log.
     pub(super) fn see(&mut self, line: &str) {
         let Some((_, message)) = line.split_once("LOG:  ").filter(|_| !self.is_done) else { return };
         if message.starts_with(DONE) {
@@ -67,7 +67,7 @@ impl Replay {
         }
     }
 
-    /// What is missing, if replay did not get through.
+    /// What is missing, if replay did not reach the end of the archive.
     pub(super) fn missing(self) -> Option<String> {
         let Self { last, is_given, bad, .. } = self;
         match (is_given, bad) {
@@ -102,7 +102,7 @@ mod tests {
         let done = "LOG:  redo done at 0/6FFFFB8 system usage: CPU: user: 0.00 s";
         let bad = "LOG:  incorrect resource manager data checksum in record at 0/7000028";
         assert_eq!(missing(&[earlier, given, done]), None);
-        // Before the last one is read as WAL, and after the end of replay, such lines say nothing.
+        // Such lines say nothing before the last segment is read as WAL, and after the end of replay.
         assert_eq!(
             missing(&["LOG:  invalid record length at 0/5000028: wanted 24, got 0", earlier, given, done]),
             None
@@ -123,7 +123,7 @@ mod tests {
             "{words}"
         );
         assert!(missing(&[done]).is_some());
-        // Somebody's words are none of the server's.
+        // Text from a user's statement is not a message of the server.
         assert!(missing(&["STATEMENT:  SELECT 'restored log file \"000000010000000000000007\"'", done]).is_some());
     }
 }

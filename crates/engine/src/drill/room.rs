@@ -1,18 +1,18 @@
-//! Room on the file system of the drill: what has to be there before, and a reserve that is never touched.
+//! Room on the file system of the drill: how much must be free at the start, and a reserve that always stays free.
 //!
-//! The living cluster may lie on the same file system, and a full one stops it.
+//! The production cluster may be on the same file system, and a full file system stops it.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Cause, Error};
 
-/// The reserve is this part of the file system,
+/// The reserve is the size of the file system divided by this number, but at most [`MOST_RESERVED`].
 const RESERVED_PART: u64 = 20;
 
-/// and at most this: the drill looks 20 times in a second, and no disk is filled faster.
+/// The maximum reserve in bytes. The drill checks 20 times per second, and no disk is filled faster than that.
 const MOST_RESERVED: u64 = 1 << 30;
 
-/// What the server makes besides the data and its WAL.
+/// Bytes that the server writes besides the data and its WAL.
 const BESIDES: u64 = 64 << 20;
 
 /// The file system of a drill.
@@ -34,14 +34,14 @@ impl Room {
         Self { directory, reserve }
     }
 
-    /// Refuses to begin. WAL counts twice: it is fetched, and replay makes files grow by what it says.
+    /// Refuses to begin with too little room. WAL counts twice: it is fetched, and replay makes the data files grow.
     pub(super) fn check(&self, files: u64, wal: u64) -> Result<(), Error> {
         let needed = [files, wal, wal, BESIDES, self.reserve].into_iter().fold(0, u64::saturating_add);
         let (free, _) = space(&self.directory)?;
         if free < needed { Err(self.missing(needed, free)) } else { Ok(()) }
     }
 
-    /// Refuses to continue when the reserve is touched. A file system that does not answer is no reason.
+    /// Refuses to continue if less than the reserve is free. A file system that does not answer does not end the drill.
     pub(super) fn look(&self) -> Result<(), Error> {
         match space(&self.directory) {
             Ok((free, _)) if free < self.reserve => Err(self.missing(self.reserve, free)),
@@ -49,10 +49,10 @@ impl Room {
         }
     }
 
-    /// What the temporary files of one session may take: all but the reserve.
+    /// The limit for the temporary files of one session, in kB: everything that is free, except the reserve.
     pub(super) fn temporary_kilobytes(&self) -> u64 {
         let free = space(&self.directory).map_or(0, |(free, _)| free);
-        // 0 would forbid even the smallest one; PostgreSQL counts in a signed 32-bit number.
+        // 0 would forbid even the smallest file. PostgreSQL has the limit in a signed 32-bit number.
         (free.saturating_sub(self.reserve) >> 10).clamp(1 << 10, u64::from(i32::MAX.unsigned_abs()))
     }
 
@@ -61,7 +61,7 @@ impl Room {
     }
 }
 
-/// Bytes that are free for this user, and all of them.
+/// The bytes that are free for this user, and the size of the file system in bytes.
 fn space(directory: &Path) -> Result<(u64, u64), Error> {
     let space = rustix::fs::statvfs(directory).map_err(|e| Error::file("look at", directory, e.into()))?;
     Ok((space.f_bavail.saturating_mul(space.f_frsize), space.f_blocks.saturating_mul(space.f_frsize)))
@@ -82,7 +82,7 @@ mod tests {
             Cause::NoRoom { needed, .. } => needed,
             other => panic!("{other}"),
         };
-        // Everything counts, and WAL twice.
+        // Everything counts, and WAL counts twice.
         let room = Room::with_reserve(place.clone(), free);
         assert_eq!(needed(room.check(1000, 100).unwrap_err()), 1000 + 2 * 100 + BESIDES + free);
         assert_eq!(needed(room.check(u64::MAX, 1).unwrap_err()), u64::MAX);
@@ -92,7 +92,7 @@ mod tests {
         Room::with_reserve(place.clone(), 0).look().unwrap();
         let usual = Room::of(&place).unwrap();
         assert!(usual.reserve > 0 && usual.reserve <= MOST_RESERVED);
-        // One that is gone does not end a drill.
+        // A directory that is gone does not end a drill.
         let gone = Room::with_reserve(place.join("gone"), u64::MAX);
         gone.look().unwrap();
         gone.check(1, 1).unwrap_err();

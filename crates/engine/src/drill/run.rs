@@ -102,11 +102,11 @@ impl Run<'_> {
         let Some((mut server, session)) = self.recover(durations).await? else { return Ok(()) };
         if let Some((access, client)) = session {
             let asked = self.ask(&access, &client, durations).await;
-            // A session is lost a moment before a crashed server is.
+            // When a server crashes, its sessions end a moment before the server itself.
             let is_lost = client.is_closed();
             drop(client);
             let gone = if is_lost { server.gone_soon().await } else { server.gone() };
-            // The server may have ended, or been ended, before any answer that it gave.
+            // Whatever stops the drill may have ended the server before these answers.
             if gone.is_some() || asked.is_err() || !self.found.findings.is_empty() {
                 self.bounds.settle().await?;
             }
@@ -147,7 +147,8 @@ impl Run<'_> {
         self.found.findings.push(DrillFinding { kind, what });
     }
 
-    /// A server that ended: a finding, unless the host was at fault, or whoever stops the drill ended it too.
+    /// Handles a server that ended. That is a finding, unless the host was at fault, or whatever stopped the drill
+    /// ended it, too.
     async fn down(&mut self, words: &str, ended: Ended) -> Result<(), Error> {
         self.bounds.settle().await?;
         if let Some(fault) = ended.fault {
@@ -157,7 +158,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The end of a step: only the time is a finding.
+    /// Handles the early end of a step: only the time limit is a finding.
     pub(super) fn over(&mut self, over: Over, what: &str) -> Result<(), Error> {
         let Over::Time = over else { return Err(over.into_error(self.bounds)) };
         self.find(FindingKind::TimeLimit, what.to_owned());
@@ -199,7 +200,8 @@ impl Run<'_> {
         }
     }
 
-    /// Starts the server and waits for the end of recovery. A server without a session lets nobody in.
+    /// Starts the server and waits for the end of recovery. If the server accepts no session, it is returned without
+    /// one.
     async fn recover(&mut self, durations: &mut DrillDurations) -> Result<Option<Recovered>, Error> {
         let server_settings = self.prepare()?;
         let spool = (self.options.spool_variable.clone(), self.directory.spool().to_string_lossy().into_owned());
@@ -261,7 +263,8 @@ impl Run<'_> {
         Ok(Some((server, None)))
     }
 
-    /// Writes what the server begins with, and gives everything to its owner. Its settings.
+    /// Writes the files that the server needs to start, and gives everything to its owner. Returns the server's
+    /// settings.
     fn prepare(&mut self) -> Result<Vec<(String, String)>, Error> {
         let pgdata = self.directory.pgdata();
         let has_configuration = pgdata.join(settings::CONFIGURATION).exists();
@@ -317,8 +320,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether replay ended before the place that the plan promises. PostgreSQL itself refuses to end before a target,
-    /// but without one it takes everything that it does not get or cannot read for the end of the archive.
+    /// A finding if replay ended before the place that the plan promises. PostgreSQL itself refuses to end before a
+    /// target. But without a target, it treats everything that it does not get or cannot read as the end of the
+    /// archive.
     fn short_of(&self, server: &Server) -> Option<DrillFinding> {
         let promised = self.plan.consistent_lsn;
         let what = match self.found.restored_lsn {
@@ -339,7 +343,7 @@ impl Run<'_> {
     }
 }
 
-/// A server after recovery, and a session, unless it lets nobody in.
+/// A server after recovery, with a session unless it accepts none.
 type Recovered = (Server, Option<(Access, Client)>);
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {

@@ -1,5 +1,4 @@
-//! The server over the restored directory: it is started as a child, queried through its own socket, and always
-//! stopped.
+//! The server of the restored directory. It is started as a child, queried through its own socket, and always stopped.
 //!
 //! It has its own process group, so that a signal from the terminal does not stop it before the drill does. If its
 //! value is dropped without a clean shutdown, the server is stopped immediately.
@@ -26,11 +25,11 @@ use crate::error::Error;
 /// The interval at which the server is checked. It is part of the measured durations.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The longest time between two looks at a long recovery, which logs each of them.
+/// The longest interval between two checks of a long recovery: the server logs each check.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
-/// How long an orderly stop may take in any case: its checkpoint writes at most the shared buffers. Beyond that the
-/// time of the drill bounds it.
+/// An orderly stop may take at least this long: its checkpoint writes at most the shared buffers. After that, the time
+/// limit of the drill applies.
 const STOP_AT_LEAST: Duration = Duration::from_mins(5);
 
 /// The time limit for an immediate shutdown. The server kills its own processes after 5 seconds.
@@ -39,7 +38,7 @@ const END_WITHIN: Duration = Duration::from_secs(15);
 /// The number of log lines in a finding.
 const LOG_LINES: usize = 12;
 
-/// Ends it before everything else where the kernel is short of memory: the living server may be on the same host.
+/// If memory is short, the kernel ends this server first: the production server may be on the same host.
 const OOM_SCORE: &str = "1000";
 
 /// A running server.
@@ -53,11 +52,11 @@ pub(super) struct Server {
 /// Why there is no session.
 #[derive(Debug)]
 pub(super) enum Down {
-    /// It ended by itself.
+    /// The server ended by itself.
     Ended(Ended),
-    /// It runs, and what it reads to let somebody in is damaged.
+    /// The server runs, but something that it reads to open a session is damaged.
     Shut(String),
-    /// The drill ends here.
+    /// The drill must end now.
     Over(Over),
     /// The server refuses this role, or the host has no room for a session.
     Failed(Error),
@@ -66,20 +65,20 @@ pub(super) enum Down {
 /// How a server ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// What it ended with, and the end of its log.
+    /// Its status and the end of its log, as text for people.
     pub(super) what: String,
-    /// Why that says nothing of the backup, if it does not.
+    /// The fault of the host that ended it. Then this says nothing about the backup.
     pub(super) fault: Option<Error>,
 }
 
-/// How it was stopped.
+/// How the server was stopped.
 #[derive(Debug)]
 pub(super) enum Stopped {
     /// Everything is on disk.
     Orderly,
-    /// Not in an orderly way.
+    /// It ended in another way.
     Ended(Ended),
-    /// The time was over. The end of its log.
+    /// The time was over. This is the end of its log.
     Late(String),
     /// The drill was cancelled.
     Cancelled,
@@ -131,7 +130,7 @@ impl Server {
         command.stdout(output).stderr(errors).process_group(0);
         as_owner(&mut command, owner);
         let child = command.spawn().map_err(|e| Error::file("run", &programs.folder().join("postgres"), e))?;
-        // Its processes inherit it. A kernel without it only has no order.
+        // The server's processes inherit this. On a kernel without it, there is only no order.
         if let Err(error) = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE) {
             tracing::debug!(%error, "the kernel does not let the server of the drill go first");
         }
@@ -146,7 +145,7 @@ impl Server {
     }
 
     fn signal(&mut self, signal: Signal) {
-        // Before the child is waited for, no other process can have its process id.
+        // Until the child is waited for, no other process can have its process id.
         if self.ended().is_none()
             && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
             && let Err(error) = kill_process(pid, signal)
@@ -178,7 +177,7 @@ impl Server {
                     return Err(Down::Failed(Error::from(error).doing(phrase)));
                 }
             }
-            // What is measured is right to a hundredth.
+            // So the measured time is exact to a hundredth.
             let pause = (began.elapsed() / 100).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
             bounds.within(tokio::time::sleep(pause)).await.map_err(Down::Over)?;
         }
@@ -196,7 +195,7 @@ impl Server {
         Ended { what: format!("{end}; its log ends with:\n{log}"), fault }
     }
 
-    /// How it has ended by itself meanwhile.
+    /// How the server ended, if it has ended by itself.
     pub(super) fn gone(&mut self) -> Option<Ended> {
         let status = self.ended()?;
         Some(self.why(status, Asked::NotByUs))
@@ -208,12 +207,12 @@ impl Server {
         self.gone()
     }
 
-    /// Its log.
+    /// The log of the server.
     pub(super) fn log(&self) -> &Log {
         &self.log
     }
 
-    /// Stops it with a checkpoint, and at once if the time is over meanwhile.
+    /// Stops the server with a checkpoint. If the time is over meanwhile, stops it immediately.
     pub(super) async fn stop(mut self, bounds: &Bounds) -> Stopped {
         self.signal(Signal::INT);
         let began = Instant::now();

@@ -52,7 +52,7 @@ const USUAL: [(&str, &str, u16, u16); 9] = [
     ("shared_preload_libraries", "", 13, u16::MAX),
     ("autovacuum", "off", 13, u16::MAX),
     ("restart_after_crash", "off", 13, u16::MAX),
-    // As much memory as the original uses is not there twice.
+    // The host may not have the memory of the original twice.
     ("huge_pages", "off", 13, u16::MAX),
     ("shared_buffers", "256MB", 13, u16::MAX),
     ("min_dynamic_shared_memory", "0", 14, u16::MAX),
@@ -61,8 +61,8 @@ const USUAL: [(&str, &str, u16, u16); 9] = [
     ("cluster_name", "holdfast drill", 13, u16::MAX),
 ];
 
-/// Settings that nobody may change: what a drill proves rests on them. The first four make PostgreSQL overlook damage;
-/// the others keep its log where the drill reads it, in words that it knows.
+/// Settings that nobody may change, because the proof of a drill depends on them. The first four can make PostgreSQL
+/// overlook damage; the others keep its log where the drill reads it, in words that it knows.
 const HONEST: [(&str, &str, u16, u16); 10] = [
     ("ignore_invalid_pages", "off", 13, u16::MAX),
     ("zero_damaged_pages", "off", 13, u16::MAX),
@@ -88,17 +88,17 @@ pub(super) struct Original<'a> {
     pub(super) directory: &'a Path,
     pub(super) pgdata: &'a Path,
     pub(super) has_configuration: bool,
-    /// The restored control file and configuration; none before they are there.
+    /// The restored control file and configuration; `None` before the restore.
     pub(super) restored: Option<Restored>,
 }
 
-/// What the original says of its settings.
+/// What the restored files say about the settings of the original.
 #[derive(Debug)]
 pub(super) struct Restored {
     pub(super) control: ControlFile,
-    /// Its `postgresql.conf` and `postgresql.auto.conf`.
+    /// The text of its `postgresql.conf` and `postgresql.auto.conf`.
     pub(super) written: String,
-    /// What one session may use for temporary files.
+    /// The limit for the temporary files of one session, in kB.
     pub(super) temporary_kilobytes: u64,
 }
 
@@ -140,13 +140,14 @@ pub(super) fn server(original: &Original<'_>, own: &[(String, String)]) -> Resul
     Ok(settings)
 }
 
-/// The most prepared transactions and replication origins that WAL may bring, if nothing says how many.
+/// Limits for prepared transactions (at least this many) and for replication origins in the WAL, if the configuration
+/// does not name them.
 const PREPARED: u32 = 100;
 const ORIGINS: &str = "1000";
 
-/// What replay needs as large as the original had it, unless the restored configuration names it: its files may be
-/// elsewhere, as with Debian's packages, or its command line may have said it, as with Patroni. The control file knows
-/// most of it, as it was when the backup began.
+/// Settings that replay needs as large as they were on the original, unless the restored configuration names them. The
+/// original's files may be elsewhere, as with Debian's packages, or its command line may have had them, as with
+/// Patroni. The control file has most of them, from the time when the backup began.
 fn of_original(version: PgVersion, restored: &Restored) -> Vec<(String, String)> {
     let Restored { control, written, temporary_kilobytes } = restored;
     let number = |value: u32| value.to_string();
@@ -158,7 +159,7 @@ fn of_original(version: PgVersion, restored: &Restored) -> Vec<(String, String)>
         ("max_prepared_transactions", number(control.max_prepared_transactions.max(PREPARED))),
         ("track_commit_timestamp", if control.track_commit_timestamp { "on" } else { "off" }.to_owned()),
         ("wal_level", control.wal_level.to_string()),
-        // Origins of subscriptions are counted by the first, and by the second since 18.
+        // The first one limits the origins of subscriptions; since 18 the second one does.
         ("max_replication_slots", ORIGINS.to_owned()),
     ];
     if version >= PgVersion::V18 {
@@ -191,8 +192,8 @@ pub(super) const HBA_TEXT: &str = "local all all trust\n";
 /// Our `pg_ident.conf`, empty.
 pub(super) const IDENT: &str = "pg_ident.conf";
 
-/// What a session begins with: `ALTER ROLE` and `ALTER DATABASE` may say otherwise, and are stronger than the server's
-/// command line.
+/// The options of each session. `ALTER ROLE` and `ALTER DATABASE` override the server's command line, but not these
+/// options.
 pub(super) fn session(version: PgVersion, read_only: bool) -> String {
     let read_only = if read_only { "on" } else { "off" };
     let mut words = format!(
@@ -206,7 +207,7 @@ pub(super) fn session(version: PgVersion, read_only: bool) -> String {
     if version >= PgVersion::V17 {
         words.push_str(" -c transaction_timeout=0 -c event_triggers=off");
     } else {
-        // Event triggers cannot be switched off as a whole: so those for normal sessions do not fire.
+        // Event triggers cannot be switched off as a whole. In this role, those for normal sessions do not fire.
         words.push_str(" -c session_replication_role=replica");
     }
     words
@@ -322,7 +323,7 @@ mod tests {
             ("wal_level", Some("replica")),
             ("max_replication_slots", Some("1000")),
             ("max_active_replication_origins", Some("1000")),
-            // Named by its configuration, and by the user.
+            // The first is in the restored configuration, and the user sets the second.
             ("max_connections", None),
             ("max_wal_senders", Some("3")),
             ("temp_file_limit", Some("4096kB")),
