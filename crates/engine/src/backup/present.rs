@@ -21,7 +21,7 @@ use crate::server::{Connection, DatabasePlace, ServerFacts};
 /// 2023 mark the database first.)
 const DROPPED_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often the server is asked meanwhile.
+/// The interval at which the server is asked until then.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// Files that `initdb` makes and every server needs.
@@ -128,7 +128,7 @@ impl<'a> AskedServer<'a> {
     }
 }
 
-/// The listed paths that are asked for here.
+/// The listed paths that the checks look up.
 struct Listed<'a> {
     files: HashSet<&'a [u8]>,
     filled: HashSet<&'a [u8]>,
@@ -146,14 +146,14 @@ impl<'a> Listed<'a> {
         Self { files: paths().filter(asked).collect(), filled: paths().filter_map(folder).collect() }
     }
 
-    /// The first file that is missing outside of the databases; `*` if a directory has no file.
+    /// The first missing file outside of the databases. If a directory has no files, it is the directory with `/*`.
     fn missing_of_cluster(&self) -> Option<String> {
         let file = FILES.iter().find(|file| !self.files.contains(file.as_bytes())).map(|file| (*file).to_owned());
         let empty = || FILLED.iter().find(|folder| !self.filled.contains(folder.as_bytes()));
         file.or_else(|| empty().map(|folder| format!("{folder}/*")))
     }
 
-    /// The first file that is missing of a database.
+    /// The first missing file of a database.
     fn missing_of(&self, place: &DatabasePlace, version: PgVersion) -> Option<String> {
         let directory = place.directory(version);
         let paths = OF_DATABASE.iter().map(|file| format!("{directory}/{file}"));

@@ -40,7 +40,7 @@ const DELETES_AT_ONCE: usize = 4;
 /// The listing of other users is repeated after this time, while many objects are deleted.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// What is to be removed, and what it was planned with.
+/// What to remove, and the facts of its plan.
 pub(super) struct Job<'a> {
     pub(super) repository: &'a Repository,
     pub(super) cluster: &'a ClusterName,

@@ -299,7 +299,7 @@ fn of_backup(
         hold_with_wal: None,
         verified: match verified.standing(backup.backup_id).map(|standing| standing.sound) {
             _ if damaged.contains(&backup.backup_id) => planner::Verified::Damaged,
-            // Whatever else looked at it read less than a restore.
+            // The failed drill counts more: any verification has read less than a restore.
             _ if matches!(drilled.get(&backup.backup_id), Some(Worth::Failed(_))) => planner::Verified::Damaged,
             Some(true) => planner::Verified::Sound,
             // The restore drill has read everything that a restore needs.

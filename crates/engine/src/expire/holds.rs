@@ -1,7 +1,7 @@
 //! `backup hold` and `backup release`: a backup that no policy removes.
 //!
-//! A hold that is written stays written, whatever fails after that: it may be needed most just then. It is withdrawn
-//! only if the backup is known to be gone.
+//! A hold stays written, whatever fails after that, because it may be needed most just then. It is withdrawn only if
+//! the backup is known to be gone.
 
 use std::time::Duration;
 
@@ -36,12 +36,12 @@ pub struct HoldOptions {
     pub now: DateTime<Utc>,
 }
 
-/// Holds a backup, or the WAL of a volume snapshot. Earlier holds of it are replaced. Gives what the user should know:
-/// that an earlier hold kept more.
+/// Holds a backup, or the WAL of a volume snapshot. Earlier holds of it are replaced. Returns notes for the user, such
+/// as that an earlier hold kept more.
 ///
 /// # Errors
-/// [`Cause::Refused`] if the hold would be over; [`Cause::NoSuchBackup`] if no backup of that name is complete, also if
-/// an `expire` removes it at this moment; [`Cause::Remnant`] if nothing is left of it but its record.
+/// [`Cause::Refused`] if the hold would already be over; [`Cause::NoSuchBackup`] if no backup with this id is complete,
+/// also if an `expire` removes it at this moment; [`Cause::Remnant`] if only its record is left.
 /// [`Cause::HeldInDoubt`] if it is held, and may be removed nevertheless; otherwise as [`Repository::create_record`].
 pub async fn hold(repository: &Repository, options: &HoldOptions) -> Result<Vec<String>, Error> {
     let phrase = || format!("holding backup {} in {}", options.backup, repository.describe());
@@ -54,7 +54,7 @@ async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<Ve
             Cause::Refused(format!("the hold would end at {}, which is not later than now", said(until))).into()
         );
     }
-    // What others wrote with a newer key cannot be read, and might be an `expire`.
+    // A lease that was written with a newer key cannot be read, and may be that of an `expire`.
     repository.check_newest_key()?;
     check_exists(repository, options).await?;
     let earlier = of_backup(repository, &options.cluster, options.backup).await?;
@@ -66,7 +66,7 @@ async fn hold_inner(repository: &Repository, options: &HoldOptions) -> Result<Ve
     };
     let written = repository.write_ledger(&options.cluster, &options.host, options.now, entry).await?;
     let stays = || "looking whether it is there still; the hold is written, and stays".to_owned();
-    // An `expire` that did not see the hold may be about to remove `backup.json`: whether it did is known when it has
+    // An `expire` that did not see the hold may be about to remove `backup.json`. Whether it did is known after it has
     // ended.
     let clock = Clock::starting(options.now);
     let ended = repository.wait_for_expire(&options.cluster, &options.host, clock, &written, EXPIRE_ENDS_WITHIN).await;
@@ -117,7 +117,8 @@ async fn check_exists(repository: &Repository, options: &HoldOptions) -> Result<
     }
 }
 
-/// Whether a run that did not say what it removed had begun to remove the backup, or cannot be asked.
+/// Whether a run began to remove the backup and did not record what it removed. An unreadable entry counts as such a
+/// run.
 async fn is_being_removed(repository: &Repository, options: &HoldOptions) -> Result<bool, Error> {
     let removing = repository.ledger(&options.cluster, LedgerKind::Removing).await?;
     let names_it = |entry: &LedgerEntry| {
@@ -127,7 +128,7 @@ async fn is_being_removed(repository: &Repository, options: &HoldOptions) -> Res
     Ok(!removing.unreadable.is_empty() || removing.records.iter().any(|(_, record)| names_it(&record.entry)))
 }
 
-/// What earlier holds kept that this one does not.
+/// Notes about what earlier holds kept and this one does not keep.
 fn shortened(earlier: &[OneHold], options: &HoldOptions) -> Vec<String> {
     let of = |with_wal: bool| {
         let holds = earlier.iter().filter(|one| one.hold.is_in_force(options.now) && (one.with_wal || !with_wal));

@@ -30,7 +30,7 @@ pub(super) struct Protection {
 }
 
 impl Protection {
-    /// Gives the lease back.
+    /// Releases the lease.
     pub(super) async fn end(self) {
         if let Some(lease) = self.lease
             && tokio::time::timeout(WAIT, lease.release()).await.is_err()
@@ -82,8 +82,8 @@ impl<'a> Reads<'a> {
     }
 }
 
-/// Takes the lease, waits for the end of an `expire` that did not see it, then looks whether the backup and the WAL are
-/// still there and what is decided about them: in this order, so that whatever that `expire` removed is missed here.
+/// Takes the lease, then waits for the end of an `expire` that did not see it, then checks whether the backup and the
+/// WAL are still there and what is decided about them. In this order, the check notices whatever that `expire` removed.
 pub(super) async fn protect(
     repository: &Repository,
     options: &RestoreOptions,
@@ -132,8 +132,8 @@ fn unprotected(why: &str) -> String {
     format!("no lease was taken, so run no `holdfast expire` before this restore has ended: {why}")
 }
 
-/// One that is at work sees the lease at its next look. It says that it removes before it looks for the last time:
-/// where nothing says so after the lease was taken, nobody is waited for.
+/// A running `expire` sees the lease at its next check. Before its last check, it records in the ledger what it
+/// removes. So if the ledger has no such entry after the lease was taken, there is nothing to wait for.
 async fn wait_for_expire(
     repository: &Repository,
     options: &RestoreOptions,
@@ -153,14 +153,14 @@ async fn wait_for_expire(
              whether it runs, and restore once more if something turns out to be missing"
                 .to_owned(),
         ),
-        // Where the store cannot be asked, the restore finds out itself what is there.
+        // If the store cannot be asked, the restore itself finds out what is there.
         _ => None,
     }
 }
 
 /// Fails if the backup is gone, or WAL that was there when the restore was planned.
 async fn is_there(repository: &Repository, options: &RestoreOptions, reads: &Reads<'_>) -> Result<(), Error> {
-    // A store that hides what it listed a moment ago: the restore finds out itself what is there.
+    // If the store does not answer, or hides what it listed a moment ago, the restore itself finds out what is there.
     let gone = is_gone(repository, options, reads.backup);
     if reads.has_data && matches!(tokio::time::timeout(WAIT, gone).await, Ok(Ok(true))) {
         let gone = Cause::NoSuchBackup { backup: reads.backup.to_string(), cluster: options.cluster.to_string() };
@@ -186,8 +186,8 @@ async fn is_gone(repository: &Repository, options: &RestoreOptions, backup: Back
     }
 }
 
-/// The object of the first segment of the plan that is not there any more. It is looked for only where something was
-/// removed, ever.
+/// The object of the first segment of the plan that is missing now. It is looked for only if something was ever
+/// removed.
 async fn lost_segment(
     repository: &Repository,
     options: &RestoreOptions,
@@ -206,7 +206,7 @@ async fn lost_segment(
     });
     let Some(lost) = lost else { return Ok(None) };
     let name = wal_object_name(repository, cluster, &claim, &WalFileName::Segment(lost));
-    // A listing that is cut short is no loss.
+    // An incomplete listing is not a loss.
     match repository.store().head(&object_name(&name)?).await {
         Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(Some(name)),
         looked => Ok(looked.map(|_| None)?),
@@ -221,8 +221,8 @@ async fn has_any(repository: &Repository, options: &RestoreOptions, kinds: &[Led
     ))
 }
 
-/// What the user has to know about the end of the backup, and of the WAL that the server will fetch after the lease has
-/// ended with the restore.
+/// What the user must know about the removal of the backup, and of the WAL that the server will still fetch after the
+/// restore, when the lease has ended.
 async fn what_goes(
     repository: &Repository,
     options: &RestoreOptions,

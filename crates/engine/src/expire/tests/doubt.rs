@@ -27,8 +27,8 @@ async fn what_cannot_be_read_keeps_what_it_may_need() {
     }
 }
 
-/// The newest backup lost its pack, and no manifest is read, since that of another backup cannot be: nobody sees that
-/// it is not the last sound one. What was decided before stays decided, and no time is announced.
+/// The manifest of the newest backup is unreadable, so no manifest is read. The backup before it lost its pack, so an
+/// earlier one is the last sound one, and nobody notices. Earlier decisions stay, and no time is announced.
 #[tokio::test]
 async fn wal_stays_while_no_manifest_is_read() {
     let bench = Bench::with_days(false, 4).await;

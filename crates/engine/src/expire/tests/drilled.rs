@@ -1,4 +1,4 @@
-//! What drills and verifications say of a backup, and which of them count.
+//! What drills and verifications say about a backup, and which of them count.
 
 use super::bench::Bench;
 use crate::expire::{ExpireOptions, Keep, Policy};
@@ -7,7 +7,7 @@ use chrono::TimeDelta;
 use holdfast_repo::name::{self, ClaimNumber, LedgerTime};
 use holdfast_repo::record::{DrillFound, LedgerEntry};
 
-/// A drill so many hours ago.
+/// Records a drill that ran this many hours ago.
 async fn drilled(bench: &Bench, day: u64, hours: i64, found: Option<&[DrillFound]>) {
     drilled_of(bench, day, hours, found, bench.claim.number).await;
 }
@@ -33,7 +33,7 @@ async fn drilled_of(bench: &Bench, day: u64, hours: i64, found: Option<&[DrillFo
     bench.repository.write_ledger(&bench.cluster, "db2", time, entry).await.unwrap();
 }
 
-/// A shallow verification that found nothing.
+/// Records a shallow verification that found nothing.
 async fn looked_at(bench: &Bench, day: u64, hours: i64) {
     let result = ToRemember {
         backup: bench.id(day),
@@ -48,7 +48,8 @@ async fn looked_at(bench: &Bench, day: u64, hours: i64) {
     remember(&bench.repository, &bench.cluster, &result).await.unwrap();
 }
 
-/// The newest backup of three does not restore. Whatever a listing says of its objects, the one before it is the last.
+/// The newest of three backups cannot be restored. Even if a listing has all its objects, the backup before it is the
+/// last.
 #[tokio::test]
 async fn a_backup_whose_drill_failed_takes_no_place() {
     use DrillFound::{Amcheck, Host, Object, Page, Probe, Server, Time};
@@ -93,8 +94,7 @@ async fn the_newest_drill_that_says_something_of_the_backup_counts() {
     }
 }
 
-/// A failure that cannot be read counts, and a proof that cannot be read, is of another claim, or later than now does
-/// not.
+/// An unreadable failure counts. A proof does not count if it is unreadable, of another claim, or later than now.
 #[tokio::test]
 async fn what_cannot_be_believed_keeps_the_more() {
     let bench = Bench::with_days(true, 4).await;
@@ -106,14 +106,14 @@ async fn what_cannot_be_believed_keeps_the_more() {
     drilled_of(&bench, 2, 3, None, ClaimNumber::new(7).unwrap()).await;
     let report = bench.expire(&bench.last(1)).await.unwrap();
     let kept: Vec<bool> = report.backups.iter().map(|backup| backup.kept).collect();
-    // The newest stays as if it were sound, and takes no place.
+    // The newest stays as if it were sound, but takes no place.
     assert_eq!(kept, [false, true, false, true], "{:?}", report.warnings);
     for words in ["counts as a failed drill", "counts for nothing", "is later than now", "it is of claim 7"] {
         assert!(report.warnings.iter().any(|warning| warning.contains(words)), "{words}: {:?}", report.warnings);
     }
 }
 
-/// A clock that was years ahead said "sound": what a later one found is not hidden by that.
+/// A host whose clock was years ahead recorded "sound". That does not hide the result of a later verification.
 #[tokio::test]
 async fn a_verification_of_the_future_hides_nothing() {
     let bench = Bench::with_days(false, 3).await;

@@ -1,4 +1,4 @@
-//! Holds: how long, with what, and beside a running `expire`.
+//! Holds: how long they last, what they keep, and a running `expire` at the same time.
 
 use super::bench::{Bench, first_segment};
 use super::users::lease;
@@ -33,14 +33,14 @@ async fn a_hold_ends_by_its_time_and_the_last_one_counts() {
     bench.expire(&bench.last(1)).await.unwrap();
     assert_eq!(bench.sound_days().await, [0, 2]);
     let options = crate::expire::ExpireOptions { now: bench.now + TimeDelta::days(2), ..bench.last(1) };
-    // The store tells the time of today.
+    // The store's clock has today's time.
     let report = crate::expire::plan(&bench.repository, &options, &crate::progress::Silent).await.unwrap();
     assert!(!report.backups[0].kept, "{:?}", report.backups);
     let error = hold(&bench.repository, &of(&bench, bench.id(1), None)).await.unwrap_err();
     assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
 }
 
-/// It would hold nothing, and take an endless hold away.
+/// Such a hold would keep nothing, and would replace a hold without an end.
 #[tokio::test]
 async fn a_hold_that_is_over_is_refused_and_changes_nothing() {
     let bench = Bench::with_days(false, 3).await;
@@ -78,19 +78,19 @@ async fn a_hold_with_wal_keeps_all_that_a_restored_server_fetches() {
     assert_eq!(bench.sound_days().await, [0, 3]);
 }
 
-/// An `expire` was killed on another host: for as long as its lease lasts nobody knows. The hold stays nevertheless.
+/// An `expire` was killed on another host. Until its lease is over, nobody knows that. The hold stays nevertheless.
 #[tokio::test(start_paused = true)]
 async fn a_hold_stays_although_an_expire_does_not_end() {
     let bench = Bench::with_days(true, 3).await;
     let other = lease(&bench, LeasePurpose::Expire, Vec::new()).await;
-    // This host's clock is hours ahead, by which that lease would be over.
+    // This host's clock is hours ahead. By this clock, that lease would be over.
     let ahead = HoldOptions { now: bench.now + TimeDelta::hours(5), ..of(&bench, bench.id(0), None) };
     for options in [of(&bench, bench.id(0), None), ahead] {
         let error = hold(&bench.repository, &options).await.unwrap_err();
         assert!(matches!(*error.what, Cause::HeldInDoubt { .. }), "{error}");
     }
     other.release().await;
-    // One that cannot be read may be an `expire`, too.
+    // A lease that cannot be read may also be that of an `expire`.
     let until = LedgerTime::new(bench.now + TimeDelta::minutes(30)).unwrap();
     let name = name::lease(&bench.cluster, until, &"later".parse().unwrap());
     bench.put(&name).await;
@@ -103,7 +103,7 @@ async fn a_hold_stays_although_an_expire_does_not_end() {
     assert_eq!(bench.ledger("hold").await, 1);
 }
 
-/// A request to delete failed: what it named may still go.
+/// A request to delete failed: the store may still delete what it named.
 #[tokio::test]
 async fn a_hold_of_what_a_run_was_removing_is_in_doubt() {
     let bench = Bench::with_days(false, 3).await;
@@ -122,7 +122,7 @@ async fn a_hold_of_what_a_run_was_removing_is_in_doubt() {
     assert_eq!(bench.ledger("hold").await, 2, "it stays");
 }
 
-/// Nothing is left but the record.
+/// Only the record of the backup is left.
 #[tokio::test]
 async fn a_remnant_cannot_be_held_and_one_that_is_held_stays() {
     for held_before in [true, false] {

@@ -102,8 +102,8 @@ async fn a_restore_says_that_no_window_keeps_the_wal_of_its_server() {
     }
 }
 
-/// An `expire` is removing: a restore that took its lease meanwhile waits until that has seen it, and says if it has
-/// not.
+/// An `expire` is removing objects. A restore that takes its lease meanwhile waits until the `expire` has seen it, and
+/// reports if it has not.
 #[tokio::test(start_paused = true)]
 async fn a_restore_waits_for_an_expire_that_is_removing() {
     for ends in [true, false] {
@@ -135,7 +135,7 @@ async fn a_restore_waits_for_an_expire_that_is_removing() {
     }
 }
 
-/// Written with a newer key, or damaged: it may be about this backup.
+/// The entry is damaged, or written with a newer key. So it may be about this backup.
 #[tokio::test]
 async fn what_cannot_be_read_of_the_ledger_may_be_about_this_restore() {
     for (kind, words) in [(LedgerKind::Deletion, "may be decided"), (LedgerKind::Removing, "any of it may be gone")] {
