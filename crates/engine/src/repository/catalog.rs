@@ -56,10 +56,11 @@ impl Repository {
             .await
     }
 
-    /// One complete backup, of which a listing shows these objects.
+    /// One complete backup. A listing shows these objects of it.
     ///
     /// # Errors
-    /// Those of [`Repository::backup`]; [`Cause::Remnant`] if nothing of it is left, [`Cause::LostPack`] if some is.
+    /// Those of [`Repository::backup`]; [`Cause::Remnant`] if none of its data is left, [`Cause::LostPack`] if some of
+    /// it is.
     pub(crate) async fn look_at(
         &self,
         cluster: &ClusterName,
@@ -68,10 +69,10 @@ impl Repository {
     ) -> Result<BackupRecord, Error> {
         let record = self.backup(cluster, backup).await?;
         let BackupObjects { start, manifest, .. } = objects;
-        // Whoever removes a run that seems dead begins with its start record. So does whoever removes a whole backup:
-        // what has lost its start record and some of its data may be one that is to be kept, and damaged.
+        // The removal of a run that seems dead begins with its start record. So does the removal of a whole backup. A
+        // backup without its start record and some of its data may also be a damaged one that must be kept.
         if !start && let Some((missing, is_all)) = self.lost_object(cluster, backup, manifest).await? {
-            // Unless `expire` is removing all of it at this moment.
+            // This fails if `expire` is removing all of it at this moment.
             let name = name::backup_summary(cluster, &backup);
             self.store().head(&object_name(&name)?).await?;
             let what = if is_all { Cause::Remnant { name, missing } } else { Cause::LostPack { missing } };
@@ -86,8 +87,8 @@ impl Repository {
         Err(StoreError::new(StoreErrorKind::NotFound, missing).into())
     }
 
-    /// The first object of a backup that is not there any more, and whether all of its data is gone: its manifest, or
-    /// packs of its own that this names. Nothing where the manifest cannot be read.
+    /// The first missing object of a backup, and whether all of its data is gone. Its data is its manifest, and the
+    /// packs of its own that the manifest names. `None` if nothing is missing, or if the manifest cannot be read.
     async fn lost_object(
         &self,
         cluster: &ClusterName,
@@ -108,11 +109,11 @@ impl Repository {
         let own = end.packs.into_iter().map(|pack| pack.name).filter(|pack| pack.starts_with(&folder));
         let (left, gone): (Vec<String>, Vec<String>) = own.partition(|pack| there.contains(pack.as_str()));
         let Some(missing) = gone.into_iter().next() else { return Ok(None) };
-        // A listing that is cut short must not make a remnant of a sound backup.
+        // An incomplete listing must not turn a sound backup into a remnant.
         Ok(self.is_gone(&missing).await?.then_some((missing, left.is_empty())))
     }
 
-    /// Whether the store says that there is no such object.
+    /// Whether the store says that this object does not exist.
     async fn is_gone(&self, name: &str) -> Result<bool, Error> {
         match self.store().head(&object_name(name)?).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(true),

@@ -26,7 +26,7 @@ pub struct Drills {
     pub unreadable: Vec<Unreadable<BackupId>>,
 }
 
-/// Reads the newest entry of each result. One that is later than now counts for nothing.
+/// Reads the newest entry of each result. An entry with a later time than now does not count.
 ///
 /// # Errors
 /// [`Cause::Store`] if the ledger cannot be listed, or the store cannot be asked for an entry.
@@ -66,18 +66,18 @@ pub async fn drills(repository: &Repository, cluster: &ClusterName, now: DateTim
     Ok(drills)
 }
 
-/// What the drills of a backup say of it.
+/// What the drills of a backup say about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Worth {
-    /// The newest one that says something proved a restore.
+    /// The newest drill that says something about the backup proved a restore.
     Proven,
     /// It failed because of the backup, for this reason.
     Failed(String),
 }
 
-/// What the newest drill of each of these backups says that says something, with what the user should know. One that
-/// failed because of a query, its time or its host says nothing, and takes back nothing. A proof that cannot be read
-/// counts for nothing; a failure that cannot be read counts, for then more stays.
+/// The newest result for each of these backups, and notes for the user. A drill that failed because of a query, its
+/// time or its host says nothing about the backup, so an earlier result stays valid. A proof that cannot be read does
+/// not count. A failure that cannot be read counts, because then more is kept.
 pub(crate) async fn worth(
     repository: &Repository,
     cluster: &ClusterName,
@@ -98,7 +98,7 @@ pub(crate) async fn worth(
         }
     }
     let mut found = BTreeMap::new();
-    // Of nearly all the newest one decides.
+    // For nearly every backup, its newest drill decides.
     while !drilled.is_empty() {
         let newest = drilled.values_mut().filter_map(Vec::pop);
         let names = newest.map(|key| (key, name::drill(cluster, key.1, &key.0, key.2))).collect();
@@ -141,7 +141,7 @@ pub(crate) async fn worth(
 /// What the name of an entry says: the backup, the time and whether a restore was proven.
 type DrillKey = (BackupId, LedgerTime, bool);
 
-/// What an entry says besides.
+/// What the content of an entry adds to its name.
 struct Besides {
     claim: ClaimNumber,
     found: Vec<DrillFound>,

@@ -34,7 +34,7 @@ const LEASE: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs());
 /// The largest accepted difference between the clocks of two hosts.
 pub(crate) const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::hours(1);
 
-/// Stores tell times in whole seconds, and a clock is never quite right: less is no difference.
+/// Stores give times in whole seconds, and no clock is exact. A difference of less than this is ignored.
 const UNCERTAIN: TimeDelta = TimeDelta::seconds(5);
 
 /// The interval at which a command that waits for the end of a lease looks at it.
@@ -106,7 +106,8 @@ impl Repository {
         Ok(leases.into_values().collect())
     }
 
-    /// This host's clock, or an earlier one if the store's is late, by an object that was written a moment ago.
+    /// This host's clock, or an earlier one if the store's clock is late. `written` is an object that was written a
+    /// moment ago.
     pub(crate) async fn earlier_clock(&self, written: &str, clock: Clock) -> Result<Clock, Error> {
         let at = clock.now();
         let info = self.store().head(&object_name(written)?).await.doing(|| "asking for the time".to_owned())?;
@@ -120,8 +121,8 @@ impl Repository {
         })
     }
 
-    /// Waits for the end of a running `expire`. One that sees the caller's lease or hold, which is `written`, stops at
-    /// its next look. A lease that cannot be read may be one.
+    /// Waits for the end of a running `expire`. It stops when its next check sees the caller's lease or hold, the
+    /// object `written`. A lease that cannot be read may be that of an `expire`.
     ///
     /// # Errors
     /// [`Cause::AnotherRun`] if it does not end in time; [`Cause::Store`].
@@ -134,7 +135,7 @@ impl Repository {
         within: Duration,
     ) -> Result<(), Error> {
         let (until, here) = (Instant::now() + within, Machine::here());
-        // A clock that is ahead would take the lease of a running `expire` for over.
+        // With a clock that is ahead, the lease of a running `expire` would seem over.
         let clock = self.earlier_clock(written, clock).await?;
         loop {
             let now = clock.now();

@@ -11,12 +11,14 @@ use super::listed::{Listed, Unreadable};
 use super::{Repository, object_name};
 use crate::error::{Cause, Error, ResultExt};
 
-/// Whether an entry is named for a time that no clock explains: it would hide all later ones of its kind.
+/// Whether the time in an entry's name is further ahead than clocks can differ. Such an entry would hide all later
+/// ones of its kind.
 pub(crate) fn is_ahead(named: LedgerTime, now: DateTime<Utc>) -> bool {
     named.time().checked_sub_signed(CLOCK_DIFFERENCE).is_none_or(|earliest| earliest > now)
 }
 
-/// Whether the time of a record is that of its name, which is later by some microseconds where names were taken.
+/// Whether the time of a record is the time in its name. That is later by some microseconds if earlier names were
+/// taken.
 pub(crate) fn is_time_of(named: LedgerTime, time: DateTime<Utc>) -> bool {
     (named.time() - time).abs() < TimeDelta::seconds(1)
 }
@@ -115,8 +117,8 @@ impl Repository {
     }
 }
 
-/// The name of an entry. That of a verification or a drill says of which backup it is, so that a listing finds the
-/// newest.
+/// The name of an entry. For a verification or a drill it has the id of the backup, so that a listing finds the newest
+/// one.
 fn name_of(cluster: &ClusterName, time: LedgerTime, entry: &LedgerEntry) -> String {
     match entry {
         LedgerEntry::Verification { backup: Some(backup), deep, .. } => {

@@ -60,24 +60,24 @@ impl Machine {
                 && lease.pid_namespace == self.pid_namespace
                 && life_of(lease.pid) == Life::Gone;
         }
-        // A run that lives, on a clone that has both names, would have prolonged by now.
+        // A live run, on a clone with both names, would have renewed its lease by now.
         let is_silent = prolonged.is_some_and(|prolonged| prolonged + SILENT < now);
         let before_the_start = prolonged.zip(self.booted(now)).is_some_and(|(prolonged, booted)| prolonged < booted);
         lease.machine.is_some() && lease.machine == self.id && before_the_start && is_silent
     }
 }
 
-/// A run prolongs its lease every 15 minutes.
+/// A run renews its lease every 15 minutes.
 const SILENT: TimeDelta = TimeDelta::minutes(16);
 
-/// Whether there is a process of this number, as the kernel says. `/proc` may hide those of others (`hidepid`,
-/// systemd's `ProtectProc`), so that what is not there says nothing.
+/// Whether the kernel says that a process with this id exists. `/proc` may hide those of other users (`hidepid`,
+/// systemd's `ProtectProc`), so a process that is not there may still exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
     Here,
     OfAnotherUser,
     Gone,
-    /// Not a number that a process can have, or the kernel does not say.
+    /// It cannot be the id of a process, or the kernel does not say.
     Unknown,
 }
 
@@ -154,7 +154,7 @@ mod tests {
             let prolonged = Some(now - TimeDelta::minutes(minutes));
             assert_eq!(here.knows_dead("db1", &lease, prolonged, now), dead, "{what}");
         }
-        // The clone of a machine that has just started: its run prolonged five minutes ago, before that start.
+        // The clone of a machine that has just started: its run renewed its lease five minutes ago, before that start.
         let started = Machine { up: Some(TimeDelta::minutes(1)), ..here };
         let prolonged = Some(now - TimeDelta::minutes(5));
         assert!(!started.knows_dead("db1", &lease, prolonged, now));

@@ -1,8 +1,8 @@
-//! What the end of an object says, without the rest of it: the index of a pack, the packs that a manifest names, the
-//! facts of a WAL file. A manifest of 10 TB has hundreds of megabytes, its end a few.
+//! Reads only the end of an object: the index of a pack, the packs that a manifest names, or the facts of a WAL file.
+//! The manifest of a 10 TB backup has hundreds of megabytes; its end has a few.
 //!
-//! The head, which every frame needs to be opened, and an end of a usual size are fetched at the same time. If the part
-//! begins before that end, all of it is fetched, once.
+//! Two parts are fetched at the same time: the head, without which no frame can be opened, and an end of the usual
+//! size. If the wanted part begins before that end, the whole part is fetched once.
 
 use holdfast_repo::frame::{HEAD_FRAME_BYTES, TailPart};
 use holdfast_repo::manifest::ManifestEnd;
@@ -13,13 +13,13 @@ use holdfast_repo::{Fault, FormatError, ObjectOpener, ObjectType};
 use super::{Repository, object_name};
 use crate::error::{Error, ResultExt};
 
-/// The index of a usual pack.
+/// The size of a usual pack's index, in bytes.
 const INDEX_BYTES: u64 = 64 << 10;
 
-/// The lists of some thousand packs.
+/// The size of the lists of some thousand packs, in bytes.
 const MANIFEST_END_BYTES: u64 = 256 << 10;
 
-/// The facts of nearly every segment.
+/// The size of the facts of nearly every segment, in bytes.
 const FACTS_BYTES: u64 = 4096;
 
 /// Finds a part in the bytes of an end, given the size of the whole object, or says which bytes it needs.
@@ -48,7 +48,7 @@ impl Repository {
         facts.doing(|| format!("reading the facts of {name} in {}", self.describe()))
     }
 
-    /// Reads the last part of an object, of which `usual_bytes` are fetched first.
+    /// Reads the last part of an object. The last `usual_bytes` of the object are fetched first.
     async fn last_part<T>(
         &self,
         object_type: ObjectType,
@@ -74,7 +74,7 @@ impl Repository {
         let head = self.store().get_range(&object, 0..HEAD_FRAME_BYTES as u64);
         let (head, (mut end, size_bytes)) = tokio::try_join!(head, end)?;
         let opener = self.opener(object_type, name, &head)?;
-        // The second answer is to a request for all of it.
+        // In the second round, `end` is the answer to a request for the whole part.
         for _ in 0..2 {
             let range = match find(&opener, &end, size_bytes)? {
                 TailPart::Complete(part) => return Ok(part),
