@@ -1,21 +1,21 @@
-//! Repair: what was found missing or damaged comes back from another repository that has it sound.
+//! Repair: missing or damaged objects are brought back from another repository where they are sound.
 //!
-//! Order, for each object in the order of the repositories that are asked:
-//! 1. WAL segments and history files: read and proved by their BLAKE3 and their own header, sealed again.
-//! 2. Packs: the manifest says which salt and which checksum the lost one had. What the other repository has is read
-//!    once to see whether it gives these very bytes, and a second time to store them.
-//! 3. What is left of packs, manifests and `backup.json`: the backup is taken over. Its packs are compared by what is
-//!    in them, those that are missing or damaged come under a free name, and a new manifest and `backup.json` replace
+//! The steps, in this order. Each one asks the other repositories in their order:
+//! 1. WAL segments and history files: they are read, checked by their BLAKE3 and their own header, and sealed again.
+//! 2. Packs: the manifest has the salt and the checksum of the lost pack. The pack of the other repository is read once
+//!    to check that it gives exactly these bytes, and a second time to store them.
+//! 3. Start records.
+//! 4. The remaining packs, manifests and `backup.json`: the backup is taken over. Its packs are compared by their
+//!    content. Missing or damaged packs are stored under a free name. A new manifest and a new `backup.json` replace
 //!    the old ones.
-//! 4. Start records.
 //!
-//! Invariants: nothing is replaced before its substitute was wholly read and proved, and nothing that is sound: what
-//! was found damaged is read once more just before. Stores have no conditional replacement, so that between this look
-//! and the replacement somebody else may have brought the object back; both have the same content then.
+//! Invariants: an object is replaced only after its substitute was completely read and checked. A sound object is never
+//! replaced: a damaged object is read once more just before. Stores have no conditional replacement, so another run may
+//! bring the object back between this reading and the replacement. Then both have the same content.
 //!
-//! After a crash: each object is whole, old or new, and the next run continues. Between a new manifest and its
-//! `backup.json` the backup cannot be restored, as before. Leases keep `expire` from removing things on either side
-//! meanwhile.
+//! After a crash: each object is complete, either the old or the new one, and the next run continues. Between a new
+//! manifest and its `backup.json`, the backup still cannot be restored. Leases keep `expire` from removing objects in
+//! both repositories meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,16 +43,16 @@ use crate::repository::Repository;
 use crate::repository::leases::{Clock, Holder, Lease, new_run};
 use crate::restore::{Fetches, every_chunk, try_manifest, would_take};
 
-/// WAL files that are brought back at once, within the memory.
+/// The maximum number of WAL files that are brought back at once, within the memory.
 const FILES_AT_ONCE: usize = 8;
 
-/// Objects that the ledger names.
+/// The maximum number of objects that the ledger entry names.
 const MOST_OBJECTS: usize = 1000;
 
 /// Segments of one hole that are asked for: a name in a listing can be anything, and this is 16 TiB of WAL.
 const MOST_IN_A_ROW: usize = 1 << 20;
 
-/// How long an `expire` is waited for: it stops soon after it has seen the lease.
+/// How long a repair waits for an `expire`. It stops soon after it has seen the lease.
 const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
 
 /// The options of a repair besides those of a verification.
@@ -62,11 +62,11 @@ pub struct RepairOptions {
     pub part_size_bytes: usize,
 }
 
-/// Verifies, brings back what is missing or damaged from these other repositories, in their order, and verifies again.
+/// Verifies, brings back missing or damaged objects from these other repositories, in their order, and verifies again.
 ///
 /// # Errors
-/// Those of [`verify`]; [`Cause::AnotherRun`] while an `expire` does not end; those of the repository's store. That
-/// another repository cannot give something is in [`Repair::left`].
+/// Those of [`verify`]; [`Cause::AnotherRun`] while an `expire` does not end; errors of the repository's store. What no
+/// other repository could give is in [`Repair::left`].
 pub async fn verify_and_repair(
     repository: &Repository,
     others: &[Repository],
@@ -95,7 +95,7 @@ pub async fn verify_and_repair(
         return Ok(Verification { repair: Some(done), ..first });
     }
     let now = clock.now();
-    // What this run has found sound and wrote down is not read a second time.
+    // Backups that this run found sound and recorded are not read a second time.
     let age = began.elapsed() + Duration::from_secs(1);
     let max_age = if options.remember && options.level == Level::Deep && options.sample.is_none() {
         Some(options.max_age.map_or(age, |before| before.max(age)))
@@ -106,7 +106,7 @@ pub async fn verify_and_repair(
     Ok(both(&first, second, done, began.elapsed()))
 }
 
-/// What is known after the second look.
+/// The results of both verifications and of the repair.
 fn both(first: &Verification, mut second: Verification, mut repair: Repair, duration: Duration) -> Verification {
     let is_sound = |result: BackupResult| matches!(result, BackupResult::Sound | BackupResult::PassedOver);
     for backup in &mut second.backups {
@@ -120,7 +120,7 @@ fn both(first: &Verification, mut second: Verification, mut repair: Repair, dura
     }
     for claim in &mut second.claims {
         let before = first.claims.iter().find(|before| before.claim == claim.claim);
-        // Most of them are read once: what was found sound is passed over the second time.
+        // Most segments are read once: the second verification passes over those that were sound.
         claim.segments_read = claim.segments_read.max(before.map_or(0, |before| before.segments_read));
         let known = before.map(|before| before.sound_windows.as_slice()).unwrap_or_default();
         let new = claim.sound_windows.iter().filter(|window| !known.contains(window));
@@ -135,14 +135,14 @@ fn both(first: &Verification, mut second: Verification, mut repair: Repair, dura
     }
 }
 
-/// Another repository.
+/// Another repository, from which objects are brought back.
 struct Donor {
     carrier: Carrier,
     pairs: ClaimPairs,
     lease: Option<Lease>,
 }
 
-/// One repair.
+/// One repair, while it runs.
 struct Repairer<'a> {
     to: &'a Repository,
     options: &'a VerifyOptions,
@@ -152,7 +152,7 @@ struct Repairer<'a> {
     lease: Lease,
     donors: Vec<Donor>,
     done: Repair,
-    /// Why an object could not be brought back so far.
+    /// Why an object could not be brought back so far, by its name.
     reasons: BTreeMap<String, String>,
     /// Objects that a backup still needs and no other repository gave.
     needed: BTreeSet<String>,
@@ -188,7 +188,7 @@ impl<'a> Repairer<'a> {
             };
             let pairs = match ClaimPairs::of_both(from, to, cluster).await {
                 Ok(pairs) => pairs,
-                // One that is away does not keep the others from helping.
+                // If one repository is not available, the others can still help.
                 Err(error) => {
                     progress.note(&format!("nothing comes from {}: {error}", from.describe()));
                     continue;
@@ -266,7 +266,7 @@ impl<'a> Repairer<'a> {
         self.done.repaired.push(RepairedObject { object: object.to_owned(), from, how });
     }
 
-    /// Keeps why something did not work. Only the end of the command is an error.
+    /// Records why an object could not be brought back. Only a cancelled command is an error.
     fn failed(&mut self, object: &str, donor: usize, error: &Error) -> Result<(), Error> {
         if matches!(*error.what, Cause::Cancelled) {
             return Err(Cause::Cancelled.into());
@@ -331,7 +331,7 @@ impl<'a> Repairer<'a> {
             .collect()
     }
 
-    /// Step 2. What is left goes to `taken_over`, by its backups.
+    /// Step 2. The remaining packs go to `taken_over`, by their backups.
     async fn packs(
         &mut self,
         damage: &[Damage],
@@ -387,7 +387,7 @@ impl<'a> Repairer<'a> {
         Ok(())
     }
 
-    /// Step 3 for one backup, of which these objects are missing or damaged.
+    /// Step 4 for one backup. These objects of it are missing or damaged.
     async fn take_over(&mut self, backup: BackupId, objects: &BTreeSet<String>) -> Result<(), Error> {
         for number in 0..self.donors.len() {
             let taken = match self.donors.get(number) {
@@ -397,7 +397,7 @@ impl<'a> Repairer<'a> {
             match taken {
                 Ok(()) => {
                     for object in objects {
-                        // A pack of several backups is repaired once all of them do without it.
+                        // Several backups may have needed this pack: it is reported once.
                         let is_known = self.done.repaired.iter().any(|known| known.object == *object);
                         if !is_known && !self.needed.contains(object) {
                             self.repaired(object, number, RepairKind::TakenOver);
@@ -463,7 +463,7 @@ impl<'a> Repairer<'a> {
         self.to.replace_record(&summary, &new).await
     }
 
-    /// Step 4.
+    /// Step 3, for one start record.
     async fn start_record(&mut self, backup: BackupId, object: &str) -> Result<(), Error> {
         for number in 0..self.donors.len() {
             let Some(donor) = self.donors.get(number) else { continue };
@@ -475,7 +475,7 @@ impl<'a> Repairer<'a> {
                     let reason = format!("it is of backup {} of cluster {}", there.backup_id, there.cluster);
                     return Err(Cause::Malformed { name: object.to_owned(), reason }.into());
                 }
-                // No run is at work: the backup is complete.
+                // The backup is complete, so no run is working on it.
                 let start = StartRecord { claim: claim.number, run: None, ..there };
                 self.to.replace_record(object, &start).await
             };
@@ -490,7 +490,7 @@ impl<'a> Repairer<'a> {
         Ok(())
     }
 
-    /// Says in the ledger what came back, and gives the leases back.
+    /// Records in the ledger what was brought back, and releases the leases.
     async fn end(self) -> Repair {
         if !self.done.repaired.is_empty() {
             let ids: BTreeMap<String, _> =
@@ -554,7 +554,7 @@ fn is_same(one: &BackupRecord, two: &BackupRecord) -> bool {
     (one.system_identifier, one.start_lsn, one.stop_lsn) == (two.system_identifier, two.start_lsn, two.stop_lsn)
 }
 
-/// A backup and its manifest, as a restore would take them.
+/// A backup and its manifest, read with the checks of a restore.
 async fn read_backup(
     repository: &Repository,
     cluster: &name::ClusterName,
@@ -566,7 +566,7 @@ async fn read_backup(
     Ok((record, manifest))
 }
 
-/// What the manifest wants of these packs.
+/// What the manifest needs from these packs.
 async fn works(manifest: &Arc<Manifest>, names: &BTreeSet<&str>, crew: &Crew) -> Result<Vec<PackWork>, Error> {
     let sorting = Arc::clone(manifest);
     let wanted = crew.run(move || every_chunk(&sorting)).await?;

@@ -1,4 +1,4 @@
-//! Each kind of damage, brought back from another repository; a crash at each request; what cannot be brought back.
+//! Repairs of each kind of damage from another repository, a crash at each request, and damage that cannot be repaired.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ fn segment_object(bench: &Bench, number: u64) -> String {
     wal(&bench.sample, &bench.repository, file, b"").0
 }
 
-/// Everything that a backup is made of, as a name and what repairs it.
+/// All objects of a backup, each with its name and the kind of its repair.
 fn objects(bench: &Bench) -> Vec<(String, RepairKind)> {
     let (cluster, id) = (&bench.sample.backup.cluster, &bench.sample.backup.backup_id);
     let mut objects: Vec<(String, RepairKind)> =
@@ -61,7 +61,7 @@ fn objects(bench: &Bench) -> Vec<(String, RepairKind)> {
     objects
 }
 
-/// The files of the repository but for the ledger.
+/// The files of the repository, except the ledger.
 fn content(bench: &Bench) -> Vec<(PathBuf, Vec<u8>)> {
     let (mut found, mut folders) = (Vec::new(), vec![bench.root.join("main")]);
     while let Some(folder) = folders.pop() {
@@ -97,7 +97,7 @@ async fn each_object_is_brought_back_whatever_became_of_it() {
                 let what = format!("{object}, missing: {missing}, encrypted: {encrypted}");
                 let is_record = object.ends_with("backup.json") || object.ends_with("start.json");
                 match missing {
-                    // Without it there is no backup, or nothing that a restore needs is lost.
+                    // Without this record there is no backup, or no restore needs it.
                     true if is_record => continue,
                     true => bench.remove(&object),
                     false => bench.change(&object, |bytes| flip(bytes)),
@@ -180,7 +180,7 @@ async fn a_crash_at_each_request_of_a_repair_harms_nothing_that_is_sound() {
     }
 }
 
-/// What another repository has under other names, since its packs were made otherwise, helps as well.
+/// A repository also helps if its packs were made in another way, and so have other names.
 #[tokio::test]
 async fn a_backup_is_taken_over_where_packs_are_laid_out_otherwise() {
     for encrypted in [false, true] {
@@ -220,7 +220,7 @@ async fn what_no_other_repository_has_is_named() {
     let repair_of_nothing = found.repair.unwrap();
     assert_eq!((repair_of_nothing.repaired.len(), repair_of_nothing.left.len()), (0, 2), "{repair_of_nothing:?}");
     assert_eq!(content(&bench), before);
-    // The first has nothing, the second all but one.
+    // The first repository has nothing. The second has everything except one segment.
     let found = repair(&bench, &[empty, other]).await;
     let [damage] = found.damage.as_slice() else { panic!("{:?}", found.damage) };
     assert_eq!((damage.object.clone(), damage.count), (segment_object(&bench, 0xA), 1));
