@@ -1,9 +1,9 @@
-//! A pack from one repository to another: each frame is taken out of the encryption of the first and put into that of
-//! the second, as it is compressed.
+//! Carries a pack from one repository to another: each frame is opened with the key of the first one and sealed with
+//! the key of the second one. It stays compressed as it is.
 //!
-//! Numbers, order and content of the frames stay. Where both repositories are encrypted, or neither is, the places of
-//! the frames stay as well. Otherwise each frame has a tag more or less: [`FrameShift`] says where it stands then, and
-//! the index is written again.
+//! The numbers, the order and the content of the frames stay the same. If both repositories are encrypted, or neither
+//! is, the places of the frames also stay the same. Otherwise each frame gains or loses its authentication tag:
+//! [`FrameShift`] gives its new place, and the index is written again.
 
 use bytes::Bytes;
 
@@ -16,17 +16,17 @@ use crate::frame::{seal_tail, tail_frame_bytes};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::manifest::{PackEntry, PackIdentity};
 
-/// Where the frames of a pack stand after they were carried.
+/// The new places of the frames of a carried pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameShift {
     from_encrypted: bool,
     to_encrypted: bool,
-    /// Where the data frames stood, ascending; empty where nothing moves.
+    /// The old offsets of the data frames in bytes, ascending; empty if nothing moves.
     offsets: Vec<u32>,
 }
 
 impl FrameShift {
-    /// Between a pack with this index and one of the other repository.
+    /// The shift between a pack with this index and the carried pack in the other repository.
     pub fn of_index(index: &PackIndex, from_encrypted: bool, to_encrypted: bool) -> Self {
         let offsets = index.frames().iter().map(|frame| frame.location.offset);
         let offsets = if from_encrypted == to_encrypted { Vec::new() } else { offsets.collect() };
@@ -38,7 +38,7 @@ impl FrameShift {
         self.from_encrypted == self.to_encrypted
     }
 
-    /// The new place of a frame; none for one that is not of the pack.
+    /// The new place of a frame; `None` for a frame that is not in the pack.
     pub fn place(&self, location: FrameLocation) -> Option<FrameLocation> {
         if self.is_none() {
             return Some(location);
@@ -69,8 +69,8 @@ pub struct PackCarrier {
 }
 
 impl PackCarrier {
-    /// Begins a pack with this full name in the repository with this id and key. Returns also its head, which is stored
-    /// first. `salt` brings back a pack that was sealed before with it ([`ObjectSealer::again`]).
+    /// Begins a pack with this full name in the repository with this id and key. Also returns its head, which is stored
+    /// first. With `salt`, the result is again a pack that was sealed with this salt before ([`ObjectSealer::again`]).
     ///
     /// # Errors
     /// Those of [`ObjectSealer::new`] and [`ObjectSealer::again`].
@@ -109,12 +109,12 @@ impl PackCarrier {
         &self.opener
     }
 
-    /// Carries the next frame after the head; `bytes` are exactly it.
+    /// Carries the next frame after the head; `bytes` is exactly this frame.
     ///
     /// # Errors
-    /// [`Fault::FrameOrder`] or [`Fault::UnexpectedKind`] for frames that are not in their places, [`Fault::TooLong`]
-    /// if the new pack would be longer than offsets can say, [`Fault::Malformed`] for an index that is not that of its
-    /// frames. Those of [`ObjectOpener::unseal_frame`], [`ObjectSealer::seal`] and [`PackIndex::from_end`].
+    /// [`Fault::FrameOrder`] or [`Fault::UnexpectedKind`] for a frame that is in a wrong place, [`Fault::TooLong`] if
+    /// the new pack would be too long for an offset, [`Fault::Malformed`] for an index that does not match its frames.
+    /// Those of [`ObjectOpener::unseal_frame`], [`ObjectSealer::seal`] and [`PackIndex::from_end`].
     pub fn carry(&mut self, bytes: &[u8]) -> Result<Bytes, FormatError> {
         let source = |fault: Fault| fault.of(self.opener.name());
         let header = FrameHeader::parse(bytes, self.read_bytes).map_err(source)?;
@@ -174,8 +174,8 @@ impl PackCarrier {
     /// The new pack as a manifest names it, and where its frames are.
     ///
     /// # Errors
-    /// [`Fault::MissingLastFrame`] if the tail was not carried, [`Fault::TooLong`] if frames are beyond what offsets
-    /// can say.
+    /// [`Fault::MissingLastFrame`] if the tail was not carried, [`Fault::TooLong`] if a frame is too far away for an
+    /// offset.
     pub fn finish(self) -> Result<(PackEntry, FrameShift), FormatError> {
         if !self.is_whole {
             return Err(Fault::MissingLastFrame.of(self.opener.name()));

@@ -14,7 +14,7 @@ pub struct LedgerRecord {
     pub time: DateTime<Utc>,
     /// Host that wrote it.
     pub host: String,
-    /// Version of the software.
+    /// The release of Holdfast that wrote it.
     pub software_version: String,
     /// The event.
     pub entry: LedgerEntry,
@@ -177,7 +177,7 @@ pub enum LedgerEntry {
         probe_count: u64,
         /// The problems; empty if the restore is proven.
         problems: Vec<String>,
-        /// What kinds of things were wrong, each once. Empty if nothing was, and of a release that did not say.
+        /// The kinds of the problems, each once. Empty if there were none, or if an earlier release wrote the entry.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         found: Vec<DrillFound>,
     },
@@ -185,7 +185,7 @@ pub enum LedgerEntry {
     Copy {
         /// The repository that they came from.
         repository_id: RepositoryId,
-        /// The backups that exist here since.
+        /// The backups that exist here since this copy.
         backups: Vec<BackupId>,
         /// Number of packs that were stored for them.
         pack_count: u64,
@@ -196,9 +196,9 @@ pub enum LedgerEntry {
     },
     /// Objects that were missing or damaged were brought back from other repositories.
     Repair {
-        /// The first thousand of them.
+        /// The first thousand of these objects.
         objects: Vec<RepairedObject>,
-        /// The number of all of them.
+        /// The number of these objects.
         object_count: u64,
         /// Number of objects that could not be brought back.
         left_count: u64,
@@ -214,7 +214,7 @@ pub struct RepairedObject {
     pub repository_id: RepositoryId,
 }
 
-/// What kind of thing a drill found wrong.
+/// A kind of problem that a drill found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DrillFound {
@@ -238,14 +238,14 @@ pub enum DrillFound {
 }
 
 impl DrillFound {
-    /// Whether it says something of the backup. A failed query may be wrong itself, and time and host say nothing.
-    /// What a later release found may say something.
+    /// Whether it says something about the backup. A failed query may itself be wrong, and time and host say nothing. A
+    /// kind of a later release may say something.
     pub fn is_of_the_backup(self) -> bool {
         !matches!(self, Self::Probe | Self::Time | Self::Host)
     }
 
-    /// Whether a drill with these findings failed because of its backup, if it failed. One that does not say what kinds
-    /// it found may have.
+    /// Whether a failed drill with these findings failed because of its backup. A drill that does not say what kinds it
+    /// found may have.
     pub fn blames_the_backup(found: &[Self]) -> bool {
         found.is_empty() || found.iter().any(|kind| kind.is_of_the_backup())
     }
