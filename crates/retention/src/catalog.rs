@@ -105,12 +105,12 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Whether it has not ended.
+    /// Whether the hold has not ended.
     pub fn is_in_force(self, now: DateTime<Utc>) -> bool {
         self.until.is_none_or(|until| now <= until)
     }
 
-    /// The longer one.
+    /// The hold that ends later. A hold without an end is the longest.
     #[must_use]
     pub fn longer(self, other: Option<Self>) -> Self {
         let until = other.map_or(self.until, |other| self.until.zip(other.until).map(|(one, other)| one.max(other)));

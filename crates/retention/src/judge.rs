@@ -131,7 +131,7 @@ fn the_last(setting: &Setting<'_>, reasons: &mut Reasons) {
         for backup in &setting.catalog.backups {
             reasons.add_continuous(backup.id, BackupKept::NothingRestorable);
         }
-        // Nor what looks as if it had been none: it is the more likely that the archive is seen wrongly.
+        // Remnants stay, too: if nothing is restorable, it is more likely that the archive is seen wrongly.
         for id in &setting.catalog.remnants {
             reasons.add(*id, BackupKept::NothingRestorable);
         }
@@ -156,8 +156,8 @@ fn the_last(setting: &Setting<'_>, reasons: &mut Reasons) {
     for backup in newest.into_iter().chain(on_the_line) {
         reasons.add_continuous(backup.id, BackupKept::LastRestorable);
     }
-    // Counts know nothing of timelines: those of a branch that has many backups would push out the only one of another.
-    // A window has looked after that.
+    // Counts know nothing of timelines: many backups of one branch would push out the only backup of another. A window
+    // prevents that.
     let start = setting.now.checked_sub_signed(LINE_IN_USE).filter(|_| setting.policy.window.is_none());
     for (id, timeline) in start.map(|start| window::leading(setting, start, &setting.restorable)).unwrap_or_default() {
         if !reasons.continuous.contains(&id) {

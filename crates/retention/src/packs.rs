@@ -183,8 +183,8 @@ fn is_mostly_dead(rule: RewriteRule, live_bytes: u64, size_bytes: u64) -> bool {
         && dead_bytes >= rule.dead_bytes
 }
 
-/// Why no pack may go, if that is so. Then no manifest is read, and no missing pack is seen: a backup that seems to be
-/// the last sound one may not be, and what another one needs has to stay with it.
+/// Why no pack may be removed, if there is a reason. Then no manifest is read, so no missing pack is noticed. A backup
+/// that seems to be the last sound one may not be, and what another backup needs must stay with it.
 pub(crate) fn blocked(setting: &Setting<'_>) -> Option<PackKept> {
     let catalog = setting.catalog;
     if setting.policy.is_empty() {

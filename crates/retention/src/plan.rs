@@ -103,7 +103,7 @@ pub struct Plan {
     pub after: Vec<RecoverableWindow>,
     /// Warnings for the user.
     pub warnings: BTreeSet<Warning>,
-    /// Whether nothing goes now, whatever was decided: no manifest is read.
+    /// Whether nothing is removed now, whatever was decided, because no manifest is read.
     pub is_blocked: bool,
 }
 

@@ -39,7 +39,7 @@ pub enum BackupKept {
     WindowStart(TimelineId),
     /// It is one of the newest.
     Last,
-    /// It is the newest one on the way to this timeline, which was written not long ago. There is no window.
+    /// It is the newest backup that leads to this timeline, which got WAL not long ago. There is no window.
     Line(TimelineId),
     /// It is the newest of its hour.
     Hourly,
@@ -307,7 +307,7 @@ pub enum Warning {
     CurrentClaimHasNone(ClaimNumber),
     /// The time of this backup is in the future. The clock of this host, or of the backup's host, is wrong.
     InTheFuture(BackupId),
-    /// Nobody knows what this backup needs. Nothing goes before it can be read or is removed by hand.
+    /// It is not known what this backup needs. Nothing is removed until it can be read, or is removed by hand.
     BlockedBy(BackupId),
     /// This backup is not finished, and may still be running. Nothing that it may need is removed.
     MayRun(BackupId),

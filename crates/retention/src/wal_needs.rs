@@ -84,7 +84,7 @@ fn of_doubt(setting: &Setting<'_>, claim: ClaimNumber, lines: &Lines<'_>, needs:
         all(WalKept::NoBackupYet);
     }
     let here = |of: Option<ClaimNumber>| of.is_none_or(|of| of == claim);
-    // Of any claim: while no manifest is read, nobody knows which backup is the last sound one.
+    // This is for every claim: while no manifest is read, it is not known which backup is the last sound one.
     if let Some(PackKept::MayBeNamedBy(id)) = blocked(setting) {
         all(WalKept::MayBeNeededBy(id));
     }

@@ -25,7 +25,7 @@ pub(crate) fn chosen(setting: &Setting<'_>, newest_first: &[&Backup]) -> Vec<(Ba
     found
 }
 
-/// The newest of these backups on the way to each timeline that was alive since `start`.
+/// For each timeline that was active since `start`, the newest of these backups that leads to it.
 pub(crate) fn leading(
     setting: &Setting<'_>,
     start: DateTime<Utc>,
