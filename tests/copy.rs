@@ -1,4 +1,4 @@
-//! `holdfast repo copy`: a repository is gone, and what was copied from it is restored, started and read.
+//! `holdfast repo copy`: a repository is gone. What was copied from it is restored, started and read.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::stage::{Plan, Seal, Stage, StoreKind, config_text, repository_lines, succeeded, wait_promoted};
 
-/// A server that archives into one repository, and a second one elsewhere, under another key and with other compression
-/// of WAL.
+/// A server that archives into one repository, and a second repository elsewhere, with another key and another
+/// compression of WAL.
 struct Two {
     stage: Stage,
     _s3: S3Server,
-    /// Both of them.
+    /// The configuration with both repositories.
     both: PathBuf,
-    /// Only the second.
+    /// The configuration with only the second one.
     second: PathBuf,
 }
 
@@ -81,7 +81,7 @@ async fn survives_the_loss_of_the_first(first: Seal, second: Seal) {
     let report = two.copy(&[]);
     assert_eq!(outcomes(&report), ["already-there", "copied"], "{report:#}");
     assert!(report["wal_file_count"].as_u64() >= Some(2), "{report:#}");
-    // What the full backup has stored is not stored again.
+    // What the full backup stored is not stored again.
     let backups = &report["backups"];
     assert!(backups[1]["pack_count"].as_u64() > backups[1]["new_pack_count"].as_u64(), "{backups:#}");
     let report = two.copy(&[]);

@@ -73,7 +73,7 @@ fn servers_below(place: &Path) -> Vec<i32> {
     pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&place))).collect()
 }
 
-/// The newest moment, and one by a seed; the living server, its archive and its tablespace stay unchanged.
+/// Drills to the newest moment, and to one by a seed. The living server, its archive and its tablespace stay unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_archive_is_proven_at_any_moment() {
     let Some((stage, backups)) = Stage::with_two_backups(Seal::Passphrase, StoreKind::S3).await else { return };
@@ -129,7 +129,7 @@ async fn a_sound_archive_is_proven_at_any_moment() {
     for what in ["restored_time", "backup"] {
         assert_eq!(asked.1[what], random.1[what], "{:#}", asked.1);
     }
-    // Another moment each time.
+    // Without a seed, it is another moment each time.
     let seeds: Vec<Value> = (0..2)
         .map(|_| drill(&stage, &["--random", "--no-amcheck", "--no-record"]).1["target"]["seed"].clone())
         .collect();
@@ -252,7 +252,7 @@ async fn the_copy_acts_on_nothing_outside() {
     let port = publisher.local_addr().expect("an address").port();
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
-    // It ends with the process of the test.
+    // The thread ends with the process of the test.
     std::thread::spawn(move || {
         for call in publisher.incoming() {
             drop(call);
@@ -333,7 +333,7 @@ async fn the_copy_acts_on_nothing_outside() {
     assert!(code == 10 && text.contains("PostgreSQL 18 is needed here"), "{code} {text}");
 }
 
-/// Replay would create a newer tablespace again in the living server's place, and remove what is there.
+/// Replay would create a newer tablespace again in the place of the living server, and remove what is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_tablespace_of_this_host_is_not_replayed() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };
@@ -350,7 +350,8 @@ async fn a_newer_tablespace_of_this_host_is_not_replayed() {
         assert!(ended == code && text.contains(words), "{ended} {text}");
         assert_eq!(fs::read_dir(&drills).expect("list").count(), 0);
     };
-    // Also if the target is before its creation: a link may be younger than the tablespace, so nothing is trusted.
+    // This is refused even if the target is before its creation: a link may be younger than its tablespace, so its age
+    // says nothing.
     refused(&stage, &["--no-amcheck"], 63, "tablespace");
     refused(&stage, &["--no-amcheck", "--target-immediate", "--backup", &backup], 63, "tablespace");
     stage.cluster.stop(Shutdown::Fast).await.expect("stop");
@@ -423,7 +424,7 @@ async fn what_a_killed_drill_leaves_is_named() {
     assert!(error.contains("nobody uses it: remove it"), "{error}");
     fs::remove_dir_all(&left).expect("remove it");
 
-    // What was kept on purpose is only a note.
+    // A directory that was kept on purpose is only a note.
     let mut kept = arguments.clone();
     kept.push("--keep");
     let (code, report, error) = understood(&stage.run(&kept));
@@ -486,7 +487,7 @@ async fn a_drill_that_takes_too_long_has_failed() {
     let flags = ["--no-amcheck", "--time-limit", "30s", "--probe", slow.to_str().expect("a path")];
     let (code, report, error) = drill(&stage, &flags);
     assert_eq!((code, kinds(&report)), (46, vec!["time-limit".to_owned()]), "{report:#}\n{error}");
-    // It says nothing of the backup.
+    // This says nothing about the backup.
     assert_eq!(report["recorded"], false, "{report:#}");
     assert!(objects(&stage).keys().all(|name| !name.contains("-drill-")), "{report:#}");
     assert_eq!(servers_below(&place(&stage)), [0; 0]);

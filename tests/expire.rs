@@ -12,7 +12,7 @@ use crate::stage::held::SlowStore;
 use crate::stage::proof::text;
 use crate::stage::{Plan, Seal, Stage, StoreKind, succeeded, wait_promoted};
 
-/// A configuration that keeps the newest N backups, and removes without a grace time.
+/// A configuration that keeps the newest N backups, and removes the others after this grace time.
 fn keeping(stage: &Stage, last: u32, grace: &str) -> PathBuf {
     let retention = format!("\n[retention]\nkeep = {{ last = {last} }}\ngrace = \"{grace}\"\n");
     stage.write_config(&format!("keep-{last}-{grace}.toml"), &(stage.config_text() + &retention))
@@ -137,7 +137,7 @@ async fn kept_backups_restore_and_the_rest_is_gone_from_a_directory() {
     kept_restores_and_the_rest_is_gone(StoreKind::Directory, Seal::None).await;
 }
 
-/// Seven backups, one after the other expired by a run that is killed and one that finishes the work.
+/// Seven backups expire, one after the other, each by a run that is killed and a run that finishes the work.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_run_is_continued_by_the_next() {
     let Some(stage) = Stage::start(18, Plan { seal: Seal::KeyFile, ..Plan::default() }).await else { return };
@@ -293,8 +293,8 @@ async fn a_hold_with_wal_keeps_what_a_restored_server_fetches() {
     assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "3");
 }
 
-/// A held backup whose removal had begun, and that lost a pack: it is no remnant, and restores when the pack is back.
-/// What would end the hold in the past is refused.
+/// A held backup whose removal had begun has lost a pack. It is not a remnant, and it restores when the pack is back. A
+/// hold that would end in the past is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_backup_that_looks_like_a_remnant_stays() {
     let Some(stage) = Stage::start(18, Plan { store: StoreKind::Directory, ..Plan::default() }).await else { return };

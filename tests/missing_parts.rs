@@ -1,5 +1,5 @@
-//! Parts of a data directory that are away while a backup runs, since their volume is not mounted: the backup fails and
-//! names the part. And tablespaces in unusual places, which are restored.
+//! Parts of a data directory are missing while a backup runs, because their volume is not mounted: the backup fails and
+//! names the part. Tablespaces in unusual places are restored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -107,7 +107,8 @@ async fn databases_that_come_and_go_fail_no_backup() {
     assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "7");
 }
 
-/// PostgreSQL writes absolute links, and follows others that people make when they move a tablespace by hand.
+/// PostgreSQL writes absolute links. It also follows other links, which people make when they move a tablespace by
+/// hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tablespace_with_a_relative_link_is_restored() {
     let Some(mut stage) = stage().await else { return };
@@ -134,7 +135,7 @@ async fn a_tablespace_with_a_relative_link_is_restored() {
     assert_eq!(Path::new(&place), other);
 }
 
-/// The setting that allows them was on in one session only, but the recovery needs it.
+/// The setting that allows such tablespaces was on in one session only, but the recovery needs it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tablespace_in_place_is_restored_without_its_setting() {
     let Some(stage) = stage().await else { return };

@@ -1,4 +1,4 @@
-//! What this host does to a drill says nothing of a backup: no finding, and no entry in the ledger.
+//! What this host does to a drill says nothing about a backup: there is no finding, and no entry in the ledger.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,11 +24,11 @@ fn slow_probe(stage: &Stage) -> String {
 }
 
 fn signal(pid: i32, signal: Signal) {
-    // One of them may have ended by the first signals already.
+    // An earlier signal may already have ended one of them.
     let _ = kill_process(Pid::from_raw(pid).expect("a process id"), signal);
 }
 
-/// The process that the lock file names.
+/// The server process that the lock file names.
 fn server_in(place: &Path) -> Option<i32> {
     let below = files_below(place);
     let lock = below.keys().find(|name| name.ends_with("data/postmaster.pid"))?;
@@ -74,7 +74,7 @@ async fn a_drill_that_is_stopped_with_its_server_records_nothing() {
     assert_eq!(entries(&stage), before);
 }
 
-/// A probe that sorts more than the disk holds: the disk keeps its reserve, and the backup its proof.
+/// A probe sorts more than the disk can hold: the disk keeps its reserve, and the backup can still be proven.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_no_finding() {
     let Some((stage, _)) = Stage::with_two_backups(Seal::None, StoreKind::Directory).await else { return };
@@ -88,7 +88,7 @@ async fn a_full_disk_is_no_finding() {
     .expect("write a probe");
     for flags in [
         vec!["--no-amcheck", "--probe", probe.to_str().expect("a path")],
-        // Without PostgreSQL's own bound, the drill watches the disk.
+        // Without PostgreSQL's own limit, the drill watches the disk.
         vec!["--no-amcheck", "--set", "temp_file_limit=-1", "--probe", probe.to_str().expect("a path")],
     ] {
         let (code, text) = stage.fails(&arguments(&stage, disk.path(), &flags));
@@ -102,8 +102,8 @@ async fn a_full_disk_is_no_finding() {
     proven(&drill(&stage, &["--no-amcheck"]));
 }
 
-/// The kernel ends the drill's server before all others, it takes little memory, and overlooks nothing, whatever the
-/// original has.
+/// If memory is short, the kernel ends the drill's server before all others. It takes little memory and overlooks
+/// nothing, whatever the settings of the original are.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_server_is_small_and_goes_first() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };

@@ -1,5 +1,5 @@
-//! What the original is must not decide: its event triggers, its old extension, its settings for roles and databases, a
-//! configuration that is elsewhere, and damaged catalogs.
+//! The original must not decide the result: its event triggers, its old extension, its settings for roles and
+//! databases, a configuration that is elsewhere, and damaged catalogs.
 
 use std::fs;
 
@@ -14,8 +14,8 @@ fn plain() -> Plan {
     Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() }
 }
 
-/// An event trigger reaches the world outside through any program, and may forbid what the drill needs. Before 17 no
-/// setting switches them off.
+/// An event trigger can reach the outside world through any program, and may forbid what the drill needs. Before 17 no
+/// setting switches event triggers off.
 async fn nothing_of_the_original_fires(major: u16) {
     let Some(stage) = Stage::start(major, plain()).await else { return };
     let sign = stage.scratch.path().join("acted");
@@ -43,14 +43,14 @@ async fn nothing_of_the_original_fires(major: u16) {
         }
     }
     back_up(&stage);
-    // What a role or a database says is stronger than the server's command line.
+    // Settings of a role or a database override the server's command line.
     let mut said =
         vec!["ALTER ROLE postgres SET zero_damaged_pages = on", "ALTER DATABASE app SET idle_session_timeout = 1"];
     if major >= 17 {
         said.extend(["ALTER DATABASE app SET event_triggers = on", "ALTER DATABASE app SET transaction_timeout = 1"]);
     }
     for statement in said {
-        // Such a command fires none: it is about an object that the databases share.
+        // Such a command fires no event trigger: it changes an object that all databases share.
         stage.cluster.sql(statement).await.expect("set");
     }
     stage.archive_now().await;
@@ -125,7 +125,7 @@ async fn without_a_configuration_on_18() {
     without_a_configuration(18).await;
 }
 
-/// A session needs the catalog: a damaged one is the worst finding, and no fault of the drill.
+/// A session needs the catalog. A damaged catalog is the worst finding, and not a fault of the drill.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destroyed_catalog_is_found() {
     let Some(mut stage) = Stage::start(18, plain()).await else { return };
@@ -149,12 +149,12 @@ async fn a_destroyed_catalog_is_found() {
     assert!(what.contains("it came up and lets nobody in") && what.contains("XX001"), "{what}");
     assert_eq!((&report["recorded"], &report["amcheck"]["outcome"]), (&true.into(), &"not-run".into()), "{report:#}");
     assert_eq!(last_entry(&stage)["found"], Value::from(vec!["page", "server"]));
-    // Seen from another database.
+    // The same, seen from another database.
     let (code, report, error) = drill(&stage, &["--no-record"]);
     assert_eq!((code, kinds(&report)), (46, vec!["server".to_owned(), "page".to_owned()]), "{report:#}\n{error}");
     let what = report["findings"][0]["what"].as_str().expect("words");
     assert!(what.starts_with("database app: "), "{what}");
-    // What is not there at all is no damage.
+    // A database that does not exist is not damage.
     let place = super::place(&stage);
     let (code, text) = stage.fails(&super::arguments(&stage, &place, &["--database", "nowhere"]));
     assert!(code == 51 && text.contains("database \\\"nowhere\\\" does not exist"), "{code} {text}");

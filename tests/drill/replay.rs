@@ -1,4 +1,5 @@
-//! Whether replay got through the archive: what it ends with may be half of a record, and may be no record at all.
+//! Whether replay reached the end of the archive. The archive may end with half a record, or with something that is not
+//! a record.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -32,7 +33,7 @@ async fn an_archive_may_end_in_a_record() {
     assert!(ended.1["recovery"]["segments"].to_string().contains(&last), "{:#}", ended.1);
 }
 
-/// PostgreSQL takes a bad record for the end of WAL: what comes after it in the last segment is lost.
+/// PostgreSQL treats a bad record as the end of WAL: what comes after it in the last segment is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_record_in_the_last_segment_is_found() {
     let Some(stage) = stage().await else { return };
@@ -41,7 +42,7 @@ async fn a_bad_record_in_the_last_segment_is_found() {
     let name = stage.cluster.value("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").await.expect("name it");
     stage.cluster.sql("INSERT INTO t SELECT generate_series(1, 3000)").await.expect("insert");
     stage.cluster.sql("SELECT pg_switch_wal()").await.expect("switch");
-    // As damaged memory or a damaged disk would: before it is archived.
+    // Damage it before it is archived, as bad memory or a bad disk would.
     let path = stage.cluster.data().join("pg_wal").join(&name);
     let file = fs::File::options().read(true).write(true).open(&path).expect("open the segment");
     let (mut byte, place) = ([0], 12 * 8192 + 4001);
@@ -53,6 +54,6 @@ async fn a_bad_record_in_the_last_segment_is_found() {
     let what = report["findings"][0]["what"].as_str().expect("words");
     let words = format!("replay ended in the middle of {name}, the last segment: ");
     assert!(what.contains(&words), "{what}");
-    // A target before it is reached all the same.
+    // A target before the bad record is reached nevertheless.
     proven(&drill(&stage, &["--no-amcheck", "--target-immediate"]));
 }
