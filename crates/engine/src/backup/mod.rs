@@ -7,8 +7,8 @@
 //! 3. [`scan`] lists the files, [`incremental`] finds what the parent has of them, [`plan`] cuts them into units
 //!    (pure).
 //! 4. [`copy`]: [`read`] -> [`encode`] -> [`sink`], many units at once, under one byte budget.
-//! 5. `global/pg_control` is read ([`crate::server::read_control_file`]), and `pg_backup_stop` is called. Then `backup_label`, `tablespace_map`
-//!    and the control file are stored.
+//! 5. `global/pg_control` is read ([`crate::server::read_control_file`]), and `pg_backup_stop` is called. Then
+//!    `backup_label`, `tablespace_map` and the control file are stored.
 //! 6. [`complete`] finishes the packs and the manifest. [`wal_wait`] waits for the WAL, on all [`timelines`] that a
 //!    standby may have followed meanwhile.
 //! 7. The stored manifest is checked as a restore would check it, and `backup.json` is created. Only then does the

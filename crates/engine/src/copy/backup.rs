@@ -175,8 +175,8 @@ impl Run<'_> {
         }
     }
 
-    /// Asked for just before a manifest takes its name: a run that slept, or that lost its start record, must not replace
-    /// the manifest of a run that completed the copy meanwhile.
+    /// Asked for just before a manifest takes its name: a run that slept, or that lost its start record, must not
+    /// replace the manifest of a run that completed the copy meanwhile.
     async fn check_before_manifest(&self, record: &BackupRecord) -> Result<(), Error> {
         for lease in &self.leases {
             lease.check()?;

@@ -519,8 +519,8 @@ impl<'a> Repairer<'a> {
     }
 }
 
-/// Compares the segments before and after a hole that both repositories have: an archive that has split on this timeline
-/// would close the hole with WAL of another server, and recovery would take that for the end of the WAL.
+/// Compares the segments before and after a hole that both repositories have: an archive that has split on this
+/// timeline would close the hole with WAL of another server, and recovery would take that for the end of the WAL.
 async fn compare_around(
     carrier: &Carrier,
     from: &ClaimRecord,

@@ -126,8 +126,8 @@ fn a_name_that_is_gone_is_found() {
 /// Documents that name tests by their functions.
 const NAME_TESTS: &[&str] = &["CONTRIBUTING.md", "SECURITY.md"];
 
-/// Whether a name is that of a test: a sentence of at least four words. Settings and roles of PostgreSQL are shorter, or
-/// begin with its own prefix.
+/// Whether a name is that of a test: a sentence of at least four words. Settings and roles of PostgreSQL are shorter,
+/// or begin with its own prefix.
 fn names_a_test(name: &str) -> bool {
     let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     is_plain && name.matches('_').count() >= 3 && !name.starts_with("pg_")
