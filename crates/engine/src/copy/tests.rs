@@ -14,6 +14,7 @@ use holdfast_secret::Secret;
 use holdfast_store::{Faulty, MemoryStore, PutMode, Store};
 
 use super::*;
+use crate::interrupted::{Interrupted, Other};
 use crate::progress::Silent;
 use crate::repository::{RepositoryTarget, Unlock, init, object_name};
 use crate::restore::RestoreOptions;
@@ -325,4 +326,39 @@ async fn a_run_that_is_alive_is_left_alone() {
     repository.replace_record(&object, &dead).await.unwrap();
     copy_between(&sample.repository, &repository, &options()).await.unwrap();
     check(&sample, &target, "taken over").await;
+}
+
+/// One copy stands still before each of its requests, so long that its leases are over for another host, which copies
+/// the same backup to its end. Whatever the first one does then, what is complete can be restored.
+#[tokio::test]
+async fn a_copy_that_slept_harms_nothing_that_another_completed() {
+    let sample = Sample::new(true).await;
+    source(&sample).await;
+    let mut both = 0;
+    for before in 0.. {
+        let target = target(true).await;
+        let (from, to) = (sample.repository.clone(), target.clone());
+        let other: Other = Box::pin(async move {
+            let to = Repository::open(&to).await.unwrap();
+            // The store has its own clock.
+            let later = chrono::Utc::now() + chrono::TimeDelta::hours(3);
+            let later = CopyOptions { host: "db4".to_owned(), now: later, ..options() };
+            copy_between(&from, &to, &later).await.unwrap();
+        });
+        let store = Arc::new(Interrupted::new(Arc::clone(&target.store), before, Some(other)));
+        let slow: Arc<dyn Store> = Arc::clone(&store) as _;
+        let through = RepositoryTarget { store: slow, unlock: target.unlock.clone() };
+        let through = Repository::open(&through).await.unwrap();
+        let slept = copy_between(&sample.repository, &through, &options()).await;
+        let what = format!("asleep before request {before}: {:?}", slept.as_ref().err());
+        let repository = Repository::open(&target).await.unwrap();
+        let found = repository.backups(&options().cluster).await.unwrap();
+        assert_eq!((found.records.len(), found.unreadable.len()), (1, 0), "{what}");
+        assert_eq!(verified(&repository).await.damage, [], "{what}");
+        both += u32::from(slept.is_ok());
+        if store.requests() <= before {
+            assert!(before > 40 && both > 0, "it ended too early to be true: {what}");
+            return;
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Which pages of a cluster changed since an earlier backup, and what an incremental backup must read.
 //!
-//! - [`block_set`]: a compact set of block numbers
+//! - [`crate::wal_summary::block_set`]: a compact set of block numbers
 //! - [`changed_blocks`]: the union of WAL summaries ([`crate::wal_summary`]), in memory
 //! - [`decision`]: what to read of one file, by WAL summaries
 //! - [`page_lsn`]: what to read of one file, and whether one page changed, by the LSNs in the pages: for servers

@@ -4,7 +4,7 @@
 //! tail. A frame is a 32-byte header and a body. The header has a checksum of its own and one of the body, so that
 //! damage is found before anything is decrypted or decompressed. The page `docs/format/frame.md` has the byte tables.
 //!
-//! Writing: [`Compressor`](crate::Compressor) makes a [`CompressedFrame`] on any thread; [`ObjectSealer::seal`]
+//! Writing: [`Compressor`] makes a [`CompressedFrame`] on any thread; [`ObjectSealer::seal`]
 //! numbers, encrypts and finishes it in the place where the order is known. Reading: [`ObjectOpener`] checks the head
 //! once and opens frames in any order; [`split_frames`] checks that an object in memory is complete.
 

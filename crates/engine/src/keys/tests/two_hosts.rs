@@ -1,112 +1,15 @@
 //! Two hosts change the keys at once. Whatever one does between any two requests of the other, somebody who was not
 //! shut out on purpose can read everything, and at least one secret opens the repository.
 
-use std::future::Future;
-use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use holdfast_store::{ListPage, ObjectInfo, ObjectName, PutMode, Store, StoreError, Trials, UnfinishedUpload, Upload};
-use parking_lot::Mutex;
 
 use super::bench::{ANNA, BEN, Bench, VAULT, add_to, remove_from, rotate_in, through};
 use crate::error::Error;
+use crate::interrupted::{Interrupted, Other};
 use crate::repository::RepositoryTarget;
-
-type Other = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A store that runs another task before one of its requests.
-struct Interrupted {
-    inner: Arc<dyn Store>,
-    requests: AtomicU64,
-    before: u64,
-    other: Mutex<Option<Other>>,
-    /// Listings leave out names with this ending, as if they were out of date.
-    hidden: &'static str,
-}
-
-impl std::fmt::Debug for Interrupted {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Interrupted before {}", self.before)
-    }
-}
-
-impl Interrupted {
-    async fn pass(&self) -> &Arc<dyn Store> {
-        if self.requests.fetch_add(1, Ordering::SeqCst) == self.before {
-            let other = self.other.lock().take();
-            if let Some(other) = other {
-                other.await;
-            }
-        }
-        &self.inner
-    }
-}
-
-#[async_trait]
-impl Store for Interrupted {
-    async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
-        self.pass().await.put(name, body, mode).await
-    }
-
-    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        self.pass().await.get(name).await
-    }
-
-    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.pass().await.get_range(name, range).await
-    }
-
-    async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
-        self.pass().await.get_tail(name, bytes).await
-    }
-
-    async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
-        self.pass().await.head(name).await
-    }
-
-    async fn list_page(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-        next: Option<&str>,
-    ) -> Result<ListPage, StoreError> {
-        let mut page = self.pass().await.list_page(prefix, start_after, next).await?;
-        page.objects.retain(|object| self.hidden.is_empty() || !object.name.as_ref().ends_with(self.hidden));
-        Ok(page)
-    }
-
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.pass().await.list_folders(prefix).await
-    }
-
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
-        self.pass().await.delete(names).await
-    }
-
-    async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
-        self.pass().await.begin_upload(name, mode).await
-    }
-
-    async fn trials(&self, scratch: &ObjectName) -> Result<Trials, StoreError> {
-        self.inner.trials(scratch).await
-    }
-
-    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
-        self.inner.unfinished_uploads(prefix).await
-    }
-
-    async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
-        self.inner.abort_unfinished(upload).await
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-}
 
 /// What one of the two hosts does.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -143,13 +46,7 @@ async fn each_interruption(anna: Verb, ben: Verb, check: impl AsyncFn(&Bench, [b
                 }
             })
         };
-        let store = Interrupted {
-            inner: Arc::clone(&bench.store),
-            requests: AtomicU64::new(0),
-            before,
-            other: Mutex::new(Some(other)),
-            hidden: "",
-        };
+        let store = Interrupted::new(Arc::clone(&bench.store), before, Some(other));
         let done = anna.run(&through(Arc::new(store), ANNA)).await;
         let bens = succeeded.load(Ordering::SeqCst);
         if bens == 2 {
@@ -272,13 +169,7 @@ async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
                 let _ = bench.write(ANNA).await;
             })
         };
-        let store = Interrupted {
-            inner: Arc::clone(&bench.store),
-            requests: AtomicU64::new(0),
-            before,
-            other: Mutex::new(Some(other)),
-            hidden: "",
-        };
+        let store = Interrupted::new(Arc::clone(&bench.store), before, Some(other));
         let done = rotate_in(&through(Arc::new(store), ANNA), &[VAULT, BEN], &[]).await;
         let keys = bench.keys().await;
         let Err(error) = done else {
@@ -302,13 +193,7 @@ async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
 async fn the_mark_of_the_slot_that_stays_is_asked_for_by_name() {
     let bench = Bench::shared().await;
     bench.put("keys/default.removing", Bytes::new()).await;
-    let store = Interrupted {
-        inner: Arc::clone(&bench.store),
-        requests: AtomicU64::new(0),
-        before: u64::MAX,
-        other: Mutex::new(None),
-        hidden: ".removing",
-    };
+    let store = Interrupted::new(Arc::clone(&bench.store), u64::MAX, None).hiding(".removing");
     let error = remove_from(&through(Arc::new(store), ANNA), "ben").await.unwrap_err();
     assert!(matches!(*error.what, crate::error::Cause::AnotherRun { .. }), "{error}");
     assert_eq!(bench.marks().await, ["default"]);
