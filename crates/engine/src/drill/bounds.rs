@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a drill waits for a signal of its own before it believes that a process ended by itself. systemd sends
 /// SIGTERM to all processes of a unit, and PostgreSQL may be the first to have ended.
-const SIGNAL_WITHIN: Duration = Duration::from_secs(1);
+const SIGNAL_WITHIN: Duration = Duration::from_secs(5);
 
 /// The limits of a drill.
 #[derive(Debug)]

@@ -10,12 +10,13 @@ use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use holdfast_contract::report::drill::{DrillFinding, FindingKind, Probe};
 use holdfast_pgtypes::recovery_target::moment;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::bounds::{Bounds, Over};
 use super::refused::{self, Refused};
 use super::server::Access;
-use crate::error::{Cause, Error, postgres_text};
+use crate::error::{Cause, Error, HostFault, postgres_text};
 
 /// The maximum length, in characters, of an answer, and of the name of a query without a comment.
 const LONGEST_WORDS: usize = 120;
@@ -138,6 +139,10 @@ enum Answer {
 async fn ask(client: &Client, text: &str) -> Result<Answer, Error> {
     let failed = |error: tokio_postgres::Error| match refused::judge(&error) {
         Refused::Host(error) => Err(error),
+        _ if is_ended_by_others(&error) => {
+            let what = format!("somebody ended the session of a query: {}", postgres_text(&error));
+            Err(Cause::Host { fault: HostFault::Other, what }.into())
+        }
         _ => Ok(Answer::Other(format!("it failed: {}", postgres_text(&error)))),
     };
     let stream = match client.simple_query_raw(text).await {
@@ -161,6 +166,12 @@ async fn ask(client: &Client, text: &str) -> Result<Answer, Error> {
         }
     }
     Ok(judge(is_query, first.as_deref(), rows))
+}
+
+/// Whether the server ended the session because it was told to: by a signal, at its shutdown or after a crash.
+fn is_ended_by_others(error: &tokio_postgres::Error) -> bool {
+    let codes = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN];
+    error.code().is_some_and(|code| codes.contains(code))
 }
 
 fn judge(is_query: bool, first: Option<&[String]>, rows: u64) -> Answer {
