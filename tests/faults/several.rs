@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use holdfast_testkit::proxy::{Effect, Fault, When};
+use holdfast_testkit::proxy::{Effect, Fault, SeenRequest, When};
 use rustix::process::Signal;
 
 use super::kit::{add_to_wal_table, http_faults, small, with_second_repository};
@@ -134,11 +134,12 @@ async fn a_cancel_while_the_second_repository_gets_its_record_reports_what_exist
     let sums = sum(&stage.cluster).await;
     stage.archive_now().await;
 
-    let record = |method: &str| Fault::new(Effect::Delay(Duration::from_secs(10)), When::Always).method(method);
-    proxy.inject(record("PUT").path_contains("backup.json"));
+    let late = Fault::new(Effect::Delay(Duration::from_secs(10)), When::Always);
+    proxy.inject(late.method("PUT").path_contains("backup.json"));
     let mut victim = Victim::start(&stage, &["--output", "json", "backup"]);
-    let sent = || proxy.seen().iter().any(|seen| seen.method == "PUT" && seen.path.contains("backup.json"));
-    assert!(victim.runs_until(sent).await, "the backup ended: {:?}", victim.wait());
+    let record = |seen: &SeenRequest| seen.method == "PUT" && seen.path.contains("backup.json");
+    let stored = || proxy.seen().iter().any(|seen| record(seen) && seen.executed);
+    assert!(victim.runs_until(stored).await, "the backup ended: {:?}", victim.wait());
     victim.signal(Signal::TERM);
     let ended = victim.wait();
     proxy.clear();

@@ -129,6 +129,8 @@ pub struct SeenRequest {
     pub path: String,
     /// The fault that it met, if any.
     pub effect: Option<Effect>,
+    /// Whether the server has executed it: before this, a client that disconnects takes the request with it.
+    pub executed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -233,54 +235,56 @@ async fn answer(
         Some(turn) => Some(turn.lock().await),
         None => None,
     };
-    let effect = {
+    let (effect, place) = {
         let mut shared = shared.lock();
         let fault = shared.faults.iter_mut().filter(|fault| fault.matches(&method, &path)).find_map(|fault| {
             let due = fault.is_due();
             due.then(|| fault.effect.clone())
         });
-        shared.seen.push(SeenRequest { method, path, effect: fault.clone() });
-        fault
+        shared.seen.push(SeenRequest { method, path, effect: fault.clone(), executed: false });
+        (fault, shared.seen.len() - 1)
     };
-    match effect {
-        Some(Effect::LostRequest) => Err("lost the request on purpose".into()),
+    let request = match &effect {
+        Some(Effect::LostRequest) => return Err("lost the request on purpose".into()),
         Some(Effect::Status(status, code)) => {
             // The body is read first: a client that is still sending would see a reset instead of the status.
             drain(request.into_body()).await?;
-            let text = format!(
-                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>injected</Message></Error>"
-            );
-            let mut response = Response::new(Answer::Text(Some(Bytes::from(text))));
-            *response.status_mut() = StatusCode::from_u16(status)?;
-            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/xml"));
-            Ok(response)
+            return refused(*status, code);
         }
-        Some(Effect::LostAnswer) => {
-            drain(forward(request, target).await?.into_body()).await?;
-            Err("lost the answer on purpose".into())
-        }
-        Some(Effect::TruncatedBody(left)) => {
-            Ok(forward(request, target).await?.map(|body| Answer::Truncated { body, left, flushed: None }))
-        }
-        Some(Effect::FlippedBit(at)) => {
-            Ok(forward(request, target).await?.map(|body| Answer::Flipped { body, at: Some(at) }))
-        }
-        Some(Effect::FlippedRequestBit(at)) => {
-            let changed = request.map(|body| Answer::Flipped { body, at: Some(at) });
-            Ok(forward(changed, target).await?.map(Answer::Whole))
-        }
+        Some(Effect::FlippedRequestBit(at)) => request.map(|body| Answer::Flipped { body, at: Some(*at) }),
         Some(Effect::WithoutHeader(name)) => {
             let mut changed = request;
-            changed.headers_mut().remove(name);
-            Ok(forward(changed, target).await?.map(Answer::Whole))
+            changed.headers_mut().remove(*name);
+            changed.map(Answer::Whole)
         }
+        _ => request.map(Answer::Whole),
+    };
+    let response = forward(request, target).await?;
+    shared.lock().seen[place].executed = true;
+    match effect {
+        Some(Effect::LostAnswer) => {
+            drain(response.into_body()).await?;
+            Err("lost the answer on purpose".into())
+        }
+        Some(Effect::TruncatedBody(left)) => Ok(response.map(|body| Answer::Truncated { body, left, flushed: None })),
+        Some(Effect::FlippedBit(at)) => Ok(response.map(|body| Answer::Flipped { body, at: Some(at) })),
         Some(Effect::Delay(delay)) => {
-            let response = forward(request, target).await?;
             tokio::time::sleep(delay).await;
             Ok(response.map(Answer::Whole))
         }
-        None => Ok(forward(request, target).await?.map(Answer::Whole)),
+        _ => Ok(response.map(Answer::Whole)),
     }
+}
+
+/// The S3 error with this status and code.
+fn refused(status: u16, code: &str) -> Result<Response<Answer>, BoxError> {
+    let text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>injected</Message></Error>"
+    );
+    let mut response = Response::new(Answer::Text(Some(Bytes::from(text))));
+    *response.status_mut() = StatusCode::from_u16(status)?;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/xml"));
+    Ok(response)
 }
 
 /// Sends a request to the server over a connection of its own.
