@@ -37,6 +37,11 @@ impl Hurry {
         self.0.begun.send_replace(true);
     }
 
+    /// The caller has time again. A request that failed in the meantime stays failed.
+    pub fn end(&self) {
+        self.0.begun.send_replace(false);
+    }
+
     /// Counts bytes that a connection to the store sent or received.
     pub(crate) fn moved(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -58,8 +63,10 @@ impl Hurry {
         let (mut before, mut since) = (bytes(), pace.now());
         while pace.now().saturating_sub(since) < SILENCE {
             pace.sleep(LOOK_AGAIN_AFTER).await;
+            let had_time = !self.has_begun();
+            self.begun().await;
             let moved = bytes();
-            if moved != before {
+            if had_time || moved != before {
                 (before, since) = (moved, pace.now());
             }
         }
