@@ -5,6 +5,7 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
+//! | [`agent`] | what `wal push` and `wal get` ask the agent |
 //! | [`exit_code`] | how a command ended, and whether somebody has to act |
 //! | [`problem`] | an error in three parts, as text and as JSON |
 //! | [`progress`] | what a command says while it runs |
@@ -32,6 +33,7 @@
 //! # }
 //! ```
 
+pub mod agent;
 pub mod exit_code;
 pub mod problem;
 pub mod progress;

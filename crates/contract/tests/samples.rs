@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use holdfast_contract::agent::AgentStatus;
 use holdfast_contract::problem::ErrorLine;
 use holdfast_contract::progress::ProgressLine;
 use holdfast_contract::report::backup::BackupReport;
@@ -36,6 +37,7 @@ fn through<T: Serialize + DeserializeOwned>(text: &str) -> serde_json::Result<Va
 }
 
 const SAMPLES: &[(&str, Printed)] = &[
+    ("agent-status", through::<AgentStatus>),
     ("backup", through::<BackupReport>),
     ("backup-2", through::<BackupReport>),
     ("backup-3", through::<BackupReport>),

@@ -16,7 +16,22 @@ use std::path::Path;
 use holdfast_contract::report::wal::Fork;
 use holdfast_pgtypes::{HistoryFile, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 
+use super::deliver::blocking;
 use crate::error::{Cause, Error};
+
+/// The fork for which other content in the archive is no fault: this server's history needs neither of the two. Any
+/// other error, and a divergence without such a fork, is returned as it is.
+pub(super) async fn excuses(error: Error, file: WalFileName, path: &Path, size: WalSegmentSize) -> Result<Fork, Error> {
+    let (WalFileName::Segment(segment) | WalFileName::Partial(segment)) = file else { return Err(error) };
+    if !matches!(*error.what, Cause::Divergence { .. }) {
+        return Err(error);
+    }
+    let pg_wal = path.parent().unwrap_or(Path::new("")).to_owned();
+    let Some(fork) = blocking(move || left_behind(&pg_wal, segment, size)).await? else { return Err(error) };
+    tracing::warn!(%file, %fork, "the archive holds other content under this name, and this server's history needs \
+                                  neither of the two");
+    Ok(fork)
+}
 
 /// The fork before the end of a segment, if there is one, by the newest history file in `pg_wal`. Blocks.
 pub(super) fn left_behind(pg_wal: &Path, segment: SegmentName, size: WalSegmentSize) -> Result<Option<Fork>, Error> {

@@ -161,7 +161,7 @@ async fn ask_all(targets: &[RepositoryTarget], options: &GetOptions) -> Result<A
 /// Asks one repository; `None` means that it answered that the file is not there.
 async fn ask(target: &RepositoryTarget, options: &GetOptions) -> Result<Option<Answer>, Error> {
     let repository = Repository::open(target).await?;
-    let claim = choose_claim(&repository, options).await?;
+    let claim = choose_claim(&repository, &options.cluster, options.system_identifier).await?;
     if options.system_identifier.is_none()
         && let Some(report) = options.hand_over_spooled(claim.system_identifier).await?
     {
@@ -174,21 +174,23 @@ async fn ask(target: &RepositoryTarget, options: &GetOptions) -> Result<Option<A
 }
 
 /// The claim of the cluster whose WAL is wanted.
-async fn choose_claim(repository: &Repository, options: &GetOptions) -> Result<ClaimRecord, Error> {
-    let Some(wanted) = options.system_identifier else {
-        return repository.current_claim(&options.cluster).await;
-    };
-    let claims = repository.claims(&options.cluster).await?;
+pub(super) async fn choose_claim(
+    repository: &Repository,
+    cluster: &ClusterName,
+    system_identifier: Option<SystemIdentifier>,
+) -> Result<ClaimRecord, Error> {
+    let Some(wanted) = system_identifier else { return repository.current_claim(cluster).await };
+    let claims = repository.claims(cluster).await?;
     let newest = claims.records.last().map(|claim| claim.system_identifier);
     match (claims.chosen(|claim| claim.system_identifier == wanted)?, newest) {
         (Some(claim), _) => Ok(claim),
         (None, None) => {
-            let (store, cluster) = (repository.describe(), options.cluster.to_string());
+            let (store, cluster) = (repository.describe(), cluster.to_string());
             Err(Cause::NoClaim { store, cluster }.into())
         }
         (None, Some(claimed)) => Err(Cause::WrongCluster {
             store: repository.describe(),
-            cluster: options.cluster.to_string(),
+            cluster: cluster.to_string(),
             claimed,
             here: "the cluster being recovered".to_owned(),
             found: wanted,
@@ -208,7 +210,7 @@ async fn fetch(
     fetch_object(repository, claim, &object, file, &options.crew).await
 }
 
-async fn fetch_object(
+pub(super) async fn fetch_object(
     repository: &Repository,
     claim: &ClaimRecord,
     object: &str,
@@ -322,7 +324,7 @@ async fn prefetch_one(
     match fetch(repository, claim, options, &file).await {
         Ok(None) => false,
         Ok(Some((raw, hash))) => match blocking(move || spooled.keep(segment, &hash, &raw)).await {
-            Ok(()) => true,
+            Ok(_) => true,
             Err(error) => {
                 tracing::warn!(%segment, %error, "a segment fetched ahead cannot be kept in the spool");
                 false

@@ -7,12 +7,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use holdfast_contract::agent::FileIdentity;
 use holdfast_pgtypes::wal::page::WalPageHeader;
 use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, NEEDED_BYTES, check_segment_header};
 use holdfast_pgtypes::{ControlFile, HistoryFile, PgVersion, SegmentName, WalFileName, WalSegmentSize};
 use holdfast_repo::wal_object::PIECE_BYTES;
 
-use super::mark::{self, FileIdentity};
+use super::mark;
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::claim::Identity;
 
@@ -49,6 +50,17 @@ impl LocalFile {
         Ok(Self { path: path.to_owned(), name, identity, file, head })
     }
 
+    /// Opens the file, and finds the cluster that it belongs to: the one in its header, else that of the data directory
+    /// around it. Blocks.
+    pub(super) fn open_with_identity(path: &Path) -> Result<(Self, Option<Identity>), Error> {
+        let file = Self::open(path)?;
+        let identity = match file.stated_identity()? {
+            Some(identity) => Some(identity),
+            None => identity_around(path)?,
+        };
+        Ok((file, identity))
+    }
+
     /// The segment whose content is in the file; `None` for history and backup history files.
     pub(super) fn segment(&self) -> Option<SegmentName> {
         match self.name {
@@ -58,7 +70,7 @@ impl LocalFile {
     }
 
     /// The cluster that the segment's header names; `None` for files that do not name one.
-    pub(super) fn stated_identity(&self) -> Result<Option<Identity>, Error> {
+    fn stated_identity(&self) -> Result<Option<Identity>, Error> {
         if self.segment().is_none() {
             return Ok(None);
         }
@@ -136,7 +148,7 @@ impl LocalFile {
 ///
 /// The parent is derived from the text of the path: `pg_wal` may be a symbolic link, whose `..` is not the data
 /// directory.
-pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
+fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
     let Some(pgdata) = path.parent().and_then(Path::parent) else { return Ok(None) };
     let control = pgdata.join("global").join("pg_control");
     let bytes = match std::fs::read(&control) {

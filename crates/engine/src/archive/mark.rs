@@ -10,11 +10,10 @@
 //! process that opens the repository knows its id. So a mark alone is believed for [`BELIEVED_FOR`], within which
 //! PostgreSQL asks for nearly all neighbours. Later the repositories are opened and their ids compared.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use holdfast_contract::agent::FileIdentity;
 use holdfast_pgtypes::WalFileName;
 use holdfast_repo::RepositoryId;
 
@@ -38,41 +37,20 @@ impl HeldBy {
     }
 }
 
-/// Distinguishes one file from another, and from itself after a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileIdentity {
-    device: u64,
-    inode: u64,
-    /// Length in bytes.
-    pub(super) size_bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+/// The mark without its last two lines.
+fn mark_head(identity: &FileIdentity, set: &RepositorySetId) -> String {
+    let FileIdentity { device, inode, size_bytes, modified, changed } = identity;
+    format!(
+        "holdfast mark 2\nrepositories {set}\nfile {device} {inode}\nsize {size_bytes}\nmodified {}.{:09}\n\
+         changed {}.{:09}\nheld by ",
+        modified.0, modified.1, changed.0, changed.1
+    )
 }
 
-impl FileIdentity {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size_bytes: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// The mark without its last two lines.
-    fn mark_head(&self, set: &RepositorySetId) -> String {
-        format!(
-            "holdfast mark 2\nrepositories {set}\nfile {} {}\nsize {}\nmodified {}.{:09}\nchanged {}.{:09}\nheld by ",
-            self.device, self.inode, self.size_bytes, self.modified.0, self.modified.1, self.changed.0, self.changed.1
-        )
-    }
-
-    /// The repositories that contain this file according to a mark; `None` if the mark belongs to another file.
-    fn holders(&self, set: &RepositorySetId, mark: &[u8]) -> Option<HeldBy> {
-        let rest = mark.strip_prefix(self.mark_head(set).as_bytes())?.strip_suffix(b"\nend\n")?;
-        Some(HeldBy(std::str::from_utf8(rest).ok()?.to_owned()))
-    }
+/// The repositories that contain this file according to a mark; `None` if the mark belongs to another file.
+fn holders(identity: &FileIdentity, set: &RepositorySetId, mark: &[u8]) -> Option<HeldBy> {
+    let rest = mark.strip_prefix(mark_head(identity, set).as_bytes())?.strip_suffix(b"\nend\n")?;
+    Some(HeldBy(std::str::from_utf8(rest).ok()?.to_owned()))
 }
 
 /// What a mark proves about a file.
@@ -113,7 +91,7 @@ pub(super) fn take(spool: &Spool, set: &RepositorySetId, path: &Path) -> Marked 
 
 fn look(mark: &Path, set: &RepositorySetId, path: &Path) -> Marked {
     let (Ok(text), Ok(metadata)) = (std::fs::read(mark), std::fs::metadata(path)) else { return Marked::No };
-    let Some(holders) = FileIdentity::of(&metadata).holders(set, &text) else { return Marked::No };
+    let Some(holders) = holders(&FileIdentity::of(&metadata), set, &text) else { return Marked::No };
     let written = std::fs::metadata(mark).and_then(|metadata| metadata.modified());
     // A mark from the future counts as old: the clock was set.
     match written.ok().and_then(|written| SystemTime::now().duration_since(written).ok()) {
@@ -130,7 +108,7 @@ pub(super) fn is_marked(
     name: &WalFileName,
     identity: &FileIdentity,
 ) -> bool {
-    std::fs::read(mark_path(spool, name)).is_ok_and(|text| identity.holders(set, &text).as_ref() == Some(held_by))
+    std::fs::read(mark_path(spool, name)).is_ok_and(|text| holders(identity, set, &text).as_ref() == Some(held_by))
 }
 
 /// Marks a file as durable.
@@ -141,8 +119,13 @@ pub(super) fn write(
     name: &WalFileName,
     identity: &FileIdentity,
 ) -> std::io::Result<()> {
-    let text = format!("{}{}\nend\n", identity.mark_head(set), held_by.0);
+    let text = format!("{}{}\nend\n", mark_head(identity, set), held_by.0);
     spool::write_aside(&spool.push_folder(), &mark_name(name), text.as_bytes())
+}
+
+/// Removes the mark of a file.
+pub(super) fn remove(spool: &Spool, name: &WalFileName) {
+    spool::remove_quietly(&mark_path(spool, name));
 }
 
 /// Records that a push of this file failed, so that the next push does not warn if the file is already stored.

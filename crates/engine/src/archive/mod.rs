@@ -7,6 +7,7 @@
 //!   stored them.
 //! - [`get`](get()): one file for PostgreSQL, from the spool or from the first repository that has it, verified to the
 //!   last byte before it gets its name; then the segments after it into the spool.
+//! - [`Archiver`], [`Fetcher`]: both for a process that stays, with open repositories.
 //! - [`list`](list()), [`WalFolders`], [`ListedWal`]: the content of the archive, and its gaps.
 //! - [`archive_file`] and [`missing_segments`]: the parts with which a backup confirms its WAL.
 //!
@@ -18,8 +19,11 @@
 //! be made again; losing it costs time only. Its layout is `<spool>/<cluster>/push/` for marks and
 //! `<spool>/<cluster>/get-<who>/` for segments fetched ahead.
 
+mod archiver;
 mod deliver;
+mod destinations;
 mod encode;
+mod fetcher;
 mod fork;
 mod get;
 mod known_logs;
@@ -36,9 +40,12 @@ mod ready;
 mod spool;
 mod standby;
 pub(crate) mod stored;
+mod transfers;
 mod wal_folders;
 
+pub use archiver::{Archiver, Durable};
 pub use deliver::{ArchiveContext, Destination, archive_file};
+pub use fetcher::{Fetched, Fetcher, FetcherOptions, Purpose};
 pub use get::{GetOptions, get, hand_over_fetched};
 pub(crate) use get::{look_at, memory_needed, read_whole};
 pub use holdfast_contract::report::wal::{
@@ -53,8 +60,10 @@ pub use listed_wal::ListedWal;
 pub use mark::marked_durable;
 pub(crate) use missing::first_missing;
 pub use missing::missing_segments;
+pub use prefetched::{hand_over_from_agent, write_small};
 pub use push::{PushOptions, push};
-pub use spool::{RepositorySetId, Spool, SpoolRefused};
+pub use ready::Ready;
+pub use spool::{RepositorySetId, Spool, SpoolRefused, digest_of_settings};
 pub(crate) use standby::stored_facts;
 pub use standby::{StandbyPushOptions, push_standby, server_is_stopping};
 pub(crate) use stored::wal_object_name;

@@ -49,10 +49,11 @@ impl Prefetched {
         self.entries().iter().any(|entry| entry.segment == segment)
     }
 
-    /// Keeps a verified segment in the spool. Blocks.
-    pub(super) fn keep(&self, segment: SegmentName, hash: &ChunkHash, raw: &[u8]) -> Result<(), Error> {
-        spool::write_aside(&self.folder, &format!("{segment}.{hash}"), raw)
-            .map_err(|e| Error::file("write", &self.folder, e))
+    /// Keeps a verified segment in the spool, and returns its path. Blocks.
+    pub(super) fn keep(&self, segment: SegmentName, hash: &ChunkHash, raw: &[u8]) -> Result<PathBuf, Error> {
+        let name = format!("{segment}.{hash}");
+        spool::write_aside(&self.folder, &name, raw).map_err(|e| Error::file("write", &self.folder, e))?;
+        Ok(self.folder.join(name))
     }
 
     /// Moves a segment to `destination` if it is here and whole. Returns its size, or `None`. Blocks.
@@ -95,6 +96,45 @@ impl Prefetched {
     pub(super) fn remove_stale(&self, now: std::time::SystemTime) {
         spool::remove_stale(&self.folder, now);
     }
+}
+
+/// Moves a segment that a running agent has just fetched and verified from its spool to `destination`, and returns its
+/// size. Its content is not hashed again: the agent wrote it since the machine started, so no crash has torn it.
+/// `Ok(None)` means that it is not there any more. Blocks.
+///
+/// # Errors
+/// [`Cause::File`](crate::Cause::File) if it cannot be moved.
+pub fn hand_over_from_agent(path: &Path, destination: &Path) -> Result<Option<u64>, Error> {
+    let aside = parent_of(destination).join(spool::temporary_name());
+    let moved = match std::fs::rename(path, &aside) {
+        Ok(()) => private::open(&aside),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => private::open(path).and_then(|mut from| {
+            let mut to = private::create_new(&aside)?;
+            std::io::copy(&mut from, &mut to)?;
+            spool::remove_quietly(path);
+            Ok(to)
+        }),
+        Err(error) => Err(error),
+    };
+    let measured = moved.and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (size_bytes, file) = measured.map_err(|error| {
+        spool::remove_quietly(&aside);
+        Error::file("write", destination, error)
+    })?;
+    finish(&file, &aside, destination)?;
+    Ok(Some(size_bytes))
+}
+
+/// Writes a small file whose content an agent sent in hexadecimal digits, and returns its size; `Ok(None)` if they are
+/// none. Blocks.
+///
+/// # Errors
+/// [`Cause::File`](crate::Cause::File) if it cannot be written.
+pub fn write_small(destination: &Path, digits: &str) -> Result<Option<u64>, Error> {
+    let Ok(content) = hex::decode(digits) else { return Ok(None) };
+    write_whole(destination, &content)?;
+    Ok(Some(content.len() as u64))
 }
 
 /// Moves an entry from the spool to `aside`; `None` if another process took it or it is not what it was.

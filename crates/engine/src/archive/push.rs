@@ -20,27 +20,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use holdfast_contract::report::wal::{ArchivedFile, PushOutcome, PushReport, Stored};
+use holdfast_contract::agent::FileIdentity;
+use holdfast_contract::report::wal::{ArchivedFile, PushOutcome, PushReport};
 use holdfast_pgtypes::WalFileName;
 use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
-use holdfast_repo::record::ClaimRecord;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::deliver::{self, ArchiveContext, Destination, Line, blocking};
+use super::deliver::{Destination, Line, blocking};
+use super::destinations::{held_by, open_all};
 use super::fork;
-use super::local_file::{LocalFile, identity_around};
+use super::local_file::LocalFile;
 use super::mark::{self, HeldBy, Marked};
 use super::ready::Ready;
 use super::spool::{self, RepositorySetId, Spool};
+use super::transfers::Transfers;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
-use crate::repository::claim::{Claimant, Identity};
-use crate::repository::{Repository, RepositoryTarget};
+use crate::repository::RepositoryTarget;
 
 /// Time limit for the neighbours after the requested file is durable, because PostgreSQL waits for the answer.
 const NEIGHBOURS_WITHIN: Duration = Duration::from_secs(20);
@@ -113,19 +114,11 @@ async fn push_inner(
         Prepared::ToDo { requested, neighbours, destinations } => {
             let (file, first) = (requested.name, destinations.first().cloned());
             let error = match transfer(requested, neighbours, destinations, options, progress, cancel).await {
-                Err(error) if matches!(*error.what, Cause::Divergence { .. }) => error,
+                Err(error) => error,
                 outcome => return outcome,
             };
-            let (WalFileName::Segment(segment) | WalFileName::Partial(segment), Some(first)) = (file, first) else {
-                return Err(error);
-            };
-            let pg_wal = options.path.parent().unwrap_or(Path::new("")).to_owned();
-            let size = first.claim.wal_segment_size;
-            let Some(fork) = blocking(move || fork::left_behind(&pg_wal, segment, size)).await? else {
-                return Err(error);
-            };
-            tracing::warn!(%file, %fork, "the archive holds other content under this name, and this server's history \
-                                          needs neither of the two");
+            let Some(size) = first.map(|first| first.claim.wal_segment_size) else { return Err(error) };
+            let fork = fork::excuses(error, file, &options.path, size).await?;
             let outcome = PushOutcome::BehindFork(fork);
             Ok(PushReport { file, outcome, neighbours: Vec::new(), failed_neighbours: Vec::new() })
         }
@@ -145,11 +138,7 @@ async fn prepare(targets: &[RepositoryTarget], options: &PushOptions) -> Result<
         let (path, spool, set) = (options.path.clone(), options.spool.clone(), options.repository_set);
         blocking(move || {
             let marked = spool.map_or(Marked::No, |spool| mark::take(&spool, &set, &path));
-            let requested = LocalFile::open(&path)?;
-            let identity = match requested.stated_identity()? {
-                Some(identity) => Some(identity),
-                None => identity_around(&path)?,
-            };
+            let (requested, identity) = LocalFile::open_with_identity(&path)?;
             Ok((marked, requested, identity))
         })
         .await?
@@ -177,68 +166,6 @@ async fn prepare(targets: &[RepositoryTarget], options: &PushOptions) -> Result<
     Ok(Prepared::ToDo { requested: Arc::new(requested), neighbours, destinations: Arc::new(destinations) })
 }
 
-fn held_by(destinations: &[Destination]) -> HeldBy {
-    HeldBy::new(destinations.iter().map(|destination| destination.repository.id()))
-}
-
-/// Opens all repositories at the same time and checks, or takes, the claim in each.
-async fn open_all(
-    targets: &[RepositoryTarget],
-    options: &PushOptions,
-    identity: Option<Identity>,
-) -> Result<Vec<Destination>, Error> {
-    let opening = targets.iter().map(|target| async {
-        let repository = Repository::open_to_write(target).await?;
-        let claim = claim_in(&repository, options, identity).await?;
-        Ok::<_, Error>(Destination { repository, claim })
-    });
-    let opened = futures::future::join_all(opening).await;
-    let destinations = opened.into_iter().collect::<Result<Vec<_>, _>>()?;
-    if let Some((first, others)) = destinations.split_first() {
-        for other in others {
-            if other.claim.system_identifier != first.claim.system_identifier {
-                return Err(Cause::WrongCluster {
-                    store: other.repository.describe(),
-                    cluster: options.cluster.to_string(),
-                    claimed: other.claim.system_identifier,
-                    here: format!("the archive in {}", first.repository.describe()),
-                    found: first.claim.system_identifier,
-                }
-                .into());
-            }
-        }
-        let kept = first.claim.wal_codec;
-        if kept != options.compression.codec() {
-            tracing::warn!(
-                configured = %options.compression,
-                archive = %kept,
-                "the archive keeps the compression that it began with; the configured one is used after the next claim"
-            );
-        }
-    }
-    Ok(destinations)
-}
-
-async fn claim_in(
-    repository: &Repository,
-    options: &PushOptions,
-    identity: Option<Identity>,
-) -> Result<ClaimRecord, Error> {
-    let Some(identity) = identity else {
-        // A history file outside of a data directory does not name its cluster.
-        return repository.current_claim(&options.cluster).await;
-    };
-    let claimant = Claimant {
-        identity,
-        here: options.path.display().to_string(),
-        owner: options.owner.clone(),
-        wal_codec: options.compression.codec(),
-        host: options.host.clone(),
-        now: options.now,
-    };
-    repository.take_claim(&options.cluster, &claimant).await
-}
-
 /// The neighbours for this run, in the archiver's order. Also sweeps the spool. Blocks.
 fn find_neighbours(
     options: &PushOptions,
@@ -254,7 +181,7 @@ fn find_neighbours(
         .after(requested)
         .map(|file| (file, folder.join(file.to_string())))
         .filter(|(file, path)| {
-            let identity = std::fs::metadata(path).ok().map(|metadata| mark::FileIdentity::of(&metadata));
+            let identity = std::fs::metadata(path).ok().map(|metadata| FileIdentity::of(&metadata));
             identity.is_some_and(|identity| !mark::is_marked(spool, &options.repository_set, held_by, file, &identity))
         })
         .take(options.push_ahead)
@@ -278,26 +205,19 @@ async fn transfer(
 ) -> Result<PushReport, Error> {
     let name = requested.name;
     progress.phase("archiving WAL", None);
-    let context = ArchiveContext {
-        cluster: options.cluster.clone(),
-        compression: options.compression,
-        crew: options.crew.clone(),
-        budget: options.budget.clone(),
-        ledger: Some((options.host.clone(), options.now)),
-    };
-    let turn = Transfers { destinations, context, options: options.clone() };
+    let turn = Transfers::new(destinations, options);
     let tried = turn.take_tried(name).await?;
     let neighbours = if tried { Vec::new() } else { neighbours };
     let line = Line::default();
 
     let mut tasks = JoinSet::new();
     // The requested file gets memory first.
-    let permit = turn.context.budget.acquire(deliver::memory_needed(&requested, turn.destinations.len())).await;
+    let permit = turn.memory_for(&requested, &CancellationToken::new()).await?;
     let stop_requested = cancel.child_token();
     let stop_neighbours = cancel.child_token();
-    tasks.spawn(turn.clone().requested(requested, permit, tried, line.first(), stop_requested));
+    tasks.spawn(send_requested(turn.clone(), requested, permit, tried, line.first(), stop_requested));
     for (file, path) in neighbours {
-        tasks.spawn(turn.clone().neighbour(file, path, line.behind(), stop_neighbours.clone()));
+        tasks.spawn(send_neighbour(turn.clone(), file, path, line.behind(), stop_neighbours.clone()));
     }
 
     let mut outcome: Option<Result<ArchivedFile, Error>> = None;
@@ -356,105 +276,33 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// What all transfers of a run share.
-#[derive(Clone)]
-struct Transfers {
-    destinations: Arc<Vec<Destination>>,
-    context: ArchiveContext,
-    options: PushOptions,
+async fn send_requested(
+    transfers: Transfers,
+    file: Arc<LocalFile>,
+    permit: Permit,
+    tried: bool,
+    line: Line,
+    cancel: CancellationToken,
+) -> Transferred {
+    let name = file.name;
+    let outcome = transfers.deliver(file, permit, tried, &line, &cancel).await;
+    Transferred { is_requested: true, file: name, outcome }
 }
 
-impl Transfers {
-    async fn requested(
-        self,
-        file: Arc<LocalFile>,
-        permit: Permit,
-        tried: bool,
-        line: Line,
-        cancel: CancellationToken,
-    ) -> Transferred {
-        let name = file.name;
-        let outcome = self.deliver(file, permit, tried, &line, &cancel).await;
-        Transferred { is_requested: true, file: name, outcome }
-    }
-
-    async fn neighbour(self, file: WalFileName, path: PathBuf, line: Line, cancel: CancellationToken) -> Transferred {
-        let outcome = self.neighbour_inner(path, &line, &cancel).await;
-        Transferred { is_requested: false, file, outcome }
-    }
-
-    async fn neighbour_inner(
-        &self,
-        path: PathBuf,
-        line: &Line,
-        cancel: &CancellationToken,
-    ) -> Result<ArchivedFile, Error> {
+async fn send_neighbour(
+    transfers: Transfers,
+    file: WalFileName,
+    path: PathBuf,
+    line: Line,
+    cancel: CancellationToken,
+) -> Transferred {
+    let sending = async {
         let file = Arc::new(blocking(move || LocalFile::open(&path)).await?);
-        let bytes = deliver::memory_needed(&file, self.destinations.len());
-        let permit = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(Cause::Cancelled.into()),
-            permit = self.context.budget.acquire(bytes) => permit,
-        };
-        let tried = self.take_tried(file.name).await?;
-        let archived = self.deliver(Arc::clone(&file), permit, tried, line, cancel).await?;
-        let Some(spool) = self.options.spool.clone() else { return Ok(archived) };
-        let (set, held_by) = (self.options.repository_set, held_by(&self.destinations));
-        let marked = blocking(move || {
-            mark::write(&spool, &set, &held_by, &file.name, &file.identity)
-                .map_err(|e| Error::file("write", &spool.push_folder(), e))
-        });
-        if let Err(error) = marked.await {
-            tracing::warn!(%error, "a WAL file is archived but could not be marked in the spool, so it will be \
-                                    compared again");
-        }
+        let permit = transfers.memory_for(&file, &cancel).await?;
+        let tried = transfers.take_tried(file.name).await?;
+        let archived = transfers.deliver(Arc::clone(&file), permit, tried, &line, &cancel).await?;
+        transfers.mark(file).await;
         Ok(archived)
-    }
-
-    /// Whether the last push of a file failed. The answer removes the note.
-    async fn take_tried(&self, name: WalFileName) -> Result<bool, Error> {
-        let Some(spool) = self.options.spool.clone() else { return Ok(false) };
-        blocking(move || Ok(mark::take_tried(&spool, &name))).await
-    }
-
-    /// Delivers a file and keeps the note about failed attempts.
-    async fn deliver(
-        &self,
-        file: Arc<LocalFile>,
-        permit: Permit,
-        tried: bool,
-        line: &Line,
-        cancel: &CancellationToken,
-    ) -> Result<ArchivedFile, Error> {
-        let name = file.name;
-        let mut context = self.context.clone();
-        if tried {
-            // PostgreSQL asks again and again, but one ledger record is enough.
-            context.ledger = None;
-        }
-        let outcome = deliver::deliver(file, &self.destinations, &context, permit, line, cancel).await;
-        match &outcome {
-            Ok(archived) => {
-                for found in archived.repositories.iter().filter(|found| found.stored == Stored::AlreadyThere) {
-                    if tried {
-                        tracing::info!(file = %name, store = found.store, "already stored by an earlier attempt");
-                    } else {
-                        tracing::warn!(file = %name, store = found.store, "already stored, with the same content");
-                    }
-                }
-            }
-            // A file that never had its turn was not tried, and is sent with others the next time.
-            Err(_) if tried || line.is_free() => {
-                if let Some(spool) = self.options.spool.clone() {
-                    blocking(move || {
-                        mark::write_tried(&spool, &name);
-                        Ok(())
-                    })
-                    .await?;
-                }
-            }
-            Err(_) => {}
-        }
-        outcome
-    }
+    };
+    Transferred { is_requested: false, file, outcome: sending.await }
 }

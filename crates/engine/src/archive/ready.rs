@@ -11,12 +11,12 @@ use holdfast_pgtypes::WalFileName;
 
 /// The files that wait at this moment, from the directory.
 #[derive(Debug, Default)]
-pub(super) struct Ready(BTreeMap<(bool, String), WalFileName>);
+pub struct Ready(BTreeMap<(bool, String), WalFileName>);
 
 impl Ready {
     /// Reads `archive_status` beside the file. If the directory cannot be read, no file counts as waiting: the
     /// requested file does not depend on it.
-    pub(super) fn beside(file: &Path) -> Self {
+    pub fn beside(file: &Path) -> Self {
         let folder = file.parent().unwrap_or(Path::new("")).join("archive_status");
         let Ok(entries) = std::fs::read_dir(folder) else { return Self::default() };
         let names = entries.flatten().filter_map(|entry| {
@@ -26,13 +26,26 @@ impl Ready {
         Self(names.map(|file| (Self::key(file), file)).collect())
     }
 
+    /// Whether this file waits now.
+    pub fn is_marked(file: &Path) -> bool {
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return false };
+        let mut mark = name.to_owned();
+        mark.push(".ready");
+        folder.join("archive_status").join(mark).exists()
+    }
+
     /// Whether a file waits.
-    pub(super) fn contains(&self, file: &WalFileName) -> bool {
+    pub fn contains(&self, file: &WalFileName) -> bool {
         self.0.contains_key(&Self::key(*file))
     }
 
+    /// How many files wait.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The files after `requested` in the archiver's order, and all history files.
-    pub(super) fn after(&self, requested: WalFileName) -> impl Iterator<Item = WalFileName> {
+    pub fn after(&self, requested: WalFileName) -> impl Iterator<Item = WalFileName> {
         let own = Self::key(requested);
         self.0.iter().filter(move |(key, _)| **key != own && (!key.0 || **key > own)).map(|(_, file)| *file)
     }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use holdfast_contract::agent::FileIdentity;
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::ClusterName;
 
@@ -23,6 +24,9 @@ use crate::error::Error;
 
 /// The prefix of temporary files, in the spool and beside a destination.
 const TEMPORARY_PREFIX: &str = "tmp-holdfast-";
+
+/// The file that is replaced when a repository is made.
+const MADE: &str = "repository-made";
 
 /// No run still uses temporary files of this age, because writing one takes seconds.
 const STALE_AFTER: Duration = Duration::from_mins(10);
@@ -57,6 +61,11 @@ impl std::fmt::Display for RepositorySetId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// A digest of settings: two programs with the same digest have the same settings.
+pub fn digest_of_settings(text: &str) -> String {
+    ChunkHash::of(text.as_bytes()).to_string()
 }
 
 /// The folder of one cluster in the spool, checked and found to be safe.
@@ -154,6 +163,16 @@ impl Spool {
         Ok(())
     }
 
+    /// The folder of the cluster, closed to other users.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Changes each time a repository is made on this machine.
+    pub(super) fn generation(&self) -> Option<FileIdentity> {
+        std::fs::metadata(self.folder.join(MADE)).ok().map(|metadata| FileIdentity::of(&metadata))
+    }
+
     /// The folder of the marks.
     pub(super) fn push_folder(&self) -> PathBuf {
         self.folder.join("push")
@@ -164,12 +183,13 @@ impl Spool {
         self.folder.join(format!("get-{who}"))
     }
 
-    /// Removes all marks. Called when a repository has been made: an earlier one at the same place may have contained
-    /// files that the new one lacks.
+    /// Removes all marks, and makes a running agent look at its repositories again. Called when a repository has been
+    /// made: an earlier one at the same place may have contained files that the new one lacks.
     ///
     /// # Errors
     /// [`Cause::File`](crate::Cause::File) if their folder cannot be removed.
     pub fn forget_marks(&self) -> Result<(), Error> {
+        write_aside(&self.folder, MADE, b"").map_err(|error| Error::file("write", &self.folder.join(MADE), error))?;
         let folder = self.push_folder();
         match std::fs::remove_dir_all(&folder) {
             Ok(()) => Ok(()),

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliver::blocking;
 use super::fork;
-use super::local_file::{LocalFile, identity_around};
+use super::local_file::LocalFile;
 use super::stored;
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::claim::{Claimant, Identity};
@@ -86,11 +86,7 @@ async fn push_standby_inner(
     }
     let path = options.path.clone();
     let (file, identity, left) = blocking(move || {
-        let file = LocalFile::open(&path)?;
-        let identity = match file.stated_identity()? {
-            Some(identity) => Some(identity),
-            None => identity_around(&path)?,
-        };
+        let (file, identity) = LocalFile::open_with_identity(&path)?;
         let left = match (file.name, &identity) {
             (WalFileName::Segment(segment), Some(identity)) => {
                 let folder = path.parent().unwrap_or(Path::new("")).to_owned();

@@ -6,6 +6,7 @@ mod list;
 mod marks;
 mod push;
 mod race;
+mod resident;
 mod scale;
 mod standby;
 

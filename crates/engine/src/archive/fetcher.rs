@@ -1,0 +1,229 @@
+//! [`Fetcher`]: fetches the WAL of clusters in recovery for a process that stays.
+//!
+//! It answers as [`get`](super::get()) does, with the same three results. The repositories, their keys and the claims
+//! stay open between files, for [`OPEN_FOR`]. A repository that answers "not there" is opened anew and asked once more
+//! before it is believed, because recovery ends on that answer.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName, WalSegmentSize};
+use holdfast_repo::ChunkHash;
+use holdfast_repo::name::ClusterName;
+use holdfast_repo::record::ClaimRecord;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::deliver::blocking;
+use super::get::{choose_claim, fetch_object, memory_needed};
+use super::prefetched::Prefetched;
+use super::spool::{RepositorySetId, Spool};
+use super::stored;
+use crate::error::{Cause, Error, ResultExt};
+use crate::pipeline::budget::ByteBudget;
+use crate::pipeline::crew::Crew;
+use crate::repository::{Repository, RepositoryTarget};
+
+/// How long an opened repository and its claim are used before they are looked at again.
+const OPEN_FOR: Duration = Duration::from_mins(1);
+
+/// The options of a [`Fetcher`].
+#[derive(Debug, Clone)]
+pub struct FetcherOptions {
+    /// The cluster of the archive.
+    pub cluster: ClusterName,
+    /// Where segments are kept until they are handed over.
+    pub spool: Spool,
+    /// The repositories, as the spool identifies them.
+    pub repository_set: RepositorySetId,
+    /// The threads that decompress.
+    pub crew: Crew,
+    /// The limit on memory.
+    pub budget: ByteBudget,
+}
+
+/// Fetches WAL. All methods may run at the same time.
+#[derive(Debug)]
+pub struct Fetcher {
+    targets: Vec<RepositoryTarget>,
+    options: FetcherOptions,
+    opened: Mutex<Vec<Option<Opened>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Opened {
+    system_identifier: SystemIdentifier,
+    repository: Repository,
+    claim: ClaimRecord,
+    at: Instant,
+}
+
+/// Why a file is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Recovery has asked for it.
+    Asked,
+    /// Recovery may ask for it.
+    Ahead,
+}
+
+/// A file of the archive, whole and verified.
+#[derive(Debug)]
+pub enum Fetched {
+    /// A segment, in the spool.
+    Segment {
+        /// Its absolute path.
+        path: PathBuf,
+        /// Its length in bytes, which is the size of all segments of the cluster.
+        size: WalSegmentSize,
+    },
+    /// A segment that cannot be kept in the spool, with the reason.
+    NotKept(Error),
+    /// The content of a history or backup history file.
+    Text(Vec<u8>),
+}
+
+impl Fetcher {
+    /// A fetcher from these repositories, in their order.
+    pub fn new(targets: Vec<RepositoryTarget>, options: FetcherOptions) -> Self {
+        let opened = Mutex::new(vec![None; targets.len()]);
+        Self { targets, options, opened }
+    }
+
+    /// Fetches one file for the recovery of a cluster. What is fetched ahead may be reported as absent too early: nobody
+    /// ends recovery on that.
+    ///
+    /// # Errors
+    /// Those of [`get`](super::get()); [`Cause::Absent`] only if every repository answered that it does not have the
+    /// file.
+    pub async fn fetch(
+        &self,
+        file: WalFileName,
+        system_identifier: SystemIdentifier,
+        why: Purpose,
+        cancel: &CancellationToken,
+    ) -> Result<Fetched, Error> {
+        let fetched = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(Cause::Cancelled.into()),
+            fetched = self.fetch_inner(file, system_identifier, why) => fetched,
+        };
+        fetched.doing(|| format!("fetching {file} from the archive"))
+    }
+
+    async fn fetch_inner(
+        &self,
+        file: WalFileName,
+        system_identifier: SystemIdentifier,
+        why: Purpose,
+    ) -> Result<Fetched, Error> {
+        if self.targets.is_empty() {
+            return Err(Cause::Refused("there is no repository to fetch from".to_owned()).into());
+        }
+        let mut doubt: Option<Error> = None;
+        for number in 0..self.targets.len() {
+            match self.ask(number, file, system_identifier, why).await {
+                Ok(Some(found)) => {
+                    if let Some(error) = doubt {
+                        tracing::warn!(%file, %error, "this repository could not answer, another one did");
+                    }
+                    return self.keep(file, system_identifier, found).await;
+                }
+                Ok(None) => {}
+                Err(error) => match &doubt {
+                    None => doubt = Some(error),
+                    Some(_) => tracing::warn!(%file, %error, "a further repository could not answer"),
+                },
+            }
+        }
+        Err(doubt.unwrap_or_else(|| Cause::Absent { file: file.to_string() }.into()))
+    }
+
+    /// Asks one repository; `None` means that it answered that the file is not there.
+    async fn ask(
+        &self,
+        number: usize,
+        file: WalFileName,
+        system_identifier: SystemIdentifier,
+        why: Purpose,
+    ) -> Result<Option<Found>, Error> {
+        let mut kept = self.kept_open(number, system_identifier);
+        loop {
+            let was_kept = kept.is_some();
+            let opened = match kept.take() {
+                Some(opened) => opened,
+                None => self.open(number, system_identifier).await?,
+            };
+            let Opened { repository, claim, .. } = opened;
+            let _permit = self.options.budget.acquire(memory_needed(&claim, file)).await;
+            let object = stored::wal_object_name(&repository, &self.options.cluster, &claim, &file);
+            match fetch_object(&repository, &claim, &object, &file, &self.options.crew).await {
+                Ok(Some((raw, hash))) => return Ok(Some(Found { raw, hash, size: claim.wal_segment_size })),
+                Ok(None) if was_kept && why == Purpose::Asked => {}
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    self.forget(number);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn kept_open(&self, number: usize, system_identifier: SystemIdentifier) -> Option<Opened> {
+        let opened = self.opened.lock().get(number)?.clone()?;
+        (opened.system_identifier == system_identifier && opened.at.elapsed() < OPEN_FOR).then_some(opened)
+    }
+
+    async fn open(&self, number: usize, system_identifier: SystemIdentifier) -> Result<Opened, Error> {
+        let at = Instant::now();
+        let target = self.targets.get(number).ok_or_else(|| Cause::Internal(format!("no repository {number}")))?;
+        let repository = Repository::open(target).await?;
+        let claim = choose_claim(&repository, &self.options.cluster, Some(system_identifier)).await?;
+        let opened = Opened { system_identifier, repository, claim, at };
+        if let Some(place) = self.opened.lock().get_mut(number) {
+            *place = Some(opened.clone());
+        }
+        Ok(opened)
+    }
+
+    fn forget(&self, number: usize) {
+        if let Some(place) = self.opened.lock().get_mut(number) {
+            *place = None;
+        }
+    }
+
+    async fn keep(
+        &self,
+        file: WalFileName,
+        system_identifier: SystemIdentifier,
+        found: Found,
+    ) -> Result<Fetched, Error> {
+        let Found { raw, hash, size } = found;
+        let WalFileName::Segment(segment) = file else { return Ok(Fetched::Text(raw)) };
+        let spooled = self.spooled(system_identifier);
+        Ok(match blocking(move || spooled.keep(segment, &hash, &raw)).await {
+            Ok(path) => Fetched::Segment { path, size },
+            Err(error) => Fetched::NotKept(error),
+        })
+    }
+
+    /// Removes the segments from the spool that recovery has passed, all beyond `limit`, and the remains of killed runs.
+    /// Blocks.
+    pub fn sweep(&self, system_identifier: SystemIdentifier, reached: SegmentName, limit: usize) {
+        let spooled = self.spooled(system_identifier);
+        spooled.remove_stale(std::time::SystemTime::now());
+        spooled.sweep(reached, limit);
+    }
+
+    fn spooled(&self, system_identifier: SystemIdentifier) -> Prefetched {
+        Prefetched::new(&self.options.spool, &self.options.repository_set, system_identifier)
+    }
+}
+
+/// A file from one repository.
+struct Found {
+    raw: Vec<u8>,
+    hash: ChunkHash,
+    size: WalSegmentSize,
+}
