@@ -5,7 +5,7 @@
 mod answers;
 mod away;
 mod disks;
-mod kit;
+pub(crate) mod kit;
 mod network;
 mod several;
 mod writers;

@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a failed set-up fails the test")]
 
+mod agent;
 mod archive_commands;
 mod backup_restore;
 mod bounds;

@@ -81,6 +81,11 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     let Loaded { mut config, file: config_file } =
         config::load(args.global.config.as_deref(), &environment, args.overlay())?;
     logging::start(config.log, manner.style);
+    if let Command::Wal(WalCommand::Push { path, standby: false, .. }) = &args.command
+        && let Some(answer) = verbs::asking::push(&config, config_file.as_deref(), path)
+    {
+        return answered(answer, manner.output, doing);
+    }
     if let Command::Wal(WalCommand::Push { path, .. }) = &args.command
         && manner.output == Output::Text
         && verbs::already_durable(&config, path)
@@ -92,6 +97,11 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     }
     if let Command::Wal(WalCommand::Get { name, until: Some(until), .. }) = &args.command {
         verbs::refuse_after(name, *until)?;
+    }
+    if let Command::Wal(WalCommand::Get { name, dest, until, .. }) = &args.command
+        && let Some(answer) = verbs::asking::get(&config, config_file.as_deref(), name, dest, *until)
+    {
+        return answered(answer, manner.output, doing);
     }
     if let Command::Wal(WalCommand::Get { name, dest, .. }) = &args.command
         && let Some(report) = verbs::already_fetched(&config, name, dest)
@@ -127,7 +137,9 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
             show,
             style: manner.style,
             cancellation: signals.cancellation(),
+            signals: signals.clone(),
         };
+        let is_agent = matches!(args.command, Command::Agent(_));
         let verb = tokio::spawn(verbs::run(args.command, context));
         let result = tokio::select! {
             joined = verb => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped because of a fault in \
@@ -135,13 +147,28 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
             () = signals.second() => Err(Failure::cancelled().hint("unfinished work is left as after a crash; the \
                                                                     next run cleans up")),
         };
-        *signal = signals.first();
+        // Being stopped is the normal end of an agent.
+        *signal = if is_agent && result.is_ok() { None } else { signals.first() };
         result
     });
     // Blocking threads may be in the middle of a system call; their result no longer matters.
     runtime.shutdown_background();
     // "Not in the archive" is the usual end of every recovery: one line instead of three in the server's log.
     result.map_err(|failure| if failure.code == ExitCode::Absent { failure } else { failure.doing(doing) })
+}
+
+/// The end of a command that the agent did.
+fn answered(
+    answer: Result<impl serde::Serialize, Failure>,
+    output: Output,
+    doing: &'static str,
+) -> Result<ExitCode, Failure> {
+    let report =
+        answer.map_err(|failure| if failure.code == ExitCode::Absent { failure } else { failure.doing(doing) })?;
+    if output == Output::Json {
+        stdout::json(&report)?;
+    }
+    Ok(ExitCode::Ok)
 }
 
 fn style(color: Color) -> Style {

@@ -4,6 +4,7 @@
 //! Flags that also exist as configuration keys override the configuration ([`Args::overlay`]). So both are validated in
 //! one place, with the same errors.
 
+mod agent;
 mod copy;
 mod drill;
 mod expire;
@@ -18,6 +19,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use agent::{AgentAction, AgentArgs};
 pub use copy::CopyArgs;
 pub use drill::DrillArgs;
 pub use expire::{BackupCommand, ExpireArgs, Until};
@@ -145,6 +147,8 @@ pub enum Command {
     /// Archive and fetch WAL
     #[command(subcommand)]
     Wal(WalCommand),
+    /// Run the agent, which does the work of `wal push` and `wal get` faster
+    Agent(AgentArgs),
     /// Record volume snapshots, so that a recovery can begin with them
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -409,6 +413,7 @@ impl Args {
             | Command::Wal(_)
             | Command::Snapshot(_)
             | Command::Manifest(_)
+            | Command::Agent(_)
             | Command::Operator(_)
             | Command::Instance(_)
             | Command::Completions { .. }
@@ -449,6 +454,8 @@ impl Args {
             Command::Snapshot(SnapshotCommand::List) => "listing the snapshots",
             Command::Manifest(ManifestCommand::Check { .. }) => "checking manifests",
             Command::Manifest(ManifestCommand::Crds) => "printing the definitions of resources",
+            Command::Agent(AgentArgs { action: Some(AgentAction::Status), .. }) => "asking the agent",
+            Command::Agent(_) => "running the agent",
             Command::Operator(_) => "running the operator",
             Command::Instance(_) => "running the instance",
             Command::Completions { .. } => "printing completions",

@@ -182,6 +182,8 @@ fn every_command_of_the_manual_parses() {
         "wal get 000000010000000000000001 pg_wal/RECOVERYXLOG",
         "wal get --repo 2 000000010000000000000001 pg_wal/RECOVERYXLOG",
         "wal list",
+        "agent",
+        "agent status --output json",
         "drill",
         "drill --directory /srv/drill --bin-dir /usr/lib/postgresql/18/bin --random --seed 7 --output json",
         "drill --target-time 2026-11-22T10:15:00Z --target-timeline 2 --backup 20260822T101500Z --repo 2 --keep",

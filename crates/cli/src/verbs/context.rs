@@ -11,6 +11,7 @@ use crate::failure::{Failure, present};
 use crate::output::bars::above_bar;
 use crate::output::progress::Show;
 use crate::output::stdout;
+use crate::signals::Signals;
 use crate::style::Style;
 
 /// The input of every verb.
@@ -30,6 +31,8 @@ pub struct Context {
     pub style: Style,
     /// Cancelled by the first signal.
     pub cancellation: CancellationToken,
+    /// The signals of this run.
+    pub signals: Signals,
 }
 
 impl Context {

@@ -3,8 +3,10 @@
 //! A verb's file builds the engine's options from configuration and flags, calls the engine, and prints. Nothing is
 //! decided here that the engine could decide. [`targets`] opens the configured repositories.
 
+mod agent;
 mod answers;
 mod asked;
+pub(crate) mod asking;
 mod backup;
 mod check;
 mod command_line;
@@ -87,6 +89,7 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Verify(args) => verify::run(&context, args).await,
         Command::Key(command) => key::run(&context, command).await,
         Command::Drill(args) => drill::run(&context, args).await,
+        Command::Agent(args) => agent::run(&context, args).await,
         Command::Wal(WalCommand::Push { path, standby: true, wait }) => wal::push_standby(&context, path, *wait).await,
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
         Command::Wal(WalCommand::Get { name, dest, .. }) => wal::get(&context, name, dest).await,

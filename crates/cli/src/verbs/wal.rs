@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// More threads would only wait for PostgreSQL's disk or for the store, even on the largest machines.
-const MOST_THREADS: usize = 8;
+pub(super) const MOST_THREADS: usize = 8;
 
 /// How often `wal push` checks whether the server is stopping: it reads a small file.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -73,12 +73,12 @@ pub(crate) fn refuse_after(name: &str, until: SegmentName) -> Result<(), Failure
     }
 }
 
-fn repository_set(config: &Config) -> RepositorySetId {
+pub(super) fn repository_set(config: &Config) -> RepositorySetId {
     let places: Vec<String> = config.repositories.iter().map(crate::config::repository::Repository::place).collect();
     RepositorySetId::new(&config.cluster.name, places.iter().map(String::as_str))
 }
 
-fn existing_spool(config: &Config, file: &Path) -> Option<Spool> {
+pub(super) fn existing_spool(config: &Config, file: &Path) -> Option<Spool> {
     let own = !is_for_another(config, file);
     own.then(|| Spool::existing(&config.wal.spool, &config.cluster.name)).flatten()
 }
@@ -190,7 +190,7 @@ pub(super) async fn push_standby(context: &Context, path: &Path, wait: Option<Du
 }
 
 /// A file of `pg_wal` that cannot be parsed is not an object of the repository.
-fn of_local_file(error: &Error) -> Failure {
+pub(super) fn of_local_file(error: &Error) -> Failure {
     let mut failure = error.explain();
     if matches!(&*error.what, Cause::Malformed { .. }) {
         failure.code = ExitCode::UnreadableFile;
@@ -261,7 +261,7 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
 
 /// "Not in the archive" is the usual end of every recovery, so it is one line, not three, in the server's log. And the
 /// hint to rename the cluster helps an archiving server, not a recovering one.
-fn as_recovery_reads_it(error: &Error) -> Failure {
+pub(super) fn as_recovery_reads_it(error: &Error) -> Failure {
     let mut failure = error.explain();
     match failure.code {
         ExitCode::Absent => Failure::new(failure.code, failure.message),
@@ -279,7 +279,7 @@ fn as_recovery_reads_it(error: &Error) -> Failure {
 
 /// The system identifier whose WAL is wanted: PostgreSQL calls in the data directory that it recovers, and `%p` is
 /// relative to it. `None` without a control file: a person may run the command by hand.
-fn recovering_system(destination: &Path) -> Result<Option<SystemIdentifier>, Error> {
+pub(super) fn recovering_system(destination: &Path) -> Result<Option<SystemIdentifier>, Error> {
     let beside = destination.parent().and_then(Path::parent).map(Path::to_path_buf);
     let candidates = beside.into_iter().chain([PathBuf::new()]);
     for directory in candidates {

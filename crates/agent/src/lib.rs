@@ -1,0 +1,123 @@
+//! The agent: a resident process, one for each server and user, that does the work of `wal push` and `wal get`.
+//!
+//! Each `wal push` and `wal get` starts a process. Without an agent it opens the repositories, with their TLS
+//! connections and keys, for each segment. With one, it is a thin [`client`] that asks over a Unix socket; the agent
+//! keeps the repositories open, stores ahead of PostgreSQL's archiver and fetches ahead of its recovery.
+//!
+//! - [`client`]: asks, in a few system calls. Without an answer its caller does the work itself, with the same promises.
+//! - [`socket`]: the socket, its lock, and its hand-over to the next agent.
+//! - `serving`: one connection; the lines are in [`holdfast_contract::agent`].
+//! - `archiving`, `window`: `wal push`, and what is stored ahead.
+//! - `fetching`, `following`: `wal get`, and what is fetched ahead.
+//! - `notify`: systemd.
+//!
+//! Invariants: an answer that acknowledges is sent only after every repository has confirmed the file, as
+//! `holdfast_engine::archive` defines it. The agent never writes to a data directory.
+//!
+//! After a crash: clients find nobody at the socket and do the work themselves. What was stored ahead has a mark in the
+//! spool; what was fetched ahead is used from there.
+
+mod archiving;
+pub mod client;
+mod fetching;
+mod following;
+mod notify;
+mod serving;
+pub mod socket;
+mod window;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_contract::agent::AgentStatus;
+use holdfast_engine::archive::{Archiver, Fetcher, Spool};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use archiving::{Explain, Options};
+pub use socket::{Listening, SocketError, listen};
+
+use archiving::Archiving;
+use fetching::Fetching;
+use serving::Services;
+
+/// How long the agent waits for the questions that it works on when it is told to end. Then their clients do the work.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often it is checked whether the server is stopping: it reads a small file.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What an agent works with.
+pub struct Agent {
+    /// Stores for `wal push`.
+    pub archiver: Archiver,
+    /// How much is stored ahead.
+    pub ahead: Options,
+    /// Fetches for `wal get`.
+    pub fetcher: Fetcher,
+    /// How many segments are fetched ahead.
+    pub prefetch: usize,
+    /// The report of an error of the fetcher.
+    pub explain_get: Explain,
+    /// A digest of the settings: clients with other ones are declined.
+    pub settings: String,
+    /// The spool with the socket.
+    pub spool: Spool,
+    /// Called each second with the answer to "is the server stopping?".
+    pub stopping: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+/// Answers until `stop`; then finishes what it works on, within some seconds, and returns the socket for the agent that
+/// replaces it.
+///
+/// # Errors
+/// If the socket cannot be used.
+pub async fn run(agent: Agent, listening: Listening, stop: CancellationToken) -> std::io::Result<OwnedFd> {
+    let kept = OwnedFd::from(listening.listener.try_clone()?);
+    let listener = tokio::net::UnixListener::from_std(listening.listener.try_clone()?)?;
+    client::forget_silence(&agent.spool);
+    let work = CancellationToken::new();
+    let _ends_all = work.clone().drop_guard();
+    let services = Arc::new(Services {
+        settings: agent.settings,
+        archiving: Archiving::start(agent.archiver, agent.ahead, work.clone()),
+        fetching: Fetching::new(agent.fetcher, agent.prefetch, agent.explain_get, work.clone()),
+        status: AgentStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: Some(chrono::Utc::now()),
+            ..AgentStatus::default()
+        },
+    });
+    tracing::info!(socket = %listening.path.display(), "the agent answers `wal push` and `wal get`");
+    notify::notify("READY=1");
+    let mut connections = JoinSet::new();
+    let mut watch = tokio::time::interval(LOOK_AGAIN_AFTER);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serving::serve(Arc::clone(&services), stream));
+                }
+                Err(error) => {
+                    // Out of file descriptors, for instance: clients do the work themselves meanwhile.
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = watch.tick() => (agent.stopping)(services.archiving.server_is_stopping().await),
+        }
+    }
+    notify::notify("STOPPING=1");
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAINED_WITHIN, drained).await.is_err() {
+        tracing::info!("some questions take longer: their commands do the work themselves");
+        work.cancel();
+        let declined = async { while connections.join_next().await.is_some() {} };
+        drop(tokio::time::timeout(LOOK_AGAIN_AFTER, declined).await);
+    }
+    Ok(kept)
+}

@@ -1,0 +1,100 @@
+//! `wal push` and `wal get` ask the agent first. Without its answer they do the work themselves: `None`.
+
+use super::wal;
+use crate::config::Config;
+use crate::exit_code::ExitCode;
+use crate::failure::Failure;
+use holdfast_agent::client::{self, Conversation, Reply};
+use holdfast_contract::agent::{Answer, FileIdentity, Request};
+use holdfast_contract::problem::ErrorReport;
+use holdfast_engine::archive::{self, GetReport, GetSource, PushReport};
+use holdfast_pgtypes::{SegmentName, WalFileName};
+use std::path::Path;
+
+/// A digest of the settings on which the agent's answers depend. The configuration file is part of it as it is, because
+/// a new access key in it must not be answered with the old one. Of what flags and variables change, the parts count
+/// that the answers depend on.
+pub(super) fn settings(config: &Config, file: Option<&Path>) -> String {
+    let Config { cluster, repositories, wal, .. } = config;
+    let text = file.and_then(|file| std::fs::read_to_string(file).ok());
+    archive::digest_of_settings(&format!("{cluster:?} {repositories:?} {:?} {:?} {text:?}", wal.compression, wal.spool))
+}
+
+/// The agent's answer for one file of `pg_wal`.
+pub(crate) fn push(config: &Config, config_file: Option<&Path>, path: &Path) -> Option<Result<PushReport, Failure>> {
+    let spool = wal::existing_spool(config, path)?;
+    let file: WalFileName = path.file_name()?.to_str()?.parse().ok()?;
+    let path = std::path::absolute(path).ok()?;
+    let identity = FileIdentity::of(&std::fs::metadata(&path).ok()?);
+    let conversation =
+        answered(client::ask(&spool, settings(config, config_file), Request::Push { path, file: identity }, None))?;
+    match &conversation.answer {
+        Answer::Pushed(outcome) => Some(Ok(PushReport {
+            file,
+            outcome: outcome.clone(),
+            neighbours: Vec::new(),
+            failed_neighbours: Vec::new(),
+        })),
+        Answer::Failed(report) => failure(report).map(Err),
+        _ => None,
+    }
+}
+
+/// The agent's answer for one file of the archive, which is then at its destination.
+pub(crate) fn get(
+    config: &Config,
+    config_file: Option<&Path>,
+    name: &str,
+    destination: &Path,
+    until: Option<SegmentName>,
+) -> Option<Result<GetReport, Failure>> {
+    let spool = wal::existing_spool(config, destination)?;
+    let file: WalFileName = name.parse().ok()?;
+    // A person who runs the command by hand, outside of a data directory, may mean another cluster than the agent.
+    let system_identifier = wal::recovering_system(destination).ok()??;
+    let request = Request::Get { file, system_identifier, until };
+    let conversation = answered(client::ask(&spool, settings(config, config_file), request, Some(config.wal.timeout)))?;
+    let size_bytes = match &conversation.answer {
+        Answer::Fetched { path, size_bytes } => {
+            // The agent and this process may see different file systems: then the file is not there.
+            let moved = path.starts_with(spool.folder()).then(|| archive::hand_over_from_agent(path, destination))?;
+            match moved {
+                Ok(found) => found.filter(|found| found == size_bytes)?,
+                Err(error) => return Some(Err(error.into())),
+            }
+        }
+        Answer::Content(digits) => match archive::write_small(destination, digits) {
+            Ok(size) => size?,
+            Err(error) => return Some(Err(error.into())),
+        },
+        Answer::Failed(report) => return failure(report).map(Err),
+        _ => return None,
+    };
+    Some(Ok(GetReport { file, source: GetSource::Spool, size_bytes, prefetched: 0 }))
+}
+
+fn answered(reply: Reply) -> Option<Box<Conversation>> {
+    match reply {
+        Reply::Answered(conversation) => Some(conversation),
+        Reply::Alone(reason) => {
+            if let Some(reason) = reason {
+                tracing::warn!(reason, "working without the agent");
+            }
+            None
+        }
+    }
+}
+
+/// The failure that the agent reports. `None` for a code that this release does not know, and where the command may have
+/// credentials or secrets that the agent had not when it started.
+fn failure(report: &ErrorReport) -> Option<Failure> {
+    let code: ExitCode = report.exit_code()?;
+    if matches!(code, ExitCode::NoCredentials | ExitCode::PermissionDenied | ExitCode::WrongKey) {
+        tracing::warn!(reason = report.problem.message, "working without the agent");
+        return None;
+    }
+    let mut failure = Failure::new(code, report.problem.message.clone());
+    failure.doing.clone_from(&report.problem.doing);
+    failure.hint.clone_from(&report.problem.hint);
+    Some(failure)
+}
