@@ -110,6 +110,7 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
         drop(service);
     }
     tokio::spawn(crate::archive::watch_recoverability(Arc::clone(context)));
+    tokio::spawn(crate::archive::keep_agent(Arc::clone(context)));
     rounds(&manager).await;
     manager.shut_down().await;
     Ok(())
