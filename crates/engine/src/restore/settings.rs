@@ -240,5 +240,4 @@ pub(super) fn tablespace_map(backed_up: &TablespaceMap, layout: &Layout) -> Tabl
 }
 
 #[cfg(test)]
-#[path = "settings/tests.rs"]
 mod tests;
