@@ -11,10 +11,9 @@ use holdfast_repo::name;
 use holdfast_repo::record::{ClaimRecord, LedgerEntry, RunIdentity, StartRecord};
 use holdfast_repo::recovery::RecoveryRequest;
 use holdfast_secret::Secret;
-use holdfast_store::{Faulty, MemoryStore, PutMode, Store};
+use holdfast_store::{Faulty, MemoryStore, OtherRun, PutMode, Store};
 
 use super::*;
-use crate::interrupted::{Interrupted, Other};
 use crate::progress::Silent;
 use crate::repository::{RepositoryTarget, Unlock, init, object_name};
 use crate::restore::RestoreOptions;
@@ -344,14 +343,14 @@ async fn a_copy_that_slept_harms_nothing_that_another_completed() {
     for before in 0.. {
         let target = target(true).await;
         let (from, to) = (sample.repository.clone(), target.clone());
-        let other: Other = Box::pin(async move {
+        let other: OtherRun = Box::pin(async move {
             let to = Repository::open(&to).await.unwrap();
             // A pack of the first copy can take its name while this one sends it.
             drop(copy_between(&from, &to, &later(3)).await);
         });
-        let store = Arc::new(Interrupted::new(Arc::clone(&target.store), before, Some(other)));
-        let slow: Arc<dyn Store> = Arc::clone(&store) as _;
-        let through = RepositoryTarget { store: slow, unlock: target.unlock.clone() };
+        let store = Faulty::new(Arc::clone(&target.store), 1, Vec::new());
+        store.run_before(before, other);
+        let through = RepositoryTarget { store: Arc::new(store.clone()), unlock: target.unlock.clone() };
         let through = Repository::open(&through).await.unwrap();
         let slept = copy_between(&sample.repository, &through, &options()).await;
         let what = format!("asleep before request {before}: {:?}", slept.as_ref().err());
