@@ -49,7 +49,7 @@ pub const YIELD: Duration = WATCHED.saturating_add(Duration::from_millis(500));
 /// Whether the Lease can be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
-    /// Now.
+    /// It can be taken now.
     Now,
     /// Not before this time, unless the holder renews or releases it.
     After(Duration),
