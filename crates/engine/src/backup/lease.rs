@@ -102,7 +102,7 @@ pub(super) async fn look_again(needs: &Needs<'_>) -> Result<(), Error> {
 async fn look(needs: &Needs<'_>, lease: &Lease) -> Result<(), Error> {
     let Needs { repository, claim, record, wal, crew, clock, host, .. } = *needs;
     let ended = lease.ended();
-    lease.begin_anew().await?;
+    lease.take_again().await?;
     repository.wait_for_expire(&record.cluster, host, clock, &lease.name(), EXPIRE_ENDS_WITHIN).await?;
     restore::would_take(repository, record, crew).await?;
     let listed = WalFolders::read_and_list(repository, claim, Wanted::From(record.start_lsn)).await?;

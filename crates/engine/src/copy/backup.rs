@@ -131,7 +131,7 @@ impl Run<'_> {
             }
             // This host has slept. Meanwhile an `expire` may have removed objects that nothing names yet.
             for lease in &self.leases {
-                lease.begin_anew().await?;
+                lease.take_again().await?;
             }
             if let Some(written) = self.leases.last().map(crate::repository::leases::Lease::name) {
                 let host = &self.options.host;
