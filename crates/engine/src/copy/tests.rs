@@ -361,7 +361,7 @@ async fn a_copy_that_slept_harms_nothing_that_another_completed() {
     };
     let is_done =
         |copied: &Result<Copied, Error>| copied.as_ref().is_ok_and(|copied| copied.backups[0].error.is_none());
-    for encrypted in [true] {
+    for encrypted in [true, false] {
         let mut slept_well = 0;
         for before in 0.. {
             let target = target(encrypted).await;
