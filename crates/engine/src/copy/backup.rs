@@ -14,11 +14,12 @@ use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, RunIdentity, StartRecord};
 use holdfast_store::StoreErrorKind;
 
-use super::run::{EXPIRE_ENDS_WITHIN, Run};
+use super::run::Run;
 use crate::archive::{WalFolders, Wanted};
 use crate::backup::{Mine, Published, publish, remove_own};
 use crate::carry::CarriedData;
 use crate::error::{Cause, Error, ResultExt};
+use crate::repository::leases::{EXPIRE_ENDS_WITHIN, Lease};
 use crate::repository::machine::Machine;
 use crate::repository::object_name;
 use crate::restore::would_take;
@@ -127,14 +128,14 @@ impl Run<'_> {
         let mine = self.mine(id);
         loop {
             self.look(record, claim, needed).await?;
-            if self.leases.iter().all(crate::repository::leases::Lease::is_unbroken) {
+            if self.leases.iter().all(Lease::is_unbroken) {
                 break;
             }
             // This host has slept. Meanwhile an `expire` may have removed objects that nothing names yet.
             for lease in &self.leases {
                 lease.take_again().await?;
             }
-            if let Some(written) = self.leases.last().map(crate::repository::leases::Lease::name) {
+            if let Some(written) = self.leases.last().map(Lease::name) {
                 let host = &self.options.host;
                 self.to.wait_for_expire(cluster, host, self.clock, &written, EXPIRE_ENDS_WITHIN).await?;
             }

@@ -43,13 +43,10 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::repository::leases::{Clock, Holder, Lease, new_run};
+use crate::repository::leases::{Clock, EXPIRE_ENDS_WITHIN, Holder, Lease, new_run};
 
 /// The maximum number of objects that the ledger entry names.
 const MOST_OBJECTS: usize = 1000;
-
-/// How long a repair waits for an `expire`. It stops soon after it has seen the lease.
-const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
 
 /// The options of a repair besides those of a verification.
 #[derive(Debug, Clone, Copy)]
