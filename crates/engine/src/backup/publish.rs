@@ -1,8 +1,8 @@
 //! `backup.json`: the record that makes a backup exist (promise 3), of a backup or of a copy.
 //!
 //! The caller has checked that everything is there that the record names. A run looks for its own start records just
-//! before `backup.json` is created, and [`publish`] looks again just after. So it sees a run that took this one for dead
-//! and removes its data, or that sees `backup.json` ([`super::remains`] has the order).
+//! before `backup.json` is created, and [`publish`] looks again just after. So it sees another run that took it for
+//! dead and removes its data, or the other run sees `backup.json` ([`super::remains`] has the order).
 //!
 //! If the answer of the store is lost, the record is looked for: only the answer may have been lost, and a request that
 //! is still on its way may arrive later.

@@ -2,8 +2,8 @@
 //!
 //! For our tests and those of the crates above. The rules are tried in order for every request; each rule that matches
 //! draws from the seeded generator and may inject its [`Fault`]. A crash point simulates the end of the process: the
-//! request that reaches it may or may not take effect, and every later one fails without effect. Another run can come to
-//! its end before one of the requests ([`Faulty::run_before`]).
+//! request that reaches it may or may not take effect, and every later one fails without effect. Another run can come
+//! to its end before one of the requests ([`Faulty::run_before`]).
 
 use std::future::Future;
 use std::ops::Range;

@@ -30,7 +30,7 @@ impl Verb {
     }
 }
 
-/// The store of the bench as a host sees it that sleeps before one of its requests, while the other run comes to its end.
+/// The store of the bench for a host that sleeps before one of its requests, while the other run comes to its end.
 fn asleep(bench: &Bench, before: u64, other: OtherRun) -> Arc<dyn Store> {
     let store = Faulty::new(Arc::clone(&bench.store), 1, Vec::new());
     store.run_before(before, other);
