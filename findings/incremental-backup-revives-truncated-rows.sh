@@ -12,7 +12,7 @@
 # pg_combinebackup takes every block that is not listed from the full backup. Its comment asks for the smaller one.
 #
 # What follows for a backup program that reads WAL summaries: read all blocks at or after the limit block, and all after the
-# end of the parent's file. And pg_combinebackup is no oracle for a table that was truncated and grew again.
+# end of the parent's file. And pg_combinebackup does not show what is right for a table that was truncated and grew again.
 #
 # Needs: bash, pip and python3; runs the server as `nobody` when started as root.
 set -euo pipefail

@@ -85,7 +85,7 @@ async fn a_plan_writes_nothing_and_a_delta_little() {
     same_trees(&target, &fresh, &["postgresql.auto.conf", "backup_manifest"]);
     verify_backup(&stage, &target);
 
-    // A server that ran there and changed much is no obstacle either.
+    // A server that ran there and changed much is not an obstacle either.
     let mut used = stage.start_restored(&target).await;
     wait_promoted(&used).await;
     used.sql("UPDATE load SET id = 0 WHERE id < 1000; CREATE TABLE later AS SELECT 1; CHECKPOINT")

@@ -100,20 +100,20 @@ exit_codes! {
     Usage = 2, "usage", NeedsSomebody, "the command line is wrong";
     ProblemsFound = 3, "problems-found", NeedsSomebody, "the command ran to its end and found problems, which it listed";
     Configuration = 10, "configuration", NeedsSomebody, "the configuration is wrong or incomplete";
-    WrongKey = 11, "wrong-key", NeedsSomebody, "the passphrase or key file does not open this repository, or only with keys from before a rotation, and nothing is written with them";
+    WrongKey = 11, "wrong-key", NeedsSomebody, "the passphrase or key file does not open this repository, or opens it only with keys from before a rotation (nothing is written with those)";
     WrongCluster = 12, "wrong-cluster", NeedsSomebody, "the archive belongs to another cluster, or the connection and the data directory belong to different servers";
     WrongVersion = 13, "wrong-version", NeedsSomebody, "the PostgreSQL version is not that of the archive, or is not supported";
     // As for a missing bucket: the configuration names another place, or nobody ran `repo init`.
     NotInitialised = 14, "not-initialised", NeedsSomebody, "there is no Holdfast repository at this place";
-    AlreadyInitialised = 16, "already-initialised", NeedsSomebody, "there is a Holdfast repository at this place already";
+    AlreadyInitialised = 16, "already-initialised", NeedsSomebody, "there is already a Holdfast repository at this place";
     UnsupportedFormat = 17, "unsupported-format", NeedsSomebody, "the repository was written in a format this release does not read";
-    ArchiveNotEmpty = 18, "archive-not-empty", NeedsSomebody, "the new archive is not empty, and nobody has claimed it";
+    ArchiveNotEmpty = 18, "archive-not-empty", NeedsSomebody, "the archive is not empty, although nobody has claimed it";
     NoSuchBucket = 20, "no-such-bucket", NeedsSomebody, "the bucket or the directory of the repository does not exist";
     NoCredentials = 21, "no-credentials", NeedsSomebody, "no credentials for the store were found";
     PermissionDenied = 22, "permission-denied", NeedsSomebody, "the store does not allow this operation with these credentials";
     // Stores accept a difference of 15 minutes. A clock with a larger one is not synchronised.
     ClockSkew = 23, "clock-skew", NeedsSomebody, "the clocks of this machine and of the store differ too much";
-    Unreachable = 24, "unreachable", PassesByItself, "the store did not answer, or asked to slow down until the retries ran out";
+    Unreachable = 24, "unreachable", PassesByItself, "the store did not answer, or it asked Holdfast to slow down until no retry was left";
     // Mostly a temporary error of the store. What is permanent and known has a code of its own.
     StoreRefused = 25, "store-refused", PassesByItself, "the store answered with an error that has no code of its own";
     // Nothing that Holdfast waits for makes space: a person frees it, grows the volume or raises the quota.
@@ -123,17 +123,17 @@ exit_codes! {
     // Permissions, a file system that is mounted read-only, or a failing disk.
     UnwritableFile = 32, "unwritable-file", NeedsSomebody, "a local file could not be written";
     // The kernel's log says which of them it was.
-    HostFault = 33, "host-fault", NeedsSomebody, "this host had too little memory for a restored server, or ended it, or its disk fails";
+    HostFault = 33, "host-fault", NeedsSomebody, "this host had too little memory for a restored server, or it ended that server, or its disk fails";
     // Damaged data stays damaged: this and the next four need another backup, repository or copy.
     CorruptObject = 40, "corrupt-object", NeedsSomebody, "an object of the repository fails its checksum or does not parse";
     TruncatedObject = 41, "truncated-object", NeedsSomebody, "an object of the repository is shorter than it must be";
-    SwappedObject = 42, "swapped-object", NeedsSomebody, "an object fails its authentication: it was changed, or put in the place of another";
+    SwappedObject = 42, "swapped-object", NeedsSomebody, "an object fails its authentication: it was changed, or it was put in the place of another object";
     MissingObject = 43, "missing-object", NeedsSomebody, "an object that the repository names is missing";
     Diverged = 44, "diverged", NeedsSomebody, "the repository holds other content under this name";
     // As for the five before it: damaged data stays damaged.
-    DamageFound = 45, "damage-found", NeedsSomebody, "the verification found objects that are missing or not what was written";
+    DamageFound = 45, "damage-found", NeedsSomebody, "the verification found objects that are missing, or that are not what was written";
     // The restored data stays as it is: use another backup or another copy, or correct a wrong probe.
-    DrillFailed = 46, "drill-failed", NeedsSomebody, "the drill found damage, a server that does not come up, or a probe that fails";
+    DrillFailed = 46, "drill-failed", NeedsSomebody, "the drill found damage, a restored server that does not come up, or a probe that fails";
     // Servers start, fail over and come back.
     PostgresConnection = 50, "postgres-connection", PassesByItself, "PostgreSQL could not be reached, or the session of a backup was lost";
     // Mostly temporary: starting up, too many connections, a conflict with recovery.
@@ -148,7 +148,7 @@ exit_codes! {
     // The other run will end.
     Locked = 70, "locked", PassesByItself, "another run is in progress";
     // The user who cancelled it may run it again.
-    Cancelled = 80, "cancelled", PassesByItself, "ended by a signal (a shell sees 128 and the signal's number)";
+    Cancelled = 80, "cancelled", PassesByItself, "a signal ended the command (a shell sees 128 plus the number of the signal)";
     // The same input meets the same fault again, so a person has to report it.
     Internal = 99, "internal", NeedsSomebody, "a fault in Holdfast itself";
 }

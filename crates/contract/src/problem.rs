@@ -136,7 +136,7 @@ pub fn headline(text: &str) -> &str {
 /// stderr of a failed command with `--output json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorLine {
-    /// The error.
+    /// What a program needs to know of it.
     pub error: ErrorReport,
 }
 

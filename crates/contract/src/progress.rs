@@ -6,7 +6,7 @@ use std::fmt;
 /// `{"progress":{"backup_id":"20260822T101500Z","done_bytes":52428800,"step":"copying","total_bytes":1073741824}}`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgressLine {
-    /// The progress.
+    /// Where the command is.
     pub progress: Progress,
 }
 

@@ -40,7 +40,7 @@ pub struct SnapshotRequest {
     pub started_at: DateTime<Utc>,
     /// When it left backup mode or was started again.
     pub stopped_at: DateTime<Utc>,
-    /// The snapshots.
+    /// The snapshots, one for each volume.
     pub snapshots: Vec<SnapshotVolume>,
     /// The system identifier; if the data directory can be read, its control file has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

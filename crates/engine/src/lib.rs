@@ -18,8 +18,6 @@ pub mod copy;
 pub mod drill;
 pub mod error;
 pub mod expire;
-#[cfg(test)]
-mod interrupted;
 pub mod keys;
 pub mod pipeline;
 pub mod places;

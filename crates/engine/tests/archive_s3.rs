@@ -1,6 +1,6 @@
 //! Push and get over HTTP, as one process a call does them: every call opens its own store and repository.
 //!
-//! The figures are printed, not judged: a busy machine is no fault. What is judged is that every byte comes back and
+//! The figures are printed, not judged: a busy machine is not a fault. What is judged is that every byte comes back and
 //! that most calls need no network.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,9 +1,12 @@
 //! Metrics in Prometheus' text format.
 //!
 //! Names, types and help are in a table of the program that has the metrics, so that dashboards, alerts and documents
-//! can be compared with it. This module holds the values and writes them. It does not use `prometheus-client`: that
-//! crate writes only OpenMetrics, which changes help texts and counter names that people already use. It also does not
-//! accept values that are collected at each scrape, as an instance collects them from PostgreSQL.
+//! can be compared with it. This module holds the values and writes them.
+//!
+//! It does not use `prometheus-client`. An instance collects its values from PostgreSQL at each scrape, by the names of
+//! the table, so the metrics of that crate would not be used, only its writer (`encoding::prometheus_text`, since
+//! 0.26). That would replace [`Samples::text`] by a `Collector` of the same length, print `1.0` instead of `1`, and
+//! bring three crates, one of them with procedural macros.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -15,27 +15,27 @@ pub const TABLE: &[Metric] = &[
     ("holdfast_is_primary", "gauge", "Whether the instance takes writes"),
     ("holdfast_lease_held", "gauge", "Whether the instance holds the Lease of the primary"),
     ("holdfast_diverged", "gauge", "Whether a standby's WAL has diverged from the primary's"),
-    ("holdfast_timeline", "gauge", "Timeline of the instance"),
-    ("holdfast_wal_position_bytes", "gauge", "LSN up to which the instance has WAL, in bytes"),
+    ("holdfast_timeline", "gauge", "The timeline of the instance"),
+    ("holdfast_wal_position_bytes", "gauge", "The LSN up to which the instance has WAL, in bytes"),
     ("holdfast_streaming", "gauge", "Whether a standby receives WAL by streaming replication"),
     ("holdfast_replay_lag_seconds", "gauge", "On a standby, seconds since the last replayed commit"),
     ("holdfast_pending_restart", "gauge", "Whether a changed setting waits for a restart"),
     ("holdfast_replication_lag_bytes", "gauge", "On the primary, bytes of WAL that a standby has not replayed yet"),
     ("holdfast_slot_retained_bytes", "gauge", "Bytes of WAL that are kept for a replication slot"),
-    ("holdfast_database_size_bytes", "gauge", "Size of a database"),
-    ("holdfast_backends", "gauge", "Sessions by state"),
+    ("holdfast_database_size_bytes", "gauge", "Size of a database, in bytes"),
+    ("holdfast_backends", "gauge", "Client sessions, by state"),
     ("holdfast_archived_total", "counter", "WAL segments archived since the statistics were reset"),
     ("holdfast_archive_failed_total", "counter", "Failed attempts to archive since the statistics were reset"),
     ("holdfast_archive_working", "gauge", "Whether the last attempt to archive succeeded"),
     ("holdfast_archive_waiting_segments", "gauge", "WAL segments that wait to be archived"),
     ("holdfast_archive_waiting_bytes", "gauge", "Bytes of WAL that wait to be archived"),
-    ("holdfast_recoverable_from_timestamp_seconds", "gauge", "The oldest moment that can be restored"),
-    ("holdfast_recoverable_to_timestamp_seconds", "gauge", "The newest moment that can be restored"),
-    ("holdfast_archive_gaps", "gauge", "Gaps in the archived WAL"),
-    ("holdfast_last_backup_timestamp_seconds", "gauge", "When the newest backup was completed"),
-    ("holdfast_last_backup_size_bytes", "gauge", "Size of the newest backup in the archive"),
+    ("holdfast_recoverable_from_timestamp_seconds", "gauge", "The oldest moment that can be restored, as a Unix time"),
+    ("holdfast_recoverable_to_timestamp_seconds", "gauge", "The newest moment that can be restored, as a Unix time"),
+    ("holdfast_archive_gaps", "gauge", "The number of gaps in the archived WAL"),
+    ("holdfast_last_backup_timestamp_seconds", "gauge", "When the newest backup was completed, as a Unix time"),
+    ("holdfast_last_backup_size_bytes", "gauge", "Size of the newest backup in the archive, in bytes"),
     ("holdfast_backup_running", "gauge", "Whether a backup is being taken here"),
-    ("holdfast_bootstrap_done_bytes", "gauge", "Bytes of the current bootstrap step that are done"),
+    ("holdfast_bootstrap_done_bytes", "gauge", "Bytes that are done in the current bootstrap step"),
     ("holdfast_bootstrap_total_bytes", "gauge", "All bytes of the current bootstrap step"),
 ];
 
@@ -193,7 +193,7 @@ mod tests {
             "# HELP holdfast_up Whether PostgreSQL accepts connections\n\
              # TYPE holdfast_up gauge\n\
              holdfast_up{cluster=\"c\",instance=\"c-1\"} 1\n\
-             # HELP holdfast_backends Sessions by state\n\
+             # HELP holdfast_backends Client sessions, by state\n\
              # TYPE holdfast_backends gauge\n\
              holdfast_backends{cluster=\"c\",instance=\"c-1\",state=\"a\\\"b\"} 2\n"
         );

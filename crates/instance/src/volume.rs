@@ -61,7 +61,7 @@ pub struct Record {
     pub instance: String,
     /// What filled the directory.
     pub filling: Filling,
-    /// The progress.
+    /// How far the filling came.
     pub progress: Progress,
 }
 

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
         name = "Error or reason",
         type_ = "string",
         json_path = ".status.reason",
-        description = "Why it failed, what it waits for, or what was noticed"
+        description = "Why it failed, what it waits for, or a remark"
     ),
     derive = "Default",
     derive = "PartialEq"
@@ -141,16 +141,16 @@ pub struct BackupStatus {
     /// When the backup was complete, or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<DateTime<Utc>>,
-    /// First segment that a restore needs.
+    /// The first segment that a restore needs.
     #[serde(rename = "beginWal", skip_serializing_if = "Option::is_none")]
     pub begin_wal: Option<String>,
-    /// Last segment that a restore needs.
+    /// The last segment that a restore needs.
     #[serde(rename = "endWal", skip_serializing_if = "Option::is_none")]
     pub end_wal: Option<String>,
-    /// The backup's start LSN.
+    /// The start LSN of the backup.
     #[serde(rename = "beginLSN", skip_serializing_if = "Option::is_none")]
     pub begin_lsn: Option<String>,
-    /// The backup's stop LSN.
+    /// The stop LSN of the backup.
     #[serde(rename = "endLSN", skip_serializing_if = "Option::is_none")]
     pub end_lsn: Option<String>,
     /// The backup's timeline.

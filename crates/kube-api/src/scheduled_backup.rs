@@ -30,27 +30,29 @@ use serde::{Deserialize, Serialize};
         name = "Message",
         type_ = "string",
         json_path = ".status.message",
-        description = "What it waits for, or what was noticed"
+        description = "What it waits for, or a remark"
     ),
     derive = "Default",
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduledBackupSpec {
-    /// When backups are due: 5 fields are standard cron (minute first), 6 have seconds first; or `@daily` and the like.
+    /// When backups are due, as cron writes it: 5 fields begin with the minute, 6 fields with the second. A word such
+    /// as `@daily` is also accepted.
     pub schedule: String,
     /// The time zone of the schedule, such as `Europe/Paris`; UTC by default. Holdfast's own field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
     /// The cluster, in the same namespace.
     pub cluster: ClusterReference,
-    /// Whether the schedule is suspended. Then it begins no backup.
+    /// Whether the schedule is suspended. A suspended schedule begins no backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// Whether one backup is taken at once.
+    /// Whether one backup is taken immediately, besides those at the due times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immediate: Option<bool>,
-    /// The owner of the backups, with which they are deleted: `none` (the default), `self` or `cluster`.
+    /// The owner of the backups: `none` (the default), `self` or `cluster`. When the owner is deleted, they are
+    /// deleted, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_owner_reference: Option<BackupOwner>,
     /// How backups are stored: in the object store (the default) or as volume snapshots.
@@ -79,7 +81,7 @@ pub struct ScheduledBackupSpec {
     pub failed_backups_history_limit: Option<i32>,
 }
 
-/// The owner of the backups of a schedule, with which they are deleted.
+/// The owner of the backups of a schedule. When the owner is deleted, they are deleted, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BackupOwner {
@@ -124,7 +126,7 @@ pub struct ScheduledBackupStatus {
     /// Whether the backup of `immediate` was made.
     #[serde(default)]
     pub immediate_done: bool,
-    /// Number of times that were skipped.
+    /// How many due times were skipped.
     #[serde(default)]
     pub missed: i64,
     /// The latest remark: why a time was skipped, or what is wrong with the spec.

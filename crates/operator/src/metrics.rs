@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Name, type and help of each metric.
 pub const TABLE: &[Metric] = &[
-    ("holdfast_operator_leader", "gauge", "Whether this operator is in charge (the leader)"),
+    ("holdfast_operator_leader", "gauge", "Whether this operator is the leader"),
     ("holdfast_operator_reconciles_total", "counter", "Reconciles that succeeded, by kind"),
     ("holdfast_operator_reconcile_errors_total", "counter", "Reconciles that failed, by kind and category"),
     ("holdfast_operator_reconcile_seconds_total", "counter", "Seconds spent in reconciles, by kind"),

@@ -49,7 +49,7 @@ pub enum HistoryFileError {
     OutOfOrder {
         /// The timeline of the history file.
         timeline: TimelineId,
-        /// The ancestor.
+        /// The ancestor in the line that is out of order.
         ancestor: TimelineId,
     },
 }
@@ -132,7 +132,7 @@ impl fmt::Display for HistoryFile {
 /// A range of WAL that belongs to one timeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimelineSpan {
-    /// The timeline.
+    /// The timeline to which the range belongs.
     pub timeline: TimelineId,
     /// Its first LSN; 0 for the first timeline.
     pub start: Lsn,

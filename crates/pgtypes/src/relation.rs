@@ -42,7 +42,7 @@ impl Fork {
 pub struct RelationFileName {
     /// The relation's number (`relfilenode`).
     pub number: u32,
-    /// The fork.
+    /// The part of the relation that the file holds.
     pub fork: Fork,
     /// The number of the segment file, from 0.
     pub segment: u32,
@@ -143,9 +143,9 @@ impl RelationDirectory {
 /// A relation's file with its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelationPath {
-    /// The directory.
+    /// `global`, or the directory of a database.
     pub directory: RelationDirectory,
-    /// The file.
+    /// Its name in that directory.
     pub file: RelationFileName,
 }
 

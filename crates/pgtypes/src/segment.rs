@@ -104,7 +104,7 @@ impl SegmentName {
         Self::containing(lsn.saturating_sub(1), timeline, size)
     }
 
-    /// The timeline.
+    /// The first 8 digits of the name.
     pub const fn timeline(self) -> TimelineId {
         self.timeline
     }

@@ -232,7 +232,7 @@ pub enum Fault {
     /// The codec refuses the body of a frame.
     #[error("cannot decompress a {codec} frame: {reason}")]
     Decompression {
-        /// The codec.
+        /// The codec that the frame names.
         codec: Codec,
         /// The codec's message.
         reason: String,
@@ -240,7 +240,7 @@ pub enum Fault {
     /// The codec could not compress.
     #[error("cannot compress with {codec}: {reason}")]
     Compression {
-        /// The codec.
+        /// The codec that was asked for.
         codec: Codec,
         /// The codec's message.
         reason: String,

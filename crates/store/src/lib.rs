@@ -82,7 +82,7 @@ pub use probe::{Found, probe};
 pub use proxies::{Proxies, Proxy};
 pub use s3::S3Store;
 pub use wrappers::counted::{Counted, Counters, OperationCount};
-pub use wrappers::faulty::{Fault, FaultRule, Faulty};
+pub use wrappers::faulty::{Fault, FaultRule, Faulty, OtherRun};
 pub use wrappers::hurry::Hurry;
 pub use wrappers::limited::Limited;
 pub use wrappers::prefixed::Prefixed;

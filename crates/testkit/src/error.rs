@@ -75,7 +75,7 @@ pub enum KitError {
     Unexpected {
         /// The request.
         what: String,
-        /// The answer.
+        /// What the server answered.
         answer: String,
     },
     /// The request makes no sense for this server or this machine.

@@ -314,8 +314,8 @@ impl RowWriter {
     /// Ends the writer between two rows and returns the journal.
     ///
     /// # Errors
-    /// [`KitError::Sql`] if PostgreSQL refused a statement. A server that disconnected is no error: the journal then
-    /// has a row in doubt.
+    /// [`KitError::Sql`] if PostgreSQL refused a statement. A server that disconnected is not an error: the journal
+    /// then has a row in doubt.
     pub async fn stop(mut self) -> Result<Journal> {
         // The writer ends when no sender for its orders is left.
         let (unconnected, _) = mpsc::channel(1);

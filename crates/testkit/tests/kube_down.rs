@@ -131,6 +131,6 @@ fn nothing_is_left_after_an_end_or_a_killed_start() -> Result<()> {
     namespace.wait_for(&["pod", "busy"], "{.status.phase}", Duration::from_mins(3), |phase| phase == "Running")?;
     Bed::down()?;
     assert_eq!(traces(), before);
-    // A second stop is no error.
+    // A second stop is not an error.
     Bed::down()
 }

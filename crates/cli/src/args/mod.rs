@@ -47,7 +47,7 @@ pub struct Args {
     /// Flags of all commands.
     #[command(flatten)]
     pub global: Global,
-    /// The command.
+    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -106,13 +106,13 @@ pub enum ProgressFormat {
 pub enum Color {
     /// On a terminal.
     Auto,
-    /// Always.
+    /// Also into a file or a pipe.
     Always,
-    /// Never.
+    /// Not on a terminal either.
     Never,
 }
 
-/// The command.
+/// The verbs of `holdfast`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Create and show repositories

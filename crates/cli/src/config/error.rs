@@ -69,7 +69,7 @@ pub enum ConfigError {
     /// A value with the wrong type for its key.
     #[error("wrong value for `{key}` {origin}: {reason}")]
     WrongType {
-        /// The key.
+        /// The key with its section, such as `backup.jobs`.
         key: String,
         /// Where it was written.
         origin: Origin,
@@ -79,7 +79,7 @@ pub enum ConfigError {
     /// A value that is not allowed.
     #[error("invalid {key}{}: {reason}{}", shown(value.as_deref()), place(origin.as_ref()))]
     Invalid {
-        /// The key.
+        /// The key with its section, such as `backup.jobs`.
         key: String,
         /// The value, unless it is secret.
         value: Option<String>,
@@ -92,7 +92,7 @@ pub enum ConfigError {
     #[error("the environment variable {variable} {} that can be used: {reason}",
         if variable.eq_ignore_ascii_case("no_proxy") { "holds no list of hosts" } else { "names no proxy" })]
     Proxy {
-        /// The variable.
+        /// The name of the variable, such as `https_proxy`.
         variable: String,
         /// Why it cannot be used.
         reason: String,
@@ -100,7 +100,7 @@ pub enum ConfigError {
     /// A required value is missing.
     #[error("`{key}` is not set")]
     Missing {
-        /// The key.
+        /// The key with its section, such as `backup.jobs`.
         key: String,
         /// What to write.
         hint: String,

@@ -55,7 +55,7 @@ pub enum Encryption {
 pub enum KeySource {
     /// No secret is needed.
     None,
-    /// A passphrase.
+    /// A passphrase of any length.
     Passphrase(Secret<Vec<u8>>),
     /// The content of a key file: 32 bytes.
     Key(Secret<[u8; 32]>),

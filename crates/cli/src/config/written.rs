@@ -285,9 +285,9 @@ impl Written {
 /// A value that is either a word (`"none"`) or a table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WordOr<T> {
-    /// The word.
+    /// A word, such as `none`.
     Word(String),
-    /// The table.
+    /// A table with keys of its own.
     Table(T),
 }
 

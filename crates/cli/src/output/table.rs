@@ -5,7 +5,7 @@ use std::iter::zip;
 /// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
-    /// Texts.
+    /// For texts.
     Left,
     /// Numbers and sizes.
     Right,

@@ -173,7 +173,7 @@ pub enum FindingKind {
     Object,
     /// The server does not start, does not reach the target or does not stay up.
     Server,
-    /// A page.
+    /// A page of the restored cluster has a wrong checksum.
     Page,
     /// `pg_amcheck` found it.
     Amcheck,

@@ -28,7 +28,7 @@ pub struct RepositoryExpire {
     pub backups: Vec<BackupFate>,
     /// Every range of WAL, by timeline.
     pub wal: Vec<WalFate>,
-    /// The packs.
+    /// How many packs stay, and how many go.
     pub packs: PackFate,
     /// What can be restored now, before anything was removed.
     pub before: Vec<RestorableWindow>,
@@ -68,7 +68,7 @@ pub struct BackupFate {
 pub struct WalFate {
     /// The number of the claim.
     pub claim: ClaimNumber,
-    /// The timeline.
+    /// The timeline of the range.
     pub timeline: TimelineId,
     /// The first segment.
     pub first: SegmentName,

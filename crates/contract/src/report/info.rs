@@ -113,7 +113,7 @@ pub struct BriefSnapshot {
     pub label: String,
     /// Whether the server ran while they were taken.
     pub online: bool,
-    /// The stop time.
+    /// When the server was released after the snapshots.
     pub stop_time: DateTime<Utc>,
     /// The timeline of the snapshots.
     pub timeline: TimelineId,
@@ -133,7 +133,7 @@ pub struct WalEnd {
 /// What can be restored along one timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
-    /// The timeline.
+    /// The timeline that recovery would follow.
     pub timeline: TimelineId,
     /// Oldest first.
     pub windows: Vec<Window>,
@@ -178,9 +178,9 @@ pub struct Backups {
 pub struct BriefBackup {
     /// The id of the backup.
     pub backup_id: String,
-    /// The start time.
+    /// When the backup started, by the server's clock.
     pub start_time: DateTime<Utc>,
-    /// The stop time.
+    /// When the backup stopped, by the server's clock.
     pub stop_time: DateTime<Utc>,
     /// The timeline of its start.
     pub timeline: TimelineId,

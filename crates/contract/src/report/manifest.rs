@@ -21,7 +21,7 @@ pub struct ManifestReport {
 pub struct CheckedFile {
     /// Its name on the command line; `standard input` for `-`.
     pub file: String,
-    /// Its documents.
+    /// Its YAML documents, in their order.
     pub documents: Vec<CheckedDocument>,
     /// Why it is not valid YAML.
     #[serde(default, skip_serializing_if = "Option::is_none")]

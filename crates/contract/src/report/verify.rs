@@ -87,7 +87,7 @@ pub struct VerifiedBackup {
     pub backup_id: BackupId,
     /// The claim of its WAL; `None` if its record cannot be read.
     pub claim: Option<ClaimNumber>,
-    /// The result.
+    /// What the verification found.
     pub result: BackupResult,
     /// How much of it was checked.
     pub level: Level,

@@ -168,7 +168,7 @@ pub struct ClaimWal {
 /// The WAL of one timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineWal {
-    /// The timeline.
+    /// The timeline of this WAL.
     pub timeline: TimelineId,
     /// Runs of segments without a gap, ascending.
     pub ranges: Vec<SegmentRange>,

@@ -10,83 +10,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use futures::future::try_join_all;
-use holdfast_repo::name::{self, BackupId, ClusterName};
+use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::{BackupRecord, BackupType};
 
+use super::publish::{Mine, Published, publish};
 use super::run::{Content, Run};
 use super::sink::Stored;
 use super::sinks::Sinks;
 use super::wal_wait::WalWait;
-use super::{StoredBackup, archiving, lease, remains};
+use super::{StoredBackup, archiving, lease};
 use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, object_name};
 use crate::restore;
 use crate::server::{Connection, ConnectionSettings, ServerFacts};
-
-/// The time limit for looking for a record whose creation failed. The store has already used its own time limit before.
-const LOOK_WITHIN: Duration = Duration::from_secs(5);
-
-/// The state of a record after its creation failed.
-#[derive(Debug, PartialEq, Eq)]
-enum Fate {
-    Stored,
-    NotStored,
-    /// The record may be there, or may still arrive.
-    Unknown,
-}
-
-/// Looks for the record in the store, since only the answer may have been lost. A request that is still on its way may
-/// arrive later.
-async fn what_became_of(repository: &Repository, name: &str, record: &BackupRecord, error: &Error) -> Fate {
-    let Cause::Store(refused) = &*error.what else { return Fate::NotStored };
-    let look = repository.read_record::<BackupRecord>(name);
-    match tokio::time::timeout(LOOK_WITHIN, look).await {
-        Ok(Ok(found)) if found == *record => Fate::Stored,
-        Ok(Ok(_)) => Fate::NotStored,
-        Ok(Err(error)) if error.is_not_found() && !refused.is_retryable() => Fate::NotStored,
-        Ok(Err(_)) | Err(_) => Fate::Unknown,
-    }
-}
-
-/// Checks that no other run took this one for dead while `backup.json` was stored. If one did, deletes `backup.json`
-/// and gives `false`. `doubt` is the error if it is not known whether `backup.json` was stored.
-async fn keep_published(
-    repository: &Repository,
-    record: &BackupRecord,
-    mine: &Mine<'_>,
-    doubt: Option<Error>,
-) -> Result<bool, Error> {
-    let looked = mine.all_are(repository, &record.cluster);
-    if let Some(doubt) = doubt {
-        // If the store does not answer this either, the doubt stays.
-        if !matches!(tokio::time::timeout(LOOK_WITHIN, looked).await, Ok(Ok(false))) {
-            return Err(doubt);
-        }
-    } else if looked.await? {
-        return Ok(true);
-    }
-    // Nobody knows of this backup yet, and its packs may be removed at any moment.
-    repository.store().delete(&[object_name(&name::backup_summary(&record.cluster, &record.backup_id))?]).await?;
-    Ok(false)
-}
-
-/// The start records that must belong to this run when its backup becomes complete.
-struct Mine<'a> {
-    run: &'a str,
-    /// Its own backup, and the killed runs whose packs it uses.
-    backups: Vec<BackupId>,
-}
-
-impl Mine<'_> {
-    async fn all_are(&self, repository: &Repository, cluster: &ClusterName) -> Result<bool, Error> {
-        let looks = self.backups.iter().map(|backup| remains::still_mine(repository, cluster, *backup, self.run));
-        Ok(try_join_all(looks).await?.into_iter().all(|mine| mine))
-    }
-}
 
 fn taken_for_dead(repository: &Repository, record: &BackupRecord) -> Error {
     Error::from(Cause::NotReadable {
@@ -218,7 +156,7 @@ impl Run<'_> {
             };
             let published = async {
                 restore::would_take(repository, &record, &crew).await?;
-                self.publish(
+                self.publish_in(
                     index,
                     &lease::Needs {
                         repository,
@@ -260,8 +198,8 @@ impl Run<'_> {
         Ok((complete, used))
     }
 
-    /// Makes the backup exist, unless another run took this one for dead: see [`remains`] for the order.
-    async fn publish(
+    /// Makes the backup exist in one repository, unless another run took this one for dead.
+    async fn publish_in(
         &self,
         index: usize,
         needs: &lease::Needs<'_>,
@@ -269,7 +207,6 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let lease::Needs { repository, record, .. } = *needs;
         let cluster = &self.options.cluster;
-        let name = name::backup_summary(cluster, &self.backup);
         let publishing = |is: bool| {
             if let Some(publishing) = self.publishing.get(index) {
                 publishing.store(is, Ordering::Relaxed);
@@ -281,28 +218,24 @@ impl Run<'_> {
             return Err(taken_for_dead(repository, record));
         }
         publishing(true);
-        let mut doubt = None;
-        if let Err(error) = repository.create_record(&name, record).await {
-            match what_became_of(repository, &name, record, &error).await {
-                Fate::Stored => {}
-                Fate::NotStored => {
-                    publishing(false);
-                    return Err(error);
-                }
-                Fate::Unknown => doubt = Some(error),
+        match publish(repository, record, &mine).await {
+            // This host may have slept while the record was being sent.
+            Published::Complete => {
+                let Err(lost) = lease::look_again(needs).await else { return Ok(()) };
+                repository.store().delete(&[object_name(&name::backup_summary(cluster, &self.backup))?]).await?;
+                publishing(false);
+                Err(lost)
+            }
+            // A record in doubt may still arrive after it was deleted.
+            Published::TakenForDead { in_doubt } => {
+                publishing(in_doubt);
+                Err(taken_for_dead(repository, record))
+            }
+            Published::Failed { error, may_exist } => {
+                publishing(may_exist);
+                Err(error)
             }
         }
-        // A record in doubt may still arrive after it is deleted here.
-        let in_doubt = doubt.is_some();
-        if keep_published(repository, record, &mine, doubt).await? {
-            // This host may have slept while the record was being sent.
-            let Err(lost) = lease::look_again(needs).await else { return Ok(()) };
-            repository.store().delete(&[object_name(&name)?]).await?;
-            publishing(false);
-            return Err(lost);
-        }
-        publishing(in_doubt);
-        Err(taken_for_dead(repository, record))
     }
 
     /// A standby cannot finish the segment of the stop LSN. Its primary can, if its connection is configured.
@@ -327,88 +260,5 @@ impl Run<'_> {
             // The primary may still finish the segment in time (archive_timeout, or normal work).
             warnings.push(format!("the primary could not be asked to finish its WAL segment: {error}"));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
-
-    use std::sync::Arc;
-
-    use holdfast_contract::report::backup::BackupReport;
-    use holdfast_repo::record::StartRecord;
-    use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, StoreErrorKind};
-
-    use super::super::runner::Runner;
-    use super::*;
-    use crate::repository::{RepositoryTarget, Unlock, init};
-
-    const REPORT: &str = include_str!("../../../contract/tests/samples/backup-2.json");
-
-    /// Creates the record of a backup in a store with these faults; gives the state of the record.
-    async fn created(faults: &[(Operation, Fault)]) -> Fate {
-        let rules = faults.iter().map(|(operation, fault)| FaultRule::new(&[*operation], 1.0, fault.clone()));
-        let store = Faulty::new(Arc::new(MemoryStore::new()), 1, rules.collect());
-        store.set_active(false);
-        let target = RepositoryTarget { store: Arc::new(store.clone()), unlock: Unlock::NotEncrypted };
-        let repository = init::init(&target, "2026-11-29T11:00:00Z".parse().unwrap()).await.unwrap().repository;
-        store.set_active(true);
-        let report: BackupReport = serde_json::from_str(REPORT).unwrap();
-        let record = &report.repositories[0].backup;
-        let name = name::backup_summary(&record.cluster, &record.backup_id);
-        let error = repository.create_record(&name, record).await.unwrap_err();
-        what_became_of(&repository, &name, record, &error).await
-    }
-
-    #[tokio::test]
-    async fn a_lost_answer_is_looked_for() {
-        let denied = || Fault::Refuse(StoreErrorKind::PermissionDenied);
-        assert_eq!(created(&[(Operation::Put, Fault::LostAnswer)]).await, Fate::Stored);
-        assert_eq!(created(&[(Operation::Put, denied())]).await, Fate::NotStored);
-        // The request may still arrive.
-        let lost_request = Fault::Refuse(StoreErrorKind::Timeout);
-        assert_eq!(created(&[(Operation::Put, lost_request)]).await, Fate::Unknown);
-        assert_eq!(created(&[(Operation::Put, Fault::LostAnswer), (Operation::Get, denied())]).await, Fate::Unknown);
-    }
-
-    /// A removal by another run deletes `start.json` first.
-    #[tokio::test]
-    async fn a_record_in_doubt_is_deleted_when_another_run_took_this_one_for_dead() {
-        let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
-        let now = "2026-11-29T11:00:00Z".parse().unwrap();
-        let repository = init::init(&target, now).await.unwrap().repository;
-        let report: BackupReport = serde_json::from_str(REPORT).unwrap();
-        let record = &report.repositories[0].backup;
-        let runner = Runner::here("db1", "/data", None, now).unwrap();
-        let start = StartRecord {
-            backup_id: record.backup_id,
-            cluster: record.cluster.clone(),
-            claim: record.claim,
-            system_identifier: record.system_identifier,
-            host: runner.host.clone(),
-            pid: 4711,
-            pgdata: runner.pgdata.clone(),
-            started: now,
-            software_version: "0.1.0".to_owned(),
-            parent: None,
-            run: Some(runner.identity(Vec::new())),
-        };
-        let summary = name::backup_summary(&record.cluster, &record.backup_id);
-        let start_name = name::backup_start(&record.cluster, &record.backup_id);
-        repository.create_record(&start_name, &start).await.unwrap();
-        repository.create_record(&summary, record).await.unwrap();
-        let doubt = || Some(Error::from(Cause::Internal("no answer".to_owned())));
-
-        let mine = Mine { run: &runner.run, backups: vec![record.backup_id] };
-        assert!(keep_published(&repository, record, &mine, None).await.unwrap());
-        let left = keep_published(&repository, record, &mine, doubt()).await.unwrap_err();
-        assert!(left.to_string().contains("no answer"), "{left}");
-        repository.store().head(&object_name(&summary).unwrap()).await.unwrap();
-
-        repository.store().delete(&[object_name(&start_name).unwrap()]).await.unwrap();
-        assert!(!keep_published(&repository, record, &mine, doubt()).await.unwrap());
-        let gone = repository.store().head(&object_name(&summary).unwrap()).await.unwrap_err();
-        assert_eq!(gone.kind(), StoreErrorKind::NotFound);
     }
 }

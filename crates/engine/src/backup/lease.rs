@@ -22,15 +22,11 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::repository::leases::{Clock, Holder, Lease};
+use crate::repository::leases::{Clock, EXPIRE_ENDS_WITHIN, Holder, Lease};
 use crate::restore;
 
 /// The time that a backup waits for its lease in one repository.
 const WAIT: Duration = Duration::from_secs(30);
-
-/// The time that a backup waits for an `expire` to end after its lease was broken. The `expire` stops soon after it has
-/// seen the new lease.
-const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
 
 /// Takes a lease in each repository that takes part; `None` where that fails.
 pub(super) async fn take(
@@ -102,7 +98,7 @@ pub(super) async fn look_again(needs: &Needs<'_>) -> Result<(), Error> {
 async fn look(needs: &Needs<'_>, lease: &Lease) -> Result<(), Error> {
     let Needs { repository, claim, record, wal, crew, clock, host, .. } = *needs;
     let ended = lease.ended();
-    lease.begin_anew().await?;
+    lease.take_again().await?;
     repository.wait_for_expire(&record.cluster, host, clock, &lease.name(), EXPIRE_ENDS_WITHIN).await?;
     restore::would_take(repository, record, crew).await?;
     let listed = WalFolders::read_and_list(repository, claim, Wanted::From(record.start_lsn)).await?;

@@ -11,8 +11,8 @@
 //!    `backup_label`, `tablespace_map` and the control file are stored.
 //! 6. [`complete`] finishes the packs and the manifest. [`wal_wait`] waits for the WAL, on all [`timelines`] that a
 //!    standby may have followed meanwhile.
-//! 7. The stored manifest is checked as a restore would check it, and `backup.json` is created. Only then does the
-//!    backup exist.
+//! 7. The stored manifest is checked as a restore would check it, and [`publish`] creates `backup.json`. Only then does
+//!    the backup exist.
 //!
 //! If one of several repositories fails, it is left out ([`sinks`]), and the backup is completed in the others.
 //! [`BackupOutcome::failed`] names the one that failed.
@@ -35,6 +35,7 @@ mod lock;
 mod options;
 mod plan;
 mod present;
+mod publish;
 mod read;
 mod remains;
 mod resume;
@@ -70,7 +71,8 @@ use crate::server::{Connection, ConnectionSettings, ServerFacts, prove_same, rea
 
 pub use self::options::{BackupOptions, BackupOutcome, FailedBackup, Kind};
 use self::options::{CANCEL_WITHIN, CLEAN_WITHIN};
-pub(crate) use self::remains::{remove_own, still_mine};
+pub(crate) use self::publish::{Mine, Published, publish};
+pub(crate) use self::remains::remove_own;
 
 /// Takes a backup.
 ///

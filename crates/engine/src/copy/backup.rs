@@ -14,11 +14,12 @@ use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, RunIdentity, StartRecord};
 use holdfast_store::StoreErrorKind;
 
-use super::run::{EXPIRE_ENDS_WITHIN, Run};
+use super::run::Run;
 use crate::archive::{WalFolders, Wanted};
-use crate::backup::{remove_own, still_mine};
+use crate::backup::{Mine, Published, publish, remove_own};
 use crate::carry::CarriedData;
 use crate::error::{Cause, Error, ResultExt};
+use crate::repository::leases::{EXPIRE_ENDS_WITHIN, Lease};
 use crate::repository::machine::Machine;
 use crate::repository::object_name;
 use crate::restore::would_take;
@@ -124,16 +125,17 @@ impl Run<'_> {
     /// Checks everything that the backup needs, then writes `backup.json`. From then on, the backup exists.
     async fn publish(&self, record: &BackupRecord, claim: &ClaimRecord, needed: &[SegmentName]) -> Result<(), Error> {
         let (cluster, id) = (&self.options.cluster, record.backup_id);
+        let mine = self.mine(id);
         loop {
             self.look(record, claim, needed).await?;
-            if self.leases.iter().all(crate::repository::leases::Lease::is_unbroken) {
+            if self.leases.iter().all(Lease::is_unbroken) {
                 break;
             }
             // This host has slept. Meanwhile an `expire` may have removed objects that nothing names yet.
             for lease in &self.leases {
-                lease.begin_anew().await?;
+                lease.take_again().await?;
             }
-            if let Some(written) = self.leases.last().map(crate::repository::leases::Lease::name) {
+            if let Some(written) = self.leases.last().map(Lease::name) {
                 let host = &self.options.host;
                 self.to.wait_for_expire(cluster, host, self.clock, &written, EXPIRE_ENDS_WITHIN).await?;
             }
@@ -142,23 +144,23 @@ impl Run<'_> {
         if self.cancel.is_cancelled() {
             return Err(Cause::Cancelled.into());
         }
-        let name = name::backup_summary(cluster, &id);
-        if let Err(error) = self.to.create_record(&name, record).await {
-            // The record may have been written, and only the answer was lost.
-            match self.to.read_record::<BackupRecord>(&name).await {
-                Ok(found) if found == *record => {}
-                _ => return Err(error),
-            }
-        }
-        let broken = self.leases.iter().find_map(|lease| lease.check().err());
-        let lost = match self.check_mine(id).await {
-            Ok(()) => broken,
-            Err(error) => Some(error),
+        let lost = match publish(self.to, record, &mine).await {
+            Published::Complete => self.leases.iter().find_map(|lease| lease.check().err()),
+            Published::TakenForDead { .. } => return Err(self.taken_for_dead(id)),
+            // The backup of another run, also if it is the same: nothing of it may be deleted.
+            Published::Failed { error, .. } if error.is_already_exists() => return Err(already_copied(id)),
+            Published::Failed { error, may_exist: false } => return Err(error),
+            // The next copy stores it again. Until then nothing may list what nobody has checked to the end.
+            Published::Failed { error, may_exist: true } => Some(error),
         };
         match lost {
             None => Ok(()),
             Some(error) => {
-                self.to.store().delete(&[object_name(&name)?]).await?;
+                let summary = object_name(&name::backup_summary(cluster, &id))?;
+                if let Err(left) = self.to.store().delete(&[summary]).await {
+                    let store = self.to.describe();
+                    self.progress.note(&format!("{store} may list backup {id}, although its copy failed: {left}"));
+                }
                 Err(error)
             }
         }
@@ -183,19 +185,26 @@ impl Run<'_> {
         }
         self.check_mine(record.backup_id).await?;
         if self.is_there(record).await? {
-            let subject = format!("backup {}", record.backup_id);
-            return Err(Cause::AnotherRun { verb: "repo copy", subject, pid: None }.into());
+            return Err(already_copied(record.backup_id));
         }
         Ok(())
     }
 
+    fn mine(&self, backup: BackupId) -> Mine<'_> {
+        Mine { run: self.run_id(), backups: vec![backup] }
+    }
+
     async fn check_mine(&self, backup: BackupId) -> Result<(), Error> {
-        if still_mine(self.to, &self.options.cluster, backup, self.run_id()).await? {
+        if self.mine(backup).all_are(self.to, &self.options.cluster).await? {
             return Ok(());
         }
+        Err(self.taken_for_dead(backup))
+    }
+
+    fn taken_for_dead(&self, backup: BackupId) -> Error {
         let name = name::backup_start(&self.options.cluster, &backup);
         let reason = "another run took this copy for dead, and the backup over".to_owned();
-        Err(Cause::NotReadable { store: self.to.describe(), name, reason }.into())
+        Cause::NotReadable { store: self.to.describe(), name, reason }.into()
     }
 
     /// Removes what was stored for a backup that cannot be copied. What it shares with other backups stays.
@@ -212,4 +221,9 @@ impl Run<'_> {
             tracing::warn!(%backup, %error, "what was copied of a backup is left in the repository");
         }
     }
+}
+
+/// Another run has completed the copy of this backup meanwhile.
+fn already_copied(backup: BackupId) -> Error {
+    Cause::AnotherRun { verb: "repo copy", subject: format!("backup {backup}"), pid: None }.into()
 }

@@ -18,11 +18,8 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::repository::leases::{Clock, Holder, Lease, new_run};
+use crate::repository::leases::{Clock, EXPIRE_ENDS_WITHIN, Holder, Lease, new_run};
 use crate::repository::verified::verifications;
-
-/// How long a copy waits for an `expire` in the target. It stops soon after it has seen the lease.
-pub(super) const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
 
 /// The time limit for the ledger entry at the end of a copy, and for the release of its leases.
 const RELEASE_WITHIN: Duration = Duration::from_secs(30);

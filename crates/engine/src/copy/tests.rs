@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_pgtypes::recovery_target::TargetTimeline;
 use holdfast_pgtypes::{TimelineId, WalFileName};
@@ -11,10 +12,9 @@ use holdfast_repo::name;
 use holdfast_repo::record::{ClaimRecord, LedgerEntry, RunIdentity, StartRecord};
 use holdfast_repo::recovery::RecoveryRequest;
 use holdfast_secret::Secret;
-use holdfast_store::{Faulty, MemoryStore, PutMode, Store};
+use holdfast_store::{Faulty, MemoryStore, OtherRun, PutMode, Store};
 
 use super::*;
-use crate::interrupted::{Interrupted, Other};
 use crate::progress::Silent;
 use crate::repository::{RepositoryTarget, Unlock, init, object_name};
 use crate::restore::RestoreOptions;
@@ -23,8 +23,50 @@ use crate::restore::tests::sample::{Sample, noise, now};
 use crate::verify::tests::{named, segment, wal};
 use crate::verify::{Level, Verification, VerifyOptions, verify};
 
+/// A repository with a backup and WAL, and an empty one that a copy writes.
+struct Pair {
+    sample: Sample,
+    target: RepositoryTarget,
+    repository: Repository,
+}
+
+impl Pair {
+    /// Both repositories, each encrypted or not.
+    async fn new(from: bool, to: bool) -> Self {
+        Self::of(Sample::new(from).await, to).await
+    }
+
+    async fn of(sample: Sample, to: bool) -> Self {
+        store_wal(&sample).await;
+        let target = target(to).await;
+        let repository = Repository::open(&target).await.unwrap();
+        Self { sample, target, repository }
+    }
+
+    async fn copy(&self, options: &CopyOptions) -> Result<Copied, Error> {
+        copy_between(&self.sample.repository, &self.repository, options).await
+    }
+
+    /// The names of the copied objects in a folder of the archive.
+    async fn names(&self, below: &str) -> BTreeSet<String> {
+        names(&self.target.store, below).await
+    }
+
+    /// Removes objects of the copied backup.
+    async fn remove(&self, objects: &[&str]) {
+        for object in objects {
+            let name = format!("main/backups/{}/{object}", self.sample.backup.backup_id);
+            self.target.store.delete(&[object_name(&name).unwrap()]).await.unwrap();
+        }
+    }
+
+    async fn check(&self, what: &str) {
+        check(&self.sample, &self.target, what).await;
+    }
+}
+
 /// Stores segments 8 to B, a history file and a backup history file.
-async fn source(sample: &Sample) {
+async fn store_wal(sample: &Sample) {
     let system = sample.backup.system_identifier.as_u64();
     for number in 8..=0xB {
         let raw = segment(sample, named(sample, 1, number), system);
@@ -122,12 +164,10 @@ async fn check(sample: &Sample, target: &RepositoryTarget, what: &str) {
 async fn a_backup_and_its_wal_go_between_repositories_of_every_kind() {
     for (from, to) in [(false, false), (false, true), (true, false), (true, true)] {
         let what = format!("encrypted: {from} to {to}");
-        let sample = Sample::with(from, true).await;
-        source(&sample).await;
-        let child = store_child(&sample).await.backup_id;
-        let target = target(to).await;
-        let repository = Repository::open(&target).await.unwrap();
-        let copied = copy_between(&sample.repository, &repository, &options()).await.unwrap();
+        let pair = Pair::of(Sample::with(from, true).await, to).await;
+        let sample = &pair.sample;
+        let child = store_child(sample).await.backup_id;
+        let copied = pair.copy(&options()).await.unwrap();
         let outcomes: Vec<_> = copied.backups.iter().map(|backup| (backup.backup_id, backup.outcome)).collect();
         let expected = [sample.backup.backup_id, child].map(|id| (id, CopyOutcome::Copied));
         assert_eq!(outcomes, expected, "{what}: {:?}", copied.backups);
@@ -138,41 +178,38 @@ async fn a_backup_and_its_wal_go_between_repositories_of_every_kind() {
         assert_eq!((wal.stored_count, wal.failed_count), (6, 0), "{what}: {wal:?}");
         // The claim of a new archive has its own codec. History files always have the same codec.
         let end = if to { ".lz4.enc" } else { ".lz4" };
-        let segments = names(&target.store, "wal/").await;
+        let segments = pair.names("wal/").await;
         assert_eq!(segments.iter().filter(|name| name.ends_with(end)).count(), 5, "{segments:?}");
-        check(&sample, &target, &what).await;
-        let entries = repository.ledger(&options().cluster, name::LedgerKind::Copy).await.unwrap().records;
+        pair.check(&what).await;
+        let entries = pair.repository.ledger(&options().cluster, name::LedgerKind::Copy).await.unwrap().records;
         let LedgerEntry::Copy { backups, wal_file_count, repository_id, .. } = &entries[0].1.entry else {
             unreachable!()
         };
         assert_eq!((backups.len(), *wal_file_count, *repository_id), (2, 6, sample.repository.id()));
         // A second copy has nothing to do.
-        let before = names(&target.store, "").await;
-        let again = copy_between(&sample.repository, &repository, &options()).await.unwrap();
+        let before = pair.names("").await;
+        let again = pair.copy(&options()).await.unwrap();
         assert!(again.backups.iter().all(|backup| backup.outcome == CopyOutcome::AlreadyThere), "{:?}", again.backups);
-        assert_eq!(names(&target.store, "").await, before, "{what}");
+        assert_eq!(pair.names("").await, before, "{what}");
         // Then from the copy into a third repository, which has nothing of the first one.
-        let third = super::tests::target(from).await;
+        let third = target(from).await;
         let third_repository = Repository::open(&third).await.unwrap();
-        copy_between(&repository, &third_repository, &options()).await.unwrap();
-        check(&sample, &third, &what).await;
+        copy_between(&pair.repository, &third_repository, &options()).await.unwrap();
+        check(sample, &third, &what).await;
     }
 }
 
 #[tokio::test]
 async fn one_backup_takes_the_wal_that_it_needs() {
-    let sample = Sample::new(true).await;
-    source(&sample).await;
-    let target = target(true).await;
-    let repository = Repository::open(&target).await.unwrap();
+    let pair = Pair::new(true, true).await;
     let one = CopyOptions { which: Which::Latest, all_wal: false, ..options() };
-    copy_between(&sample.repository, &repository, &one).await.unwrap();
-    let wal = names(&target.store, "wal/").await;
+    pair.copy(&one).await.unwrap();
+    let wal = pair.names("wal/").await;
     assert_eq!(wal.iter().filter(|name| name.ends_with(".lz4.enc")).count(), 2, "{wal:?}");
     let unknown = CopyOptions { which: Which::These(vec!["20200101T000000Z".parse().unwrap()]), ..options() };
-    let error = copy_between(&sample.repository, &repository, &unknown).await.unwrap_err();
+    let error = pair.copy(&unknown).await.unwrap_err();
     assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
-    let error = copy_between(&sample.repository, &sample.repository, &one).await.unwrap_err();
+    let error = copy_between(&pair.sample.repository, &pair.sample.repository, &one).await.unwrap_err();
     assert!(matches!(*error.what, Cause::Refused(_)), "{error}");
 }
 
@@ -180,7 +217,7 @@ async fn one_backup_takes_the_wal_that_it_needs() {
 async fn a_crash_at_each_request_leaves_what_the_next_copy_goes_on_from() {
     for (from, to) in [(false, true), (true, true)] {
         let sample = Sample::new(from).await;
-        source(&sample).await;
+        store_wal(&sample).await;
         let mut ended = 0;
         for requests in 1.. {
             let what = format!("crash at request {requests}");
@@ -222,87 +259,68 @@ async fn a_crash_at_each_request_leaves_what_the_next_copy_goes_on_from() {
 #[tokio::test]
 async fn a_name_that_another_pack_has_is_left_to_it() {
     for to in [false, true] {
-        let (sample, other) = (Sample::with(true, true).await, Sample::with(true, false).await);
-        source(&sample).await;
-        source(&other).await;
-        let target = target(to).await;
-        let repository = Repository::open(&target).await.unwrap();
-        copy_between(&other.repository, &repository, &options()).await.unwrap();
-        for object in ["backup.json", "manifest", "start.json"] {
-            let name = format!("main/backups/{}/{object}", sample.backup.backup_id);
-            target.store.delete(&[object_name(&name).unwrap()]).await.unwrap();
-        }
-        let before = names(&target.store, "packs/").await;
-        let copied = copy_between(&sample.repository, &repository, &options()).await.unwrap();
+        let pair = Pair::of(Sample::with(true, true).await, to).await;
+        let other = Sample::with(true, false).await;
+        store_wal(&other).await;
+        copy_between(&other.repository, &pair.repository, &options()).await.unwrap();
+        pair.remove(&["backup.json", "manifest", "start.json"]).await;
+        let before = pair.names("packs/").await;
+        let copied = pair.copy(&options()).await.unwrap();
         assert_eq!(copied.backups[0].outcome, CopyOutcome::Copied);
         assert!(copied.backups[0].new_packs.0 > 0);
-        assert!(names(&target.store, "packs/").await.is_superset(&before));
-        let found = verified(&repository).await;
-        assert_eq!(found.damage, []);
-        sample.restore_with(&repository, &restore_options(&sample)).await.unwrap();
-        sample.check();
+        assert!(pair.names("packs/").await.is_superset(&before));
+        assert_eq!(verified(&pair.repository).await.damage, []);
+        pair.sample.restore_with(&pair.repository, &restore_options(&pair.sample)).await.unwrap();
+        pair.sample.check();
     }
 }
 
 #[tokio::test]
 async fn the_archive_of_another_cluster_and_other_wal_are_refused() {
-    let sample = Sample::new(true).await;
-    source(&sample).await;
-    let strange = target(false).await;
-    let repository = Repository::open(&strange).await.unwrap();
-    let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
+    let strange = Pair::new(true, false).await;
+    let claim = strange.sample.repository.current_claim(&strange.sample.backup.cluster).await.unwrap();
     let stranger = ClaimRecord { system_identifier: "7000000000000000001".parse().unwrap(), ..claim.clone() };
-    repository.create_record(&name::claim(&claim.cluster, claim.number), &stranger).await.unwrap();
-    let error = copy_between(&sample.repository, &repository, &options()).await.unwrap_err();
+    strange.repository.create_record(&name::claim(&claim.cluster, claim.number), &stranger).await.unwrap();
+    let error = strange.copy(&options()).await.unwrap_err();
     assert!(matches!(*error.what, Cause::WrongCluster { .. }), "{error}");
-    assert_eq!(names(&strange.store, "").await.len(), 1);
+    assert_eq!(strange.names("").await.len(), 1);
 
+    let diverged = Pair::new(true, true).await;
     let other = Sample::new(true).await;
-    source(&other).await;
+    store_wal(&other).await;
     let mut raw = segment(&other, named(&other, 1, 9), other.backup.system_identifier.as_u64());
     *raw.last_mut().unwrap() = 0;
     other.put_segment(9, &raw, None).await;
-    let diverged = target(true).await;
-    let repository = Repository::open(&diverged).await.unwrap();
-    copy_between(&other.repository, &repository, &options()).await.unwrap();
-    let summary = name::backup_summary(&sample.backup.cluster, &sample.backup.backup_id);
-    let start = name::backup_start(&sample.backup.cluster, &sample.backup.backup_id);
-    for name in [summary, start] {
-        diverged.store.delete(&[object_name(&name).unwrap()]).await.unwrap();
-    }
-    let error = copy_between(&sample.repository, &repository, &options()).await.unwrap_err();
+    copy_between(&other.repository, &diverged.repository, &options()).await.unwrap();
+    diverged.remove(&["backup.json", "start.json"]).await;
+    let error = diverged.copy(&options()).await.unwrap_err();
     assert!(matches!(*error.what, Cause::Divergence { .. }), "{error}");
-    assert!(repository.backups(&sample.backup.cluster).await.unwrap().records.is_empty());
+    assert!(diverged.repository.backups(&options().cluster).await.unwrap().records.is_empty());
 }
 
 #[tokio::test]
 async fn what_is_damaged_in_the_source_is_not_copied_and_leaves_nothing() {
-    let sample = Sample::new(true).await;
-    source(&sample).await;
-    sample
-        .replace(&sample.packs[1].name.clone(), |mut bytes| {
+    let pair = Pair::new(true, true).await;
+    pair.sample
+        .replace(&pair.sample.packs[1].name.clone(), |mut bytes| {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 4;
             bytes
         })
         .await;
-    let target = target(true).await;
-    let repository = Repository::open(&target).await.unwrap();
-    let copied = copy_between(&sample.repository, &repository, &options()).await.unwrap();
+    let copied = pair.copy(&options()).await.unwrap();
     assert_eq!(copied.backups[0].outcome, CopyOutcome::Failed);
     let error = copied.backups[0].error.as_ref().unwrap();
     assert!(error.what.to_string().contains("000001.pack"), "{error}");
     for folder in ["packs/", "backups/", "leases/"] {
-        assert_eq!(names(&target.store, folder).await, BTreeSet::new(), "{folder}");
+        assert_eq!(pair.names(folder).await, BTreeSet::new(), "{folder}");
     }
 }
 
 #[tokio::test]
 async fn a_run_that_is_alive_is_left_alone() {
-    let sample = Sample::new(true).await;
-    source(&sample).await;
-    let target = target(true).await;
-    let repository = Repository::open(&target).await.unwrap();
+    let pair = Pair::new(true, true).await;
+    let (sample, repository) = (&pair.sample, &pair.repository);
     let run = RunIdentity { id: "r1".to_owned(), machine: None, boot: None, removes: Vec::new(), leased: false };
     let start = StartRecord {
         backup_id: sample.backup.backup_id,
@@ -319,55 +337,63 @@ async fn a_run_that_is_alive_is_left_alone() {
     };
     let object = name::backup_start(&start.cluster, &start.backup_id);
     repository.create_record(&object, &start).await.unwrap();
-    let error = copy_between(&sample.repository, &repository, &options()).await.unwrap_err();
+    let error = pair.copy(&options()).await.unwrap_err();
     assert!(matches!(*error.what, Cause::AnotherRun { .. }), "{error}");
     // Its record says that it has a lease, but there is no such lease any more.
     let dead = StartRecord { run: Some(RunIdentity { leased: true, ..run }), ..start };
     repository.replace_record(&object, &dead).await.unwrap();
-    copy_between(&sample.repository, &repository, &options()).await.unwrap();
-    check(&sample, &target, "taken over").await;
+    pair.copy(&options()).await.unwrap();
+    pair.check("taken over").await;
 }
 
 /// One copy waits before each of its requests, so long that its leases are over for another host, which copies the same
-/// backup. Either of them may fail then. What is complete can be restored, and a later copy completes the rest.
+/// backup. Either of them may fail then. What one of them reported as copied stays, what is complete can be restored,
+/// and a later copy completes the rest.
 #[tokio::test]
 async fn a_copy_that_slept_harms_nothing_that_another_completed() {
     let sample = Sample::new(true).await;
-    source(&sample).await;
+    store_wal(&sample).await;
     // The store has its own clock.
     let later = |hours| CopyOptions {
         host: "db4".to_owned(),
         now: chrono::Utc::now() + chrono::TimeDelta::hours(hours),
         ..options()
     };
-    let mut slept_well = 0;
-    for before in 0.. {
-        let target = target(true).await;
-        let (from, to) = (sample.repository.clone(), target.clone());
-        let other: Other = Box::pin(async move {
-            let to = Repository::open(&to).await.unwrap();
-            // A pack of the first copy can take its name while this one sends it.
-            drop(copy_between(&from, &to, &later(3)).await);
-        });
-        let store = Arc::new(Interrupted::new(Arc::clone(&target.store), before, Some(other)));
-        let slow: Arc<dyn Store> = Arc::clone(&store) as _;
-        let through = RepositoryTarget { store: slow, unlock: target.unlock.clone() };
-        let through = Repository::open(&through).await.unwrap();
-        let slept = copy_between(&sample.repository, &through, &options()).await;
-        let what = format!("asleep before request {before}: {:?}", slept.as_ref().err());
-        let repository = Repository::open(&target).await.unwrap();
-        let found = repository.backups(&options().cluster).await.unwrap();
-        assert!(found.unreadable.is_empty(), "{what}");
-        if !found.records.is_empty() {
-            let damage = verified(&repository).await.damage;
-            assert!(damage.iter().all(|damage| damage.backups.is_empty()), "{what}: {damage:?}");
-        }
-        copy_between(&sample.repository, &repository, &later(6)).await.unwrap();
-        assert_eq!(verified(&repository).await.damage, [], "{what}");
-        slept_well += u32::from(slept.is_ok());
-        if store.requests() <= before {
-            assert!(before > 40 && slept_well > 0, "it ended too early to be true: {what}");
-            return;
+    let is_done =
+        |copied: &Result<Copied, Error>| copied.as_ref().is_ok_and(|copied| copied.backups[0].error.is_none());
+    for encrypted in [true, false] {
+        let mut slept_well = 0;
+        for before in 0.. {
+            let target = target(encrypted).await;
+            let other_done = Arc::new(AtomicBool::new(false));
+            let (from, to, done) = (sample.repository.clone(), target.clone(), Arc::clone(&other_done));
+            let other: OtherRun = Box::pin(async move {
+                let to = Repository::open(&to).await.unwrap();
+                // A pack of the first copy can take its name while this one sends it.
+                done.store(is_done(&copy_between(&from, &to, &later(3)).await), Ordering::SeqCst);
+            });
+            let store = Faulty::new(Arc::clone(&target.store), 1, Vec::new());
+            store.run_before(before, other);
+            let through = RepositoryTarget { store: Arc::new(store.clone()), unlock: target.unlock.clone() };
+            let through = Repository::open(&through).await.unwrap();
+            let slept = copy_between(&sample.repository, &through, &options()).await;
+            let what = format!("encrypted: {encrypted}, asleep before request {before}: {:?}", slept.as_ref().err());
+            let repository = Repository::open(&target).await.unwrap();
+            let found = repository.backups(&options().cluster).await.unwrap();
+            assert!(found.unreadable.is_empty(), "{what}");
+            if found.records.is_empty() {
+                assert!(!is_done(&slept) && !other_done.load(Ordering::SeqCst), "what was copied is gone, {what}");
+            } else {
+                let damage = verified(&repository).await.damage;
+                assert!(damage.iter().all(|damage| damage.backups.is_empty()), "{what}: {damage:?}");
+            }
+            copy_between(&sample.repository, &repository, &later(6)).await.unwrap();
+            assert_eq!(verified(&repository).await.damage, [], "{what}");
+            slept_well += u32::from(slept.is_ok());
+            if store.requests() <= before {
+                assert!(before > 40 && slept_well > 0, "it ended too early to be true: {what}");
+                break;
+            }
         }
     }
 }

@@ -63,7 +63,7 @@ pub struct RepositoryTarget {
 pub enum Unlock {
     /// The repository is not encrypted; the user must say so explicitly.
     NotEncrypted,
-    /// A passphrase.
+    /// A passphrase, as the user gave it.
     Passphrase(Secret<Vec<u8>>),
     /// The content of a key file.
     KeyFile(Secret<Vec<u8>>),

@@ -294,5 +294,4 @@ fn empty(directory: &Path) -> Result<u64, Error> {
 }
 
 #[cfg(test)]
-#[path = "copied/tests.rs"]
 mod tests;

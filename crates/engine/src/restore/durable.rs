@@ -115,7 +115,7 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), Error> {
 pub(super) struct Rewritten<'a> {
     /// Its path in the manifest.
     pub path: &'a [u8],
-    /// Its content.
+    /// What the restore writes.
     pub content: &'a [u8],
 }
 

@@ -227,5 +227,4 @@ pub(crate) fn open(
 }
 
 #[cfg(test)]
-#[path = "fetch/tests.rs"]
 mod tests;

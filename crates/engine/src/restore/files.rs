@@ -210,5 +210,4 @@ fn no_such_file() -> Error {
 }
 
 #[cfg(test)]
-#[path = "files/tests.rs"]
 mod tests;

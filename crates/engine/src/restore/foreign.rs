@@ -298,5 +298,4 @@ pub(super) fn tablespaces(layout: &Layout) -> Vec<OsString> {
 }
 
 #[cfg(test)]
-#[path = "foreign/tests.rs"]
 mod tests;

@@ -312,5 +312,4 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-#[path = "prepare/tests.rs"]
 mod tests;

@@ -69,7 +69,7 @@ const COMMENT_START: &[u8] = b"# Holdfast: recovery settings of the restore of b
 /// The facts for the recovery settings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recovery<'a> {
-    /// The request.
+    /// What the user asked for.
     pub request: &'a RecoveryRequest,
     /// The planner's answer.
     pub plan: &'a RecoveryPlan,
@@ -240,5 +240,4 @@ pub(super) fn tablespace_map(backed_up: &TablespaceMap, layout: &Layout) -> Tabl
 }
 
 #[cfg(test)]
-#[path = "settings/tests.rs"]
 mod tests;

@@ -21,7 +21,7 @@ use crate::repository::Repository;
 /// A manifest that a restore would accept.
 #[derive(Debug)]
 pub(crate) struct Trial {
-    /// The manifest.
+    /// All of its entries, checked.
     pub(crate) manifest: Arc<Manifest>,
     /// The positions of its files.
     pub(crate) index: PathIndex,

@@ -37,7 +37,7 @@ pub struct ServerFacts {
     pub databases: Vec<Database>,
 }
 
-/// A database.
+/// A row of `pg_database`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Database {
     /// `pg_database.oid`, the name of its directory.

@@ -18,14 +18,14 @@ use holdfast_pgtypes::{ControlFile, PgVersion, SystemIdentifier};
 use crate::error::{Cause, Error};
 use crate::places::{Identity, Resolved};
 
-/// A running server.
+/// A PostgreSQL server that runs on this host.
 #[derive(Debug, Clone)]
 pub(crate) struct RunningServer {
     /// One of its processes.
     pub(crate) pid: i32,
     /// Its data directory, as the kernel names it.
     pub(crate) pgdata: PathBuf,
-    /// Its tablespaces.
+    /// Where its tablespaces are.
     pub(crate) tablespaces: Vec<ServerTablespace>,
     /// The system identifier of its cluster, if its control file can be read.
     pub(crate) system_identifier: Option<SystemIdentifier>,

@@ -466,5 +466,4 @@ fn archive_history(work: &Bootstrap<'_>) -> Result<()> {
 }
 
 #[cfg(test)]
-#[path = "recovery_tests.rs"]
 mod tests;

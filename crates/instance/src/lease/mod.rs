@@ -38,7 +38,7 @@ pub(crate) const SOON: Duration = Duration::from_millis(250);
 /// The time limit for the answers of the other instances.
 pub(crate) const ASK: Duration = Duration::from_millis(700);
 /// After this long without a renewal, the holder asks the other instances. It asks several times before [`STOP`], since
-/// one late answer is no reason to stop.
+/// one late answer is not a reason to stop.
 pub(crate) const ASK_FROM: Duration = Duration::from_secs(4);
 /// For this long after a renewal, or after answers of the other instances, the watchdog lets PostgreSQL run.
 pub const WATCHED: Duration = STOP.saturating_add(Duration::from_millis(1500));
@@ -49,7 +49,7 @@ pub const YIELD: Duration = WATCHED.saturating_add(Duration::from_millis(500));
 /// Whether the Lease can be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
-    /// Now.
+    /// It can be taken now.
     Now,
     /// Not before this time, unless the holder renews or releases it.
     After(Duration),

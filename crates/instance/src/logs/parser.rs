@@ -17,7 +17,7 @@ pub struct Record {
     pub level: &'static str,
     /// `postgres`, or `postgres-child` for programs that it calls.
     pub target: &'static str,
-    /// The message.
+    /// The text of the message, without its prefix.
     pub message: String,
     /// `DETAIL`
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct Record {
     /// SQLSTATE, unless it means success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
-    /// The backend type.
+    /// `backend_type` of the process, such as `checkpointer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend_type: Option<String>,
     /// The user of the session.

@@ -57,7 +57,7 @@ pub struct Data {
 /// The content of the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Volume {
-    /// Nothing.
+    /// There is no data directory.
     Empty,
     /// A data directory that is not complete.
     Unfinished(Filling, Progress),

@@ -133,5 +133,4 @@ pub fn replication_connection(places: &Places, wire: &Wire) -> String {
 }
 
 #[cfg(test)]
-#[path = "postgresql_tests.rs"]
 mod tests;

@@ -27,7 +27,8 @@ pub struct InitDb {
     /// The owner of the database; by default a role with the name of the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// Secret (`kubernetes.io/basic-auth`) with the owner's name and password; the operator makes one if none is named.
+    /// Secret (`kubernetes.io/basic-auth`) with the owner's name and password; if none is named, the operator makes
+    /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<LocalObjectReference>,
     /// More options of `initdb`, as on its command line.
@@ -57,19 +58,19 @@ pub struct InitDb {
     /// Size of a WAL segment in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_segment_size: Option<i32>,
-    /// Statements run once in the database `postgres`, as superuser.
+    /// SQL statements that run once in the database `postgres`, as superuser.
     #[serde(rename = "postInitSQL", default, skip_serializing_if = "Vec::is_empty")]
     pub post_init_sql: Vec<String>,
-    /// Statements run once in the application's database, as superuser.
+    /// SQL statements that run once in the application's database, as superuser.
     #[serde(rename = "postInitApplicationSQL", default, skip_serializing_if = "Vec::is_empty")]
     pub post_init_application_sql: Vec<String>,
-    /// Statements run once in `template1`, as superuser.
+    /// SQL statements that run once in `template1`, as superuser.
     #[serde(rename = "postInitTemplateSQL", default, skip_serializing_if = "Vec::is_empty")]
     pub post_init_template_sql: Vec<String>,
-    /// Files with statements for the application's database.
+    /// Keys of Secrets and ConfigMaps with SQL statements for the application's database.
     #[serde(rename = "postInitApplicationSQLRefs", skip_serializing_if = "Option::is_none")]
     pub post_init_application_sql_refs: Option<SqlReferences>,
-    /// Files with statements for the database `postgres`.
+    /// Keys of Secrets and ConfigMaps with SQL statements for the database `postgres`.
     #[serde(rename = "postInitSQLRefs", skip_serializing_if = "Option::is_none")]
     pub post_init_sql_refs: Option<SqlReferences>,
 }

@@ -97,7 +97,7 @@ use std::collections::BTreeMap;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpec {
-    /// A text for people.
+    /// A description for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// The image of PostgreSQL; its tag begins with the major version. The operator has a default for it.
@@ -125,7 +125,7 @@ pub struct ClusterSpec {
     /// How the first instance gets its data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
-    /// Other clusters, named as sources of a recovery.
+    /// Other clusters, which a recovery can name as its source.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external_clusters: Vec<ExternalCluster>,
     /// Secret (`kubernetes.io/basic-auth`) with the password of the superuser `postgres`.

@@ -64,7 +64,7 @@ pub struct BarmanObjectStore {
     /// Tags of history files. They are not used: all objects get `tags`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub history_tags: BTreeMap<String, String>,
-    /// Encryption before anything leaves the pod. Holdfast's own field; without it, Holdfast encrypts nothing.
+    /// Encryption before anything leaves the pod. Without it, Holdfast encrypts nothing. Holdfast's own field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption: Option<EncryptionOptions>,
 }
@@ -156,7 +156,8 @@ pub struct VolumeSnapshotConfiguration {
     /// Annotations of the snapshots.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// The owner of the snapshots, with which they are deleted: `none` (the default), `backup` or `cluster`.
+    /// The owner of the snapshots: `none` (the default), `backup` or `cluster`. When the owner is deleted, they are
+    /// deleted, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_owner_reference: Option<SnapshotOwner>,
     /// Seconds until the snapshots must be ready, 600 by default. Holdfast's own field.
@@ -165,7 +166,7 @@ pub struct VolumeSnapshotConfiguration {
     pub deadline_seconds: Option<i32>,
 }
 
-/// The owner of snapshots, with which they are deleted.
+/// The owner of snapshots. When the owner is deleted, they are deleted, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SnapshotOwner {

@@ -17,7 +17,7 @@ pub struct PostgresConfiguration {
     /// Lines of `pg_ident.conf`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pg_ident: Vec<String>,
-    /// Libraries loaded when the server starts.
+    /// Libraries that the server loads when it starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared_preload_libraries: Vec<String>,
     /// Synchronous replication. It is not supported yet: replication is asynchronous.

@@ -18,7 +18,7 @@ pub struct AffinityConfiguration {
     /// Whether instances must be kept apart (`required`), or should be if possible (`preferred`, the default).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_anti_affinity_type: Option<AntiAffinityType>,
-    /// Labels a node must have.
+    /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
     /// Rules about nodes.
@@ -27,10 +27,10 @@ pub struct AffinityConfiguration {
     /// Taints that are tolerated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
-    /// More rules about pods to keep away from.
+    /// More rules about pods from which instances are kept apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub additional_pod_anti_affinity: Option<PodAntiAffinity>,
-    /// Rules about pods to run near to.
+    /// Rules about pods near which instances run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub additional_pod_affinity: Option<PodAffinity>,
     /// Read as `additionalPodAntiAffinity`, which is the right name for it.

@@ -62,10 +62,10 @@ pub struct ClusterStatus {
     /// Progress of the bootstrap, which gives the first instance its data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<BootstrapProgress>,
-    /// Each instance in a few words.
+    /// A short summary of each instance.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub instances_status: BTreeMap<String, InstanceSummary>,
-    /// What could be restored now.
+    /// What can be restored now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recoverability: Option<Recoverability>,
     /// The conditions `Ready`, `SpecAccepted`, `ContinuousArchiving`, `LastBackupSucceeded`.
@@ -109,7 +109,7 @@ pub struct BootstrapProgress {
     pub error: Option<String>,
 }
 
-/// One instance in a few words.
+/// A short summary of one instance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceSummary {
@@ -130,7 +130,7 @@ pub struct InstanceSummary {
     pub message: Option<String>,
 }
 
-/// What could be restored now.
+/// What can be restored now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recoverability {
@@ -145,7 +145,7 @@ pub struct Recoverability {
     /// A recovery without a target restores everything that was committed by this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest: Option<DateTime<Utc>>,
-    /// Gaps in the archive: what lies in them cannot be restored.
+    /// Gaps in the archive: a moment within one of them cannot be restored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<RecoverabilityGap>,
     /// The newest backup.
@@ -157,10 +157,10 @@ pub struct Recoverability {
     /// Bytes of WAL that are not in the archive yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wal_lag_bytes: Option<i64>,
-    /// When this was looked up.
+    /// When this was checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checked_at: Option<DateTime<Utc>>,
-    /// Why it could not be looked up, if that failed.
+    /// Why the check failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -169,9 +169,9 @@ pub struct Recoverability {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoverabilityGap {
-    /// First segment that is missing.
+    /// The first missing segment.
     pub first_segment: String,
-    /// Last segment that is missing.
+    /// The last missing segment.
     pub last_segment: String,
 }
 

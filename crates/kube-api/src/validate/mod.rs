@@ -34,7 +34,7 @@ use serde_json::Value;
 /// A `Cluster` as it is meant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValidCluster {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
     /// Its namespace; empty in a manifest that names none.
     pub namespace: String,
@@ -52,7 +52,7 @@ pub struct ValidCluster {
 /// A `Backup` as it is meant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValidBackup {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
     /// Its namespace; empty in a manifest that names none.
     pub namespace: String,
@@ -69,7 +69,7 @@ pub struct ValidBackup {
 /// A `ScheduledBackup` as it is meant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValidScheduledBackup {
-    /// Its name.
+    /// `metadata.name`.
     pub name: String,
     /// Its namespace; empty in a manifest that names none.
     pub namespace: String,

@@ -95,5 +95,4 @@ fn least(schema: &Value) -> Value {
 }
 
 #[cfg(test)]
-#[path = "salvage_tests.rs"]
 mod tests;

@@ -54,7 +54,7 @@ pub struct InstanceView {
     pub terminating: bool,
     /// Its status; `None` if it does not answer or was not asked.
     pub status: Option<InstanceStatus>,
-    /// Its volumes.
+    /// The volumes of its data directory and of its WAL.
     pub volumes: Vec<Volume>,
 }
 

@@ -18,7 +18,7 @@ use crate::wal_summary::name::WalSummaryName;
 /// A range of WAL for which no summary exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub struct MissingSummaries {
-    /// The timeline.
+    /// The timeline of the missing range.
     pub timeline: TimelineId,
     /// The first LSN that no summary covers.
     pub start: Lsn,

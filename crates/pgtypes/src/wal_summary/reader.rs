@@ -44,14 +44,14 @@ pub struct RelationFork {
     pub database: u32,
     /// The relation's number; 0 for a whole database, which was created or dropped.
     pub number: u32,
-    /// The fork.
+    /// The fork of the relation.
     pub fork: Fork,
 }
 
 /// What a summary says about a fork, before its blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ForkSummary {
-    /// The fork.
+    /// The relation's fork that the blocks belong to.
     pub fork: RelationFork,
     /// The smallest length in blocks that the fork had: 0 if it was created or dropped, `None` if it never got shorter.
     pub limit_block: Option<u32>,
@@ -92,13 +92,13 @@ pub enum WalSummaryError {
     OutOfOrder {
         /// The entry before it.
         previous: RelationFork,
-        /// The entry.
+        /// The entry that follows it in the file.
         entry: RelationFork,
     },
     /// An entry has more chunks than there are block numbers.
     #[error("WAL summary has {found} chunks for {fork:?}: at most {MAX_CHUNKS} are possible")]
     TooManyChunks {
-        /// The entry.
+        /// The fork whose entry it is.
         fork: RelationFork,
         /// The number of chunks in the entry.
         found: u32,
@@ -106,7 +106,7 @@ pub enum WalSummaryError {
     /// A chunk is longer than a bitmap.
     #[error("WAL summary has a chunk of {found} words for {fork:?}: at most {BITMAP_WORDS} are possible")]
     ChunkTooLong {
-        /// The entry.
+        /// The fork whose entry it is.
         fork: RelationFork,
         /// The length in the file.
         found: u16,
@@ -114,7 +114,7 @@ pub enum WalSummaryError {
     /// A chunk contains `InvalidBlockNumber`, which no block has.
     #[error("WAL summary names block {INVALID_BLOCK} of {fork:?}, which cannot exist")]
     InvalidBlock {
-        /// The entry.
+        /// The fork whose entry it is.
         fork: RelationFork,
     },
     /// The content does not match the CRC at its end.

@@ -152,7 +152,7 @@ impl Compression {
         }
     }
 
-    /// The codec.
+    /// The codec, without its level.
     pub const fn codec(self) -> Codec {
         self.codec
     }

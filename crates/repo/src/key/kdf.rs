@@ -31,7 +31,7 @@ pub struct Argon2Cost {
     pub memory_kib: u32,
     /// Passes over the memory.
     pub iterations: u32,
-    /// Lanes.
+    /// The number of lanes, which may be computed in parallel.
     pub parallelism: u32,
 }
 

@@ -35,7 +35,7 @@ pub const MIN_KEY_FILE_BYTES: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeySlotKind {
-    /// A passphrase.
+    /// A passphrase, which Argon2id makes a key of.
     Passphrase,
     /// The bytes of a key file.
     KeyFile,

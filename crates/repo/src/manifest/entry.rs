@@ -220,7 +220,7 @@ pub enum FileKind<'a> {
         /// Patches over the extents, in the order of the extents.
         patches: &'a [Patch],
     },
-    /// A directory.
+    /// A directory; its files have entries of their own.
     Directory,
     /// A symbolic link.
     Symlink {

@@ -53,7 +53,7 @@ impl PackEntry {
 /// The end of a manifest: all other objects that its backup needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestEnd {
-    /// The packs.
+    /// The packs that hold its data, also those of other backups.
     pub packs: Vec<PackEntry>,
     /// The names of the manifests to whose frames of files it refers.
     pub origins: Vec<String>,

@@ -60,28 +60,28 @@ pub enum ObjectPath {
     BackupStart {
         /// The cluster of the backup.
         cluster: ClusterName,
-        /// The backup.
+        /// The id of the backup.
         backup: BackupId,
     },
     /// `<cluster>/backups/<backup id>/ended.json`
     BackupEnd {
         /// The cluster of the backup.
         cluster: ClusterName,
-        /// The backup.
+        /// The id of the backup.
         backup: BackupId,
     },
     /// `<cluster>/backups/<backup id>/manifest`
     Manifest {
         /// The cluster of the backup.
         cluster: ClusterName,
-        /// The backup.
+        /// The id of the backup.
         backup: BackupId,
     },
     /// `<cluster>/backups/<backup id>/backup.json`: its presence makes the backup exist
     BackupSummary {
         /// The cluster of the backup.
         cluster: ClusterName,
-        /// The backup.
+        /// The id of the backup.
         backup: BackupId,
     },
     /// `<cluster>/snapshots/<id>.json`: volume snapshots that a recovery can begin with

@@ -13,7 +13,7 @@ use holdfast_pgtypes::{Ancestry, Lsn, TimelineId};
 /// The backup that will most likely be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LikelyStart {
-    /// The backup.
+    /// The id of the backup.
     pub backup: BackupId,
     /// Where the WAL of that backup begins.
     pub start_lsn: Lsn,

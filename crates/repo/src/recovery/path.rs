@@ -39,7 +39,7 @@ pub struct Candidate {
 /// Why a backup on the timeline cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// The backup.
+    /// The id of the rejected backup.
     pub backup: BackupId,
     /// The missing WAL between its start and its stop.
     pub hole: Hole,

@@ -118,7 +118,7 @@ pub enum Unreachable {
     /// The target is before the end of the oldest usable backup.
     #[error("{target} is before the end of the oldest backup")]
     BeforeFirstBackup {
-        /// The target.
+        /// The target of the request.
         target: RecoveryTarget,
         /// The ranges that can be reached.
         windows: Vec<ReachableWindow>,
@@ -128,7 +128,7 @@ pub enum Unreachable {
     /// The target is before the end of the named backup.
     #[error("{target} is before the end of backup {backup}, which is consistent from {stop_lsn} on")]
     TargetBeforeChosenBackup {
-        /// The target.
+        /// The target of the request.
         target: RecoveryTarget,
         /// The named backup.
         backup: BackupId,
@@ -144,7 +144,7 @@ pub enum Unreachable {
     /// The target is after the end of the archived WAL, or at its end where PostgreSQL needs more WAL to stop.
     #[error("{target} is beyond the archived WAL, which ends at {until_lsn}")]
     BeyondArchive {
-        /// The target.
+        /// The target of the request.
         target: RecoveryTarget,
         /// End of the WAL.
         until_lsn: Lsn,
@@ -158,7 +158,7 @@ pub enum Unreachable {
     /// WAL is missing between the target and every usable backup.
     #[error("{hole} on the way to {target}")]
     Hole {
-        /// The target.
+        /// The target of the request.
         target: RecoveryTarget,
         /// The missing segments.
         hole: Hole,
@@ -174,7 +174,7 @@ pub enum Unreachable {
     /// No record of the wanted transaction or restore point is in the archived WAL.
     #[error("{target} is not in the archived WAL")]
     TargetNotFound {
-        /// The target.
+        /// The target of the request.
         target: RecoveryTarget,
         /// The ranges that can be reached.
         windows: Vec<ReachableWindow>,

@@ -2,10 +2,12 @@
 //!
 //! For our tests and those of the crates above. The rules are tried in order for every request; each rule that matches
 //! draws from the seeded generator and may inject its [`Fault`]. A crash point simulates the end of the process: the
-//! request that reaches it may or may not take effect, and every later one fails without effect.
+//! request that reaches it may or may not take effect, and every later one fails without effect. Another run can come
+//! to its end before one of the requests ([`Faulty::run_before`]).
 
 use std::future::Future;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,7 +35,12 @@ pub enum Fault {
     FlipBit,
     /// The request waits first.
     Delay(Duration),
+    /// A listing leaves out the names with this ending, as if it were out of date.
+    Hide(&'static str),
 }
+
+/// Another run, to its end.
+pub type OtherRun = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// When a fault is injected.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +98,21 @@ struct State {
     random: Random,
     /// Requests left before the crash.
     until_crash: Option<u64>,
+    /// The number of requests so far.
+    requests: u64,
+    before: Option<Before>,
+}
+
+/// A run before the request of this number.
+struct Before {
+    request: u64,
+    run: OtherRun,
+}
+
+impl std::fmt::Debug for Before {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "a run before request {}", self.request)
+    }
 }
 
 /// The faults drawn for one request.
@@ -102,12 +124,13 @@ struct Drawn {
     /// Where to cut, as a fraction of the length in units of 1/2^64.
     truncate: Option<u64>,
     flip: Option<u64>,
+    hide: Option<&'static str>,
 }
 
 impl Faulty {
     /// Wraps a store with these rules. The same seed and the same order of requests give the same faults.
     pub fn new(inner: Arc<dyn Store>, seed: u64, rules: Vec<FaultRule>) -> Self {
-        let state = State { rules, random: Random::seeded(seed), until_crash: None };
+        let state = State { rules, random: Random::seeded(seed), until_crash: None, requests: 0, before: None };
         Self {
             inner,
             plan: Arc::new(Plan {
@@ -123,6 +146,16 @@ impl Faulty {
         self.plan.state.lock().until_crash = Some(requests);
     }
 
+    /// Runs `run` before the request of this number. The numbers begin with 0 at the creation of this store.
+    pub fn run_before(&self, request: u64, run: OtherRun) {
+        self.plan.state.lock().before = Some(Before { request, run });
+    }
+
+    /// The number of requests so far.
+    pub fn requests(&self) -> u64 {
+        self.plan.state.lock().requests
+    }
+
     /// Switches all faults, and the crash, on or off.
     pub fn set_active(&self, active: bool) {
         self.plan.active.store(active, Ordering::SeqCst);
@@ -133,13 +166,21 @@ impl Faulty {
         self.plan.injected.load(Ordering::SeqCst)
     }
 
+    /// Counts a request, and gives the run that comes before it.
+    fn count(&self) -> Option<OtherRun> {
+        let mut state = self.plan.state.lock();
+        let request = state.requests;
+        state.requests += 1;
+        state.before.take_if(|before| before.request == request).map(|before| before.run)
+    }
+
     fn draw(&self, operation: Operation, name: &str) -> Drawn {
         let mut drawn = Drawn::default();
         if !self.plan.active.load(Ordering::SeqCst) {
             return drawn;
         }
         let mut state = self.plan.state.lock();
-        let State { rules, random, until_crash } = &mut *state;
+        let State { rules, random, until_crash, .. } = &mut *state;
         match until_crash {
             Some(0) => drawn.refuse = Some(StoreErrorKind::Cancelled),
             Some(1) => {
@@ -166,6 +207,7 @@ impl Faulty {
                 Fault::LostAnswer => drawn.lost = drawn.lost.or(Some(StoreErrorKind::Timeout)),
                 Fault::Truncate => drawn.truncate = Some(random.next()),
                 Fault::FlipBit => drawn.flip = Some(random.next()),
+                Fault::Hide(ending) => drawn.hide = Some(ending),
                 Fault::Delay(duration) => {
                     drawn.delay = Some(duration);
                     continue;
@@ -196,6 +238,9 @@ impl Faulty {
         call: impl Future<Output = Result<T, StoreError>> + Send,
         damage: impl FnOnce(T, &Drawn) -> T + Send,
     ) -> Result<T, StoreError> {
+        if let Some(other) = self.count() {
+            other.await;
+        }
         let drawn = self.draw(operation, name);
         if let Some(delay) = drawn.delay {
             tokio::time::sleep(delay).await;
@@ -228,6 +273,11 @@ fn damaged(bytes: Bytes, drawn: &Drawn) -> Bytes {
         bytes = changed.freeze();
     }
     bytes
+}
+
+fn hidden(mut page: ListPage, drawn: &Drawn) -> ListPage {
+    page.objects.retain(|object| drawn.hide.is_none_or(|ending| !object.name.as_str().ends_with(ending)));
+    page
 }
 
 #[async_trait]
@@ -267,7 +317,7 @@ impl Store for Faulty {
         next: Option<&str>,
     ) -> Result<ListPage, StoreError> {
         let call = self.inner.list_page(prefix, start_after, next);
-        self.pass(Operation::List, prefix, call, unharmed).await
+        self.pass(Operation::List, prefix, call, hidden).await
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

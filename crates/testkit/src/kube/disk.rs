@@ -94,7 +94,7 @@ impl Disk {
         sh(&["btrfs", "-q", "subvolume", "snapshot", &source.to_string_lossy(), &target.to_string_lossy()]).map(drop)
     }
 
-    /// Removes a subvolume; it is no error if it is gone already.
+    /// Removes a subvolume; it is not an error if it is gone already.
     pub(crate) fn remove(path: &Path) -> Result<()> {
         if !path.exists() {
             return Ok(());

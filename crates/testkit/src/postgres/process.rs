@@ -55,7 +55,7 @@ impl Postmaster {
         self.exited
     }
 
-    /// Sends a signal. It is no error if the postmaster has ended already.
+    /// Sends a signal. It is not an error if the postmaster has ended already.
     pub(super) fn signal(&mut self, signal: Signal) {
         if self.exited().is_none()
             && let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)

@@ -123,7 +123,7 @@ impl Fault {
 /// A request that passed through the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenRequest {
-    /// The method.
+    /// The method, such as `PUT`.
     pub method: String,
     /// The path and the query.
     pub path: String,

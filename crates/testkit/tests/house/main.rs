@@ -11,6 +11,7 @@ mod documents;
 mod exit_codes;
 mod measures;
 mod modules;
+mod purity;
 mod sources;
 mod units;
 mod widths;

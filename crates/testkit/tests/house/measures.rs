@@ -11,8 +11,8 @@ use crate::sources::{Source, files, root};
 const MARKS: [&str; 2] = ["<!-- measures -->\n", "<!-- end of measures -->"];
 
 /// What a file has before its tests.
-fn production(file: &Source) -> &str {
-    file.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default()
+pub(crate) fn production(file: &Source) -> &str {
+    file.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
 }
 
 /// Places in a text that read JSON by string keys.

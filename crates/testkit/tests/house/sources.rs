@@ -75,6 +75,25 @@ fn no_file_is_longer_than_600_lines() {
     assert_none("look for the second idea in these files, and give it a file of its own:", &long);
 }
 
+/// The modules of a folder whose own file stands beside it. Its tests alone may be in such a folder.
+fn modules_beside_their_folder(paths: &[&str]) -> Vec<String> {
+    let folder_of = |path: &str| path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}.rs"));
+    let is_in_place = |path: &str| path.ends_with("/tests.rs") || !paths.contains(&folder_of(path).as_str());
+    paths.iter().filter(|path| !is_in_place(path)).map(|path| (*path).to_owned()).collect()
+}
+
+#[test]
+fn a_folder_of_modules_begins_with_mod_rs() {
+    let sources = files(".rs");
+    let paths: Vec<&str> = sources.iter().map(|file| file.path.as_str()).collect();
+    assert_none(
+        "these files are in a folder whose own file is beside it; make that its mod.rs:",
+        &modules_beside_their_folder(&paths),
+    );
+    let beside = ["a/scan.rs", "a/scan/tests.rs", "a/scan/step.rs", "a/plan/mod.rs", "a/plan/step.rs"];
+    assert_eq!(modules_beside_their_folder(&beside), ["a/scan/step.rs"]);
+}
+
 #[test]
 fn no_test_file_is_forgotten_by_its_program() {
     let mains = ["tests/main.rs", "tests/kubernetes/main.rs"];
@@ -84,6 +103,7 @@ fn no_test_file_is_forgotten_by_its_program() {
         let text = std::fs::read_to_string(root().join(main)).expect("read the program");
         for file in files(".rs") {
             let Some(name) = file.path.strip_prefix(folder).and_then(|rest| rest.strip_suffix(".rs")) else { continue };
+            let name = name.strip_suffix("/mod").unwrap_or(name);
             if name != "main" && !name.contains('/') && !text.lines().any(|line| line == format!("mod {name};")) {
                 forgotten.push(format!("{}: not in {main}", file.path));
             }

@@ -47,7 +47,7 @@ async fn a_restore_that_continues_after_its_host_slept_is_seen() {
     bench.memory.age(Duration::from_hours(3));
     // The expired lease is not deleted: a run does that at its beginning, and this run has begun.
     let own = lease(&bench, LeasePurpose::Expire, Vec::new()).await;
-    let wakes = Meanwhile::new(|| restoring.begin_anew().now_or_never().unwrap().unwrap());
+    let wakes = Meanwhile::new(|| restoring.take_again().now_or_never().unwrap().unwrap());
     let (options, cancel) = (bench.last(1), CancellationToken::new());
     let clock = Clock::starting(bench.now);
     let run =

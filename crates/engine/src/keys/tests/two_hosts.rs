@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use holdfast_store::{Fault, FaultRule, Faulty, Operation, OtherRun, Store};
 
 use super::bench::{ANNA, BEN, Bench, VAULT, add_to, remove_from, rotate_in, through};
 use crate::error::Error;
-use crate::interrupted::{Interrupted, Other};
 use crate::repository::RepositoryTarget;
 
 /// What one of the two hosts does.
@@ -30,12 +30,19 @@ impl Verb {
     }
 }
 
+/// The store of the bench for a host that sleeps before one of its requests, while the other run comes to its end.
+fn asleep(bench: &Bench, before: u64, other: OtherRun) -> Arc<dyn Store> {
+    let store = Faulty::new(Arc::clone(&bench.store), 1, Vec::new());
+    store.run_before(before, other);
+    Arc::new(store)
+}
+
 /// Runs Anna's verb, with Ben's verb before each of its requests in turn. Then `check` gets who of the two succeeded.
 async fn each_interruption(anna: Verb, ben: Verb, check: impl AsyncFn(&Bench, [bool; 2], &str)) {
     for before in 0.. {
         let bench = Arc::new(Bench::shared().await);
         let succeeded = Arc::new(AtomicU64::new(2));
-        let other: Other = {
+        let other: OtherRun = {
             let (bench, succeeded) = (Arc::clone(&bench), Arc::clone(&succeeded));
             Box::pin(async move {
                 let done = ben.run(&bench.target(BEN)).await;
@@ -46,8 +53,8 @@ async fn each_interruption(anna: Verb, ben: Verb, check: impl AsyncFn(&Bench, [b
                 }
             })
         };
-        let store = Interrupted::new(Arc::clone(&bench.store), before, Some(other));
-        let done = anna.run(&through(Arc::new(store), ANNA)).await;
+        let store = asleep(&bench, before, other);
+        let done = anna.run(&through(store, ANNA)).await;
         let bens = succeeded.load(Ordering::SeqCst);
         if bens == 2 {
             assert!(before > 10, "{anna:?} ended too early to be true");
@@ -156,7 +163,7 @@ async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
     let mut stayed = 0;
     for before in 0.. {
         let bench = Arc::new(Bench::shared().await);
-        let other: Other = {
+        let other: OtherRun = {
             let bench = Arc::clone(&bench);
             Box::pin(async move {
                 bench
@@ -169,8 +176,8 @@ async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
                 let _ = bench.write(ANNA).await;
             })
         };
-        let store = Interrupted::new(Arc::clone(&bench.store), before, Some(other));
-        let done = rotate_in(&through(Arc::new(store), ANNA), &[VAULT, BEN], &[]).await;
+        let store = asleep(&bench, before, other);
+        let done = rotate_in(&through(store, ANNA), &[VAULT, BEN], &[]).await;
         let keys = bench.keys().await;
         let Err(error) = done else {
             // The other slot was written after everything was done.
@@ -193,8 +200,9 @@ async fn a_slot_that_began_an_epoch_stays_when_its_rotation_gives_up() {
 async fn the_mark_of_the_slot_that_stays_is_asked_for_by_name() {
     let bench = Bench::shared().await;
     bench.put("keys/default.removing", Bytes::new()).await;
-    let store = Interrupted::new(Arc::clone(&bench.store), u64::MAX, None).hiding(".removing");
-    let error = remove_from(&through(Arc::new(store), ANNA), "ben").await.unwrap_err();
+    let rule = FaultRule::new(&[Operation::List], 1.0, Fault::Hide(".removing"));
+    let store = Arc::new(Faulty::new(Arc::clone(&bench.store), 1, vec![rule]));
+    let error = remove_from(&through(store, ANNA), "ben").await.unwrap_err();
     assert!(matches!(*error.what, crate::error::Cause::AnotherRun { .. }), "{error}");
     assert_eq!(bench.marks().await, ["default"]);
     assert!(bench.reads_all(BEN).await);

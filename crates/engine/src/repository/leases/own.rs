@@ -161,7 +161,7 @@ impl Lease {
     ///
     /// # Errors
     /// Those of [`Repository::create_record`].
-    pub(crate) async fn begin_anew(&self) -> Result<(), Error> {
+    pub(crate) async fn take_again(&self) -> Result<(), Error> {
         self.shared.prolong().await.doing(|| "taking a lease once more".to_owned())?;
         self.shared.state().broken = false;
         Ok(())

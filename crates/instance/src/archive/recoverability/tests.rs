@@ -99,7 +99,7 @@ fn what_the_archive_alone_can_restore() {
     nothing.repositories.clear();
     for (name, info, archived, expected) in [
         (
-            "a transaction that ended later is needed to stop: the last one itself is no target",
+            "a transaction that ended later is needed to stop: the last one itself is not a target",
             info(),
             Some(NOW),
             "09:00:00.000000 09:29:59.999999 12:00:00.000000",

@@ -56,7 +56,7 @@ pub struct Made {
     pub ours: bool,
     /// `metadata.creationTimestamp`.
     pub created: DateTime<Utc>,
-    /// Its phase.
+    /// `status.phase`.
     pub phase: BackupPhase,
     /// Whether it is being deleted.
     pub deleting: bool,

@@ -90,7 +90,7 @@ impl Kinds {
         })
     }
 
-    /// Makes an object of the cluster. It is no error if one of this name exists already.
+    /// Makes an object of the cluster. It is not an error if one of this name exists already.
     pub(super) async fn create(&self, kind: Kind, object: Value) -> Result<()> {
         let object: DynamicObject = serde_json::from_value(object)
             .map_err(|error| KitError::Unsupported(format!("make a {kind:?}: {error}")))?;
@@ -101,7 +101,7 @@ impl Kinds {
         }
     }
 
-    /// Merges fields into an object. It is no error if the object is gone.
+    /// Merges fields into an object. It is not an error if the object is gone.
     pub(super) async fn merge(&self, kind: Kind, object: &DynamicObject, fields: Value) -> Result<()> {
         let result = self
             .api(kind, namespace(object))?
@@ -111,7 +111,7 @@ impl Kinds {
         unless_gone(result, kind)
     }
 
-    /// Merges fields into the status of an object. It is no error if the object is gone.
+    /// Merges fields into the status of an object. It is not an error if the object is gone.
     pub(super) async fn merge_status(&self, kind: Kind, object: &DynamicObject, status: Value) -> Result<()> {
         let result = self
             .api(kind, namespace(object))?
@@ -121,7 +121,7 @@ impl Kinds {
         unless_gone(result, kind)
     }
 
-    /// Deletes an object. It is no error if the object is gone.
+    /// Deletes an object. It is not an error if the object is gone.
     pub(super) async fn delete(&self, kind: Kind, object: &DynamicObject) -> Result<()> {
         let result = self.api(kind, namespace(object))?.delete(name(object), &DeleteParams::default()).await.map(drop);
         unless_gone(result, kind)

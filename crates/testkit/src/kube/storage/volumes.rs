@@ -128,7 +128,7 @@ impl Vendor {
                     _ => Source::Missing(format!("snapshot {wanted} is not Ready")),
                 }
             }
-            kind => Source::Missing(format!("{kind} is no data source")),
+            kind => Source::Missing(format!("{kind} is not a data source")),
         }
     }
 

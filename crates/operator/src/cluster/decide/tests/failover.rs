@@ -84,7 +84,7 @@ const CASES: &[Case] = &[
         actions: &["release lease of c-1"],
     },
     Case {
-        name: "the container has ended, says a node that is not ready: that is no proof",
+        name: "the container has ended, says a node that is not ready: that is not a proof",
         change: |observed| {
             ending(observed, "c-1");
             terminated(observed, "c-1");

@@ -176,7 +176,7 @@ fn what_a_volume_was_made_from() {
 
 #[test]
 fn a_snapshot_is_found_by_its_name() {
-    let sample = include_str!("../../../contract/tests/samples/snapshot-list.json");
+    let sample = include_str!("../../../../contract/tests/samples/snapshot-list.json");
     let mut listed: SnapshotListReport = serde_json::from_str(sample).unwrap();
     let PerRepository::Read(repository) = &mut listed.repositories[0] else { unreachable!("the first one is read") };
     let [first, second] = repository.snapshots.as_mut_slice() else { unreachable!("the sample has two records") };

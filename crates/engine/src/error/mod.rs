@@ -268,7 +268,7 @@ pub enum Cause {
     /// The restore target directory holds something.
     #[error("{} is not empty", directory.display())]
     NotEmpty {
-        /// The directory.
+        /// The target directory.
         directory: PathBuf,
     },
     /// The directory of a tablespace holds something that this restore does not own.
@@ -276,7 +276,7 @@ pub enum Cause {
     TablespaceNotEmpty {
         /// The tablespace's name.
         tablespace: String,
-        /// Its directory.
+        /// The place of the tablespace.
         directory: PathBuf,
     },
     /// The restore would remove something that does not belong to the old data directory.
@@ -320,7 +320,7 @@ pub enum Cause {
     /// A link in a copied data directory leads to what a server that runs on this host uses.
     #[error("{} leads to {}, which is in use by the PostgreSQL server of {} (process {pid})", link.display(), target.display(), pgdata.display())]
     LinkInUse {
-        /// The link.
+        /// The path of the link.
         link: PathBuf,
         /// The target of the link.
         target: PathBuf,
@@ -396,7 +396,7 @@ pub enum Cause {
     /// A backup is held, and may be gone nevertheless.
     #[error("backup {backup} is held, and may be removed nevertheless: {why}")]
     HeldInDoubt {
-        /// The backup.
+        /// The id of the backup.
         backup: String,
         /// Who may remove it.
         why: String,
@@ -471,7 +471,7 @@ pub enum Cause {
     /// The history of a timeline is needed, and the stored file cannot be read.
     #[error("the history of timeline {timeline} is needed, but cannot be read: {reason}")]
     UnreadableHistory {
-        /// The timeline.
+        /// The timeline that the history file is about.
         timeline: pg::TimelineId,
         /// Whether the request names this timeline.
         named: bool,
@@ -487,7 +487,7 @@ pub enum Cause {
         backup: String,
         /// The redacted URLs of the repositories where it may be.
         stores: Vec<String>,
-        /// The failure.
+        /// The error after which this is not known.
         failure: Box<Error>,
     },
     /// A backup would have more packs in this repository than there are names.

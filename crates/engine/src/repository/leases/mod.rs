@@ -40,6 +40,9 @@ const UNCERTAIN: TimeDelta = TimeDelta::seconds(5);
 /// The interval at which a command that waits for the end of a lease looks at it.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How long a run that writes waits for an `expire` to end. It stops soon after it has seen the run's lease.
+pub(crate) const EXPIRE_ENDS_WITHIN: Duration = Duration::from_mins(10);
+
 /// The lease of a run, by the name of its newest object.
 #[derive(Debug, Clone)]
 pub(crate) struct NamedLease {
