@@ -47,6 +47,36 @@ async fn a_missing_root_is_never_an_absence() {
     assert_eq!(DirectoryStore::open(&file).await.unwrap_err().kind(), StoreErrorKind::InvalidConfig);
 }
 
+/// A disk is unmounted, or another one is mounted, while a process uses the store.
+#[tokio::test]
+async fn another_directory_in_the_place_of_the_root_is_not_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("disk");
+    fs::create_dir(&root).unwrap();
+    let store = DirectoryStore::open(&root).await.unwrap();
+    store.put(&name("wal/a"), "x".into(), PutMode::Create).await.unwrap();
+    fs::rename(&root, folder.path().join("away")).unwrap();
+    fs::create_dir(&root).unwrap();
+    for error in [
+        store.put(&name("wal/b"), "x".into(), PutMode::Create).await.unwrap_err(),
+        store.begin_upload(&name("wal/c"), PutMode::Create).await.map(drop).unwrap_err(),
+        store.get(&name("wal/a")).await.unwrap_err(),
+        store.get_range(&name("wal/a"), 0..1).await.unwrap_err(),
+        store.get_tail(&name("wal/a"), 1).await.unwrap_err(),
+        store.head(&name("wal/a")).await.unwrap_err(),
+        store.list("", None).await.unwrap_err(),
+        store.delete(&[name("wal/a")]).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), StoreErrorKind::NoSuchBucket, "{error}");
+        assert!(error.to_string().contains("in its place"), "{error}");
+    }
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "something was written to the wrong disk");
+    fs::remove_dir(&root).unwrap();
+    fs::rename(folder.path().join("away"), &root).unwrap();
+    store.put(&name("wal/b"), "x".into(), PutMode::Create).await.unwrap();
+    assert_eq!(store.get(&name("wal/a")).await.unwrap(), "x");
+}
+
 #[tokio::test]
 async fn files_are_private_and_temporary_ones_do_not_show() {
     let folder = tempfile::tempdir().unwrap();

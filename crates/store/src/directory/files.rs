@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ const FOLDER_TRIES: u32 = 100;
 #[derive(Debug)]
 pub(super) struct Files {
     root: PathBuf,
+    /// Device and inode of the root when it was first seen.
+    seen: OnceLock<(u64, u64)>,
     random: Mutex<Random>,
     /// Folders whose chain up to the root this process has synced.
     synced: Mutex<BTreeSet<PathBuf>>,
@@ -59,6 +62,10 @@ impl Drop for Temporary {
     }
 }
 
+fn not_a_directory() -> LocalError {
+    LocalError::new(StoreErrorKind::InvalidConfig, "it is not a directory")
+}
+
 impl Files {
     pub(super) fn new(root: &Path) -> Result<Self, StoreError> {
         if !root.is_absolute() || root.to_str().is_none() {
@@ -73,17 +80,33 @@ impl Files {
                 },
             ));
         }
-        Ok(Self { root: root.to_owned(), random: Mutex::new(Random::from_system()), synced: Mutex::default() })
+        Ok(Self {
+            root: root.to_owned(),
+            seen: OnceLock::new(),
+            random: Mutex::new(Random::from_system()),
+            synced: Mutex::default(),
+        })
     }
 
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
+    /// Checks that the root is there, and is still the directory that it was. When a disk is unmounted, the empty
+    /// directory below it could be written to, and would be hidden when the disk is back.
     pub(super) fn check_root(&self) -> Result<(), LocalError> {
-        match std::fs::metadata(&self.root) {
-            Ok(metadata) if metadata.is_dir() => Ok(()),
-            Ok(_) => Err(LocalError::new(StoreErrorKind::InvalidConfig, "it is not a directory")),
+        // With the dot, a file system that is mounted on first use is mounted now.
+        match std::fs::metadata(self.root.join(".")) {
+            Ok(metadata) if metadata.is_dir() => {
+                let found = (metadata.dev(), metadata.ino());
+                if *self.seen.get_or_init(|| found) == found {
+                    return Ok(());
+                }
+                let detail = "another directory or disk is in its place since it was opened";
+                Err(LocalError::new(StoreErrorKind::NoSuchBucket, detail))
+            }
+            Ok(_) => Err(not_a_directory()),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(not_a_directory()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(LocalError::new(StoreErrorKind::NoSuchBucket, ""))
             }
@@ -142,6 +165,7 @@ impl Files {
     }
 
     pub(super) fn open(&self, name: &ObjectName) -> Result<(File, u64), LocalError> {
+        self.check_root()?;
         let file = File::open(self.path(name)?)?;
         let metadata = file.metadata()?;
         if metadata.is_file() { Ok((file, metadata.len())) } else { Err(LocalError::new(StoreErrorKind::NotFound, "")) }
@@ -208,7 +232,9 @@ impl Files {
                 Err(error) => return Err(in_the_way(error.into())),
             }
         }
-        Ok(sync_folder(folder)?)
+        sync_folder(folder)?;
+        // It was perhaps exchanged meanwhile.
+        self.check_root()
     }
 
     /// Makes the folders down to `folder`. Syncs their chain up to the root once per process.

@@ -82,7 +82,14 @@ impl DirectoryStore {
         work: impl FnOnce(&Files) -> Result<T, LocalError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let files = Arc::clone(&self.files);
-        let trouble = match tokio::task::spawn_blocking(move || work(&files)).await {
+        let worked = tokio::task::spawn_blocking(move || {
+            // The whole disk may be missing: the object is absent only if the root is there.
+            work(&files).or_else(|trouble| match trouble.kind {
+                Some(StoreErrorKind::NotFound) => Err(files.check_root().err().unwrap_or(trouble)),
+                _ => Err(trouble),
+            })
+        });
+        let trouble = match worked.await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(trouble)) => trouble,
             Err(join) => LocalError {
@@ -91,15 +98,8 @@ impl DirectoryStore {
                 source: Some(Box::new(join)),
             },
         };
-        // The whole disk may be missing: the object is absent only if the root exists.
-        let mut kind = trouble.kind.unwrap_or(StoreErrorKind::Other);
-        let mut detail = trouble.detail;
-        if kind == StoreErrorKind::NotFound {
-            match tokio::fs::metadata(self.files.root()).await {
-                Ok(root) if root.is_dir() => detail.clear(),
-                _ => kind = StoreErrorKind::NoSuchBucket,
-            }
-        }
+        let kind = trouble.kind.unwrap_or(StoreErrorKind::Other);
+        let detail = if kind == StoreErrorKind::NotFound { String::new() } else { trouble.detail };
         Err(StoreError::new(
             kind,
             Failure { store: self.describe(), name: name.to_owned(), operation, detail, source: trouble.source },
@@ -171,6 +171,7 @@ impl Store for DirectoryStore {
     async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
         let target = name.clone();
         self.run(Operation::Head, name.as_str(), move |files| {
+            files.check_root()?;
             let metadata = std::fs::metadata(files.path(&target)?)?;
             if !metadata.is_file() {
                 return Err(LocalError::new(StoreErrorKind::NotFound, ""));
