@@ -81,7 +81,6 @@ async fn what_waits_is_stored_ahead_and_recovery_is_fetched_ahead() {
     agent.signal(Signal::TERM);
     let ended = agent.wait();
     assert_eq!(ended.code(), 0, "{ended:?}");
-    // What it fetched ahead is not left behind for ever: nothing is there after the end of recovery.
     let (code, text) = stage.fails(&["agent", "status"]);
     assert!(code != 0 && text.contains("no agent of cluster main answers"), "{text}");
 }
@@ -220,6 +219,38 @@ async fn a_command_with_other_settings_works_alone() {
     // A file that is no WAL file fails as ever.
     let (code, text) = stage.fails(&["wal", "push", &stage.config.display().to_string()]);
     assert!(code != 0 && text.contains("is not the name of a WAL segment"), "{text}");
+}
+
+/// While the agent is silent, commands take its marks from the spool and it is not asked for what it stored ahead. That
+/// must not count as ahead for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn storing_ahead_goes_on_after_commands_worked_alone() {
+    let Some(stage) = Stage::start(18, unarchived(StoreKind::Directory, Seal::None)).await else { return };
+    let agent = agent(&stage).await;
+    fill_segments(&stage.cluster, 20).await;
+    let waiting = segments(stage.cluster.data(), "ready");
+    assert!(waiting.len() >= 19, "{waiting:?}");
+    let archived = |segment: &str| {
+        stage.ok(&["wal", "push", &segment_path(stage.cluster.data(), segment).display().to_string()]);
+        let status = stage.cluster.data().join("pg_wal/archive_status");
+        std::fs::rename(status.join(format!("{segment}.ready")), status.join(format!("{segment}.done"))).expect("mark");
+    };
+    archived(&waiting[0]);
+    let began = Instant::now();
+    while number(&status(&stage)["push"], "ahead") < 15 {
+        assert!(began.elapsed() < Duration::from_mins(1), "{}", status(&stage));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    agent.signal(Signal::STOP);
+    waiting[1..16].iter().for_each(|segment| archived(segment));
+    agent.signal(Signal::CONT);
+    std::fs::remove_file(stage.scratch.path().join("spool/main/agent.silent")).expect("the agent was silent");
+    archived(&waiting[16]);
+    let began = Instant::now();
+    while wal_object(&stage, &waiting[18]).is_none() {
+        assert!(began.elapsed() < Duration::from_mins(1), "nothing is stored ahead: {}", status(&stage));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// systemd listens, and starts the agent with the socket as its standard input.

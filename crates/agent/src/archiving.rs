@@ -17,12 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use holdfast_contract::agent::{FileIdentity, PushStatus};
 use holdfast_contract::problem::ErrorReport;
 use holdfast_contract::report::wal::PushOutcome;
 use holdfast_engine::Error;
-use holdfast_engine::archive::{Archiver, Durable, Ready};
+use holdfast_engine::archive::{Archiver, Durable, Purpose, Ready};
 use holdfast_pgtypes::WalFileName;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -77,6 +77,38 @@ struct State {
     /// The newest question: neighbours are looked for beside it.
     asked: Option<(PathBuf, WalFileName)>,
     status: PushStatus,
+}
+
+/// What waited in a folder at a moment.
+struct Listed {
+    at: Instant,
+    folder: PathBuf,
+    ready: Ready,
+}
+
+/// The files that wait for PostgreSQL's archiver.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Waiting {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    /// When the first of them was finished.
+    pub(crate) oldest: Option<DateTime<Utc>>,
+}
+
+impl Waiting {
+    /// Blocks.
+    fn beside(path: &Path) -> Self {
+        let ready = Ready::beside(path);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut waiting = Self { files: ready.count() as u64, ..Self::default() };
+        for file in ready.files() {
+            let Ok(metadata) = std::fs::metadata(folder.join(file.to_string())) else { continue };
+            waiting.bytes += metadata.len();
+            let finished = metadata.modified().ok().map(DateTime::<Utc>::from);
+            waiting.oldest = waiting.oldest.into_iter().chain(finished).min();
+        }
+        waiting
+    }
 }
 
 type Outcome = Option<Result<Durable, Box<ErrorReport>>>;
@@ -152,7 +184,10 @@ impl Archiving {
                     return Err(Refusal::Declined("the agent is stopping".to_owned()));
                 }
                 Some(Err(report)) => return Err(Refusal::Failed(*report)),
-                None => return Err(Refusal::Declined("the transfer was stopped".to_owned())),
+                None => {
+                    self.forget(name);
+                    return Err(Refusal::Declined("the transfer was stopped".to_owned()));
+                }
             };
             // From here on the answer is final for this file, or the file is sent again.
             self.forget(name);
@@ -190,14 +225,15 @@ impl Archiving {
             _ => {
                 let (sender, outcome) = watch::channel(None);
                 state.files.insert(name, Tracked { identity, asked, outcome: outcome.clone() });
-                tokio::spawn(self.clone().transfer(path.to_owned(), name, sender));
+                let why = if asked { Purpose::Asked } else { Purpose::Ahead };
+                tokio::spawn(self.clone().transfer(path.to_owned(), name, why, sender));
                 outcome
             }
         }
     }
 
-    async fn transfer(self, path: PathBuf, name: WalFileName, sender: watch::Sender<Outcome>) {
-        let archived = self.0.archiver.archive(&path, &self.0.stop).await;
+    async fn transfer(self, path: PathBuf, name: WalFileName, why: Purpose, sender: watch::Sender<Outcome>) {
+        let archived = self.0.archiver.archive(&path, why, &self.0.stop).await;
         let outcome = archived.map_err(|error| (self.0.options.explain)(&error));
         let own_outcome = sender.subscribe();
         {
@@ -226,31 +262,25 @@ impl Archiving {
 
     /// Stores the files ahead that PostgreSQL will ask for next.
     async fn store_ahead(&self) {
-        let mut listed: Option<(Instant, PathBuf, Arc<Ready>)> = None;
+        let mut listed: Option<Listed> = None;
         loop {
             self.0.look.notified().await;
             let Some((path, name)) = self.0.state.lock().asked.clone() else { continue };
-            if !self.has_room() {
-                continue;
-            }
             let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-            let known = listed.take().filter(|(at, of, ready)| {
-                *of == folder && at.elapsed() < LISTED_FOR && self.next_of(ready, name).is_some()
-            });
-            let (at, ready) = match known {
-                Some((at, _, ready)) => (at, ready),
-                None => {
-                    let beside = path.clone();
-                    let read = tokio::task::spawn_blocking(move || Ready::beside(&beside)).await;
-                    let Ok(ready) = read else { continue };
-                    self.forget_gone(&ready, name);
-                    (Instant::now(), Arc::new(ready))
-                }
+            let fresh = listed.take().filter(|listed| listed.folder == folder && listed.at.elapsed() < LISTED_FOR);
+            // A listing that names nothing new is read again: PostgreSQL finishes segments meanwhile.
+            let useful = fresh.filter(|listed| !self.has_room() || self.next_of(&listed.ready, name).is_some());
+            let current = match useful {
+                Some(listed) => listed,
+                None => match self.list(&path, name).await {
+                    Some(ready) => Listed { at: Instant::now(), folder, ready },
+                    None => continue,
+                },
             };
             while self.has_room()
-                && let Some(next) = self.next_of(&ready, name)
+                && let Some(next) = self.next_of(&current.ready, name)
             {
-                let next_path = folder.join(next.to_string());
+                let next_path = current.folder.join(next.to_string());
                 let looked = next_path.clone();
                 let found = tokio::task::spawn_blocking(move || {
                     Ready::is_marked(&looked).then(|| std::fs::metadata(&looked).ok()).flatten()
@@ -261,8 +291,23 @@ impl Archiving {
                     _ => break,
                 }
             }
-            listed = Some((at, folder, ready));
+            listed = Some(current);
         }
+    }
+
+    /// Reads what waits, and forgets what waits no more: PostgreSQL got its answer elsewhere.
+    async fn list(&self, path: &Path, asked: WalFileName) -> Option<Ready> {
+        let (inner, beside) = (Arc::clone(&self.0), path.to_owned());
+        let read = tokio::task::spawn_blocking(move || {
+            let ready = Ready::beside(&beside);
+            inner.archiver.sweep(|file| *file == asked || ready.contains(file));
+            ready
+        });
+        let ready = read.await.ok()?;
+        let mut state = self.0.state.lock();
+        state.status.waiting = ready.count() as u64;
+        state.files.retain(|file, tracked| *file == asked || !tracked.is_finished() || ready.contains(file));
+        Some(ready)
     }
 
     /// Whether another file may be sent ahead.
@@ -279,11 +324,10 @@ impl Archiving {
         ready.after(asked).find(|file| !state.files.contains_key(file))
     }
 
-    /// Forgets what was stored ahead and waits no more: PostgreSQL got its answer elsewhere.
-    fn forget_gone(&self, ready: &Ready, asked: WalFileName) {
-        let mut state = self.0.state.lock();
-        state.status.waiting = ready.count() as u64;
-        state.files.retain(|file, tracked| *file == asked || !tracked.is_finished() || ready.contains(file));
+    /// What waits in `pg_wal` now; nothing before PostgreSQL has asked for the first time.
+    pub(crate) async fn waiting(&self) -> Waiting {
+        let Some((path, _)) = self.0.state.lock().asked.clone() else { return Waiting::default() };
+        tokio::task::spawn_blocking(move || Waiting::beside(&path)).await.unwrap_or_default()
     }
 
     /// Whether the server whose file was asked for last is stopping.

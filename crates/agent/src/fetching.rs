@@ -7,20 +7,27 @@
 //!
 //! "Not in the archive" is answered only for a question of its own, never from what was fetched ahead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_contract::agent::{Answer, GetStatus};
 use holdfast_engine::Cause;
 use holdfast_engine::archive::{Fetched, Fetcher, Purpose};
 use holdfast_pgtypes::{Ancestry, HistoryFile, SegmentName, SystemIdentifier, WalFileName, WalSegmentSize};
+use holdfast_repo::ChunkHash;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::archiving::{Explain, Refusal};
 use crate::following::following;
+
+/// How long segments are kept for a recovery that asks for nothing. A standby that replays its upstream's stream asks
+/// for none for days.
+const KEPT_FOR: Duration = Duration::from_mins(10);
 
 /// Segments that are fetched ahead at the same time.
 const AHEAD_AT_ONCE: usize = 4;
@@ -41,9 +48,11 @@ struct Inner {
 #[derive(Default)]
 struct State {
     segments: HashMap<(SystemIdentifier, SegmentName), watch::Receiver<Outcome>>,
-    /// The way to the newest timeline, by the history files that were fetched.
+    /// The way that recovery goes, by the history file that it asked for last: it looks for the newest one from the
+    /// oldest on, and then asks for those on its way again, in the same order.
     paths: HashMap<SystemIdentifier, Ancestry>,
     status: GetStatus,
+    asked_at: Option<Instant>,
 }
 
 type Outcome = Option<Result<InSpool, Box<Missing>>>;
@@ -51,6 +60,7 @@ type Outcome = Option<Result<InSpool, Box<Missing>>>;
 #[derive(Debug, Clone)]
 struct InSpool {
     path: PathBuf,
+    hash: ChunkHash,
     size: WalSegmentSize,
 }
 
@@ -109,6 +119,7 @@ impl Fetching {
         system_identifier: SystemIdentifier,
         until: Option<SegmentName>,
     ) -> Result<Handed, Refusal> {
+        self.0.state.lock().asked_at = Some(Instant::now());
         let answered = match file {
             WalFileName::Segment(segment) => self.ask_segment(segment, system_identifier, until).await,
             _ => self.ask_text(file, system_identifier).await,
@@ -151,7 +162,7 @@ impl Fetching {
         };
         let kept = Kept { fetching: self.clone(), system_identifier, segment };
         self.fetch_ahead(segment, found.size, system_identifier, until);
-        let answer = Answer::Fetched { path: found.path, size_bytes: found.size.as_u64() };
+        let answer = Answer::Fetched { path: found.path, blake3: found.hash, size_bytes: found.size.as_u64() };
         Ok((Handed { answer, _kept: Some(kept) }, at_once))
     }
 
@@ -165,12 +176,7 @@ impl Fetching {
         if let WalFileName::History(timeline) = file
             && let Ok(history) = HistoryFile::parse(timeline, &raw)
         {
-            let mut state = self.0.state.lock();
-            let path = Ancestry::from_history(&history);
-            let newest = state.paths.entry(system).or_insert_with(|| path.clone());
-            if newest.timeline() < path.timeline() {
-                *newest = path;
-            }
+            self.0.state.lock().paths.insert(system, Ancestry::from_history(&history));
         }
         Ok((Handed::only(Answer::Content(hex::encode(raw))), false))
     }
@@ -200,7 +206,7 @@ impl Fetching {
             let file = WalFileName::Segment(segment);
             let fetched = fetching.0.fetcher.fetch(file, system_identifier, why, &fetching.0.stop).await;
             let found = match fetched {
-                Ok(Fetched::Segment { path, size }) => Ok(InSpool { path, size }),
+                Ok(Fetched::Segment { path, hash, size }) => Ok(InSpool { path, hash, size }),
                 Ok(Fetched::NotKept(error)) => {
                     tracing::warn!(%segment, %error, "a segment cannot be kept in the spool");
                     Err(declined("the spool cannot be written"))
@@ -246,6 +252,23 @@ impl Fetching {
                 flying.push_back(known.unwrap_or_else(|| fetching.begin(segment, system_identifier, Purpose::Ahead)));
             }
         });
+    }
+
+    /// Removes what was fetched ahead once recovery has been silent for [`KEPT_FOR`]: it has ended.
+    pub(crate) async fn tidy(&self) {
+        let systems: BTreeSet<SystemIdentifier> = {
+            let mut state = self.0.state.lock();
+            if state.asked_at.is_none_or(|at| at.elapsed() < KEPT_FOR) {
+                return;
+            }
+            state.asked_at = None;
+            state.paths.clear();
+            state.segments.drain().map(|((system, _), _)| system).collect()
+        };
+        let inner = Arc::clone(&self.0);
+        let emptied =
+            tokio::task::spawn_blocking(move || systems.iter().for_each(|system| inner.fetcher.empty(*system)));
+        drop(emptied.await);
     }
 
     /// How fetching goes.

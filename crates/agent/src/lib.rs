@@ -9,7 +9,7 @@
 //! - `serving`: one connection; the lines are in [`holdfast_contract::agent`].
 //! - `archiving`, `window`: `wal push`, and what is stored ahead.
 //! - `fetching`, `following`: `wal get`, and what is fetched ahead.
-//! - `notify`: systemd.
+//! - `metrics`: for Prometheus. `notify`: systemd.
 //!
 //! Invariants: an answer that acknowledges is sent only after every repository has confirmed the file, as
 //! `holdfast_engine::archive` defines it. The agent never writes to a data directory.
@@ -21,6 +21,7 @@ mod archiving;
 pub mod client;
 mod fetching;
 mod following;
+mod metrics;
 mod notify;
 mod serving;
 pub mod socket;
@@ -32,11 +33,15 @@ use std::time::Duration;
 
 use holdfast_contract::agent::AgentStatus;
 use holdfast_engine::archive::{Archiver, Fetcher, Spool};
-use tokio::task::JoinSet;
+use holdfast_http::listen::accept_each;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use archiving::{Explain, Options};
 pub use socket::{Listening, SocketError, listen};
+
+pub use metrics::TABLE as METRICS;
 
 use archiving::Archiving;
 use fetching::Fetching;
@@ -64,8 +69,15 @@ pub struct Agent {
     pub settings: String,
     /// The spool with the socket.
     pub spool: Spool,
+    /// Where metrics are served; `None` for nowhere.
+    pub metrics: Option<TcpListener>,
     /// Called each second with the answer to "is the server stopping?".
     pub stopping: Box<dyn Fn(bool) + Send + Sync>,
+}
+
+/// Tells the service manager that the agent ends. Not before it is replaced: systemd would end what replaces it.
+pub fn ends() {
+    notify::notify("STOPPING=1");
 }
 
 /// Answers until `stop`; then finishes what it works on, within some seconds, and returns the socket for the agent that
@@ -92,32 +104,37 @@ pub async fn run(agent: Agent, listening: Listening, stop: CancellationToken) ->
     });
     tracing::info!(socket = %listening.path.display(), "the agent answers `wal push` and `wal get`");
     notify::notify("READY=1");
-    let mut connections = JoinSet::new();
-    let mut watch = tokio::time::interval(LOOK_AGAIN_AFTER);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serving::serve(Arc::clone(&services), stream));
-                }
-                Err(error) => {
-                    // Out of file descriptors, for instance: clients do the work themselves meanwhile.
-                    tracing::warn!(%error, "a connection cannot be accepted");
-                    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-            _ = watch.tick() => (agent.stopping)(services.archiving.server_is_stopping().await),
+    let connections = TaskTracker::new();
+    let accepting = accept_each(&listener, "the agent's socket", |stream| {
+        // Not in a task of the loop, which ends with the loop: what was asked is still answered.
+        connections.spawn(serving::serve(Arc::clone(&services), stream));
+        std::future::ready(())
+    });
+    let metrics = async {
+        match &agent.metrics {
+            Some(listener) => metrics::serve(listener, &services).await,
+            None => std::future::pending().await,
         }
+    };
+    let watching = async {
+        let mut watch = tokio::time::interval(LOOK_AGAIN_AFTER);
+        loop {
+            watch.tick().await;
+            (agent.stopping)(services.archiving.server_is_stopping().await);
+            services.fetching.tidy().await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = accepting => {}
+        () = metrics => {}
+        () = watching => {}
     }
-    notify::notify("STOPPING=1");
-    let drained = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAINED_WITHIN, drained).await.is_err() {
+    connections.close();
+    if tokio::time::timeout(DRAINED_WITHIN, connections.wait()).await.is_err() {
         tracing::info!("some questions take longer: their commands do the work themselves");
         work.cancel();
-        let declined = async { while connections.join_next().await.is_some() {} };
-        drop(tokio::time::timeout(LOOK_AGAIN_AFTER, declined).await);
+        drop(tokio::time::timeout(LOOK_AGAIN_AFTER, connections.wait()).await);
     }
     Ok(kept)
 }

@@ -31,7 +31,7 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    fn status(&self) -> AgentStatus {
+    pub(crate) fn status(&self) -> AgentStatus {
         AgentStatus { push: self.archiving.status(), get: self.fetching.status(), ..self.status.clone() }
     }
 }

@@ -17,6 +17,9 @@ use holdfast_engine::archive::Spool;
 /// The name of the socket.
 const SOCKET: &str = "agent.sock";
 
+/// The ending of the socket's name until it listens.
+const ASIDE: &str = "new";
+
 /// The name of the lock.
 const LOCK: &str = "agent.lock";
 
@@ -70,7 +73,13 @@ pub fn listen(spool: &Spool) -> Result<Listening, SocketError> {
     }
     let path = socket_path(spool);
     let listener = match inherited() {
-        Some(listener) => listener,
+        Some((_, at)) if at.as_deref() != Some(&path) => {
+            let at = at.unwrap_or_default();
+            tracing::warn!(socket = %at.display(), wanted = %path.display(), "the socket on standard input is not where \
+                the commands of this configuration look for it: another one is made; correct `ListenStream`");
+            bind(&path).map_err(io(&path))?
+        }
+        Some((listener, _)) => listener,
         None => bind(&path).map_err(io(&path))?,
     };
     listener.set_nonblocking(true).map_err(io(&path))?;
@@ -78,16 +87,20 @@ pub fn listen(spool: &Spool) -> Result<Listening, SocketError> {
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    let aside = path.with_extension("new");
+    let aside = path.with_extension(ASIDE);
     drop(std::fs::remove_file(&aside));
     let listener = UnixListener::bind(&aside)?;
     std::fs::rename(&aside, path)?;
     Ok(listener)
 }
 
-/// The listening socket on standard input, if there is one.
-fn inherited() -> Option<UnixListener> {
+/// The listening socket on standard input, if there is one, and its path.
+fn inherited() -> Option<(UnixListener, Option<PathBuf>)> {
     let stdin = io::stdin();
     let listens = rustix::net::sockopt::socket_acceptconn(stdin.as_fd()).unwrap_or(false);
-    listens.then(|| stdin.as_fd().try_clone_to_owned().ok().map(UnixListener::from)).flatten()
+    let listener = listens.then(|| stdin.as_fd().try_clone_to_owned().ok().map(UnixListener::from)).flatten()?;
+    let at = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+    // An agent makes its socket beside its place and renames it.
+    let at = at.map(|at| if at.extension().is_some_and(|end| end == ASIDE) { at.with_extension("sock") } else { at });
+    Some((listener, at))
 }

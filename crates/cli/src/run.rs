@@ -98,8 +98,10 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     if let Command::Wal(WalCommand::Get { name, until: Some(until), .. }) = &args.command {
         verbs::refuse_after(name, *until)?;
     }
-    if let Command::Wal(WalCommand::Get { name, dest, until, .. }) = &args.command
-        && let Some(answer) = verbs::asking::get(&config, config_file.as_deref(), name, dest, *until)
+    // A promotion waits for the answer to a standby, which asks again by itself.
+    if let Command::Wal(WalCommand::Get { name, dest, until, repo: None, standby }) = &args.command
+        && let patience = standby.then_some(config.wal.timeout)
+        && let Some(answer) = verbs::asking::get(&config, config_file.as_deref(), name, dest, *until, patience)
     {
         return answered(answer, manner.output, doing);
     }

@@ -1,13 +1,16 @@
 //! SIGINT, SIGTERM and SIGHUP: the first cancels, the second ends the process at once.
 //!
 //! Cancelling is orderly: the command stops its PostgreSQL backup session, removes what is half done, and ends with 128
-//! plus the signal's number. After a second signal `main` returns without waiting. What is left is what a crash would
+//! plus the signal's number. After a second signal `main` returns without waiting; two SIGHUP in a row count once. What is left is what a crash would
 //! leave, and the next run handles it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// A terminal that is closed sends it, and whoever reloads an agent, perhaps twice.
+const HANGUP: u8 = 1;
 
 /// The signals of one run.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +41,7 @@ impl Signals {
         if self.first.compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             tracing::warn!(signal = number, "cancelling; a second signal ends holdfast at once");
             self.cancel.cancel();
-        } else {
+        } else if number != HANGUP || self.first() != Some(HANGUP) {
             self.at_once.cancel();
         }
     }
@@ -76,6 +79,16 @@ mod tests {
         assert!(!signals.at_once.is_cancelled());
         signals.received(2);
         assert_eq!(signals.first(), Some(15));
+        assert!(signals.at_once.is_cancelled());
+    }
+
+    #[test]
+    fn a_second_hangup_is_the_same_as_one() {
+        let signals = Signals::default();
+        signals.received(HANGUP);
+        signals.received(HANGUP);
+        assert!(!signals.at_once.is_cancelled());
+        signals.received(15);
         assert!(signals.at_once.is_cancelled());
     }
 }

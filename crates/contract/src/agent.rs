@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName};
+use holdfast_repo::ChunkHash;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::ErrorReport;
@@ -95,11 +96,13 @@ pub enum Answer {
     Working,
     /// The file is durable in every repository, or is not needed.
     Pushed(PushOutcome),
-    /// The segment is in this file, whole and verified. The client moves it to its destination. The agent keeps it until
-    /// the client disconnects.
+    /// The segment is in this file, whole and verified. The client compares its content with the hash, and moves it to
+    /// its destination. The agent keeps it until the client disconnects.
     Fetched {
         /// The absolute path.
         path: PathBuf,
+        /// BLAKE3 of its content.
+        blake3: ChunkHash,
         /// Length in bytes.
         size_bytes: u64,
     },
@@ -143,7 +146,7 @@ pub struct PushStatus {
     pub in_flight: u64,
     /// Files that are durable, and for which PostgreSQL has not asked yet.
     pub ahead: u64,
-    /// The most files that are stored at the same time now: it falls to 1 after a failure.
+    /// The most files that are stored at the same time now: it falls to 0 after a failure.
     pub window: u64,
     /// Files that wait for PostgreSQL's archiver (`.ready`), at the last look.
     pub waiting: u64,

@@ -18,7 +18,7 @@ const ANSWERS: &[&str] = &[
     r#""working""#,
     r#"{"pushed":"marked"}"#,
     r#"{"pushed":{"archived":{"file":"000000010000000000000003","raw_bytes":16777216,"repositories":[{"store":"s3://b/p","stored":"created","size_bytes":3000}]}}}"#,
-    r#"{"fetched":{"path":"/spool/main/get-1/000000010000000000000003.0f","size_bytes":16777216}}"#,
+    r#"{"fetched":{"path":"/spool/main/get-1/000000010000000000000003.0f","blake3":"af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262","size_bytes":16777216}}"#,
     r#"{"content":"0a"}"#,
     r#"{"failed":{"code":24,"name":"unreachable","hint":"check the network","message":"the store did not answer","while":"pushing 000000010000000000000003"}}"#,
     r#"{"declined":"the agent has other settings than this command"}"#,

@@ -1,6 +1,7 @@
 //! `holdfast agent`.
 
 use clap::{Args, Subcommand};
+use std::net::SocketAddr;
 
 /// The arguments of `agent`.
 #[derive(Clone, Debug, Args)]
@@ -8,6 +9,9 @@ pub struct AgentArgs {
     /// What to do; without it, the agent runs until it is stopped
     #[command(subcommand)]
     pub action: Option<AgentAction>,
+    /// Serve metrics for Prometheus on this address, such as 127.0.0.1:9188, at /metrics
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
     /// End when standard input ends: when the program that started the agent is gone
     #[arg(long, hide = true)]
     pub while_stdin_is_open: bool,

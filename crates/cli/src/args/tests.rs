@@ -183,6 +183,7 @@ fn every_command_of_the_manual_parses() {
         "wal get --repo 2 000000010000000000000001 pg_wal/RECOVERYXLOG",
         "wal list",
         "agent",
+        "agent --metrics 127.0.0.1:9188",
         "agent status --output json",
         "drill",
         "drill --directory /srv/drill --bin-dir /usr/lib/postgresql/18/bin --random --seed 7 --output json",

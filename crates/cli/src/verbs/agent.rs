@@ -11,7 +11,7 @@ use holdfast_agent::client::{self, Reply};
 use holdfast_agent::{Agent, Options, SocketError};
 use holdfast_contract::agent::{AgentStatus, Answer, GetStatus, PushStatus, Request};
 use holdfast_contract::problem::ErrorReport;
-use holdfast_engine::archive::{Archiver, Fetcher, FetcherOptions, PushOptions, Spool};
+use holdfast_engine::archive::{Archiver, Fetcher, FetcherOptions, PushOptions, Reopen, Spool};
 use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_store::Hurry;
@@ -20,6 +20,7 @@ use std::fmt::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tokio::net::TcpListener;
 
 /// More uploads at the same time would only wait for each other: eight segments of 16 MiB fill any line.
 const AT_ONCE: usize = 8;
@@ -56,12 +57,21 @@ async fn serve(context: &Context, args: &AgentArgs) -> Result<ExitCode, Failure>
             )
     })?;
     let listening = holdfast_agent::listen(&spool).map_err(|error| of_socket(&error))?;
+    let metrics = match args.metrics {
+        None => None,
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| {
+            Failure::new(ExitCode::Configuration, format!("cannot listen on {address}"))
+                .caused_by(Some(&error))
+                .hint("give --metrics an address of this machine and a port that is free")
+        })?),
+    };
     let hurry = Hurry::default();
     let crew = Crew::new(config.backup.jobs.get().min(wal::MOST_THREADS));
     let budget = ByteBudget::new(config.backup.memory_bytes);
     let repository_set = wal::repository_set(config);
     let archiver = Archiver::new(
         targets::for_archiver(context, config.wal.timeout, &hurry).await?,
+        reopen(context, Some(hurry.clone())),
         PushOptions {
             cluster: config.cluster.name.clone(),
             owner: config.cluster.owner.clone(),
@@ -78,6 +88,7 @@ async fn serve(context: &Context, args: &AgentArgs) -> Result<ExitCode, Failure>
     );
     let fetcher = Fetcher::new(
         targets::all(context, Some(config.wal.timeout)).await?,
+        reopen(context, None),
         FetcherOptions { cluster: config.cluster.name.clone(), spool: spool.clone(), repository_set, crew, budget },
     );
     let ahead = config.wal.push_ahead.get() - 1;
@@ -89,6 +100,7 @@ async fn serve(context: &Context, args: &AgentArgs) -> Result<ExitCode, Failure>
         explain_get: of_get,
         settings: asking::settings(config, context.config_file.as_deref()),
         spool,
+        metrics,
         stopping: Box::new(move |stopping| if stopping { hurry.begin() } else { hurry.end() }),
     };
     let stop = context.signals.cancellation();
@@ -103,11 +115,28 @@ async fn serve(context: &Context, args: &AgentArgs) -> Result<ExitCode, Failure>
     let socket = holdfast_agent::run(agent, listening, stop)
         .await
         .map_err(|error| Failure::internal("the agent's socket cannot be used").caused_by(Some(&error)))?;
-    if context.signals.first() == Some(HANGUP) {
+    if context.signals.first() == Some(HANGUP) && !args.while_stdin_is_open {
         tracing::info!(program = %program.display(), "the agent starts anew");
         return Err(replace(&program, |command| command.stdin(socket)));
     }
+    holdfast_agent::ends();
     Ok(ExitCode::Ok)
+}
+
+/// Makes the targets anew after a failure: certificates and secrets in files may have been replaced.
+fn reopen(context: &Context, hurry: Option<Hurry>) -> Reopen {
+    let context = context.clone();
+    Box::new(move || {
+        let (context, hurry) = (context.clone(), hurry.clone());
+        Box::pin(async move {
+            let timeout = context.config.wal.timeout;
+            let made = match &hurry {
+                Some(hurry) => targets::for_archiver(&context, timeout, hurry).await,
+                None => targets::all(&context, Some(timeout)).await,
+            };
+            made.inspect_err(|failure| tracing::warn!(%failure, "the repositories cannot be opened anew")).ok()
+        })
+    })
 }
 
 /// Executes the program with the same arguments in the place of this process; returns only if that fails.

@@ -10,14 +10,18 @@ use holdfast_contract::problem::ErrorReport;
 use holdfast_engine::archive::{self, GetReport, GetSource, PushReport};
 use holdfast_pgtypes::{SegmentName, WalFileName};
 use std::path::Path;
+use std::time::Duration;
 
-/// A digest of the settings on which the agent's answers depend. The configuration file is part of it as it is, because
-/// a new access key in it must not be answered with the old one. Of what flags and variables change, the parts count
-/// that the answers depend on.
+/// A digest of the settings on which the agent's answers depend. The tables of the file are part of it as they are,
+/// because a new access key in them must not be answered with the old one. Of what flags and variables change, the parts
+/// count that the answers depend on.
 pub(super) fn settings(config: &Config, file: Option<&Path>) -> String {
     let Config { cluster, repositories, wal, .. } = config;
-    let text = file.and_then(|file| std::fs::read_to_string(file).ok());
-    archive::digest_of_settings(&format!("{cluster:?} {repositories:?} {:?} {:?} {text:?}", wal.compression, wal.spool))
+    let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    let tables = text.parse::<toml::Table>().unwrap_or_default();
+    let written = ["cluster", "repo", "wal"].map(|table| tables.get(table).map(ToString::to_string));
+    let meant = format!("{cluster:?} {repositories:?} {:?} {:?}", wal.compression, wal.spool);
+    archive::digest_of_settings(&format!("{meant} {written:?}"))
 }
 
 /// The agent's answer for one file of `pg_wal`.
@@ -47,19 +51,19 @@ pub(crate) fn get(
     name: &str,
     destination: &Path,
     until: Option<SegmentName>,
+    patience: Option<Duration>,
 ) -> Option<Result<GetReport, Failure>> {
     let spool = wal::existing_spool(config, destination)?;
     let file: WalFileName = name.parse().ok()?;
     // A person who runs the command by hand, outside of a data directory, may mean another cluster than the agent.
     let system_identifier = wal::recovering_system(destination).ok()??;
     let request = Request::Get { file, system_identifier, until };
-    let conversation = answered(client::ask(&spool, settings(config, config_file), request, Some(config.wal.timeout)))?;
+    let conversation = answered(client::ask(&spool, settings(config, config_file), request, patience))?;
     let size_bytes = match &conversation.answer {
-        Answer::Fetched { path, size_bytes } => {
-            // The agent and this process may see different file systems: then the file is not there.
-            let moved = path.starts_with(spool.folder()).then(|| archive::hand_over_from_agent(path, destination))?;
-            match moved {
-                Ok(found) => found.filter(|found| found == size_bytes)?,
+        // The agent and this process may see different file systems: then the file is not there.
+        Answer::Fetched { path, blake3, .. } if path.starts_with(spool.folder()) => {
+            match archive::hand_over_from_agent(path, *blake3, destination) {
+                Ok(size_bytes) => size_bytes?,
                 Err(error) => return Some(Err(error.into())),
             }
         }
@@ -85,11 +89,24 @@ fn answered(reply: Reply) -> Option<Box<Conversation>> {
     }
 }
 
-/// The failure that the agent reports. `None` for a code that this release does not know, and where the command may have
-/// credentials or secrets that the agent had not when it started.
+/// The failure that the agent reports, if it is about the store, the archive or the file. `None` for any other code: the
+/// agent may be in trouble itself, or have credentials and certificates of before.
 fn failure(report: &ErrorReport) -> Option<Failure> {
     let code: ExitCode = report.exit_code()?;
-    if matches!(code, ExitCode::NoCredentials | ExitCode::PermissionDenied | ExitCode::WrongKey) {
+    let counts = matches!(
+        code,
+        ExitCode::Absent
+            | ExitCode::Diverged
+            | ExitCode::WrongCluster
+            | ExitCode::WrongVersion
+            | ExitCode::Unreachable
+            | ExitCode::StoreRefused
+            | ExitCode::CorruptObject
+            | ExitCode::TruncatedObject
+            | ExitCode::SwappedObject
+            | ExitCode::MissingObject
+    );
+    if !counts {
         tracing::warn!(reason = report.problem.message, "working without the agent");
         return None;
     }

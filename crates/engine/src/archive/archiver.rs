@@ -1,13 +1,13 @@
 //! [`Archiver`]: archives the files of one server for a process that stays.
 //!
 //! It does for each file what [`push`](super::push()) does for the requested one, under the same rules. The repositories,
-//! their keys and the claims stay open between files: they are opened again after [`OPEN_FOR`], after a failure, after
-//! `repo init` on this machine, and for a file of another cluster. Each durable file also gets a mark in the spool, so that a `wal push` that does not reach
+//! their keys and the claims stay open between files: they are opened again after [`OPEN_FOR`], after a failure of one of
+//! them (then with stores, secrets and certificates as they are now), after `repo init` on this machine, and for a file
+//! of another cluster. Each durable file also gets a mark in the spool, so that a `wal push` that does not reach
 //! this process need not compare the file with its object.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use holdfast_contract::agent::FileIdentity;
 use holdfast_contract::report::wal::PushOutcome;
@@ -22,24 +22,28 @@ use super::fork;
 use super::local_file::LocalFile;
 use super::mark::{self, HeldBy};
 use super::push::PushOptions;
-use super::spool::Spool;
+use super::resident::{OPEN_FOR, Purpose, Reopen};
+use super::spool::{self, Spool};
 use super::transfers::Transfers;
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::RepositoryTarget;
 use crate::repository::claim::Identity;
 
-/// How long opened repositories are believed to be what they were: a wiped repository, a rotated key and a new claim are
-/// noticed after this time. A mark is believed as long without a look (`mark::BELIEVED_FOR`).
-const OPEN_FOR: Duration = Duration::from_mins(1);
-
 /// Archives the files of one server. All methods may run at the same time.
-#[derive(Debug)]
 pub struct Archiver {
-    targets: Vec<RepositoryTarget>,
     options: PushOptions,
+    reopen: Reopen,
     /// One task opens, the others wait for it.
-    opening: tokio::sync::Mutex<()>,
+    opening: tokio::sync::Mutex<Opening>,
     opened: Mutex<Option<Opened>>,
+}
+
+struct Opening {
+    targets: Vec<RepositoryTarget>,
+    /// Whether a repository has failed since the targets were made.
+    has_failed: bool,
+    /// When the last attempt to open them failed.
+    failed_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -64,32 +68,35 @@ pub struct Durable {
 }
 
 impl Archiver {
-    /// An archiver for these repositories. Of the options, `path`, `push_ahead` and `now` are not used.
-    pub fn new(targets: Vec<RepositoryTarget>, options: PushOptions) -> Self {
-        Self { targets, options, opening: tokio::sync::Mutex::default(), opened: Mutex::default() }
+    /// An archiver for these repositories. Of the options, `path`, `push_ahead` and `now` are not used. After a failure
+    /// of a repository, `reopen` gives the targets for the next attempt.
+    pub fn new(targets: Vec<RepositoryTarget>, reopen: Reopen, options: PushOptions) -> Self {
+        let opening = tokio::sync::Mutex::new(Opening { targets, has_failed: false, failed_at: None });
+        Self { options, reopen, opening, opened: Mutex::default() }
     }
 
     /// Archives one file; `Ok` means durable.
     ///
     /// # Errors
     /// Those of [`push`](super::push()).
-    pub async fn archive(&self, path: &Path, cancel: &CancellationToken) -> Result<Durable, Error> {
+    pub async fn archive(&self, path: &Path, why: Purpose, cancel: &CancellationToken) -> Result<Durable, Error> {
         let archived = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Cause::Cancelled.into()),
-            archived = self.archive_inner(path, cancel) => archived,
+            archived = self.archive_inner(path, why, cancel) => archived,
         };
-        if archived.is_err() {
-            // Whatever it was, the next file is not sent on the strength of what was known before.
+        if let Err(error) = &archived
+            && error.is_of_repository()
+            && !matches!(*error.what, Cause::Divergence { .. })
+        {
+            // The next file is not sent on the strength of what was known before.
             *self.opened.lock() = None;
+            self.opening.lock().await.has_failed = true;
         }
         archived.doing(|| format!("pushing {}", path.display()))
     }
 
-    async fn archive_inner(&self, path: &Path, cancel: &CancellationToken) -> Result<Durable, Error> {
-        if self.targets.is_empty() {
-            return Err(Cause::Refused("there is no repository to archive to".to_owned()).into());
-        }
+    async fn archive_inner(&self, path: &Path, why: Purpose, cancel: &CancellationToken) -> Result<Durable, Error> {
         let wanted = path.to_owned();
         let (file, identity) = blocking(move || {
             let (file, identity) = LocalFile::open_with_identity(&wanted)?;
@@ -102,17 +109,17 @@ impl Archiver {
         .await?;
         let (file, name) = (Arc::new(file), file_name(path)?);
         let options = PushOptions { path: path.to_owned(), now: chrono::Utc::now(), ..self.options.clone() };
-        let (generation, at) = (self.generation(), Instant::now());
-        let destinations = self.open(identity, &options).await?;
+        let opened = self.open(identity, &options, why).await?;
+        let Opened { destinations, .. } = &opened;
         let durable = |outcome| Durable {
             outcome,
             identity: file.identity,
             file: name,
-            held_by: held_by(&destinations),
-            generation,
-            at,
+            held_by: held_by(destinations),
+            generation: opened.generation,
+            at: opened.at,
         };
-        let transfers = Transfers::new(Arc::clone(&destinations), &options);
+        let transfers = Transfers::new(Arc::clone(destinations), &options);
         let permit = transfers.memory_for(&file, cancel).await?;
         let tried = transfers.take_tried(name).await?;
         match transfers.deliver(Arc::clone(&file), permit, tried, &Line::default(), cancel).await {
@@ -128,8 +135,9 @@ impl Archiver {
         }
     }
 
-    /// Whether a durable file may be acknowledged: the repositories are still those that hold it. They are looked at if
-    /// it was stored more than [`OPEN_FOR`] ago, or if a repository has been made on this machine since.
+    /// Whether a durable file may be acknowledged: the repositories and their claims are still those that hold it. They
+    /// are looked at if the last look before it was stored is more than [`OPEN_FOR`] ago, or if a repository has been
+    /// made on this machine since.
     ///
     /// # Errors
     /// Those of [`push`](super::push()) before the first byte.
@@ -143,8 +151,8 @@ impl Archiver {
             return Ok(true);
         }
         let options = PushOptions { path: path.to_owned(), now: chrono::Utc::now(), ..self.options.clone() };
-        let destinations = self.open(identity, &options).await?;
-        Ok(held_by(&destinations) == durable.held_by)
+        let opened = self.open(identity, &options, Purpose::Asked).await?;
+        Ok(held_by(&opened.destinations) == durable.held_by)
     }
 
     /// PostgreSQL has its answer for a file: its mark is not needed any more. Blocks.
@@ -154,21 +162,49 @@ impl Archiver {
         }
     }
 
+    /// Removes the marks and notes of files that wait no more, and the remains of killed runs. Blocks.
+    pub fn sweep(&self, still_waiting: impl Fn(&WalFileName) -> bool) {
+        if let Some(spool) = &self.options.spool {
+            mark::sweep(spool, still_waiting);
+            spool::remove_stale(&spool.push_folder(), std::time::SystemTime::now());
+        }
+    }
+
     /// The destinations of a file of this cluster.
-    async fn open(&self, identity: Option<Identity>, options: &PushOptions) -> Result<Arc<Vec<Destination>>, Error> {
-        let _turn = self.opening.lock().await;
+    async fn open(&self, identity: Option<Identity>, options: &PushOptions, why: Purpose) -> Result<Opened, Error> {
+        let since = Instant::now();
+        let mut opening = self.opening.lock().await;
         let (opened, generation) = (self.opened.lock().clone(), self.generation());
         if let Some(opened) = opened
             && opened.identity == identity
             && opened.generation == generation
             && opened.at.elapsed() < OPEN_FOR
         {
-            return Ok(opened.destinations);
+            return Ok(opened);
+        }
+        if why == Purpose::Ahead && opening.failed_at.is_some_and(|failed_at| failed_at > since) {
+            // Each attempt may take all of the time limit, and PostgreSQL's own file waits behind this one.
+            return Err(Cause::Refused("the repositories could not be opened for another file".to_owned()).into());
+        }
+        if std::mem::take(&mut opening.has_failed)
+            && let Some(targets) = (self.reopen)().await
+        {
+            opening.targets = targets;
+        }
+        if opening.targets.is_empty() {
+            return Err(Cause::Refused("there is no repository to archive to".to_owned()).into());
         }
         let at = Instant::now();
-        let destinations = Arc::new(open_all(&self.targets, options, identity).await?);
-        *self.opened.lock() = Some(Opened { destinations: Arc::clone(&destinations), identity, generation, at });
-        Ok(destinations)
+        let destinations = match open_all(&opening.targets, options, identity).await {
+            Ok(destinations) => Arc::new(destinations),
+            Err(error) => {
+                opening.failed_at = Some(Instant::now());
+                return Err(error);
+            }
+        };
+        let opened = Opened { destinations, identity, generation, at };
+        *self.opened.lock() = Some(opened.clone());
+        Ok(opened)
     }
 
     fn generation(&self) -> Option<FileIdentity> {

@@ -9,9 +9,9 @@ use crate::error::{Cause, Error};
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget};
 
-/// The ids of the repositories, as a mark keeps them.
+/// The repositories with their claims, as a mark keeps them.
 pub(super) fn held_by(destinations: &[Destination]) -> HeldBy {
-    HeldBy::new(destinations.iter().map(|destination| destination.repository.id()))
+    HeldBy::new(destinations.iter().map(|destination| (destination.repository.id(), destination.claim.number)))
 }
 
 /// Opens all repositories at the same time and checks, or takes, the claim in each.

@@ -5,7 +5,7 @@
 //! before it is believed, because recovery ends on that answer.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName, WalSegmentSize};
 use holdfast_repo::ChunkHash;
@@ -18,15 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::deliver::blocking;
 use super::get::{choose_claim, fetch_object, memory_needed};
 use super::prefetched::Prefetched;
+use super::resident::{OPEN_FOR, Purpose, Reopen};
 use super::spool::{RepositorySetId, Spool};
 use super::stored;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, RepositoryTarget};
-
-/// How long an opened repository and its claim are used before they are looked at again.
-const OPEN_FOR: Duration = Duration::from_mins(1);
 
 /// The options of a [`Fetcher`].
 #[derive(Debug, Clone)]
@@ -44,9 +42,11 @@ pub struct FetcherOptions {
 }
 
 /// Fetches WAL. All methods may run at the same time.
-#[derive(Debug)]
 pub struct Fetcher {
-    targets: Vec<RepositoryTarget>,
+    targets: Mutex<Vec<RepositoryTarget>>,
+    reopen: Reopen,
+    /// Whether a repository has failed since the targets were made.
+    has_failed: AtomicBool,
     options: FetcherOptions,
     opened: Mutex<Vec<Option<Opened>>>,
 }
@@ -59,15 +59,6 @@ struct Opened {
     at: Instant,
 }
 
-/// Why a file is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// Recovery has asked for it.
-    Asked,
-    /// Recovery may ask for it.
-    Ahead,
-}
-
 /// A file of the archive, whole and verified.
 #[derive(Debug)]
 pub enum Fetched {
@@ -75,6 +66,8 @@ pub enum Fetched {
     Segment {
         /// Its absolute path.
         path: PathBuf,
+        /// The hash of its content.
+        hash: ChunkHash,
         /// Its length in bytes, which is the size of all segments of the cluster.
         size: WalSegmentSize,
     },
@@ -85,10 +78,11 @@ pub enum Fetched {
 }
 
 impl Fetcher {
-    /// A fetcher from these repositories, in their order.
-    pub fn new(targets: Vec<RepositoryTarget>, options: FetcherOptions) -> Self {
+    /// A fetcher from these repositories, in their order. After a failure of a repository, `reopen` gives the targets
+    /// for the next attempt.
+    pub fn new(targets: Vec<RepositoryTarget>, reopen: Reopen, options: FetcherOptions) -> Self {
         let opened = Mutex::new(vec![None; targets.len()]);
-        Self { targets, options, opened }
+        Self { targets: Mutex::new(targets), reopen, has_failed: AtomicBool::new(false), options, opened }
     }
 
     /// Fetches one file for the recovery of a cluster. What is fetched ahead may be reported as absent too early: nobody
@@ -118,12 +112,18 @@ impl Fetcher {
         system_identifier: SystemIdentifier,
         why: Purpose,
     ) -> Result<Fetched, Error> {
-        if self.targets.is_empty() {
+        if self.has_failed.swap(false, Ordering::Relaxed)
+            && let Some(targets) = (self.reopen)().await
+        {
+            *self.targets.lock() = targets;
+        }
+        let targets = self.targets.lock().clone();
+        if targets.is_empty() {
             return Err(Cause::Refused("there is no repository to fetch from".to_owned()).into());
         }
         let mut doubt: Option<Error> = None;
-        for number in 0..self.targets.len() {
-            match self.ask(number, file, system_identifier, why).await {
+        for (number, target) in targets.iter().enumerate() {
+            match self.ask(number, target, file, system_identifier, why).await {
                 Ok(Some(found)) => {
                     if let Some(error) = doubt {
                         tracing::warn!(%file, %error, "this repository could not answer, another one did");
@@ -144,6 +144,7 @@ impl Fetcher {
     async fn ask(
         &self,
         number: usize,
+        target: &RepositoryTarget,
         file: WalFileName,
         system_identifier: SystemIdentifier,
         why: Purpose,
@@ -153,7 +154,13 @@ impl Fetcher {
             let was_kept = kept.is_some();
             let opened = match kept.take() {
                 Some(opened) => opened,
-                None => self.open(number, system_identifier).await?,
+                None => match self.open(number, target, system_identifier).await {
+                    Ok(opened) => opened,
+                    Err(error) => {
+                        self.forget(number);
+                        return Err(error);
+                    }
+                },
             };
             let Opened { repository, claim, .. } = opened;
             let _permit = self.options.budget.acquire(memory_needed(&claim, file)).await;
@@ -175,9 +182,13 @@ impl Fetcher {
         (opened.system_identifier == system_identifier && opened.at.elapsed() < OPEN_FOR).then_some(opened)
     }
 
-    async fn open(&self, number: usize, system_identifier: SystemIdentifier) -> Result<Opened, Error> {
+    async fn open(
+        &self,
+        number: usize,
+        target: &RepositoryTarget,
+        system_identifier: SystemIdentifier,
+    ) -> Result<Opened, Error> {
         let at = Instant::now();
-        let target = self.targets.get(number).ok_or_else(|| Cause::Internal(format!("no repository {number}")))?;
         let repository = Repository::open(target).await?;
         let claim = choose_claim(&repository, &self.options.cluster, Some(system_identifier)).await?;
         let opened = Opened { system_identifier, repository, claim, at };
@@ -188,6 +199,7 @@ impl Fetcher {
     }
 
     fn forget(&self, number: usize) {
+        self.has_failed.store(true, Ordering::Relaxed);
         if let Some(place) = self.opened.lock().get_mut(number) {
             *place = None;
         }
@@ -203,9 +215,14 @@ impl Fetcher {
         let WalFileName::Segment(segment) = file else { return Ok(Fetched::Text(raw)) };
         let spooled = self.spooled(system_identifier);
         Ok(match blocking(move || spooled.keep(segment, &hash, &raw)).await {
-            Ok(path) => Fetched::Segment { path, size },
+            Ok(path) => Fetched::Segment { path, hash, size },
             Err(error) => Fetched::NotKept(error),
         })
+    }
+
+    /// Removes all segments from the spool that were fetched ahead for a cluster. Blocks.
+    pub fn empty(&self, system_identifier: SystemIdentifier) {
+        self.spooled(system_identifier).empty();
     }
 
     /// Removes the segments from the spool that recovery has passed, all beyond `limit`, and the remains of killed runs.

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use holdfast_contract::agent::FileIdentity;
 use holdfast_pgtypes::WalFileName;
 use holdfast_repo::RepositoryId;
+use holdfast_repo::name::ClaimNumber;
 
 use super::spool::{self, RepositorySetId, Spool};
 
@@ -23,14 +24,14 @@ use super::spool::{self, RepositorySetId, Spool};
 /// for 20 seconds at most.
 const BELIEVED_FOR: Duration = Duration::from_mins(1);
 
-/// Distinguishes the open repositories of a mark from others at the same places.
+/// Distinguishes the open repositories of a mark, and their claims, from others at the same places.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeldBy(String);
 
 impl HeldBy {
-    /// Combines the ids of repositories, in any order.
-    pub(super) fn new(ids: impl IntoIterator<Item = RepositoryId>) -> Self {
-        let mut ids: Vec<String> = ids.into_iter().map(|id| id.to_string()).collect();
+    /// Combines the ids of repositories, each with the number of the claim, in any order.
+    pub(super) fn new(ids: impl IntoIterator<Item = (RepositoryId, ClaimNumber)>) -> Self {
+        let mut ids: Vec<String> = ids.into_iter().map(|(id, claim)| format!("{id}/{claim}")).collect();
         ids.sort_unstable();
         ids.dedup();
         Self(ids.join(" "))

@@ -37,6 +37,7 @@ mod prefetched;
 mod private;
 mod push;
 mod ready;
+mod resident;
 mod spool;
 mod standby;
 pub(crate) mod stored;
@@ -45,7 +46,7 @@ mod wal_folders;
 
 pub use archiver::{Archiver, Durable};
 pub use deliver::{ArchiveContext, Destination, archive_file};
-pub use fetcher::{Fetched, Fetcher, FetcherOptions, Purpose};
+pub use fetcher::{Fetched, Fetcher, FetcherOptions};
 pub use get::{GetOptions, get, hand_over_fetched};
 pub(crate) use get::{look_at, memory_needed, read_whole};
 pub use holdfast_contract::report::wal::{
@@ -63,6 +64,7 @@ pub use missing::missing_segments;
 pub use prefetched::{hand_over_from_agent, write_small};
 pub use push::{PushOptions, push};
 pub use ready::Ready;
+pub use resident::{Purpose, Reopen};
 pub use spool::{RepositorySetId, Spool, SpoolRefused, digest_of_settings};
 pub(crate) use standby::stored_facts;
 pub use standby::{StandbyPushOptions, push_standby, server_is_stopping};

@@ -60,7 +60,7 @@ impl Prefetched {
     pub(super) fn hand_over(&self, segment: SegmentName, destination: &Path) -> Result<Option<u64>, Error> {
         for entry in self.entries().into_iter().filter(|entry| entry.segment == segment) {
             let aside = parent_of(destination).join(spool::temporary_name());
-            match take(&entry, &aside) {
+            match take(&entry.path, &entry.hash, &aside) {
                 Ok(Some((file, size_bytes))) => {
                     finish(&file, &aside, destination)?;
                     return Ok(Some(size_bytes));
@@ -92,38 +92,37 @@ impl Prefetched {
         }
     }
 
+    /// Removes everything. Blocks.
+    pub(super) fn empty(&self) {
+        for entry in self.entries() {
+            spool::remove_quietly(&entry.path);
+        }
+    }
+
     /// Removes temporary files of killed runs. Blocks.
     pub(super) fn remove_stale(&self, now: std::time::SystemTime) {
         spool::remove_stale(&self.folder, now);
     }
 }
 
-/// Moves a segment that a running agent has just fetched and verified from its spool to `destination`, and returns its
-/// size. Its content is not hashed again: the agent wrote it since the machine started, so no crash has torn it.
-/// `Ok(None)` means that it is not there any more. Blocks.
+/// Moves a segment that an agent has fetched from its spool to `destination`, if its content has this hash, and returns
+/// its size. `Ok(None)` means that it is not there any more, or damaged. Blocks.
 ///
 /// # Errors
-/// [`Cause::File`](crate::Cause::File) if it cannot be moved.
-pub fn hand_over_from_agent(path: &Path, destination: &Path) -> Result<Option<u64>, Error> {
+/// [`Cause::File`](crate::Cause::File) if it cannot be written to `destination`.
+pub fn hand_over_from_agent(path: &Path, hash: ChunkHash, destination: &Path) -> Result<Option<u64>, Error> {
     let aside = parent_of(destination).join(spool::temporary_name());
-    let moved = match std::fs::rename(path, &aside) {
-        Ok(()) => private::open(&aside),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == ErrorKind::CrossesDevices => private::open(path).and_then(|mut from| {
-            let mut to = private::create_new(&aside)?;
-            std::io::copy(&mut from, &mut to)?;
-            spool::remove_quietly(path);
-            Ok(to)
-        }),
-        Err(error) => Err(error),
-    };
-    let measured = moved.and_then(|file| Ok((file.metadata()?.len(), file)));
-    let (size_bytes, file) = measured.map_err(|error| {
-        spool::remove_quietly(&aside);
-        Error::file("write", destination, error)
-    })?;
-    finish(&file, &aside, destination)?;
-    Ok(Some(size_bytes))
+    match take(path, &hash, &aside) {
+        Ok(Some((file, size_bytes))) => finish(&file, &aside, destination).map(|()| Some(size_bytes)),
+        Ok(None) => {
+            spool::remove_quietly(&aside);
+            Ok(None)
+        }
+        Err(error) => {
+            spool::remove_quietly(&aside);
+            Err(Error::file("write", destination, error))
+        }
+    }
 }
 
 /// Writes a small file whose content an agent sent in hexadecimal digits, and returns its size; `Ok(None)` if they are
@@ -138,9 +137,9 @@ pub fn write_small(destination: &Path, digits: &str) -> Result<Option<u64>, Erro
 }
 
 /// Moves an entry from the spool to `aside`; `None` if another process took it or it is not what it was.
-fn take(entry: &Entry, aside: &Path) -> std::io::Result<Option<(File, u64)>> {
+fn take(path: &Path, hash: &ChunkHash, aside: &Path) -> std::io::Result<Option<(File, u64)>> {
     let mut content = Vec::new();
-    let file = match std::fs::rename(&entry.path, aside) {
+    let file = match std::fs::rename(path, aside) {
         Ok(()) => {
             let mut file = private::open(aside)?;
             file.read_to_end(&mut content)?;
@@ -148,18 +147,18 @@ fn take(entry: &Entry, aside: &Path) -> std::io::Result<Option<(File, u64)>> {
         }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-            private::open(&entry.path)?.read_to_end(&mut content)?;
+            private::open(path)?.read_to_end(&mut content)?;
             let mut file = private::create_new(aside)?;
             file.write_all(&content)?;
-            spool::remove_quietly(&entry.path);
+            spool::remove_quietly(path);
             file
         }
         Err(error) => return Err(error),
     };
-    if ChunkHash::of(&content) == entry.hash {
+    if ChunkHash::of(&content) == *hash {
         Ok(Some((file, content.len() as u64)))
     } else {
-        tracing::warn!(path = %entry.path.display(), "a segment fetched ahead is damaged and is fetched again");
+        tracing::warn!(path = %path.display(), "a segment fetched ahead is damaged and is fetched again");
         Ok(None)
     }
 }

@@ -39,6 +39,11 @@ impl Ready {
         self.0.contains_key(&Self::key(*file))
     }
 
+    /// All files that wait.
+    pub fn files(&self) -> impl Iterator<Item = WalFileName> {
+        self.0.values().copied()
+    }
+
     /// How many files wait.
     pub fn count(&self) -> usize {
         self.0.len()

@@ -15,6 +15,9 @@ const ROUND: Duration = Duration::from_secs(2);
 /// The wait after an agent that ended by itself.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// How long an agent may take to end. It gives up what it works on after ten seconds.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
+
 /// Keeps an agent while an archive is configured. It is not stopped with the instance: PostgreSQL archives its last WAL
 /// while it stops.
 pub async fn keep(context: Arc<Context>) {
@@ -34,7 +37,9 @@ pub async fn keep(context: Arc<Context>) {
             Some((child, _)) => {
                 // Its stdin closes; it answers what it works on, and ends.
                 drop(child.stdin.take());
-                drop(child.wait().await);
+                if tokio::time::timeout(ENDS_WITHIN, child.wait()).await.is_err() {
+                    drop(child.kill().await);
+                }
                 true
             }
             None => true,
