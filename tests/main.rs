@@ -38,3 +38,4 @@ mod stage;
 mod standby;
 mod stores;
 mod verify;
+mod wal_verify;

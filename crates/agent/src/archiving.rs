@@ -194,7 +194,7 @@ impl Archiving {
             if stored.identity != identity {
                 return Err(Refusal::Declined(format!("{} is not the file that was asked for", path.display())));
             }
-            match self.0.archiver.still_holds(&stored, path).await {
+            match self.0.archiver.still_holds(&stored, path, Utc::now()).await {
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(error) => return Err(Refusal::Failed((self.0.options.explain)(&error))),
@@ -233,7 +233,7 @@ impl Archiving {
     }
 
     async fn transfer(self, path: PathBuf, name: WalFileName, why: Purpose, sender: watch::Sender<Outcome>) {
-        let archived = self.0.archiver.archive(&path, why, &self.0.stop).await;
+        let archived = self.0.archiver.archive(&path, why, Utc::now(), &self.0.stop).await;
         let outcome = archived.map_err(|error| (self.0.options.explain)(&error));
         let own_outcome = sender.subscribe();
         {

@@ -5,8 +5,7 @@
 //! two programs may be of different releases. A client of a later [`PROTOCOL`], or with a request that the agent does
 //! not know, gets [`Answer::Declined`], and does the work itself as well.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -41,7 +40,7 @@ pub struct FileIdentity {
 
 impl FileIdentity {
     /// The identity of a file with this metadata.
-    pub fn of(metadata: &Metadata) -> Self {
+    pub fn of(metadata: &impl MetadataExt) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),

@@ -15,6 +15,7 @@ mod operator;
 mod restore;
 mod target;
 mod verify;
+mod wal_verify;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use operator::{OperatorArgs, OperatorCommand};
 pub use restore::RestoreArgs;
 pub use target::TargetArgs;
 pub use verify::{VerifyArgs, WhichRepository};
+pub use wal_verify::WalVerifyArgs;
 
 use crate::config::reader::absolute;
 use crate::config::units::duration;
@@ -236,6 +238,8 @@ pub enum WalCommand {
     },
     /// List what is archived, with its gaps
     List,
+    /// Follow the archived WAL along every timeline, find gaps and what they cost, and heal them
+    Verify(WalVerifyArgs),
 }
 
 /// `holdfast snapshot`
@@ -375,6 +379,9 @@ impl Args {
             Command::Verify(verify) if verify.jobs.is_some() => {
                 set("restore.jobs", "--jobs", &|written| written.restore.jobs = verify.jobs);
             }
+            Command::Wal(WalCommand::Verify(verify)) if verify.jobs.is_some() => {
+                set("restore.jobs", "--jobs", &|written| written.restore.jobs = verify.jobs);
+            }
             Command::Drill(drill) => {
                 let text = |path: Option<&PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
                 if drill.jobs.is_some() {
@@ -450,6 +457,8 @@ impl Args {
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",
+            Command::Wal(WalCommand::Verify(verify)) if !verify.heal.is_empty() => "healing the archived WAL",
+            Command::Wal(WalCommand::Verify(_)) => "verifying the archived WAL",
             Command::Snapshot(SnapshotCommand::Record { .. }) => "recording snapshots",
             Command::Snapshot(SnapshotCommand::List) => "listing the snapshots",
             Command::Manifest(ManifestCommand::Check { .. }) => "checking manifests",

@@ -9,6 +9,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use holdfast_contract::agent::FileIdentity;
 use holdfast_contract::report::wal::PushOutcome;
 use holdfast_pgtypes::WalFileName;
@@ -79,11 +80,17 @@ impl Archiver {
     ///
     /// # Errors
     /// Those of [`push`](super::push()).
-    pub async fn archive(&self, path: &Path, why: Purpose, cancel: &CancellationToken) -> Result<Durable, Error> {
+    pub async fn archive(
+        &self,
+        path: &Path,
+        why: Purpose,
+        now: DateTime<Utc>,
+        cancel: &CancellationToken,
+    ) -> Result<Durable, Error> {
         let archived = tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Cause::Cancelled.into()),
-            archived = self.archive_inner(path, why, cancel) => archived,
+            archived = self.archive_inner(path, why, now, cancel) => archived,
         };
         if let Err(error) = &archived
             && error.is_of_repository()
@@ -96,7 +103,13 @@ impl Archiver {
         archived.doing(|| format!("pushing {}", path.display()))
     }
 
-    async fn archive_inner(&self, path: &Path, why: Purpose, cancel: &CancellationToken) -> Result<Durable, Error> {
+    async fn archive_inner(
+        &self,
+        path: &Path,
+        why: Purpose,
+        now: DateTime<Utc>,
+        cancel: &CancellationToken,
+    ) -> Result<Durable, Error> {
         let wanted = path.to_owned();
         let (file, identity) = blocking(move || {
             let (file, identity) = LocalFile::open_with_identity(&wanted)?;
@@ -108,7 +121,7 @@ impl Archiver {
         })
         .await?;
         let (file, name) = (Arc::new(file), file_name(path)?);
-        let options = PushOptions { path: path.to_owned(), now: chrono::Utc::now(), ..self.options.clone() };
+        let options = PushOptions { path: path.to_owned(), now, ..self.options.clone() };
         let opened = self.open(identity, &options, why).await?;
         let Opened { destinations, .. } = &opened;
         let durable = |outcome| Durable {
@@ -141,7 +154,7 @@ impl Archiver {
     ///
     /// # Errors
     /// Those of [`push`](super::push()) before the first byte.
-    pub async fn still_holds(&self, durable: &Durable, path: &Path) -> Result<bool, Error> {
+    pub async fn still_holds(&self, durable: &Durable, path: &Path, now: DateTime<Utc>) -> Result<bool, Error> {
         let wanted = path.to_owned();
         let (file, identity) = blocking(move || LocalFile::open_with_identity(&wanted)).await?;
         if file.identity != durable.identity {
@@ -150,7 +163,7 @@ impl Archiver {
         if durable.at.elapsed() < OPEN_FOR && durable.generation == self.generation() {
             return Ok(true);
         }
-        let options = PushOptions { path: path.to_owned(), now: chrono::Utc::now(), ..self.options.clone() };
+        let options = PushOptions { path: path.to_owned(), now, ..self.options.clone() };
         let opened = self.open(identity, &options, Purpose::Asked).await?;
         Ok(held_by(&opened.destinations) == durable.held_by)
     }

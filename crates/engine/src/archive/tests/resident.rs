@@ -50,7 +50,7 @@ fn no_others() -> Reopen {
 }
 
 async fn archive(archiver: &Archiver, path: &Path) -> Result<Durable, Error> {
-    archiver.archive(path, Purpose::Asked, &CancellationToken::new()).await
+    archiver.archive(path, Purpose::Asked, now(), &CancellationToken::new()).await
 }
 
 async fn fetch(fetcher: &Fetcher, number: u64, why: Purpose) -> Result<Fetched, Error> {
@@ -66,7 +66,7 @@ async fn each_file_is_durable_and_marked_for_the_command_that_works_alone() {
     for path in &paths {
         let durable = archive(&archiver, path).await.unwrap();
         assert!(matches!(&durable.outcome, PushOutcome::Archived(file) if file.repositories.len() == 2));
-        assert!(archiver.still_holds(&durable, path).await.unwrap());
+        assert!(archiver.still_holds(&durable, path, now()).await.unwrap());
     }
     for store in 0..2 {
         assert_eq!(bench.objects(store, "main/wal/").await.len(), 3);
@@ -78,7 +78,7 @@ async fn each_file_is_durable_and_marked_for_the_command_that_works_alone() {
     assert!(!marked_durable(&bench.opened_spool(), &bench.set(), &paths[0]));
     // Another file has the name now.
     std::fs::write(&paths[0], segment(1, 9)).unwrap();
-    assert!(!archiver.still_holds(&durable, &paths[0]).await.unwrap());
+    assert!(!archiver.still_holds(&durable, &paths[0], now()).await.unwrap());
     let error = archive(&archiver, &paths[0]).await.unwrap_err();
     assert_eq!(kind(&error), "Divergence");
 }
@@ -91,9 +91,9 @@ async fn a_repository_that_was_made_anew_does_not_hold_what_the_first_one_held()
     let durable = archive(&archiver, &paths[0]).await.unwrap();
     bench.make_anew(0).await;
     tokio::time::advance(Duration::from_mins(1)).await;
-    assert!(!archiver.still_holds(&durable, &paths[0]).await.unwrap());
+    assert!(!archiver.still_holds(&durable, &paths[0], now()).await.unwrap());
     let durable = archive(&archiver, &paths[0]).await.unwrap();
-    assert!(archiver.still_holds(&durable, &paths[0]).await.unwrap());
+    assert!(archiver.still_holds(&durable, &paths[0], now()).await.unwrap());
     assert_eq!(bench.objects(0, "main/wal/").await.len(), 1);
 }
 
@@ -105,7 +105,7 @@ async fn repo_init_on_this_machine_is_noticed_at_once() {
     let durable = archive(&archiver, &paths[0]).await.unwrap();
     bench.make_anew(0).await;
     bench.opened_spool().forget_marks().unwrap();
-    assert!(!archiver.still_holds(&durable, &paths[0]).await.unwrap());
+    assert!(!archiver.still_holds(&durable, &paths[0], now()).await.unwrap());
     for path in &paths {
         archive(&archiver, path).await.unwrap();
     }
