@@ -38,4 +38,6 @@ mod stage;
 mod standby;
 mod stores;
 mod verify;
+mod wal_ddl;
+mod wal_find;
 mod wal_verify;

@@ -176,6 +176,8 @@ impl Caller {
         for word in words {
             match (word, caller) {
                 ("wal", _) => after_wal = true,
+                // What is looked for may have any name.
+                ("find", Self::Shell) if after_wal => return Self::Shell,
                 ("get", Self::Shell | Self::ArchiveCommand) if after_wal => caller = Self::RestoreCommand,
                 ("push", Self::Shell) if after_wal => caller = Self::ArchiveCommand,
                 ("--standby", Self::RestoreCommand) => return Self::StandbyRestoreCommand,
@@ -329,6 +331,7 @@ mod tests {
         assert_eq!(caller("--config /x wal --unknown get"), Caller::RestoreCommand);
         assert_eq!(caller("wal get --standby 00000002.history /tmp/x"), Caller::StandbyRestoreCommand);
         assert_eq!(caller("restore --standby"), Caller::Shell);
+        assert_eq!(caller("wal find --name get"), Caller::Shell);
         assert_eq!(caller("wal push pg_wal/000000010000000000000001"), Caller::ArchiveCommand);
         assert_eq!(caller("wal list"), Caller::Shell);
         assert_eq!(caller("get wal"), Caller::Shell);

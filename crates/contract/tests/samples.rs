@@ -22,6 +22,7 @@ use holdfast_contract::report::restore::{RestorePlan, RestoreReport, SnapshotRes
 use holdfast_contract::report::snapshot::{RecordReport, SnapshotListReport};
 use holdfast_contract::report::verify::VerifyReport;
 use holdfast_contract::report::wal::{GetReport, PushReport, StandbyPushReport, WalListReport};
+use holdfast_contract::report::wal_find::WalFindReport;
 use holdfast_contract::report::wal_verify::WalVerifyReport;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -69,6 +70,8 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("snapshot-record", through::<RecordReport>),
     ("verify", through::<VerifyReport>),
     ("verify-2", through::<VerifyReport>),
+    ("wal-find", through::<WalFindReport>),
+    ("wal-find-place", through::<WalFindReport>),
     ("wal-get", through::<GetReport>),
     ("wal-get-spool", through::<GetReport>),
     ("wal-list", through::<WalListReport>),

@@ -19,6 +19,7 @@ pub mod copy;
 pub mod drill;
 pub mod error;
 pub mod expire;
+pub mod find;
 pub mod keys;
 pub mod pipeline;
 pub mod places;

@@ -11,6 +11,7 @@
 //! | the files of a backup | [`BackupLabel`], [`TablespaceMap`], [`backup_manifest`], [`exclude`] |
 //! | branches of history | [`HistoryFile`], [`Ancestry`] |
 //! | data pages | [`relation`], [`page`], [`checksum`] |
+//! | names in system catalogs | [`catalog`] |
 //! | WAL segments | [`wal`] |
 //! | which pages changed since a backup | [`wal_summary`], [`changes`] |
 //! | the recovery settings | [`recovery_target`] |
@@ -46,6 +47,7 @@ mod parse_error;
 
 pub mod backup_label;
 pub mod backup_manifest;
+pub mod catalog;
 pub mod changes;
 pub mod checksum;
 pub mod control;

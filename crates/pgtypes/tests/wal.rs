@@ -1,11 +1,13 @@
 //! Scans of WAL: two real segments compared with `pg_waldump`, and synthetic ones for every way in which a record can
 //! cross a boundary or a segment can end.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fmt::Write;
 
 use chrono::{DateTime, Utc};
-use holdfast_pgtypes::wal::join::{HeadContinuation, TailFragment, join};
+use holdfast_pgtypes::wal::ddl::{DdlChange, DdlFacts, DdlKind, DdlTracker};
+use holdfast_pgtypes::wal::ddl_record::DdlRecord;
+use holdfast_pgtypes::wal::join::{CrossingRecord, HeadContinuation, TailFragment, join};
 use holdfast_pgtypes::wal::reader::{ReadEnd, WalSegment};
 use holdfast_pgtypes::wal::record::{Event, XactEndKind};
 use holdfast_pgtypes::wal::scan::{SegmentFacts, TimeBound, find_first_after, find_xact_end, xid_precedes};
@@ -108,6 +110,30 @@ fn facts_sum_up_the_segment() {
     assert_eq!(serde_json::from_str::<SegmentFacts>(&json).unwrap(), facts);
     assert_eq!(serde_json::to_string(&SegmentFacts::default()).unwrap(), "{}");
     assert_eq!(serde_json::from_str::<SegmentFacts>("{\"of_a_later_version\":1}").unwrap(), SegmentFacts::default());
+}
+
+/// The form in which archives have it for ever. `pg_waldump` shows the prepared transaction with these files and OIDs.
+#[test]
+fn a_drop_is_in_the_facts() {
+    let json = "{\"events\":[{\"lsn\":\"0/A02440\",\"end_lsn\":\"0/A027C0\",\
+                \"time\":\"2026-11-22T08:45:27.455562Z\",\"xid\":778,\"change\":{\"relations\":{\
+                \"dropped\":{\"first\":[\"1663/5/16395\",\"1663/5/16398\"]},\
+                \"relations\":{\"first\":[16395,16398]},\"names\":{\"first\":[2286520244,2403931464]},\
+                \"row_types\":{\"first\":[2286520244,2403931464]}}}}]}";
+    let facts = SegmentFacts::scan(segment(SEGMENT_18, PgVersion::V18)).ddl.unwrap();
+    assert_eq!(serde_json::to_string(&facts).unwrap(), json);
+    assert_eq!(serde_json::from_str::<DdlFacts>(json).unwrap(), facts);
+}
+
+/// Every field that facts about changes can have.
+#[test]
+fn facts_about_changes_stay_readable() {
+    let text = include_str!("fixtures/ddl-facts.json");
+    let facts: DdlFacts = serde_json::from_str(text).unwrap();
+    let again: serde_json::Value = serde_json::to_value(&facts).unwrap();
+    assert_eq!(again, serde_json::from_str::<serde_json::Value>(text).unwrap());
+    let kinds: Vec<DdlKind> = facts.events.iter().map(holdfast_pgtypes::wal::ddl::DdlEvent::kind).collect();
+    assert_eq!(kinds, [DdlKind::Truncate, DdlKind::DropDatabase, DdlKind::MoveDatabase, DdlKind::DropTablespace]);
 }
 
 #[test]
@@ -304,6 +330,83 @@ fn long_records_are_followed_over_pages_and_segments() {
     assert_eq!((last.commits, last.is_incomplete), (1, true));
 }
 
+/// The main data of a commit that drops files with these numbers, each of a relation whose definition changed.
+fn dropping(numbers: std::ops::Range<u32>) -> Vec<u8> {
+    let mut data = 1_000_000_i64.to_le_bytes().to_vec();
+    // XACT_XINFO_HAS_RELFILELOCATORS and XACT_XINFO_HAS_INVALS
+    data.extend(0b1100_u32.to_le_bytes());
+    data.extend((numbers.len() as u32).to_le_bytes());
+    for number in numbers.clone() {
+        data.extend([1663, 5, number].into_iter().flat_map(u32::to_le_bytes));
+    }
+    data.extend((numbers.len() as u32).to_le_bytes());
+    for number in numbers {
+        // SHAREDINVALRELCACHE_ID
+        data.extend([0xFE, 0, 0, 0, 5, 0, 0, 0]);
+        data.extend(number.to_le_bytes());
+        data.extend([0; 4]);
+    }
+    data
+}
+
+/// `XLOG_XACT_COMMIT` with `XLOG_XACT_HAS_INFO`
+const COMMIT_WITH_INFO: u8 = 0x80;
+
+#[test]
+fn a_commit_that_drops_a_hundred_thousand_files_has_short_facts() {
+    let mut writer = Writer::new(3);
+    let lsn = writer.record(10, COMMIT_WITH_INFO, 1, &dropping(20_000..120_000));
+    writer.commit(11, 0);
+    // It fills two segments and ends in the third.
+    let facts: Vec<SegmentFacts> = (0..3).map(|index| writer.facts(3, index)).collect();
+    assert!(facts.iter().all(|facts| facts.ddl.as_ref().unwrap().events.is_empty()));
+    let heads = facts.iter().skip(1).map(|facts| facts.head_continuation.as_ref().unwrap());
+    let begun = CrossingRecord::begin(facts[0].tail_fragment.as_ref().unwrap());
+    let cut = heads.fold(begun, |record, head| record.continue_with(head).unwrap());
+    assert!(cut.has_ended() && !cut.is_whole());
+    let Some((DdlRecord::XactEnd(effects), _)) = cut.ddl(PgVersion::V15) else { panic!("{cut:?}") };
+    assert!(effects.is_cut && effects.dropped_count == 100_000 && effects.dropped.len() < 100);
+
+    let whole: Vec<SegmentFacts> = (0..3)
+        .map(|index| {
+            let (name, bytes) = writer.segment(3, index);
+            let segment = WalSegment { bytes, name, size: megabyte(), version: PgVersion::V15 };
+            SegmentFacts::scan_whole(segment, Lsn::MAX)
+        })
+        .collect();
+    let begun = CrossingRecord::begin(whole[0].tail_fragment.as_ref().unwrap());
+    let heads = whole.iter().skip(1).map(|facts| facts.head_continuation.as_ref().unwrap());
+    let record = heads.fold(begun, |record, head| record.continue_with(head).unwrap());
+    assert!(record.is_whole());
+    let (ddl, end_lsn) = record.ddl(PgVersion::V15).unwrap();
+    let mut events = Vec::new();
+    DdlTracker::default().add(lsn, end_lsn, ddl, &mut events);
+    let facts = DdlTracker::default().into_facts(events);
+    let DdlChange::Relations(changes) = &facts.events[0].change else { panic!("{facts:?}") };
+    assert_eq!((changes.dropped.count(), changes.relations.count()), (100_000, 100_000));
+    assert_eq!((facts.events[0].lsn, facts.events[0].kind(), changes.is_partial()), (lsn, DdlKind::Drop, false));
+    let facts = facts.bounded();
+    let DdlChange::Relations(changes) = &facts.events[0].change else { panic!("{facts:?}") };
+    assert_eq!((changes.dropped.count(), changes.dropped.first.len(), changes.is_partial()), (100_000, 32, true));
+    assert!(serde_json::to_string(&facts).unwrap().len() < 4096);
+}
+
+#[test]
+fn facts_of_a_segment_full_of_drops_stay_short() {
+    let mut writer = Writer::new(3);
+    let mut xid = 10;
+    while writer.wal.len() < (1 << 20) - 8192 {
+        writer.record(xid, COMMIT_WITH_INFO, 1, &dropping(20_000..20_040));
+        // Files of transactions that do not end here.
+        writer.record(1_000_000 + xid, 0x10, 2, &[1; 16]);
+        xid += 1;
+    }
+    let facts = writer.facts(3, 0).ddl.unwrap();
+    assert_eq!((facts.events.len(), facts.open.len()), (128, 128));
+    assert_eq!(facts.left_out, 2 * u64::from(xid - 10 - 128));
+    assert!(serde_json::to_string(&facts).unwrap().len() < 512 << 10);
+}
+
 #[test]
 fn a_lost_rest_of_a_record_is_passed() {
     let mut writer = Writer::new(3);
@@ -381,7 +484,7 @@ proptest! {
 
     #[test]
     fn sealed_nonsense_never_panics(
-        info: u8, manager in 0_u8..2, xid: u32, data in proptest::collection::vec(any::<u8>(), 0..200),
+        info: u8, manager in 0_u8..12, xid: u32, data in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let mut writer = Writer::new(3);
         writer.record(xid, info, manager, &data);

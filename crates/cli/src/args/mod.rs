@@ -15,6 +15,7 @@ mod operator;
 mod restore;
 mod target;
 mod verify;
+mod wal_find;
 mod wal_verify;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use operator::{OperatorArgs, OperatorCommand};
 pub use restore::RestoreArgs;
 pub use target::TargetArgs;
 pub use verify::{VerifyArgs, WhichRepository};
+pub use wal_find::WalFindArgs;
 pub use wal_verify::WalVerifyArgs;
 
 use crate::config::reader::absolute;
@@ -240,6 +242,8 @@ pub enum WalCommand {
     List,
     /// Follow the archived WAL along every timeline, find gaps and what they cost, and heal them
     Verify(WalVerifyArgs),
+    /// Find a drop, a transaction, a time or a restore point in the archived WAL, and print the flags to restore to it
+    Find(WalFindArgs),
 }
 
 /// `holdfast snapshot`
@@ -459,6 +463,7 @@ impl Args {
             Command::Wal(WalCommand::List) => "listing the archived WAL",
             Command::Wal(WalCommand::Verify(verify)) if !verify.heal.is_empty() => "healing the archived WAL",
             Command::Wal(WalCommand::Verify(_)) => "verifying the archived WAL",
+            Command::Wal(WalCommand::Find(_)) => "searching the archived WAL",
             Command::Snapshot(SnapshotCommand::Record { .. }) => "recording snapshots",
             Command::Snapshot(SnapshotCommand::List) => "listing the snapshots",
             Command::Manifest(ManifestCommand::Check { .. }) => "checking manifests",

@@ -48,13 +48,13 @@ impl TargetArgs {
 }
 
 /// The message does not repeat the input: clap does.
-fn parse_timeline(text: &str) -> Result<TargetTimeline, String> {
+pub(super) fn parse_timeline(text: &str) -> Result<TargetTimeline, String> {
     text.parse().map_err(|error: ParseError| format!("expected {}", error.what()))
 }
 
 /// A transaction that can have committed: 3 is the first ordinary one (`FirstNormalTransactionId`). With epoch, as
 /// `pg_current_xact_id()` prints it, it may need more than 32 bits.
-fn parse_xid(text: &str) -> Result<u64, String> {
+pub(super) fn parse_xid(text: &str) -> Result<u64, String> {
     text.parse()
         .ok()
         .filter(|xid| *xid >= 3)
@@ -62,7 +62,7 @@ fn parse_xid(text: &str) -> Result<u64, String> {
 }
 
 /// As `pg_create_restore_point` accepts it: at most `MAXFNAMELEN - 1` bytes.
-fn parse_restore_point(text: &str) -> Result<String, String> {
+pub(super) fn parse_restore_point(text: &str) -> Result<String, String> {
     match text {
         "" => Err("the name is empty".to_owned()),
         text if text.len() > 63 => Err("a restore point has a name of at most 63 bytes".to_owned()),

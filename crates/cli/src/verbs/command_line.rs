@@ -21,9 +21,17 @@ pub(super) fn of_self(context: &Context, words: &str) -> Result<String, Failure>
 
 /// A word for the shell, with the percent signs doubled for PostgreSQL.
 fn quoted(word: &str) -> String {
+    shell_word(&word.replace('%', "%%"))
+}
+
+/// A word for the shell.
+pub(super) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@,".contains(c);
-    let word = word.replace('%', "%%");
-    if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// A line of `postgresql.conf`.

@@ -20,6 +20,7 @@ pub mod restore;
 pub mod snapshot;
 pub mod verify;
 pub mod wal;
+pub mod wal_find;
 pub mod wal_verify;
 
 use crate::problem::BriefError;

@@ -3,8 +3,10 @@
 //!
 //! The archiver stored the facts of each segment at the end of its object, so reading them costs two small requests.
 //! The search begins with the newest segments, reads many at a time, and ends as soon as the answer is certain. A
-//! segment whose facts are missing or too coarse is fetched and scanned. A record that crosses into the next segment is
-//! found from the facts of both.
+//! restore point needs no more. For a time, the segment in which recovery stops is fetched and scanned, unless it stops
+//! at the segment's first transaction or there are at most two. For a transaction, the segments between whose oldest
+//! and newest transaction it is are, unless they have at most two. A segment without facts is always scanned. A record
+//! that crosses into the next segment is found from the facts of both.
 
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::wal::join::{HeadContinuation, join};
 use holdfast_pgtypes::wal::reader::WalSegment;
-use holdfast_pgtypes::wal::record::Event;
+use holdfast_pgtypes::wal::record::{Event, XactEnd};
 use holdfast_pgtypes::wal::scan::SegmentFacts;
 use holdfast_pgtypes::{Lsn, PgVersion, SegmentName, WalFileName};
 use holdfast_repo::name::{self, BackupId};
@@ -29,25 +31,25 @@ use crate::repository::{Repository, object_name};
 
 /// Segments read at the same time, with two small requests each: enough to hide latency, few enough to avoid
 /// throttling.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// How far the clock of a server may have gone backwards between two transactions: a search for a time ends only when
 /// it is this far past the target.
-const CLOCK_TOLERANCE: Duration = Duration::hours(1);
+pub(super) const CLOCK_TOLERANCE: Duration = Duration::hours(1);
 
 /// Looks into the WAL of one claim.
 #[derive(Clone)]
-pub(super) struct WalLookup {
-    pub repository: Repository,
-    pub claim: Arc<ClaimRecord>,
-    pub version: PgVersion,
-    pub crew: Crew,
-    pub cancel: CancellationToken,
+pub(crate) struct WalLookup {
+    pub(crate) repository: Repository,
+    pub(crate) claim: Arc<ClaimRecord>,
+    pub(crate) version: PgVersion,
+    pub(crate) crew: Crew,
+    pub(crate) cancel: CancellationToken,
 }
 
 impl WalLookup {
     /// The facts that the planner needs for a request.
-    pub(super) async fn target_facts(
+    pub(crate) async fn target_facts(
         &self,
         path: &RecoveryPath,
         request: &RecoveryRequest,
@@ -148,6 +150,13 @@ impl WalLookup {
             return Ok(crossed);
         }
         let Some(segment) = segments.get(low) else { return Ok(None) };
+        let facts = self.facts(*segment, run.end_lsn).await?;
+        if let Some(lsn) = facts.first_xact_end.filter(|end| passes(end.time)).map(|end| end.lsn) {
+            return Ok(Some(lsn));
+        }
+        if let Some(mut ends) = all_ends(&facts) {
+            return Ok(ends.find(|end| passes(end.time)).map(|end| end.lsn));
+        }
         let events = self.events(*segment, run.end_lsn).await?;
         Ok(events.iter().filter(|event| time_of(event).is_some_and(passes)).filter_map(lsn_of).min())
     }
@@ -199,8 +208,12 @@ impl WalLookup {
             RecoveryTarget::Name(name) => {
                 records.extend(facts.restore_points.iter().filter(|point| point.name == *name).map(|point| point.lsn));
             }
-            // Only the segment itself shows which transactions are between the oldest and the newest.
             RecoveryTarget::Xid(xid) if facts.may_end_xid(*xid as u32) => {
+                if let Some(ends) = all_ends(facts) {
+                    records.extend(ends.filter(|end| end.xid == Some(*xid as u32)).map(|end| end.lsn));
+                    return Ok(());
+                }
+                // Only the segment itself shows which transactions are between the oldest and the newest.
                 let events = self.events(segment, end).await?;
                 records.extend(events.iter().filter(|event| is_target(event, target)).filter_map(lsn_of));
             }
@@ -223,8 +236,23 @@ impl WalLookup {
         events
     }
 
+    /// The record that begins in a segment and ends in the next one of the path, if it is reported.
+    pub(crate) async fn crossing_into(
+        &self,
+        next: SegmentName,
+        segment: SegmentName,
+        end: Lsn,
+    ) -> Result<Option<Event>, Error> {
+        let Some(tail) = self.facts(segment, end).await?.tail_fragment else { return Ok(None) };
+        if next.start_lsn(self.claim.wal_segment_size) >= end {
+            return Ok(None);
+        }
+        let head = self.facts(next, end).await?.head_continuation;
+        Ok(head.and_then(|head| join(&tail, &head, self.version)))
+    }
+
     /// The segments of a run, beginning with the one that holds `start`.
-    fn segments(&self, run: &WalRun, start: Lsn) -> Vec<SegmentName> {
+    pub(super) fn segments(&self, run: &WalRun, start: Lsn) -> Vec<SegmentName> {
         let size = self.claim.wal_segment_size;
         run.segments
             .iter()
@@ -262,7 +290,7 @@ impl WalLookup {
 
     /// The facts that the archiver stored. `None` if it did not read the records or the facts cannot be used: then the
     /// segment itself is read and verified.
-    async fn stored_facts(&self, segment: SegmentName) -> Result<Option<SegmentFacts>, Error> {
+    pub(super) async fn stored_facts(&self, segment: SegmentName) -> Result<Option<SegmentFacts>, Error> {
         match self.stored_facts_inner(segment).await {
             Err(error) if matches!(&*error.what, Cause::Format(_)) => {
                 tracing::debug!(%segment, %error, "the facts of a segment cannot be used, so it is read");
@@ -280,7 +308,7 @@ impl WalLookup {
     }
 
     /// The reported records of a segment before `end`.
-    async fn events(&self, segment: SegmentName, end: Lsn) -> Result<Vec<Event>, Error> {
+    pub(crate) async fn events(&self, segment: SegmentName, end: Lsn) -> Result<Vec<Event>, Error> {
         self.scan(segment, move |segment| {
             let records = segment.records().take_while(|record| record.lsn < end);
             records.filter_map(|record| record.event).collect()
@@ -288,7 +316,7 @@ impl WalLookup {
         .await
     }
 
-    async fn scan<T: Send + 'static>(
+    pub(super) async fn scan<T: Send + 'static>(
         &self,
         segment: SegmentName,
         look: impl FnOnce(WalSegment<'_>) -> T + Send + 'static,
@@ -333,6 +361,13 @@ fn is_target(event: &Event, target: &RecoveryTarget) -> bool {
         (Event::RestorePoint(point), RecoveryTarget::Name(name)) => point.name == *name,
         _ => false,
     }
+}
+
+/// The ends of all transactions of a segment, if its facts have them: the first and the last.
+fn all_ends(facts: &SegmentFacts) -> Option<impl Iterator<Item = XactEnd>> {
+    let all = facts.commits + facts.aborts;
+    let last = facts.last_xact_end.filter(|_| all == 2);
+    (all <= 2).then(|| facts.first_xact_end.into_iter().chain(last))
 }
 
 fn time_of(event: &Event) -> Option<DateTime<Utc>> {

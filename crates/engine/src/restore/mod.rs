@@ -20,6 +20,7 @@
 mod chain;
 mod coalesce;
 mod copied;
+mod ddl_search;
 mod durable;
 mod fetch;
 mod files;
@@ -53,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use chain::{Chains, Line, LineHole, Stretch};
 pub(crate) use coalesce::{Fetches, FrameWork, Wanted};
+pub(crate) use ddl_search::{DdlSearch, Span};
 pub(crate) use fetch::open as open_checked;
 pub(crate) use foreign::refuse_made_again;
 pub use from_snapshot::{plan_snapshot, restore_snapshot};
@@ -61,9 +63,10 @@ pub use holdfast_contract::report::restore::{
 };
 pub(crate) use layout::PathIndex;
 pub use layout::TablespaceMapping;
+pub(crate) use lookup::WalLookup;
 pub use options::RestoreOptions;
 pub(crate) use packs::Packs;
-pub(crate) use preflight::read_history;
+pub(crate) use preflight::{Archive, read_history, read_manifest};
 pub use reach::{Reached, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub(crate) use settings::ARCHIVES_NOTHING;

@@ -69,7 +69,7 @@ impl Packs {
     }
 
     /// A small file in memory, checked against its hashes and its CRC-32C.
-    pub(super) async fn file(&self, entry: &FileEntry<'_>) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn file(&self, entry: &FileEntry<'_>) -> Result<Vec<u8>, Error> {
         let path = String::from_utf8_lossy(entry.path).into_owned();
         self.file_inner(entry, &path).await.doing(|| format!("reading {path} of the backup"))
     }

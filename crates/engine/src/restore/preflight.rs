@@ -190,17 +190,17 @@ pub(super) async fn preflight(
 }
 
 /// An archive by its object names and summaries.
-pub(super) struct Archive {
-    pub claim: Arc<ClaimRecord>,
-    pub backups: Vec<BackupRecord>,
+pub(crate) struct Archive {
+    pub(crate) claim: Arc<ClaimRecord>,
+    pub(crate) backups: Vec<BackupRecord>,
     /// The states with which a recovery can begin: usually the backups.
     beginnings: Vec<Beginning>,
-    pub histories: BTreeMap<TimelineId, HistoryFile>,
-    pub wal: WalInventory,
+    pub(crate) histories: BTreeMap<TimelineId, HistoryFile>,
+    pub(crate) wal: WalInventory,
     /// Backups whose summary exists and cannot be read, oldest first.
     unreadable_backups: Vec<Unreadable<BackupId>>,
     /// Histories that exist and cannot be read.
-    pub unreadable_histories: Vec<Unreadable<TimelineId>>,
+    pub(crate) unreadable_histories: Vec<Unreadable<TimelineId>>,
 }
 
 impl Archive {
@@ -272,7 +272,7 @@ impl Archive {
 
     /// The archive of one claim, from the start of the oldest of these beginnings. Beginnings of other claims are
     /// ignored.
-    pub(super) async fn of_claim(
+    pub(crate) async fn of_claim(
         repository: &Repository,
         claim: ClaimRecord,
         beginnings: Vec<Beginning>,
@@ -307,7 +307,7 @@ impl Archive {
     }
 
     /// This archive in the form for the planner.
-    pub(super) fn world(&self) -> RecoveryWorld<'_> {
+    pub(crate) fn world(&self) -> RecoveryWorld<'_> {
         RecoveryWorld {
             claim: self.claim.number,
             backups: &self.beginnings,
@@ -379,7 +379,7 @@ impl Archive {
 
     /// Refuses if a needed history cannot be read: the history of the timeline to follow, once it is known or if it is
     /// named. If the latest timeline is followed, also any history above it, which could continue from there.
-    pub(super) fn check_histories(&self, request: &RecoveryRequest, timeline: Option<TimelineId>) -> Result<(), Error> {
+    pub(crate) fn check_histories(&self, request: &RecoveryRequest, timeline: Option<TimelineId>) -> Result<(), Error> {
         let needed = |bad: TimelineId| match (request.timeline, timeline) {
             (TargetTimeline::Latest, Some(chosen)) => bad >= chosen,
             (TargetTimeline::Number(named), _) => bad == named,
@@ -470,7 +470,7 @@ pub(crate) async fn read_history(
 }
 
 /// Reads the manifest piece by piece, so that memory holds it only once.
-pub(super) async fn read_manifest(repository: &Repository, backup: &BackupRecord) -> Result<Manifest, Error> {
+pub(crate) async fn read_manifest(repository: &Repository, backup: &BackupRecord) -> Result<Manifest, Error> {
     let entry = &backup.manifest;
     let name = object_name(&entry.name)?;
     let store = repository.store();

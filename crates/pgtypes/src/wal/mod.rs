@@ -7,13 +7,23 @@
 //! - [`page`]: the headers at the beginning of each page
 //! - [`segment_check`]: whether this file is the segment its name says, of this cluster
 //! - [`record`]: the records that matter to an archive: ends of transactions, restore points, checkpoints, switches
+//! - [`ddl_record`]: the records that tell what was dropped, truncated or rewritten
+//! - [`database_mark`]: the record by which `DROP DATABASE` begins
+//! - [`ddl`]: puts these records together
+//! - [`relation_file`]: the files of a relation, as WAL names them
+//! - [`catalog_name`]: looks for the name of a relation in a commit
 //! - [`reader`]: follows records over pages
 //! - [`scan`]: the facts of one segment, and searches for recovery targets
 //! - [`join`]: the record that crosses from one segment into the next
 
+pub mod catalog_name;
+pub mod database_mark;
+pub mod ddl;
+pub mod ddl_record;
 pub mod join;
 pub mod page;
 pub mod reader;
 pub mod record;
+pub mod relation_file;
 pub mod scan;
 pub mod segment_check;

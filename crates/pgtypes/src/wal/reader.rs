@@ -8,12 +8,13 @@
 //! error.
 //!
 //! Records that no caller needs are skipped by their length. The reader looks at the bytes and the CRC only of the
-//! records that `RecordHeader::is_of_interest` selects.
+//! records that `RecordHeader::is_of_interest` and `RecordHeader::may_tell_of_ddl` select.
 
 use crate::bytes::u32_at;
 use crate::lsn::Lsn;
 use crate::segment::{SegmentName, WalSegmentSize};
 use crate::version::PgVersion;
+use crate::wal::ddl_record::DdlRecord;
 use crate::wal::join::{HeadContinuation, JOIN_BYTES, TailFragment};
 use crate::wal::page::WalPageHeader;
 use crate::wal::record::{Event, RECORD_HEADER_SIZE, RecordHeader, crc_holds};
@@ -34,7 +35,12 @@ pub struct WalSegment<'a> {
 impl<'a> WalSegment<'a> {
     /// Begins to read the segment's records.
     pub fn records(self) -> RecordReader<'a> {
-        RecordReader::new(self)
+        RecordReader::new(self, JOIN_BYTES)
+    }
+
+    /// The same, but the records at the segment's boundaries are kept whole. They can have 1 GiB each.
+    pub fn records_with_whole_ends(self) -> RecordReader<'a> {
+        RecordReader::new(self, usize::MAX)
     }
 
     /// The header of the page at this offset, if the page belongs to this segment.
@@ -74,6 +80,8 @@ pub struct PassedRecord {
     pub end_lsn: Lsn,
     /// The content of the record, if it is one that is reported.
     pub event: Option<Event>,
+    /// What the record tells about DDL. The end of a transaction is an event as well.
+    pub ddl: Option<DdlRecord>,
 }
 
 /// Reads the records of a segment, first to last.
@@ -81,6 +89,8 @@ pub struct PassedRecord {
 pub struct RecordReader<'a> {
     segment: WalSegment<'a>,
     block_size: usize,
+    /// The number of bytes that are kept of a record on each side of a segment boundary.
+    keep: usize,
     /// Offset of the next record, or of the page it is on.
     at: usize,
     /// Where the last record began.
@@ -103,8 +113,9 @@ enum Walk {
 }
 
 impl<'a> RecordReader<'a> {
-    fn new(segment: WalSegment<'a>) -> Self {
-        let mut reader = Self { segment, block_size: 0, at: 0, previous: None, head: None, tail: None, end: None };
+    fn new(segment: WalSegment<'a>, keep: usize) -> Self {
+        let mut reader =
+            Self { segment, block_size: 0, keep, at: 0, previous: None, head: None, tail: None, end: None };
         if reader.open().is_none() {
             reader.end = Some(ReadEnd::Stopped);
         }
@@ -125,7 +136,7 @@ impl<'a> RecordReader<'a> {
         }
         let remaining = Some(first.remaining).filter(|remaining| *remaining != 0)?;
         let mut bytes = Vec::new();
-        match self.walk(first.size(), remaining as usize, &mut bytes, JOIN_BYTES) {
+        match self.walk(first.size(), remaining as usize, &mut bytes, self.keep) {
             Walk::Complete { next } => {
                 self.at = next;
                 self.head = Some(HeadContinuation { remaining, end_lsn: Some(self.segment.lsn(next)), bytes });
@@ -245,7 +256,7 @@ impl<'a> RecordReader<'a> {
 
         let mut kept = Vec::new();
         let keep = match RecordHeader::parse(self.segment.bytes.get(at..page_end).unwrap_or_default()) {
-            Some(header) if !header.is_of_interest() => RECORD_HEADER_SIZE,
+            Some(header) if !is_read(&header) => RECORD_HEADER_SIZE,
             _ => length,
         };
         match self.walk(at, length, &mut kept, keep) {
@@ -258,8 +269,8 @@ impl<'a> RecordReader<'a> {
             }
             Walk::SegmentEnd { taken } => {
                 self.end = Some(ReadEnd::Whole);
-                kept.truncate(JOIN_BYTES);
-                if RecordHeader::parse(&kept).is_none_or(|header| header.is_of_interest()) {
+                kept.truncate(self.keep);
+                if RecordHeader::parse(&kept).is_none_or(|header| is_read(&header)) {
                     self.tail = Some(TailFragment { lsn, total_length, in_segment: taken as u32, bytes: kept });
                 }
                 None
@@ -280,21 +291,26 @@ impl<'a> RecordReader<'a> {
 
     fn passed(&mut self, lsn: Lsn, header: &RecordHeader, bytes: &[u8], next: usize) -> Option<PassedRecord> {
         let end_lsn = self.segment.lsn(next);
-        let event = if header.is_of_interest() {
+        let (mut event, mut ddl) = (None, None);
+        if is_read(header) {
             if !crc_holds(bytes) {
                 return None;
             }
-            Event::read(bytes, lsn, end_lsn, self.segment.version)
-        } else {
-            None
-        };
+            event = Event::read(bytes, lsn, end_lsn, self.segment.version);
+            ddl = DdlRecord::read(bytes, self.segment.version);
+        }
         self.at = next;
         self.previous = Some(lsn);
         if header.is_switch() {
             self.end = Some(ReadEnd::Switch);
         }
-        Some(PassedRecord { lsn, end_lsn, event })
+        Some(PassedRecord { lsn, end_lsn, event, ddl })
     }
+}
+
+/// Whether the bytes of a record are needed, and not only its length.
+const fn is_read(header: &RecordHeader) -> bool {
+    header.is_of_interest() || header.may_tell_of_ddl()
 }
 
 /// A record was lost in a crash; reading continues after it.

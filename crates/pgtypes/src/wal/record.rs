@@ -1,10 +1,12 @@
 //! The WAL records that matter to an archive, and how they are read.
 //!
-//! Only records of two resource managers are read: transactions (`RM_XACT_ID`), because recovery targets are compared
-//! with the ends of transactions, and `RM_XLOG_ID`, for restore points, checkpoints and switches. A record is a header
-//! of 24 bytes, headers of its blocks and of its main data, block data, and the main data at the very end
-//! (`xlogrecord.h`). The main data of these records is read here, as in `ParseCommitRecord` and `ParseAbortRecord`
-//! (`xactdesc.c`).
+//! Here, only records of two resource managers are read: transactions (`RM_XACT_ID`), because recovery targets are
+//! compared with the ends of transactions, and `RM_XLOG_ID`, for restore points, checkpoints and switches. What tells
+//! of dropped relations is in [`crate::wal::ddl_record`].
+//!
+//! A record is a header of 24 bytes, headers of its blocks and of its main data, block data, and the main data at the
+//! very end (`xlogrecord.h`). The main data of these records is read here, as in `ParseCommitRecord` and
+//! `ParseAbortRecord` (`xactdesc.c`).
 //!
 //! The transaction id that a record ends follows `recoveryStopsBefore` (`xlogrecovery.c`): the record's own, or for a
 //! prepared transaction the prepared one, but never that of a subtransaction.
@@ -60,7 +62,7 @@ impl RecordHeader {
     }
 
     /// The part of `xl_info` that belongs to the resource manager.
-    const fn operation(&self) -> u8 {
+    pub(crate) const fn operation(&self) -> u8 {
         self.info & 0xF0
     }
 
@@ -69,8 +71,7 @@ impl RecordHeader {
         match self.resource_manager {
             // XLOG_CHECKPOINT_SHUTDOWN, XLOG_CHECKPOINT_ONLINE, XLOG_SWITCH, XLOG_RESTORE_POINT
             RM_XLOG => matches!(self.operation(), 0x00 | 0x10 | 0x40 | 0x70),
-            // COMMIT, ABORT, COMMIT PREPARED, ABORT PREPARED
-            RM_XACT => matches!(self.info & XACT_OPERATION, 0x00 | 0x20 | 0x30 | 0x40),
+            RM_XACT => xact_end_kind(self.info).is_some(),
             _ => false,
         }
     }
@@ -217,14 +218,14 @@ impl Event {
 }
 
 /// PostgreSQL's `TimestampTz`: microseconds since 2000-01-01 UTC.
-fn timestamp(microseconds: i64) -> Option<DateTime<Utc>> {
+pub(crate) fn timestamp(microseconds: i64) -> Option<DateTime<Utc>> {
     /// Microseconds from 1970 to 2000.
     const EPOCH: i64 = 946_684_800_000_000;
     DateTime::from_timestamp_micros(microseconds.checked_add(EPOCH)?)
 }
 
 /// The main data of a record without blocks; all records that are reported have none.
-fn main_data(record: &[u8]) -> Option<&[u8]> {
+pub(crate) fn main_data(record: &[u8]) -> Option<&[u8]> {
     let mut rest = record.get(RECORD_HEADER_SIZE..)?;
     loop {
         let (id, after) = rest.split_first()?;
@@ -250,14 +251,19 @@ fn main_data(record: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// How a record of `RM_XACT_ID` ends a transaction; `None` if it does not.
+pub(crate) const fn xact_end_kind(info: u8) -> Option<XactEndKind> {
+    match info & XACT_OPERATION {
+        0x00 => Some(XactEndKind::Commit),
+        0x20 => Some(XactEndKind::Abort),
+        0x30 => Some(XactEndKind::CommitPrepared),
+        0x40 => Some(XactEndKind::AbortPrepared),
+        _ => None,
+    }
+}
+
 fn read_xact_end(header: &RecordHeader, data: &[u8], lsn: Lsn, end_lsn: Lsn, version: PgVersion) -> Option<XactEnd> {
-    let kind = match header.info & XACT_OPERATION {
-        0x00 => XactEndKind::Commit,
-        0x20 => XactEndKind::Abort,
-        0x30 => XactEndKind::CommitPrepared,
-        0x40 => XactEndKind::AbortPrepared,
-        _ => return None,
-    };
+    let kind = xact_end_kind(header.info)?;
     let xid = match kind {
         XactEndKind::Commit | XactEndKind::Abort => Some(header.xid),
         XactEndKind::CommitPrepared | XactEndKind::AbortPrepared if header.info & XACT_HAS_INFO != 0 => {

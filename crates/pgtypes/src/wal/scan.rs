@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::lsn::Lsn;
 use crate::version::PgVersion;
+use crate::wal::ddl::{DdlFacts, DdlTracker};
 use crate::wal::join::{HeadContinuation, TailFragment, join};
-use crate::wal::reader::{ReadEnd, WalSegment};
+use crate::wal::reader::{ReadEnd, RecordReader, WalSegment};
 use crate::wal::record::{Checkpoint, Event, RestorePoint, XactEnd};
 
 /// The facts from the records that begin and end in one segment. A record that crosses a boundary of the segment is not
@@ -69,6 +70,9 @@ pub struct SegmentFacts {
     /// The beginning of the record that ends in the segment after this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tail_fragment: Option<TailFragment>,
+    /// What was dropped, truncated and rewritten; `None` if a release stored the facts that did not look for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ddl: Option<DdlFacts>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -82,17 +86,33 @@ const fn is_false(flag: &bool) -> bool {
 }
 
 impl SegmentFacts {
-    /// Reads a segment from its first record to its last.
+    /// Reads a segment from its first record to its last. Lists are bounded, so that the facts can be stored.
     pub fn scan(segment: WalSegment<'_>) -> Self {
+        let mut facts = Self::of_records(segment.records(), Lsn::MAX);
+        facts.ddl = facts.ddl.map(DdlFacts::bounded);
+        facts
+    }
+
+    /// Reads the records that begin before `end`. All lists are complete, and so are the parts of records at the
+    /// segment's boundaries.
+    pub fn scan_whole(segment: WalSegment<'_>, end: Lsn) -> Self {
+        Self::of_records(segment.records_with_whole_ends(), end)
+    }
+
+    fn of_records(mut records: RecordReader<'_>, end: Lsn) -> Self {
         let mut facts = Self::default();
-        let mut records = segment.records();
-        for record in records.by_ref() {
+        let (mut tracker, mut ddl) = (DdlTracker::default(), Vec::new());
+        for record in records.by_ref().take_while(|record| record.lsn < end) {
             facts.first_record_lsn.get_or_insert(record.lsn);
             facts.last_record_end = Some(record.end_lsn);
             if let Some(event) = record.event {
                 facts.add(event);
             }
+            if let Some(record_of_ddl) = record.ddl {
+                tracker.add(record.lsn, record.end_lsn, record_of_ddl, &mut ddl);
+            }
         }
+        facts.ddl = Some(tracker.into_facts(ddl));
         facts.is_incomplete = records.end() == Some(ReadEnd::Stopped);
         facts.head_continuation = records.head().cloned();
         facts.tail_fragment = records.tail().cloned();

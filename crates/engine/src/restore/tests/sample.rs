@@ -72,7 +72,7 @@ pub(crate) fn now() -> DateTime<Utc> {
 }
 
 /// What the archiver stores about [`SEGMENT`].
-fn facts() -> serde_json::Value {
+pub(crate) fn facts() -> serde_json::Value {
     let name = "00000001000000000000000A".parse().unwrap();
     let size = ControlFile::parse(CONTROL).unwrap().wal_segment_size;
     let segment = WalSegment { bytes: SEGMENT, name, size, version: PgVersion::V18 };
