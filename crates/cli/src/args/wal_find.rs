@@ -15,7 +15,7 @@ pub struct WalFindArgs {
     /// as in SQL), the name of a database, an OID, or a file such as base/16384/24576
     #[arg(long, value_name = "WHAT", group = "wanted")]
     pub before_drop: Option<About>,
-    /// All drops, truncations and rewrites of relations, and drops of databases [default]
+    /// All drops, truncations and rewrites of relations, and drops of databases; the default
     #[arg(long, group = "wanted")]
     pub ddl: bool,
     /// The first transaction after this moment, such as "2026-11-22 10:15:00+00"; the zone must be given

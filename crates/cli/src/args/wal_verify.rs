@@ -22,8 +22,8 @@ pub struct WalVerifyArgs {
     /// Choose the same segments as the run that printed this number
     #[arg(long, value_name = "NUMBER", requires = "sample")]
     pub seed: Option<u64>,
-    /// Archive missing files that this directory still has: pg_wal of a server, or an archive of plain WAL files; may be
-    /// given several times
+    /// Archive missing files that this directory still has: pg_wal of a server, or an archive of plain WAL files; may
+    /// be given several times
     #[arg(long, value_name = "DIR")]
     pub heal: Vec<PathBuf>,
     /// Do not record gaps in the repository

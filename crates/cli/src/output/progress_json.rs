@@ -34,7 +34,10 @@ fn step_of(phase: &str) -> &str {
         | "looking for the target in the archived WAL" => "preflight",
         "removing what is not in the backup" | "comparing what is there" => "comparing files",
         "making it durable" => "finishing",
-        "looking at the backups" | "looking at the WAL" | "looking at the copy" => "looking",
+        "looking at the backups"
+        | "looking at the WAL"
+        | "looking at the copy"
+        | "looking for changes in the archived WAL" => "looking",
         "copying packs" => "copying-packs",
         "copying WAL" => "copying-wal",
         "repairing" => "repairing",

@@ -212,7 +212,7 @@ fn other_record(before: &Ends, after: &Ends, remaining: u32, size: WalSegmentSiz
         let pages = |block: u64| size.as_u64() / block;
         let headers = |block: u64| LONG_HEADER_SIZE as u64 + (pages(block) - 1) * SHORT_HEADER_SIZE as u64;
         let fits = BLOCK_SIZES.iter().any(|block| size.as_u64() - headers(*block) == taken);
-        return (!fits).then(|| "the record that comes from the segment before it goes on in another way".to_owned());
+        return (!fits).then(|| "the record that comes from the segment before it continues in another way".to_owned());
     };
     if tail.in_segment.checked_add(remaining) != Some(tail.total_length) {
         return Some(format!(

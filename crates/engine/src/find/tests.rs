@@ -123,6 +123,27 @@ async fn targets_are_described() {
     assert!(matches!(*error.what, Cause::Unreachable(_)), "{error}");
 }
 
+/// Facts have the first and the last transaction. If there are no others, a plan does not read the segment: here it
+/// holds nothing.
+#[tokio::test]
+async fn a_segment_with_two_transactions_is_not_read_for_a_plan() {
+    let sample = Sample::new(false).await;
+    let mut two = facts();
+    (two["commits"], two["aborts"]) = (json!(2), json!(0));
+    sample.put_segment(0xA, b"WAL", Some(two)).await;
+    let time = |text: &str| RecoveryTarget::Time(format!("2026-11-22T08:45:{text}Z").parse().unwrap());
+    for (target, lsn) in [
+        (RecoveryTarget::Xid(771), "0/A00070"),
+        (RecoveryTarget::Xid(780), "0/A04668"),
+        (time("27"), "0/A00070"),
+        (time("27.476188"), "0/A04668"),
+        (RecoveryTarget::Name("after drop".to_owned()), "0/A044F0"),
+    ] {
+        let report = found(&sample, Query::Target(target.clone())).await.unwrap();
+        assert_eq!(report.places.first().unwrap().lsn.to_string(), lsn, "{target}");
+    }
+}
+
 #[test]
 fn what_is_named_is_read_as_in_sql() {
     let name =

@@ -1,5 +1,5 @@
-//! For `verify`, `wal verify` and `check`: the timelines along which an archive can be restored, the backups to begin with, and the gaps in its
-//! WAL.
+//! For `verify`, `wal verify` and `check`: the timelines along which an archive can be restored, the backups to begin
+//! with, and the gaps in its WAL.
 //!
 //! This is the planner's first step for every timeline of a claim, as [`super::reach`] does for `info`. It can be
 //! repeated with less WAL and fewer backups: that gives the windows that remain without the damaged ones.

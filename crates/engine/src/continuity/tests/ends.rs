@@ -72,7 +72,7 @@ fn a_commit_that_crosses_is_compared_by_facts() {
     assert!(reason.starts_with("it continues a record with "), "{reason}");
 }
 
-/// After a crash the server marks the page on which it goes on without the rest of a lost record.
+/// After a crash the server marks the page on which it continues without the rest of a lost record.
 #[test]
 fn the_mark_of_a_crash_is_no_other_history() {
     let server = server(3);

@@ -66,7 +66,7 @@ async fn the_state_says_since_when_nothing_can_be_restored() {
     let missing = format!("2 WAL segments from {} on are missing: no moment after 2026-08-01T00:", named(1, 7));
     assert!(reason.starts_with(&missing) && reason.ends_with(" (0/700000) can be restored"), "{reason}");
 
-    // A backup ends the alarm, and the gap is still told.
+    // A backup ends the alarm, and the gap is still reported.
     bench.backup("20260802T000000Z".parse().unwrap(), 10, 10).await;
     let State::Unbroken { since: told, gaps } = state_of(&bench, 1).await else { panic!("a backup after the gap") };
     assert_eq!(told, since(10, "20260802T000000Z"));

@@ -30,12 +30,12 @@ impl Writer {
         Self { size, system, timeline, start, bytes, previous: start - 8, salt: 0, records: 0 }
     }
 
-    /// Goes on with other records.
+    /// Continues with other records.
     pub(super) fn diverge(&mut self, salt: u64) {
         self.salt = salt;
     }
 
-    /// Goes on on another timeline.
+    /// Continues on another timeline.
     pub(super) fn promote(&mut self, timeline: u32) {
         self.timeline = TimelineId::new(timeline).unwrap();
         self.salt = u64::from(timeline);
