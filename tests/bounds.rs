@@ -18,7 +18,7 @@ const MIB: u64 = 1 << 20;
 /// Measurements of a process while it ran.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The most memory that it ever had, in bytes (`VmHWM`).
+    /// The most memory that it ever had, in bytes, without the program's own pages (`VmHWM` less `RssFile`).
     peak_bytes: u64,
     /// Clock ticks that each of its worker threads used, by thread id.
     crew: BTreeMap<u32, u64>,
@@ -62,8 +62,13 @@ impl Drop for Guard {
 fn look(pid: u32, seen: &mut Seen) {
     // The process may end between two readings. That is not a fault: the earlier numbers count.
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-    seen.peak_bytes = seen.peak_bytes.max(peak.unwrap_or(0_u64) * 1024);
+    let bytes = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+    };
+    // The program itself, mapped from its file, grows with each release and not with the work.
+    let peak = bytes("VmHWM:").saturating_sub(bytes("RssFile:"));
+    seen.peak_bytes = seen.peak_bytes.max(peak);
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return };
     for task in tasks.flatten() {
         let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
