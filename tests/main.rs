@@ -40,4 +40,3 @@ mod stores;
 mod verify;
 mod wal_ddl;
 mod wal_find;
-mod wal_verify;

@@ -246,7 +246,7 @@ fn places_without_a_repository() {
             &["list"],
             22,
             "error: permission denied by $REPO: Permission denied (os error 13)\n\
-                 while: get holdfast.json from $REPO, opening the repository $REPO\n\
+                 while: open $REPO\n\
                  hint:  check the owner and mode of the directory; holdfast runs as the user that PostgreSQL runs \
                  as\n",
         );
@@ -255,7 +255,7 @@ fn places_without_a_repository() {
             &["repo", "init"],
             22,
             "error: permission denied by $REPO: Permission denied (os error 13)\n\
-                 while: get holdfast.json from $REPO, making a repository at $REPO\n\
+                 while: open $REPO\n\
                  hint:  check the owner and mode of the directory; holdfast runs as the user that PostgreSQL runs \
                  as\n",
         );

@@ -14,7 +14,6 @@ pub mod archive;
 pub mod backup;
 mod carry;
 pub mod check;
-pub mod continuity;
 pub mod copy;
 pub mod drill;
 pub mod error;

@@ -11,9 +11,9 @@ use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    DecidedWal, DrillFound, EncryptionKind, GapOutcome, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry,
-    LedgerRecord, ManifestEntry, PackRange, RecordBody, RecordSeal, RepairedObject, RepositoryRecord, RunIdentity,
-    SnapshotRecord, SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
+    DecidedWal, DrillFound, EncryptionKind, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord,
+    ManifestEntry, PackRange, RecordBody, RecordSeal, RepairedObject, RepositoryRecord, RunIdentity, SnapshotRecord,
+    SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
 };
 use holdfast_secret::Secret;
 use std::fmt::Debug;
@@ -219,16 +219,6 @@ fn gap() -> LedgerRecord {
     })
 }
 
-fn gap_closed() -> LedgerRecord {
-    ledger(LedgerEntry::GapClosed {
-        claim: ClaimNumber::FIRST,
-        first: "000000020000000B00000002".parse().unwrap(),
-        last: "000000020000000B00000003".parse().unwrap(),
-        count: 2,
-        outcome: GapOutcome::CameBack,
-    })
-}
-
 fn divergence() -> LedgerRecord {
     ledger(LedgerEntry::Divergence {
         claim: ClaimNumber::FIRST,
@@ -430,7 +420,6 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/backup.json"), &backup());
     check(include_bytes!("samples/snapshot.json"), &snapshot());
     check(include_bytes!("samples/ledger-gap.json"), &gap());
-    check(include_bytes!("samples/ledger-gap-closed.json"), &gap_closed());
     check(include_bytes!("samples/ledger-divergence.json"), &divergence());
     check(include_bytes!("samples/ledger-deletion.json"), &deletion());
     check(include_bytes!("samples/ledger-deletion-2.json"), &deletion_of_packs_and_wal());

@@ -89,7 +89,7 @@ fn table(report: &WalFindReport) -> String {
         let Some(change) = &place.change else { continue };
         table.row([
             place.time.map(shown_time).unwrap_or_default(),
-            place.ways.iter().find_map(|way| way.flags.get(1).cloned()).unwrap_or_else(|| place.lsn.to_string()),
+            place.ways.iter().find_map(|way| way.flags.get(1).cloned()).unwrap_or_else(|| "-".to_owned()),
             place.segment.to_string(),
             place.xid.map(|xid| xid.to_string()).unwrap_or_default(),
             brief(place.what).to_owned(),

@@ -21,7 +21,9 @@ mod way;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use holdfast_contract::report::wal_find::{FoundChange, FoundPlace, Recognised, SearchedWal, Side, WalFindReport};
+use holdfast_contract::report::wal_find::{
+    FoundChange, FoundPlace, FoundWhat, Recognised, RecognisedBy, SearchedWal, Side, WalFindReport,
+};
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::wal::ddl::{DdlChange, DdlEvent, DdlKind};
 use holdfast_pgtypes::{PgVersion, SegmentName};
@@ -219,6 +221,7 @@ impl<'a> Searched<'a> {
             }
             names.add_to(place, &mut notes).await;
         }
+        let places = certain_first(places, about, &mut notes);
         let searched = SearchedWal { segments: all.segments, segments_read: all.segments_read };
         Ok(self.report(Some(searched), places, notes))
     }
@@ -239,9 +242,56 @@ impl<'a> Searched<'a> {
             what: event.kind().into(),
             name: None,
             change: Some(found_change(event, recognised)),
-            ways: vec![self.ways().to(&target, Side::Before, None)],
+            ways: Some(self.ways().to(&target, Side::Before, None))
+                .filter(|_| !lacks_its_beginning(event))
+                .into_iter()
+                .collect(),
         }
     }
+}
+
+/// Whether recovery must stop earlier than at any record that was read: a database is marked invalid before its files go,
+/// and a compressed page image (`wal_compression`) hides that mark.
+fn lacks_its_beginning(event: &DdlEvent) -> bool {
+    matches!(event.change, DdlChange::DropDatabase { .. }) && event.begins_at.is_none()
+}
+
+/// Removes the changes of other schemas, and puts those that may be of another relation after the others, without flags:
+/// their hash fits, and no backup knows the schema that it gives.
+fn certain_first(places: Vec<FoundPlace>, about: Option<&About>, notes: &mut Vec<String>) -> Vec<FoundPlace> {
+    let wanted = match about {
+        Some(About::Name { schema, .. }) => Some(schema.as_deref()),
+        _ => None,
+    };
+    let (mut certain, mut possible) = (Vec::new(), Vec::new());
+    for mut place in places {
+        let recognised = place.change.as_ref().and_then(|change| change.recognised.as_ref());
+        let by_hash = recognised.filter(|recognised| recognised.by == RecognisedBy::Name);
+        match (wanted, by_hash.map(|recognised| recognised.schema_name.as_deref())) {
+            (Some(Some(schema)), Some(Some(found))) if found != schema => {}
+            (Some(_), Some(None)) => {
+                place.ways.clear();
+                possible.push(place);
+            }
+            _ => certain.push(place),
+        }
+    }
+    if !possible.is_empty() {
+        let count = possible.len();
+        notes.push(format!(
+            "{count} places may be of another relation: the hash of the name fits, and no backup knows the schema that it \
+             gives; `wal find --lsn LSN` prints the flags for one of them"
+        ));
+    }
+    if certain.iter().any(|place| place.what == FoundWhat::DropDatabase && place.ways.is_empty()) {
+        notes.push(
+            "where a drop of a database begins could not be read, because wal_compression hides it: restore to a time \
+             before the drop was started, since PostgreSQL marks the database invalid before it removes its files"
+                .to_owned(),
+        );
+    }
+    certain.extend(possible);
+    certain
 }
 
 fn found_change(event: &DdlEvent, recognised: Option<Recognised>) -> FoundChange {

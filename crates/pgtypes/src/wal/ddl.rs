@@ -256,8 +256,14 @@ impl RelationChanges {
 
     /// Whether some evidence about the change is not listed here.
     pub const fn is_partial(&self) -> bool {
-        let lists = self.dropped.more + self.created.more + self.truncated.more + self.relations.more;
-        self.is_cut || lists + self.names.more + self.row_types.more + self.subxacts.more > 0
+        self.is_cut
+            || self.dropped.more > 0
+            || self.created.more > 0
+            || self.truncated.more > 0
+            || self.relations.more > 0
+            || self.names.more > 0
+            || self.row_types.more > 0
+            || self.subxacts.more > 0
     }
 
     /// What happened to the relation of this name, and the OID of its schema; `None` if its row of `pg_class` did not
@@ -374,10 +380,13 @@ pub struct DdlTracker {
     dropping: BTreeMap<u32, DdlEvent>,
     marked: BTreeMap<u32, MarkedDatabase>,
     copied: Vec<CopiedDatabase>,
+    /// By transaction, the places in the list of events of drops of tablespaces, which have no time of their own.
+    undated: BTreeMap<u32, Vec<usize>>,
 }
 
 impl DdlTracker {
-    /// Adds the record that begins at `lsn` and ends at `end_lsn`; a change that it completes goes to `events`.
+    /// Adds the record that begins at `lsn` and ends at `end_lsn`; a change that it completes goes to `events`, which
+    /// is the same list for all records of a segment.
     pub fn add(&mut self, lsn: Lsn, end_lsn: Lsn, record: DdlRecord, events: &mut Vec<DdlEvent>) {
         match record {
             DdlRecord::XactEnd(effects) => self.end(lsn, end_lsn, effects, events),
@@ -403,6 +412,7 @@ impl DdlTracker {
             }
             DdlRecord::TablespaceDropped { xid, tablespace } => {
                 let change = DdlChange::DropTablespace { tablespace };
+                self.undated.entry(xid).or_default().push(events.len());
                 events.push(DdlEvent { lsn, end_lsn, begins_at: None, time: None, xid: Some(xid), change });
             }
         }
@@ -414,9 +424,11 @@ impl DdlTracker {
 
     fn end(&mut self, lsn: Lsn, end_lsn: Lsn, effects: XactEffects, events: &mut Vec<DdlEvent>) {
         if let Some(xid) = effects.xid {
-            // It has no time of its own, and ends with its transaction.
-            let tablespaces = events.iter_mut().filter(|event| event.xid == Some(xid) && event.time.is_none());
-            tablespaces.for_each(|event| event.time = effects.time);
+            for place in self.undated.remove(&xid).into_iter().flatten() {
+                if let Some(event) = events.get_mut(place).filter(|event| event.xid == Some(xid)) {
+                    event.time = effects.time;
+                }
+            }
             if let Some(mut event) = self.dropping.remove(&xid) {
                 event.time = effects.time;
                 events.extend(self.complete(event));

@@ -37,19 +37,6 @@ pub enum LedgerEntry {
         /// How the gap arose or was found.
         reason: String,
     },
-    /// Segments that earlier entries of the kind `gap` name are no longer missed.
-    GapClosed {
-        /// Claim that the segments belong to.
-        claim: ClaimNumber,
-        /// The first of these segments.
-        first: SegmentName,
-        /// The last of these segments.
-        last: SegmentName,
-        /// Number of these segments.
-        count: u64,
-        /// Why they are no longer missed.
-        outcome: GapOutcome,
-    },
     /// A WAL file was offered whose content differs from the stored one.
     Divergence {
         /// Claim that the file belongs to.
@@ -218,16 +205,6 @@ pub enum LedgerEntry {
     },
 }
 
-/// Why the segments of a gap are no longer missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GapOutcome {
-    /// They are in the archive again.
-    CameBack,
-    /// They are still missing, and no backup needs them any more.
-    NotNeeded,
-}
-
 /// An object that was brought back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairedObject {
@@ -322,7 +299,6 @@ impl LedgerEntry {
     pub fn kind(&self) -> LedgerKind {
         match self {
             Self::Gap { .. } => LedgerKind::Gap,
-            Self::GapClosed { .. } => LedgerKind::GapClosed,
             Self::Divergence { .. } => LedgerKind::Divergence,
             Self::Deletion { .. } => LedgerKind::Deletion,
             Self::Removing { .. } => LedgerKind::Removing,
@@ -344,7 +320,6 @@ impl RecordBody for LedgerRecord {
             at: "/entry/kind",
             values: &[
                 "gap",
-                "gap-closed",
                 "divergence",
                 "deletion",
                 "removing",
@@ -358,6 +333,5 @@ impl RecordBody for LedgerRecord {
             ],
         },
         Closed { at: "/entry/change", values: &["add", "rotate", "remove"] },
-        Closed { at: "/entry/outcome", values: &["came-back", "not-needed"] },
     ];
 }
