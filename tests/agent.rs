@@ -188,7 +188,7 @@ async fn a_fast_shutdown_ends_with_a_store_that_resets_connections() {
     let began = Instant::now();
     stage.cluster.stop(holdfast_testkit::postgres::Shutdown::Fast).await.expect("stop the server");
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(60), "a shutdown took {took:?}, and `pg_ctl stop` waits for 60 s");
+    assert!(took < Duration::from_mins(1), "a shutdown took {took:?}, and `pg_ctl stop` waits for 60 s");
     // The server comes back, and the agent has time again.
     proxy.clear();
     stage.cluster.start().await.expect("start the server");

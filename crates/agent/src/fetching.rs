@@ -102,7 +102,7 @@ impl Drop for Kept {
         }
         // A segment of the client's that is still there was not taken, and is not needed for the next answer.
         tokio::task::spawn_blocking(move || {
-            inner.fetcher.sweep(system_identifier, segment, inner.depth + AHEAD_AT_ONCE)
+            inner.fetcher.sweep(system_identifier, segment, inner.depth + AHEAD_AT_ONCE);
         });
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn settings(config: &Config, file: Option<&Path>) -> String {
     let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
     let tables = text.parse::<toml::Table>().unwrap_or_default();
     let written = ["cluster", "repo", "wal"].map(|table| tables.get(table).map(ToString::to_string));
-    let meant = format!("{cluster:?} {repositories:?} {:?} {:?}", wal.compression, wal.spool);
+    let meant = format!("{cluster:?} {repositories:?} {:?} {}", wal.compression, wal.spool.display());
     archive::digest_of_settings(&format!("{meant} {written:?}"))
 }
 

@@ -131,10 +131,8 @@ impl Fetcher {
                     return self.keep(file, system_identifier, found).await;
                 }
                 Ok(None) => {}
-                Err(error) => match &doubt {
-                    None => doubt = Some(error),
-                    Some(_) => tracing::warn!(%file, %error, "a further repository could not answer"),
-                },
+                Err(error) if doubt.is_none() => doubt = Some(error),
+                Err(error) => tracing::warn!(%file, %error, "a further repository could not answer"),
             }
         }
         Err(doubt.unwrap_or_else(|| Cause::Absent { file: file.to_string() }.into()))

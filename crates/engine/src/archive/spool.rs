@@ -189,7 +189,12 @@ impl Spool {
     /// # Errors
     /// [`Cause::File`](crate::Cause::File) if their folder cannot be removed.
     pub fn forget_marks(&self) -> Result<(), Error> {
-        write_aside(&self.folder, MADE, b"").map_err(|error| Error::file("write", &self.folder.join(MADE), error))?;
+        let made = self.folder.join(MADE);
+        // Root may have made it, and it belongs to the user of the spool.
+        let written = write_aside(&self.folder, MADE, b"")
+            .and_then(|()| private::open(&made))
+            .and_then(|file| private::fit_into(&file, &self.folder));
+        written.map_err(|error| Error::file("write", &made, error))?;
         let folder = self.push_folder();
         match std::fs::remove_dir_all(&folder) {
             Ok(()) => Ok(()),

@@ -84,9 +84,9 @@ impl DirectoryStore {
         let files = Arc::clone(&self.files);
         let worked = tokio::task::spawn_blocking(move || {
             // The whole disk may be missing: the object is absent only if the root is there.
-            work(&files).or_else(|trouble| match trouble.kind {
-                Some(StoreErrorKind::NotFound) => Err(files.check_root().err().unwrap_or(trouble)),
-                _ => Err(trouble),
+            work(&files).map_err(|trouble| match trouble.kind {
+                Some(StoreErrorKind::NotFound) => files.check_root().err().unwrap_or(trouble),
+                _ => trouble,
             })
         });
         let trouble = match worked.await {
