@@ -81,8 +81,8 @@ pub struct PushOptions {
 /// [`Cause::SegmentMismatch`], [`Cause::SegmentSize`] or [`Cause::Malformed`] if the file is not what its name says;
 /// [`Cause::ControlFile`] or [`Cause::File`] if it, or the control file beside it, cannot be read. [`Cause::Refused`]
 /// if no repository is given, if the name is not that of a WAL file, or if the file changes meanwhile. Those of
-/// [`Repository::open`], and of [`Repository::take_claim`] or, for a history file outside of a data directory,
-/// [`Repository::current_claim`]. [`Cause::NotReadable`] if what was stored does not read back, [`Cause::Cancelled`].
+/// [`Repository::open`](crate::repository::Repository::open), and of `Repository::take_claim` or, for a history file
+/// outside of a data directory, `Repository::current_claim`. [`Cause::NotReadable`] if what was stored does not read back, [`Cause::Cancelled`].
 /// The errors of neighbours are in [`PushReport::failed_neighbours`].
 pub async fn push(
     targets: &[RepositoryTarget],
