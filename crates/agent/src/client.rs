@@ -1,8 +1,8 @@
 //! The thin client: one question to the agent, without a runtime, a store or a key.
 //!
 //! The agent is asked only over a socket in a folder that belongs to this user alone, and only if this user or root
-//! listens there: its answers are believed. If there is no agent, if it is silent for [`SILENT_FOR`], or if it declines,
-//! the caller does the work itself. A silent agent (stopped, or out of memory) is not asked again for
+//! listens there: its answers are believed. If there is no agent, if it is silent for [`SILENT_FOR`], or if it
+//! declines, the caller does the work itself. A silent agent (stopped, or out of memory) is not asked again for
 //! [`NOT_ASKED_FOR`].
 
 use std::fs::OpenOptions;

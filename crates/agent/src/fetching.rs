@@ -2,8 +2,9 @@
 //!
 //! A segment that is asked for is fetched into the spool, if it is not there or on its way already, and its path is the
 //! answer; the client moves it to its destination. The agent never writes to the destination itself: an agent that was
-//! asleep could put an old segment where PostgreSQL reads a newer one. After each segment the following ones are fetched
-//! ahead, on the way to the newest timeline whose history recovery has asked for, until one is not in the archive.
+//! asleep could put an old segment where PostgreSQL reads a newer one. After each segment the following ones are
+//! fetched ahead, on the way to the newest timeline whose history recovery has asked for, until one is not in the
+//! archive.
 //!
 //! "Not in the archive" is answered only for a question of its own, never from what was fetched ahead.
 

@@ -4,7 +4,8 @@
 //! connections and keys, for each segment. With one, it is a thin [`client`] that asks over a Unix socket; the agent
 //! keeps the repositories open, stores ahead of PostgreSQL's archiver and fetches ahead of its recovery.
 //!
-//! - [`client`]: asks, in a few system calls. Without an answer its caller does the work itself, with the same promises.
+//! - [`client`]: asks, in a few system calls. Without an answer its caller does the work itself, with the same
+//!   promises.
 //! - [`socket`]: the socket, its lock, and its hand-over to the next agent.
 //! - `serving`: one connection; the lines are in [`holdfast_contract::agent`].
 //! - `archiving`, `window`: `wal push`, and what is stored ahead.

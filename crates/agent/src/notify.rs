@@ -13,6 +13,6 @@ pub(crate) fn notify(message: &str) {
     };
     let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address));
     if let Err(error) = sent {
-        tracing::warn!(%error, message, "the service manager could not be told");
+        tracing::warn!(%error, message, "the service manager could not be informed");
     }
 }

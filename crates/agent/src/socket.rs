@@ -2,8 +2,8 @@
 //!
 //! The socket is made beside its place and renamed, so that a client finds a listening one or none. A lock on a file
 //! beside it, which ends with the process, keeps two agents apart. A socket on standard input is used instead: systemd
-//! gives one (`StandardInput=socket`), and so does an agent to the program that replaces it, so that no client finds the
-//! socket closed meanwhile.
+//! gives one (`StandardInput=socket`), and so does an agent to the program that replaces it, so that no client finds
+//! the socket closed meanwhile.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,8 +1,8 @@
 //! [`Window`]: how many files are sent ahead of PostgreSQL at the same time.
 //!
 //! On a line that is just fast enough for one segment within the time limit of a request, sending many at once would
-//! fail again and again. So after a failure nothing is sent ahead until a file that PostgreSQL asked for is stored; then
-//! one is, and the number doubles with each success.
+//! fail again and again. So after a failure nothing is sent ahead until a file that PostgreSQL asked for is stored;
+//! then one is, and the number doubles with each success.
 
 /// How many files may be sent ahead now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

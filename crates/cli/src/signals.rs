@@ -1,8 +1,8 @@
 //! SIGINT, SIGTERM and SIGHUP: the first cancels, the second ends the process at once.
 //!
 //! Cancelling is orderly: the command stops its PostgreSQL backup session, removes what is half done, and ends with 128
-//! plus the signal's number. After a second signal `main` returns without waiting; two SIGHUP in a row count once. What is left is what a crash would
-//! leave, and the next run handles it.
+//! plus the signal's number. After a second signal `main` returns without waiting; two SIGHUP in a row count once. What
+//! is left is what a crash would leave, and the next run handles it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -52,6 +52,11 @@ impl Signals {
             0 => None,
             number => Some(number),
         }
+    }
+
+    /// Whether the first signal was SIGHUP.
+    pub fn hung_up(&self) -> bool {
+        self.first() == Some(HANGUP)
     }
 
     /// The token that the first signal cancels.

@@ -1,5 +1,5 @@
-//! Frozen lines between the commands and the agent, which may be of different releases. Each must parse for ever, and be
-//! printed again as it is.
+//! Frozen lines between the commands and the agent, which may be of different releases. Each must parse for ever, and
+//! be printed again as it is.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

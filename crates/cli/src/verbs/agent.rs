@@ -1,7 +1,7 @@
 //! `holdfast agent`: the resident process that does the work of `wal push` and `wal get`.
 //!
-//! SIGTERM and SIGINT end it. SIGHUP replaces it with the program that now has its path, with the configuration as it is
-//! now; the socket stays open, so clients wait for a moment instead of finding nobody.
+//! SIGTERM and SIGINT end it. SIGHUP replaces it with the program that now has its path, with the configuration as it
+//! is now; the socket stays open, so clients wait for a moment instead of finding nobody.
 
 use super::{Context, asking, targets, time, wal};
 use crate::args::{AgentAction, AgentArgs};
@@ -24,8 +24,6 @@ use tokio::net::TcpListener;
 
 /// More uploads at the same time would only wait for each other: eight segments of 16 MiB fill any line.
 const AT_ONCE: usize = 8;
-
-const HANGUP: u8 = 1;
 
 pub(super) async fn run(context: &Context, args: &AgentArgs) -> Result<ExitCode, Failure> {
     match args.action {
@@ -115,15 +113,15 @@ async fn serve(context: &Context, args: &AgentArgs) -> Result<ExitCode, Failure>
     let socket = holdfast_agent::run(agent, listening, stop)
         .await
         .map_err(|error| Failure::internal("the agent's socket cannot be used").caused_by(Some(&error)))?;
-    if context.signals.first() == Some(HANGUP) && !args.while_stdin_is_open {
-        tracing::info!(program = %program.display(), "the agent starts anew");
+    if context.signals.hung_up() && !args.while_stdin_is_open {
+        tracing::info!(program = %program.display(), "the agent starts again");
         return Err(replace(&program, |command| command.stdin(socket)));
     }
     holdfast_agent::ends();
     Ok(ExitCode::Ok)
 }
 
-/// Makes the targets anew after a failure: certificates and secrets in files may have been replaced.
+/// Makes the targets again after a failure: certificates and secrets in files may have been replaced.
 fn reopen(context: &Context, hurry: Option<Hurry>) -> Reopen {
     let context = context.clone();
     Box::new(move || {
@@ -134,7 +132,7 @@ fn reopen(context: &Context, hurry: Option<Hurry>) -> Reopen {
                 Some(hurry) => targets::for_archiver(&context, timeout, hurry).await,
                 None => targets::all(&context, Some(timeout)).await,
             };
-            made.inspect_err(|failure| tracing::warn!(%failure, "the repositories cannot be opened anew")).ok()
+            made.inspect_err(|failure| tracing::warn!(%failure, "the repositories cannot be opened again")).ok()
         })
     })
 }

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 
 /// A digest of the settings on which the agent's answers depend. The tables of the file are part of it as they are,
-/// because a new access key in them must not be answered with the old one. Of what flags and variables change, the parts
-/// count that the answers depend on.
+/// because a new access key in them must not be answered with the old one. Of what flags and variables change, the
+/// parts count that the answers depend on.
 pub(super) fn settings(config: &Config, file: Option<&Path>) -> String {
     let Config { cluster, repositories, wal, .. } = config;
     let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
@@ -89,8 +89,8 @@ fn answered(reply: Reply) -> Option<Box<Conversation>> {
     }
 }
 
-/// The failure that the agent reports, if it is about the store, the archive or the file. `None` for any other code: the
-/// agent may be in trouble itself, or have credentials and certificates of before.
+/// The failure that the agent reports, if it is about the store, the archive or the file. `None` for any other code:
+/// the agent may be in trouble itself, or have credentials and certificates of before.
 fn failure(report: &ErrorReport) -> Option<Failure> {
     let code: ExitCode = report.exit_code()?;
     let counts = matches!(

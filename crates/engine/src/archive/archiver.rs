@@ -1,10 +1,10 @@
 //! [`Archiver`]: archives the files of one server for a process that stays.
 //!
-//! It does for each file what [`push`](super::push()) does for the requested one, under the same rules. The repositories,
-//! their keys and the claims stay open between files: they are opened again after [`OPEN_FOR`], after a failure of one of
-//! them (then with stores, secrets and certificates as they are now), after `repo init` on this machine, and for a file
-//! of another cluster. Each durable file also gets a mark in the spool, so that a `wal push` that does not reach
-//! this process need not compare the file with its object.
+//! It does for each file what [`push`](super::push()) does for the requested one, under the same rules. The
+//! repositories, their keys and the claims stay open between files: they are opened again after [`OPEN_FOR`], after a
+//! failure of one of them (then with stores, secrets and certificates as they are now), after `repo init` on this
+//! machine, and for a file of another cluster. Each durable file also gets a mark in the spool, so that a `wal push`
+//! that does not reach this process need not compare the file with its object.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::destinations::{held_by, open_all};
 use super::fork;
 use super::local_file::LocalFile;
 use super::mark::{self, HeldBy};
-use super::push::PushOptions;
+use super::options::PushOptions;
 use super::resident::{OPEN_FOR, Purpose, Reopen};
 use super::spool::{self, Spool};
 use super::transfers::Transfers;
@@ -196,7 +196,7 @@ impl Archiver {
             return Ok(opened);
         }
         if why == Purpose::Ahead && opening.failed_at.is_some_and(|failed_at| failed_at > since) {
-            // Each attempt may take all of the time limit, and PostgreSQL's own file waits behind this one.
+            // Each attempt may take all of the time limit, and PostgreSQL's own file waits after this one.
             return Err(Cause::Refused("the repositories could not be opened for another file".to_owned()).into());
         }
         if std::mem::take(&mut opening.has_failed)

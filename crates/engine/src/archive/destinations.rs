@@ -1,10 +1,11 @@
-//! The repositories that an archiver stores into: opened at the same time, each with the claim that the file belongs to.
+//! The repositories that an archiver stores into: opened at the same time, each with the claim that the file belongs
+//! to.
 
 use holdfast_repo::record::ClaimRecord;
 
 use super::deliver::Destination;
 use super::mark::HeldBy;
-use super::push::PushOptions;
+use super::options::PushOptions;
 use crate::error::{Cause, Error};
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::{Repository, RepositoryTarget};

@@ -1,7 +1,7 @@
 //! [`Fetcher`]: fetches the WAL of clusters in recovery for a process that stays.
 //!
 //! It answers as [`get`](super::get()) does, with the same three results. The repositories, their keys and the claims
-//! stay open between files, for [`OPEN_FOR`]. A repository that answers "not there" is opened anew and asked once more
+//! stay open between files, for [`OPEN_FOR`]. A repository that answers "not there" is opened again and asked once more
 //! before it is believed, because recovery ends on that answer.
 
 use std::path::PathBuf;
@@ -85,8 +85,8 @@ impl Fetcher {
         Self { targets: Mutex::new(targets), reopen, has_failed: AtomicBool::new(false), options, opened }
     }
 
-    /// Fetches one file for the recovery of a cluster. What is fetched ahead may be reported as absent too early: nobody
-    /// ends recovery on that.
+    /// Fetches one file for the recovery of a cluster. What is fetched ahead may be reported as absent too early:
+    /// nobody ends recovery on that.
     ///
     /// # Errors
     /// Those of [`get`](super::get()); [`Cause::Absent`] only if every repository answered that it does not have the
@@ -223,8 +223,8 @@ impl Fetcher {
         self.spooled(system_identifier).empty();
     }
 
-    /// Removes the segments from the spool that recovery has passed, all beyond `limit`, and the remains of killed runs.
-    /// Blocks.
+    /// Removes the segments from the spool that recovery has passed, all beyond `limit`, and the remains of killed
+    /// runs. Blocks.
     pub fn sweep(&self, system_identifier: SystemIdentifier, reached: SegmentName, limit: usize) {
         let spooled = self.spooled(system_identifier);
         spooled.remove_stale(std::time::SystemTime::now());

@@ -19,12 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use holdfast_contract::agent::FileIdentity;
 use holdfast_contract::report::wal::{ArchivedFile, PushOutcome, PushReport};
 use holdfast_pgtypes::WalFileName;
-use holdfast_repo::Compression;
-use holdfast_repo::name::ClusterName;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,45 +31,17 @@ use super::destinations::{held_by, open_all};
 use super::fork;
 use super::local_file::LocalFile;
 use super::mark::{self, HeldBy, Marked};
+use super::options::PushOptions;
 use super::ready::Ready;
-use super::spool::{self, RepositorySetId, Spool};
+use super::spool::{self, Spool};
 use super::transfers::Transfers;
 use crate::error::{Cause, Error, ResultExt};
-use crate::pipeline::budget::{ByteBudget, Permit};
-use crate::pipeline::crew::Crew;
+use crate::pipeline::budget::Permit;
 use crate::progress::Progress;
 use crate::repository::RepositoryTarget;
 
 /// Time limit for the neighbours after the requested file is durable, because PostgreSQL waits for the answer.
 const NEIGHBOURS_WITHIN: Duration = Duration::from_secs(20);
-
-/// The options of `wal push`.
-#[derive(Debug, Clone)]
-pub struct PushOptions {
-    /// The cluster of the archive.
-    pub cluster: ClusterName,
-    /// The owner for whom the archive is claimed; a claim with another owner is refused.
-    pub owner: Option<String>,
-    /// The path of the file, `%p` of PostgreSQL: relative to the data directory, which is the current directory, or
-    /// absolute.
-    pub path: PathBuf,
-    /// Codec and level; an archive keeps the codec of its claim.
-    pub compression: Compression,
-    /// How many further files are stored in the same run; none without a spool.
-    pub push_ahead: usize,
-    /// Where marks are kept; without it, every file is handled on its own.
-    pub spool: Option<Spool>,
-    /// The repositories, in the form that [`marked_durable`](super::marked_durable) takes.
-    pub repository_set: RepositorySetId,
-    /// The threads that compress.
-    pub crew: Crew,
-    /// The limit on memory.
-    pub budget: ByteBudget,
-    /// Name of this host, for claims and ledger records.
-    pub host: String,
-    /// The present time.
-    pub now: DateTime<Utc>,
-}
 
 /// Archives the requested file and its neighbours.
 ///
@@ -82,8 +51,8 @@ pub struct PushOptions {
 /// [`Cause::ControlFile`] or [`Cause::File`] if it, or the control file beside it, cannot be read. [`Cause::Refused`]
 /// if no repository is given, if the name is not that of a WAL file, or if the file changes meanwhile. Those of
 /// [`Repository::open`](crate::repository::Repository::open), and of `Repository::take_claim` or, for a history file
-/// outside of a data directory, `Repository::current_claim`. [`Cause::NotReadable`] if what was stored does not read back, [`Cause::Cancelled`].
-/// The errors of neighbours are in [`PushReport::failed_neighbours`].
+/// outside of a data directory, `Repository::current_claim`. [`Cause::NotReadable`] if what was stored does not read
+/// back, [`Cause::Cancelled`]. The errors of neighbours are in [`PushReport::failed_neighbours`].
 pub async fn push(
     targets: &[RepositoryTarget],
     options: &PushOptions,

@@ -6,8 +6,8 @@ use futures::future::BoxFuture;
 
 use crate::repository::RepositoryTarget;
 
-/// How long opened repositories are believed to be what they were: a wiped repository, a rotated key and a new claim are
-/// noticed after this time. A mark is believed as long without a look (`mark::BELIEVED_FOR`).
+/// How long opened repositories are believed to be what they were: a wiped repository, a rotated key and a new claim
+/// are noticed after this time. A mark is believed as long without a look (`mark::BELIEVED_FOR`).
 pub(super) const OPEN_FOR: Duration = Duration::from_mins(1);
 
 /// Why a file is transferred.
@@ -19,5 +19,5 @@ pub enum Purpose {
     Ahead,
 }
 
-/// Makes the targets anew, with secrets and certificates as they are now; `None` if that fails.
+/// Makes the targets again, with secrets and certificates as they are now; `None` if that fails.
 pub type Reopen = Box<dyn Fn() -> BoxFuture<'static, Option<Vec<RepositoryTarget>>> + Send + Sync>;

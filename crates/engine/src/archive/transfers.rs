@@ -1,4 +1,5 @@
-//! What happens around each transfer of an archiver: memory before it, the note about failed attempts, the mark after it.
+//! What happens around each transfer of an archiver: memory before it, the note about failed attempts, the mark after
+//! it.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::deliver::{self, ArchiveContext, Destination, Line, blocking};
 use super::destinations::held_by;
 use super::local_file::LocalFile;
 use super::mark;
-use super::push::PushOptions;
+use super::options::PushOptions;
 use crate::error::{Cause, Error};
 use crate::pipeline::budget::Permit;
 

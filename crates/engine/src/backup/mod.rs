@@ -11,8 +11,8 @@
 //!    `backup_label`, `tablespace_map` and the control file are stored.
 //! 6. [`complete`] finishes the packs and the manifest. [`wal_wait`] waits for the WAL, on all [`timelines`] that a
 //!    standby may have followed meanwhile.
-//! 7. The stored manifest is checked as a restore would check it, and `publish.rs` creates `backup.json`. Only then does
-//!    the backup exist.
+//! 7. The stored manifest is checked as a restore would check it, and `publish.rs` creates `backup.json`. Only then
+//!    does the backup exist.
 //!
 //! If one of several repositories fails, it is left out ([`sinks`]), and the backup is completed in the others.
 //! [`BackupOutcome::failed`] names the one that failed.

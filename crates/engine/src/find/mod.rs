@@ -250,14 +250,14 @@ impl<'a> Searched<'a> {
     }
 }
 
-/// Whether recovery must stop earlier than at any record that was read: a database is marked invalid before its files go,
-/// and a compressed page image (`wal_compression`) hides that mark.
+/// Whether recovery must stop earlier than at any record that was read: a database is marked invalid before its files
+/// go, and a compressed page image (`wal_compression`) hides that mark.
 fn lacks_its_beginning(event: &DdlEvent) -> bool {
     matches!(event.change, DdlChange::DropDatabase { .. }) && event.begins_at.is_none()
 }
 
-/// Removes the changes of other schemas, and puts those that may be of another relation after the others, without flags:
-/// their hash fits, and no backup knows the schema that it gives.
+/// Removes the changes of other schemas, and puts those that may be of another relation after the others, without
+/// flags: their hash fits, and no backup knows the schema that it gives.
 fn certain_first(places: Vec<FoundPlace>, about: Option<&About>, notes: &mut Vec<String>) -> Vec<FoundPlace> {
     let wanted = match about {
         Some(About::Name { schema, .. }) => Some(schema.as_deref()),

@@ -1,7 +1,7 @@
 //! The agent of this instance: a child process that does the work of `archive_command` and `restore_command`.
 //!
 //! It lives as long as the manager: its stdin is a pipe from the manager, and it ends when the pipe does. A new
-//! configuration of the archive makes it start anew. If it cannot run, PostgreSQL's commands do the work themselves.
+//! configuration of the archive makes it start again. If it cannot run, PostgreSQL's commands do the work themselves.
 
 use crate::context::Context;
 use std::path::Path;

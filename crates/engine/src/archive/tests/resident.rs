@@ -156,7 +156,7 @@ async fn only_an_answer_that_was_asked_twice_is_absent() {
     assert_eq!(bench.spooled().len(), 0, "recovery has passed them");
 }
 
-/// A key file was replaced, or a certificate: the process has the old one, and the targets made anew have the new one.
+/// A key file was replaced, or a certificate: the process has the old one, and the targets made again have the new one.
 #[tokio::test]
 async fn after_a_failure_the_targets_are_made_anew() {
     let bench = Bench::new(1).await;
