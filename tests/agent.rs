@@ -292,6 +292,18 @@ async fn root_starts_it_as_the_owner_of_the_data_directory() {
     assert!(!groups.split_whitespace().any(|group| group == "0"), "{groups}");
 }
 
+/// Puts a file in the place of a folder, which the agent may make again in between.
+fn put_in_the_way(folder: &std::path::Path) {
+    let began = Instant::now();
+    loop {
+        drop(std::fs::remove_dir_all(folder));
+        match std::fs::write(folder, "in the way") {
+            Ok(()) => return,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(10), "{}: {error}", folder.display()),
+        }
+    }
+}
+
 /// The spool is full: segments are not kept there, and the commands fetch them by themselves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_cannot_be_written_costs_time_only() {
@@ -305,8 +317,7 @@ async fn a_spool_that_cannot_be_written_costs_time_only() {
     stage.archive_now().await;
     // A file has the name of the folder for marks, and a file has the name of each folder for segments.
     let spool = stage.scratch.path().join("spool/main");
-    drop(std::fs::remove_dir_all(spool.join("push")));
-    std::fs::write(spool.join("push"), "in the way").expect("write");
+    put_in_the_way(&spool.join("push"));
     let target = stage.target("restored");
     stage.ok(&["restore", "--pgdata", &target.display().to_string()]);
     stage.ok(&[
@@ -317,8 +328,7 @@ async fn a_spool_that_cannot_be_written_costs_time_only() {
     ]);
     for entry in std::fs::read_dir(&spool).expect("list").flatten() {
         if entry.file_name().to_string_lossy().starts_with("get-") {
-            std::fs::remove_dir_all(entry.path()).expect("remove");
-            std::fs::write(entry.path(), "in the way").expect("write");
+            put_in_the_way(&entry.path());
         }
     }
     let restored = stage.start_restored(&target).await;

@@ -16,6 +16,9 @@ use super::private;
 use super::spool::{self, RepositorySetId, Spool};
 use crate::error::Error;
 
+/// How much of a segment is in memory at once: it stays in the processor's cache.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// The segments of one cluster that were fetched ahead from one set of repositories.
 #[derive(Debug, Clone)]
 pub(super) struct Prefetched {
@@ -138,28 +141,48 @@ pub fn write_small(destination: &Path, digits: &str) -> Result<Option<u64>, Erro
 
 /// Moves an entry from the spool to `aside`; `None` if another process took it or it is not what it was.
 fn take(path: &Path, hash: &ChunkHash, aside: &Path) -> std::io::Result<Option<(File, u64)>> {
-    let mut content = Vec::new();
-    let file = match std::fs::rename(path, aside) {
+    let (file, found, size_bytes) = match std::fs::rename(path, aside) {
         Ok(()) => {
             let mut file = private::open(aside)?;
-            file.read_to_end(&mut content)?;
-            file
+            let (found, size_bytes) = read_through(&mut file, None)?;
+            (file, found, size_bytes)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-            private::open(path)?.read_to_end(&mut content)?;
+            let mut from = private::open(path)?;
             let mut file = private::create_new(aside)?;
-            file.write_all(&content)?;
+            let (found, size_bytes) = read_through(&mut from, Some(&mut file))?;
             spool::remove_quietly(path);
-            file
+            (file, found, size_bytes)
         }
         Err(error) => return Err(error),
     };
-    if ChunkHash::of(&content) == *hash {
-        Ok(Some((file, content.len() as u64)))
+    if found == *hash {
+        Ok(Some((file, size_bytes)))
     } else {
         tracing::warn!(path = %path.display(), "a segment fetched ahead is damaged and is fetched again");
         Ok(None)
+    }
+}
+
+/// The hash and the length of a file, read in pieces, because the memory of a whole segment costs more time than its
+/// hash. With `copy`, what is read is written there.
+fn read_through(file: &mut File, mut copy: Option<&mut File>) -> std::io::Result<(ChunkHash, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut size_bytes = 0;
+    loop {
+        let read = match file.read(&mut piece) {
+            Ok(0) => return Ok((hasher.finalize().into(), size_bytes)),
+            Ok(read) => &piece[..read],
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(read);
+        size_bytes += read.len() as u64;
+        if let Some(copy) = &mut copy {
+            copy.write_all(read)?;
+        }
     }
 }
 
