@@ -42,8 +42,6 @@ use tokio_util::task::TaskTracker;
 pub use archiving::{Explain, Options};
 pub use socket::{Listening, SocketError, listen};
 
-pub use metrics::TABLE as METRICS;
-
 use archiving::Archiving;
 use fetching::Fetching;
 use serving::Services;

@@ -18,7 +18,7 @@ use crate::serving::Services;
 const HEAD_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// All metrics: name, type, help.
-pub const TABLE: &[Metric] = &[
+pub(crate) const TABLE: &[Metric] = &[
     ("holdfast_agent_info", "gauge", "1, with the release of the agent as a label"),
     ("holdfast_agent_push_waiting_segments", "gauge", "WAL files in pg_wal that wait to be archived (.ready)"),
     ("holdfast_agent_push_waiting_bytes", "gauge", "Bytes of these files"),
