@@ -1,8 +1,9 @@
 //! `expire`, `backup hold` and `backup release`.
 
 use crate::config::units::long_duration;
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::Subcommand;
+use holdfast_pgtypes::recovery_target::moment::{self, MomentError};
 
 /// `holdfast expire`
 #[derive(Clone, Debug, clap::Args)]
@@ -60,10 +61,13 @@ impl Until {
 }
 
 fn until(text: &str) -> Result<Until, String> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Ok(Until::At(time.to_utc()));
+    match moment::parse_with_zone(text) {
+        Ok(time) => return Ok(Until::At(time)),
+        // It may be a day or a duration.
+        Err(MomentError::NotATime) => {}
+        Err(problem) => return Err(problem.to_string()),
     }
-    if let Ok(day) = text.parse::<NaiveDate>() {
+    if let Ok(day) = moment::parse_day(text) {
         // The whole day: a user who writes today's date does not mean a time that is already over.
         let end = day.and_hms_opt(23, 59, 59).ok_or("no such day")?;
         return Ok(Until::At(end.and_utc()));
@@ -81,11 +85,18 @@ mod tests {
     #[test]
     fn a_hold_ends_at_a_time_on_a_day_or_after_a_duration() {
         let noon = "2027-01-31T12:00:00Z".parse().map(Until::At).ok();
-        assert_eq!(until("2027-01-31T13:00:00+01:00").ok(), noon);
+        // As every other flag with a time reads it, and as PostgreSQL prints it.
+        let spellings = ["2027-01-31T13:00:00+01:00", "2027-01-31 12:00:00+00", "2027-01-31 13:00+01:00"];
+        for text in spellings {
+            assert_eq!(until(text).ok(), noon, "{text}");
+        }
         assert_eq!(until("2027-01-31").ok(), "2027-01-31T23:59:59Z".parse().map(Until::At).ok());
         assert_eq!(until("90d").ok(), Some(Until::In(TimeDelta::days(90))));
         for text in ["", "tomorrow", "2027-13-31", "90", "6m"] {
             assert!(until(text).is_err(), "{text}");
         }
+        assert_eq!(until("2027-13-31").err().as_deref(), Some("there is no day 2027-13-31"));
+        let zone = "the time zone is missing: write it as an offset from UTC, such as +00, +02:00 or Z";
+        assert_eq!(until("2027-01-31 12:00:00").err().as_deref(), Some(zone));
     }
 }

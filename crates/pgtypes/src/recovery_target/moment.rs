@@ -99,6 +99,14 @@ pub fn parse_with_zone(text: &str) -> Result<DateTime<Utc>, MomentError> {
     parse(text, MissingZone::Refused).map(|moment| moment.time)
 }
 
+/// Reads a date without a time of day, such as `2026-11-22`.
+///
+/// # Errors
+/// [`MomentError::NotATime`] if it is not a date alone, and [`MomentError::NoSuchDay`].
+pub fn parse_day(text: &str) -> Result<NaiveDate, MomentError> {
+    parse_date(text.trim())
+}
+
 /// `2026-11-22 10:15:00.123456+00`: with all digits that PostgreSQL keeps, and with the zone, so that no server's
 /// `timezone` setting matters. [`parse`] reads it back.
 pub fn text(time: DateTime<Utc>) -> String {
