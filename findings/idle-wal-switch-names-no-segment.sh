@@ -6,7 +6,7 @@
 # to finish or not: so it did up to 16 (a 15.18 on the same steps names ...01 both times). Seen instead:
 #   - after some WAL was written, it names the segment that the switch finished, 000000010000000000000001;
 #   - once more on an idle server, it names 000000010000000000000002, which is in neither pg_wal nor the archive, and is
-#     not finished until somebody writes. Whoever waits for it in the archive waits for ever.
+#     not finished until somebody writes. A program that waits for it in the archive waits for ever.
 # pg_switch_wal() returns the LSN of the border between both segments, and since 17 pg_walfile_name() counts a border to the
 # segment that begins there. A record that ends at a border is in the segment before it, so the name for its LSN is wrong by
 # one as well. Safe on every version: write something first, and name the segment of the byte before the LSN.

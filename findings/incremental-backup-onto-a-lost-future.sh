@@ -13,7 +13,7 @@
 # start LSN; what differed before that is taken from the full backup.
 #
 # What follows for a backup program: after a volume was rolled back, take a full backup; LSN and timeline do not identify a
-# history. And whoever rolls a volume back should rather recover from an archive, which gives a new timeline.
+# history. It is better to recover from an archive, which gives a new timeline.
 #
 # Needs: bash, pip and python3; runs the server as `nobody` when started as root.
 set -euo pipefail

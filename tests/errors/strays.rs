@@ -224,8 +224,8 @@ async fn info_shows_the_rest_beside_a_claim_it_cannot_understand() {
     assert_eq!((code, shown["repositories"][0]["claims"].as_array().expect("claims").len()), (Some(0), 3), "{shown}");
 }
 
-/// Without encryption, whoever can write into a repository can plant records. A planted record is refused by its size
-/// before it is received, and nothing is written outside of the target.
+/// Without encryption, anybody who can write into a repository can plant records. A planted record is refused by its
+/// size before it is received, and nothing is written outside of the target.
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_records_cost_no_memory_and_lead_nowhere() {
     let plan = Plan { store: StoreKind::Directory, seal: Seal::None, wal_segment_mib: 1, ..Plan::default() };

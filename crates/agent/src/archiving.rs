@@ -74,7 +74,7 @@ struct Inner {
 struct State {
     files: HashMap<WalFileName, Tracked>,
     window: Window,
-    /// The newest question: neighbours are looked for beside it.
+    /// The file that PostgreSQL asked for last; other waiting files are looked for in its folder.
     asked: Option<(PathBuf, WalFileName)>,
     status: PushStatus,
 }
@@ -295,7 +295,7 @@ impl Archiving {
         }
     }
 
-    /// Reads what waits, and forgets what waits no more: PostgreSQL got its answer elsewhere.
+    /// Reads what waits, and forgets what no longer waits: PostgreSQL got its answer elsewhere.
     async fn list(&self, path: &Path, asked: WalFileName) -> Option<Ready> {
         let (inner, beside) = (Arc::clone(&self.0), path.to_owned());
         let read = tokio::task::spawn_blocking(move || {
@@ -318,7 +318,7 @@ impl Archiving {
         flying.len() < state.window.now() && finished.len() + flying.len() < self.0.options.ahead
     }
 
-    /// The first waiting file after the one that was asked for which nothing is known about.
+    /// The first waiting file, after the requested one, that is neither stored nor on its way.
     fn next_of(&self, ready: &Ready, asked: WalFileName) -> Option<WalFileName> {
         let state = self.0.state.lock();
         ready.after(asked).find(|file| !state.files.contains_key(file))

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A terminal that is closed sends it, and whoever reloads an agent, perhaps twice.
+/// A terminal that is closed sends it, and so does a reload of an agent, perhaps twice.
 const HANGUP: u8 = 1;
 
 /// The signals of one run.

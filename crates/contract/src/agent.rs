@@ -111,11 +111,11 @@ pub enum Answer {
     Failed(ErrorReport),
     /// The agent does not do this; the client does it itself.
     Declined(String),
-    /// How the agent is.
+    /// The state of the agent.
     Status(AgentStatus),
 }
 
-/// How an agent is, for `holdfast agent status`.
+/// The state of an agent, for `holdfast agent status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AgentStatus {
@@ -131,7 +131,7 @@ pub struct AgentStatus {
     pub get: GetStatus,
 }
 
-/// How archiving goes.
+/// Counters of archiving.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PushStatus {
@@ -157,7 +157,7 @@ pub struct PushStatus {
     pub last_failure: Option<ErrorReport>,
 }
 
-/// How fetching goes.
+/// Counters of fetching.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GetStatus {

@@ -1,7 +1,7 @@
 //! The one current run of its kind, such as a backup: a task that can be cancelled and waited for.
 //!
 //! A waiting caller may go away: a request whose connection closes is dropped. So a run stays here until it has ended,
-//! and the shutdown waits for it, whoever cancelled it. After [`CurrentRun::close`] no run begins any more.
+//! and the shutdown waits for it, no matter who cancelled it. After [`CurrentRun::close`] no run begins any more.
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;

@@ -245,7 +245,8 @@ pub trait Store: Send + Sync + Debug {
         Ok(Some(Vec::new()))
     }
 
-    /// Removes the parts of an unfinished upload, whoever began it. If the upload is already gone, that is a success.
+    /// Removes the parts of an unfinished upload, no matter who began it. If the upload is already gone, that is a
+    /// success.
     ///
     /// # Errors
     /// Any kind; the call may be repeated.

@@ -49,7 +49,7 @@ pub struct FoundPlace {
     pub time: Option<DateTime<Utc>>,
     /// The transaction; `None` if the record has none or it is not known.
     pub xid: Option<u32>,
-    /// What is there.
+    /// The kind of record or change.
     pub what: FoundWhat,
     /// The name of the restore point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,7 +150,7 @@ pub struct KnownRelation {
 /// How the wanted relation or database was recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recognised {
-    /// By what.
+    /// Which evidence matched.
     pub by: RecognisedBy,
     /// For a relation's name: the OID of the schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -175,7 +175,7 @@ impl Archiver {
         }
     }
 
-    /// Removes the marks and notes of files that wait no more, and the remains of killed runs. Blocks.
+    /// Removes the marks and notes of files that no longer wait, and the remains of killed runs. Blocks.
     pub fn sweep(&self, still_waiting: impl Fn(&WalFileName) -> bool) {
         if let Some(spool) = &self.options.spool {
             mark::sweep(spool, still_waiting);

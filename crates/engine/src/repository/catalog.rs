@@ -70,7 +70,7 @@ impl Repository {
         let record = self.backup(cluster, backup).await?;
         let BackupObjects { start, manifest, .. } = objects;
         // The removal of a run that seems dead begins with its start record. So does the removal of a whole backup. A
-        // backup without its start record and some of its data may also be a damaged one that must be kept.
+        // backup that lacks its start record and some data may also be damaged, and damaged backups are kept.
         if !start && let Some((missing, is_all)) = self.lost_object(cluster, backup, manifest).await? {
             // This fails if `expire` is removing all of it at this moment.
             let name = name::backup_summary(cluster, &backup);

@@ -27,8 +27,9 @@ use crate::error::{Cause, Error, ResultExt};
 /// and a passphrase is tried on all of them in a second or two.
 const SLOTS_AT_MOST: usize = 64;
 
-/// The most of these with a name that rotations give, for each of two ranks: slots that replaced the hinted slot, and
-/// first slots of epochs. More exist only if somebody put them there, and they must leave room for the others.
+/// The maximum number of these slots, in each of two ranks, whose names look like names made by rotations: slots that
+/// replaced the hinted slot, and first slots of epochs. More exist only if somebody put them there, and they must leave
+/// room for the others.
 const OF_ONE_RANK_AT_MOST: usize = 16;
 
 /// A slot has some hundred bytes; a larger object is not a slot.

@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 /// Why a schedule could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// The expression has not five or six fields.
+    /// The expression does not have five or six fields.
     #[error("the schedule `{text}` has {count} fields")]
     FieldCount {
         /// The text as written.

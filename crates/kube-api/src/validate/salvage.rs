@@ -60,7 +60,7 @@ fn read(schema: &Value, value: &Value, path: &str, wrong: &BTreeSet<&str>) -> Op
     }
 }
 
-/// The value that a text or a number was meant as, if that is clear.
+/// The value that the user probably meant by a text or a number, if that is clear.
 fn meant(schema: &Value, value: &Value) -> Option<Value> {
     match (schema["type"].as_str(), value) {
         (Some("integer"), Value::String(text)) => text.parse::<i64>().ok().map(Value::from),

@@ -149,8 +149,8 @@ pub(crate) async fn read(
     Ok(Read { observed, secrets, instances, full })
 }
 
-/// The Secrets with the cluster's names, whoever created them: users bring their own under these names, without our
-/// label. Usually this takes one list request.
+/// The Secrets with the cluster's names, no matter who created them: users bring their own under these names, without
+/// our label. Usually this takes one list request.
 async fn read_secrets(
     api: &Api<Secret>,
     cluster: &str,

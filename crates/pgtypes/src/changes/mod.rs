@@ -13,7 +13,7 @@
 //!
 //! 1. The examined range of WAL begins at the parent's **start** LSN, not at its stop LSN. The parent copied its pages
 //!    between the two, each at a different moment. A page that no record changed since the parent's start has the same
-//!    content in the parent's copy, whenever it was made.
+//!    content in the parent's copy, no matter when the page was copied.
 //! 2. The range ends at the new backup's start LSN. Later changes may or may not be in the new backup, and may be torn.
 //!    Replay begins at that LSN, the first record for a page after it has a full-page image (online backups force
 //!    `full_page_writes`), and replay overwrites the page.

@@ -68,7 +68,7 @@ impl<T: Ord + Copy> Listed<T> {
         Self { first: self.first.iter().copied().filter(|entry| !others.contains(entry)).collect(), more: self.more }
     }
 
-    /// The list with at most so many entries.
+    /// The list with at most [`KEPT_ENTRIES`] entries.
     #[must_use]
     fn bounded(mut self) -> Self {
         let left_out = self.first.len().saturating_sub(KEPT_ENTRIES);

@@ -214,7 +214,7 @@ pub struct CompressionParseError {
     text: String,
 }
 
-/// The length of a frame's raw bytes, if a frame can have so many.
+/// The length of a frame's raw bytes, if that is within a frame's limit.
 pub(crate) fn checked_raw_len(raw: &[u8]) -> Result<u32, Fault> {
     u32::try_from(raw.len()).ok().filter(|length| *length <= MAX_FRAME_RAW).ok_or(Fault::TooLong {
         what: "frame",

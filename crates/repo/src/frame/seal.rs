@@ -96,8 +96,8 @@ impl ObjectSealer {
         Ok((sealer, head.to_vec()))
     }
 
-    /// Begins an object once more that was sealed before with this salt, to bring back its very bytes. Other content
-    /// under the same salt would have the keystream of the first: what comes out must not leave this process before its
+    /// Seals an object again with the salt of its first sealing, so that the bytes are identical. Other content under
+    /// the same salt would have the keystream of the first: what comes out must not leave this process before its
     /// checksum is known to be that of the first.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ pub enum LedgerEntry {
         /// WAL to be deleted.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         wal: Vec<DecidedWal>,
-        /// When it was decided, if another entry said so first; `None` for the time of the record.
+        /// When it was decided, if an earlier entry recorded that; `None` for the time of the record.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         decided: Option<DateTime<Utc>>,
         /// Number of objects to be deleted.
@@ -228,7 +228,7 @@ pub enum DrillFound {
     Server,
     /// A query of the user failed.
     Probe,
-    /// The time of the drill was over.
+    /// The drill reached its time limit.
     Time,
     /// The host of the drill was at fault: its disk was full, or a process was killed.
     Host,

@@ -6,8 +6,8 @@
 //! - Only errors with [`StoreError::is_retryable`] are repeated, with exponential backoff and jitter, until the
 //!   deadline or the number of attempts is reached. The last error is returned as it is.
 //! - A write in [`PutMode::Create`] that gets "already exists" after an attempt of unknown outcome is judged by the
-//!   stored bytes. If they are equal, the name holds what we should store: success, whoever wrote it. The same applies
-//!   to completing an upload, where the store may also say that it no longer knows the upload.
+//!   stored bytes. If they are equal, the name holds what we should store: success, no matter who wrote it. The same
+//!   applies to completing an upload, where the store may also say that it no longer knows the upload.
 //! - A range that is shorter than requested is an interrupted transfer and is read again.
 //! - An object that does not match its checksum may have been changed on the way, and is read once more. If it is
 //!   damaged in the store, the second read shows the same.

@@ -122,7 +122,7 @@ impl Bench {
         Some(read)
     }
 
-    /// Whether this secret reads every record, whoever wrote it.
+    /// Whether this secret reads every record, no matter who wrote it.
     pub(super) async fn reads_all(&self, who: u8) -> bool {
         self.read(who).await == Some(self.records.load(Ordering::SeqCst))
     }
