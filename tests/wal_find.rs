@@ -116,7 +116,7 @@ async fn a_dropped_table_comes_back(major: u16, plan: Plan) {
     assert_eq!(found["places"][0]["change"]["recognised"]["schema"].to_string(), schema, "{found}");
     // It may be another one, so its flags have to be asked for.
     assert_eq!(found["places"][0]["ways"], serde_json::json!([]), "{found}");
-    assert!(found["notes"].to_string().contains("may be of another relation"), "{found}");
+    assert!(found["notes"].to_string().contains("may be about another relation"), "{found}");
     let found = stage.ok(&["wal", "find", "--lsn", text(&found["places"][0], "lsn")]);
     assert_eq!(restored(&stage, &found, "items", "postgres", "SELECT n FROM new.items").await, "5");
 

@@ -60,8 +60,8 @@ fn commands_go_by_the_proxy_of_their_environment() {
         "error: the proxy on the way to s3://holdfast/pg refuses: HTTP 407 (by the proxy http://$PROXY of HTTP_PROXY)\n\
          while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg, fetching $SEGMENT from the \
          archive\n\
-         hint:  write user and password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), ask whoever \
-         runs the proxy to allow the store's host, or list that host in no_proxy\n",
+         hint:  write user and password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), ask the person \
+         who runs the proxy to allow the store's host, or list that host in no_proxy\n",
     );
     bench.finish();
 }

@@ -196,7 +196,7 @@ fn answers_that_refuse() {
             25,
             "error: unexpected answer from s3://holdfast/pg: HTTP 418 Teapot: injected\n\
                  while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg\n\
-                 hint:  this answer came from the store itself: look in its log, or ask whoever runs it\n",
+                 hint:  this answer came from the store itself: look in its log, or ask the person who runs the store\n",
         ),
         (
             "quota",

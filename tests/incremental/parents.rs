@@ -69,7 +69,7 @@ async fn a_missing_summary_costs_reading_but_no_page() {
     fs::remove_file(&names[names.len() - 2]).expect("remove a summary");
     let output = stage.run(&["backup", "--start-fast"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("everything is read, and what changed is stored (no WAL summary covers"), "{said}");
+    assert!(said.contains("all files are read, and only changes are stored (no WAL summary covers"), "{said}");
     let record = stage.json(&["list"])["repositories"][0]["backups"][1].clone();
     assert_eq!(parent(&record), first["backup_id"]);
     compare(stage.cluster.data(), &restore(&stage, &record, "restored"), "a missing summary");

@@ -41,11 +41,11 @@ pub(crate) async fn serve(services: Arc<Services>, stream: UnixStream) {
     match is_trusted(&stream) {
         Ok(true) => {}
         Ok(false) => {
-            tracing::warn!("another user asked: only the agent's own user and root are answered");
+            tracing::warn!("refused a request of another user: only the agent's own user and root are answered");
             return;
         }
         Err(error) => {
-            tracing::warn!(%error, "it cannot be found out who asked");
+            tracing::warn!(%error, "cannot determine which user sent the request");
             return;
         }
     }

@@ -218,8 +218,8 @@ impl StoreError {
         match self.kind() {
             StoreErrorKind::ProxyRefused => {
                 "the proxy refuses the service that hands out the credentials (STS, SSO), and not the store: write user and \
-                 password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), ask whoever runs the \
-                 proxy to allow that service's host, or list that host in no_proxy"
+                 password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), ask the person \
+                 who runs the proxy to allow that service's host, or list that host in no_proxy"
             }
             StoreErrorKind::BadCertificate => {
                 "the certificate is that of the service that hands out the credentials (container, STS, SSO), or of the proxy on \
@@ -278,11 +278,11 @@ impl StoreError {
                 "correct `ca_file` or `endpoint` of this [[repo]], or the server's certificate"
             }
             StoreErrorKind::ProxyRefused => {
-                "write user and password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), ask whoever \
-                 runs the proxy to allow the store's host, or list that host in no_proxy"
+                "write user and password into the URL of the proxy's variable (http://USER:PASSWORD@HOST:PORT), ask the \
+                 person who runs the proxy to allow the store's host, or list that host in no_proxy"
             }
             StoreErrorKind::Unsupported | StoreErrorKind::Other => {
-                "this answer came from the store itself: look in its log, or ask whoever runs it"
+                "this answer came from the store itself: look in its log, or ask the person who runs the store"
             }
             StoreErrorKind::AlreadyExists | StoreErrorKind::Cancelled => return None,
         })

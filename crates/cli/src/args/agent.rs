@@ -12,7 +12,7 @@ pub struct AgentArgs {
     /// Serve metrics for Prometheus on this address, such as 127.0.0.1:9188, at /metrics
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<SocketAddr>,
-    /// End when standard input ends: when the program that started the agent is gone
+    /// Stop when standard input is closed, that is, when the program that started the agent has ended
     #[arg(long, hide = true)]
     pub while_stdin_is_open: bool,
 }
@@ -20,6 +20,6 @@ pub struct AgentArgs {
 /// What can be asked of a running agent.
 #[derive(Clone, Debug, Subcommand)]
 pub enum AgentAction {
-    /// Show how the running agent is: what it archives and fetches, and its last failure
+    /// Show the state of the running agent: what it archives and fetches, and its last failure
     Status,
 }

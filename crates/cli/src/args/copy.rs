@@ -6,14 +6,13 @@ pub struct CopyArgs {
     /// The repository that has the backups, counted from 1 in the order of the configuration
     #[arg(long, value_name = "NUMBER")]
     pub from: std::num::NonZeroUsize,
-    /// The repository that they are copied to
+    /// The repository to copy to, counted in the same way
     #[arg(long, value_name = "NUMBER")]
     pub to: std::num::NonZeroUsize,
     /// Which backups: all, latest, or the id of one; ids may be given several times
     #[arg(long, value_name = "BACKUP", default_value = "all")]
     pub backup: Vec<String>,
-    /// With latest or ids: copy all WAL since the oldest of them, and not only what they need; with all it is always
-    /// copied
+    /// Copy all WAL since the oldest of these backups, and not only the WAL they need. Implied by `all`
     #[arg(long)]
     pub all_wal: bool,
     /// Threads that open, check and encrypt [default: restore.jobs, or the number of cores]

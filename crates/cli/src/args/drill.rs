@@ -17,10 +17,10 @@ pub struct DrillArgs {
     /// Choose a moment at random, anywhere in what can be restored [default: the newest moment]
     #[arg(long, group = "target", conflicts_with = "timeline")]
     pub random: bool,
-    /// Choose the same moment as the drill that printed this number
+    /// The seed that an earlier drill printed: choose the same moment again
     #[arg(long, value_name = "NUMBER", requires = "random")]
     pub seed: Option<u64>,
-    /// Up to where, and along which timeline.
+    /// Where recovery stops, and which timeline it follows.
     #[command(flatten)]
     pub to: TargetArgs,
     /// The backup to begin with [default: the newest one before the target]
@@ -48,7 +48,7 @@ pub struct DrillArgs {
     /// How long the drill may take, such as 4h [default: drill.time_limit, or 23h]
     #[arg(long, value_name = "DURATION")]
     pub time_limit: Option<String>,
-    /// Keep the directory after the drill; the server is stopped nevertheless
+    /// Keep the directory after the drill; the server is still stopped
     #[arg(long)]
     pub keep: bool,
     /// Do not write the result into the repository

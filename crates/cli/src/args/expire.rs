@@ -27,7 +27,7 @@ pub enum BackupCommand {
         /// [default: until it is released]
         #[arg(long, value_name = "TIME", value_parser = until)]
         until: Option<Until>,
-        /// Keep all WAL after the backup as well: while a server that was restored from it still fetches WAL
+        /// Also keep all WAL after the backup, for a restored server that still fetches WAL
         #[arg(long)]
         with_wal: bool,
         /// The reason, recorded in the repository with the hold

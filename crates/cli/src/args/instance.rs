@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum InstanceCommand {
     /// Copy this program, so that the other containers of the pod can run it
     Copy {
-        /// Where to
+        /// The path of the copy
         dest: PathBuf,
     },
     /// Run the instance: make its data directory, run PostgreSQL in its role, report
@@ -20,14 +20,14 @@ pub enum InstanceCommand {
     },
     /// Fetch a WAL file; for restore_command of an instance
     RestoreWal {
-        /// The file's name, as %f
+        /// The name of the WAL file, as %f
         name: String,
         /// Where to put it, as %p
         dest: PathBuf,
     },
     /// Answer a probe of the kubelet, by asking the instance manager
     Probe {
-        /// Which probe
+        /// The probe: startup, liveness or readiness
         probe: ProbeKind,
     },
 }

@@ -166,7 +166,7 @@ pub enum Command {
     /// Print the completions of a shell
     #[command(hide = true)]
     Completions {
-        /// The shell
+        /// The shell to print completions for
         shell: clap_complete::Shell,
     },
     /// Write the manual pages into a directory
@@ -221,9 +221,9 @@ pub enum WalCommand {
     },
     /// Fetch a WAL file; for restore_command = 'holdfast wal get %f %p'
     Get {
-        /// The file's name
+        /// The name of the WAL file, as %f
         name: String,
-        /// Where to put it
+        /// Where to put it, as %p
         dest: PathBuf,
         /// For the restore_command of a standby: it must try again after a fault, so the exit status stays at 125 or
         /// less
@@ -273,7 +273,7 @@ pub struct BackupArgs {
     /// What to do with an existing backup
     #[command(subcommand)]
     pub action: Option<BackupCommand>,
-    /// What to store
+    /// Which kind of backup to take
     #[arg(long = "type", value_name = "TYPE", value_enum, default_value_t = BackupType::Auto)]
     pub kind: BackupType,
     /// Start with an immediate checkpoint instead of waiting for the next one

@@ -22,7 +22,7 @@ pub struct OperatorArgs {
     /// The PostgreSQL image for clusters that do not name one
     #[arg(long, value_name = "IMAGE", env = "DEFAULT_IMAGE", default_value = "ghcr.io/cloudnative-pg/postgresql:18")]
     pub default_image: String,
-    /// Wait until no other operator is in charge
+    /// Wait until no other operator holds the Lease
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub leader_elect: bool,
     /// The operator's own namespace, where its Lease is [default: that of its service account, or of the KUBECONFIG]

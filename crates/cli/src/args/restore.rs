@@ -13,7 +13,7 @@ pub struct RestoreArgs {
     /// The directory to restore into, absolute; it must be empty, unless --delta or --snapshot is given
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     pub pgdata: PathBuf,
-    /// Up to where, and along which timeline.
+    /// Where recovery stops, and which timeline it follows.
     #[command(flatten)]
     pub to: TargetArgs,
     /// What the server does at the target [default: pause, as in PostgreSQL]
@@ -25,7 +25,7 @@ pub struct RestoreArgs {
     /// Recover a directory that was filled from these volume snapshots, instead of restoring a backup into it
     #[arg(long, value_name = "ID", conflicts_with_all = ["backup", "delta", "snapshot_record"])]
     pub snapshot: Option<String>,
-    /// The same, with the snapshots' record in a file, as `snapshot list --output json` shows it
+    /// Like --snapshot, with the record of the snapshots in a file (as `snapshot list --output json` prints it)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["backup", "delta"])]
     pub snapshot_record: Option<PathBuf>,
     /// Restore over an existing data directory: keep what is equal, fetch what differs, remove what is not in the

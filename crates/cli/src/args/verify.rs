@@ -17,7 +17,7 @@ pub struct VerifyArgs {
     /// Read this percentage of packs and WAL, chosen at random, such as 5%
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub sample: Option<u8>,
-    /// Choose the same objects as the run that printed this number
+    /// The seed that an earlier run printed: choose the same objects again
     #[arg(long, value_name = "NUMBER", requires = "sample")]
     pub seed: Option<u64>,
     /// With --deep: do not read again what was found sound within this time, such as 30d
@@ -29,7 +29,7 @@ pub struct VerifyArgs {
     /// Bring back from another repository what is missing or damaged, and verify again
     #[arg(long, conflicts_with = "sample")]
     pub repair: bool,
-    /// With --repair: the repository that helps, counted from 1 [default: all others, in their order]
+    /// With --repair: the repository to take objects from, counted from 1 [default: all others, in their order]
     #[arg(long, value_name = "NUMBER", requires = "repair")]
     pub from: Option<NonZeroUsize>,
     /// Do not write the results into the repository

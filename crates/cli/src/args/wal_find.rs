@@ -11,8 +11,8 @@ use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline, moment};
 #[command(group = clap::ArgGroup::new("wanted").multiple(false))]
 #[command(group = clap::ArgGroup::new("one-place").multiple(false))]
 pub struct WalFindArgs {
-    /// The drop, truncation or rewrite of this: a name such as orders, public.orders or "Orders" (in quotes of its own,
-    /// as in SQL), the name of a database, an OID, or a file such as base/16384/24576
+    /// Find drops, truncations and rewrites of this object: a name such as orders, public.orders or "Orders" (in quotes
+    /// of its own, as in SQL), the name of a database, an OID, or a file such as base/16384/24576
     #[arg(long, value_name = "WHAT", group = "wanted")]
     pub before_drop: Option<About>,
     /// All drops, truncations and rewrites of relations, and drops of databases; the default

@@ -69,7 +69,7 @@ pub(super) async fn run(context: &Context, args: &BackupArgs) -> Result<ExitCode
         let mut failed = failed.into_iter();
         let Some(first) = failed.next() else { return Ok(ExitCode::Ok) };
         for Failed { repository, failure, .. } in failed {
-            context.warn(&format!("the backup fails in {repository}, too: {failure}"));
+            context.warn(&format!("the backup also fails in {repository}: {failure}"));
         }
         return Err(first.failure);
     }

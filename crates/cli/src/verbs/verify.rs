@@ -94,7 +94,7 @@ impl Helpers {
             match opened.await {
                 Ok(repository) => others.push(repository),
                 Err(failure) => {
-                    helpers.notes.push(format!("nothing comes from {}: {failure}", other.location()));
+                    helpers.notes.push(format!("{} cannot be used as a source: {failure}", other.location()));
                     failed.get_or_insert(failure);
                 }
             }

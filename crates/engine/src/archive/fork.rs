@@ -28,8 +28,7 @@ pub(super) async fn excuses(error: Error, file: WalFileName, path: &Path, size: 
     }
     let pg_wal = path.parent().unwrap_or(Path::new("")).to_owned();
     let Some(fork) = blocking(move || left_behind(&pg_wal, segment, size)).await? else { return Err(error) };
-    tracing::warn!(%file, %fork, "the archive holds other content under this name, and this server's history needs \
-                                  neither of the two");
+    tracing::warn!(%file, %fork, "other content is archived under this name; this server's history needs neither version");
     Ok(fork)
 }
 

@@ -87,7 +87,7 @@ pub(super) async fn open_and_claim(
     if opened.repositories.is_empty() && !opened.failed.is_empty() {
         let first = opened.failed.remove(0);
         for FailedBackup { repository, error, .. } in &opened.failed {
-            progress.note(&format!("the backup fails in {repository}, too: {error}"));
+            progress.note(&format!("the backup also fails in {repository}: {error}"));
         }
         return Err(first.error);
     }

@@ -223,7 +223,7 @@ impl<'a> Sinks<'a> {
         let others = self.lanes.len() - order;
         let Some(lane) = self.lanes.get_mut(index) else { return Err(error) };
         let note = format!("the backup continues without {}: {error}", lane.repository);
-        let also = format!("the backup fails in {}, too: {error}", lane.repository);
+        let also = format!("the backup also fails in {}: {error}", lane.repository);
         lane.failure = Some(Failure { order, error });
         if others <= 1 {
             // The first failure becomes the error of the backup. Later ones are reported only here.

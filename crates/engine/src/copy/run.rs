@@ -63,7 +63,7 @@ impl<'a> Run<'a> {
             // Read-only access to the source is enough for a copy.
             Err(error) => {
                 let note = format!(
-                    "`holdfast expire` does not see that {} is read, since no lease could be taken there: {error}",
+                    "no lease could be taken in {}, so `holdfast expire` may remove objects there during the copy: {error}",
                     from.describe()
                 );
                 progress.note(&note);
@@ -185,8 +185,8 @@ impl<'a> Run<'a> {
             let written = self.to.write_ledger(&options.cluster, &options.host, now, entry);
             match tokio::time::timeout(RELEASE_WITHIN, written).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => self.done.notes.push(format!("the ledger does not say what was copied: {error}")),
-                Err(_) => self.done.notes.push("the ledger does not say what was copied: no answer in time".to_owned()),
+                Ok(Err(error)) => self.done.notes.push(format!("the copy could not be recorded in the ledger: {error}")),
+                Err(_) => self.done.notes.push("the copy could not be recorded in the ledger: no answer in time".to_owned()),
             }
         }
         let [own, all] = self.leases;

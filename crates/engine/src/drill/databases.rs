@@ -89,7 +89,7 @@ async fn one(
                 return Err(error);
             }
             let why = crate::error::postgres_text(&error);
-            notes.push(format!("database {name}: amcheck {version} is not this host's, and stays: {why}"));
+            notes.push(format!("database {name}: amcheck {version} differs from the version on this host and could not be updated: {why}"));
         }
     }
     let collation = session.query(COLLATIONS, &[]).await?;

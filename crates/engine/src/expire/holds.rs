@@ -140,7 +140,7 @@ fn shortened(earlier: &[OneHold], options: &HoldOptions) -> Vec<String> {
     };
     let mut notes = Vec::new();
     if let Some(before) = of(false).filter(|before| before.longer(Some(now)) != now) {
-        notes.push(format!("an earlier hold, {}, was longer: this one replaces it", end(before)));
+        notes.push(format!("this hold replaces an earlier, longer one ({})", end(before)));
     }
     if let Some(before) = of(true).filter(|_| !options.with_wal) {
         notes

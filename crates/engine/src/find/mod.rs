@@ -279,14 +279,14 @@ fn certain_first(places: Vec<FoundPlace>, about: Option<&About>, notes: &mut Vec
     if !possible.is_empty() {
         let count = possible.len();
         notes.push(format!(
-            "{count} places may be of another relation: the hash of the name fits, and no backup knows the schema that it \
-             gives; `wal find --lsn LSN` prints the flags for one of them"
+            "{count} results may be about another relation: the hash matches, but no backup has the schema that would \
+             confirm it; `wal find --lsn LSN` prints the flags for one of them"
         ));
     }
     if certain.iter().any(|place| place.what == FoundWhat::DropDatabase && place.ways.is_empty()) {
         notes.push(
-            "where a drop of a database begins could not be read, because wal_compression hides it: restore to a time \
-             before the drop was started, since PostgreSQL marks the database invalid before it removes its files"
+            "the start of a DROP DATABASE could not be read, because the page image is compressed (wal_compression): \
+             restore to a time before the drop was started, since PostgreSQL marks the database invalid before it removes its files"
                 .to_owned(),
         );
     }

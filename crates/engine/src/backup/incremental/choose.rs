@@ -93,12 +93,12 @@ pub(in super::super) async fn find_changes(
     let found = changed_blocks(connection, facts.version, &options.pgdata, &asked, progress).await?;
     Ok(Some(match found {
         Ok(changes) => {
-            progress.note(&format!("incremental on backup {}, by WAL summaries", parent.id()));
+            progress.note(&format!("incremental, based on backup {}: changes are found by WAL summaries", parent.id()));
             Changes::Summarized(changes)
         }
         Err(reason) => {
-            let how = "everything is read, and what changed is stored";
-            progress.note(&format!("incremental on backup {}: {how} ({reason})", parent.id()));
+            let how = "all files are read, and only changes are stored";
+            progress.note(&format!("incremental, based on backup {}: {how} ({reason})", parent.id()));
             Changes::ByPages
         }
     }))

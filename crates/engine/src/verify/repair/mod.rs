@@ -183,7 +183,7 @@ impl<'a> Repairer<'a> {
                 Ok(pairs) => pairs,
                 // If one repository is not available, the others can still help.
                 Err(error) => {
-                    progress.note(&format!("nothing comes from {}: {error}", from.describe()));
+                    progress.note(&format!("{} cannot be used as a source: {error}", from.describe()));
                     continue;
                 }
             };
@@ -192,7 +192,7 @@ impl<'a> Repairer<'a> {
                 Ok(lease) => Some(lease),
                 Err(error) => {
                     progress.note(&format!(
-                        "`holdfast expire` does not see that {} is read, since no lease could be taken there: {error}",
+                        "no lease could be taken in {}, so `holdfast expire` may remove objects there during the repair: {error}",
                         from.describe()
                     ));
                     None
@@ -254,7 +254,7 @@ impl<'a> Repairer<'a> {
 
     fn repaired(&mut self, object: &str, donor: usize, how: RepairKind) {
         let from = self.donors.get(donor).map(|donor| donor.carrier.from.describe()).unwrap_or_default();
-        self.progress.note(&format!("{object} is repaired from {from}"));
+        self.progress.note(&format!("repaired {object} from {from}"));
         self.reasons.remove(object);
         self.done.repaired.push(RepairedObject { object: object.to_owned(), from, how });
     }
@@ -285,7 +285,7 @@ impl<'a> Repairer<'a> {
             };
             let (cluster, host) = (&self.options.cluster, &self.options.host);
             if let Err(error) = self.to.write_ledger(cluster, host, self.clock.now(), entry).await {
-                self.progress.note(&format!("the ledger does not say what was repaired: {error}"));
+                self.progress.note(&format!("the repair could not be recorded in the ledger: {error}"));
             }
         }
         self.lease.release().await;
