@@ -9,7 +9,7 @@ use crate::output::progress::Progress;
 use crate::output::size::{duration, size};
 use holdfast_contract::report::drill::{CheckOutcome, DrillReport, DrillResult, LeftBehind};
 use holdfast_engine::drill::{DrillOptions, Moment, drill, random_seed};
-use holdfast_engine::places::{Place, of_data_directory, refuse_overlap};
+use holdfast_engine::path_overlap::{Place, of_data_directory, refuse_overlap};
 use holdfast_engine::restore::{Archiving, RestoreOptions};
 use std::fmt::Write;
 use std::path::Path;

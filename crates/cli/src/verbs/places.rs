@@ -4,7 +4,7 @@
 use super::Context;
 use crate::config::libpq;
 use crate::failure::Failure;
-use holdfast_engine::places::{Place, of_data_directory, refuse_overlap};
+use holdfast_engine::path_overlap::{Place, of_data_directory, refuse_overlap};
 use holdfast_store::Location;
 use std::path::Path;
 

@@ -33,9 +33,9 @@ use super::scan::{Standing, holds_data, look};
 use super::sink::Sink;
 use super::sinks::{Places, Sinks};
 use crate::error::{Cause, Error};
+use crate::path_overlap::Identity;
 use crate::pipeline::budget::{ByteBudget, Permit};
 use crate::pipeline::crew::Crew;
-use crate::places::Identity;
 use crate::progress::Progress;
 
 /// The maximum number of times that files are listed again because they changed while they were read. No backup can

@@ -25,7 +25,7 @@ use super::listing::{Directory, Link, Scan};
 use super::listing::{PageCheck, SourceFile};
 use super::scan::{holds_data, join};
 use crate::error::Error;
-use crate::places::Identity;
+use crate::path_overlap::Identity;
 
 /// What the backup stores for a link.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use holdfast_repo::FileKind;
 use holdfast_repo::manifest::FileEntry;
 
-use crate::places::Identity;
+use crate::path_overlap::Identity;
 
 /// The result of listing a data directory.
 #[derive(Debug, Default)]

@@ -24,7 +24,7 @@ use super::links;
 use super::listing::SourceFile;
 use super::plan::{Part, Unit};
 use crate::error::{Cause, Error};
-use crate::places::Identity;
+use crate::path_overlap::Identity;
 
 /// The spare room with which the standard library can find the end of a file without growing the buffer.
 const PROBE_BYTES: usize = 32;

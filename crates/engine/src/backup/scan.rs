@@ -23,7 +23,7 @@ use super::links;
 use super::listing::{Directory, Link, Scan, tablespace_oid};
 use super::listing::{PageCheck, SourceFile};
 use crate::error::{Cause, Error};
-use crate::places::Identity;
+use crate::path_overlap::Identity;
 
 /// Whether the pages of relations are checked while reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

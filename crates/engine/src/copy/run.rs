@@ -185,8 +185,12 @@ impl<'a> Run<'a> {
             let written = self.to.write_ledger(&options.cluster, &options.host, now, entry);
             match tokio::time::timeout(RELEASE_WITHIN, written).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => self.done.notes.push(format!("the copy could not be recorded in the ledger: {error}")),
-                Err(_) => self.done.notes.push("the copy could not be recorded in the ledger: no answer in time".to_owned()),
+                Ok(Err(error)) => {
+                    self.done.notes.push(format!("the copy could not be recorded in the ledger: {error}"))
+                }
+                Err(_) => {
+                    self.done.notes.push("the copy could not be recorded in the ledger: no answer in time".to_owned())
+                }
             }
         }
         let [own, all] = self.leases;

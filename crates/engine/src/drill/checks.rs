@@ -16,7 +16,7 @@ use super::run::Run;
 use super::server::Access;
 use super::{amcheck, blocking, milliseconds, pages, plain, probes};
 use crate::error::{Cause, Error, ResultExt};
-use crate::places::tablespaces;
+use crate::path_overlap::tablespaces;
 
 impl Run<'_> {
     /// Runs `pg_amcheck` and the user's queries.

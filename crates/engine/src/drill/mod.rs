@@ -259,7 +259,9 @@ async fn drill_inner(
     let says_something =
         report.findings.is_empty() || report.findings.iter().any(|finding| finding.kind != FindingKind::TimeLimit);
     if options.remember && !says_something {
-        report.notes.push("the drill ran out of time before it could check the backup: no result is recorded".to_owned());
+        report
+            .notes
+            .push("the drill ran out of time before it could check the backup: no result is recorded".to_owned());
     } else if options.remember {
         let entry = entry(&report, &backup);
         let remembering = repository.write_ledger(cluster, host, clock.now(), entry);

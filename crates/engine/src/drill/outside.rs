@@ -13,7 +13,7 @@ use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_repo::recovery::RecoveryPlan;
 
 use crate::error::{Cause, Error};
-use crate::places::tablespaces;
+use crate::path_overlap::tablespaces;
 use crate::restore::refuse_made_again;
 
 /// Refuses to replay WAL beside a server with tablespaces that are not in the backup. It checks running servers of the

@@ -91,7 +91,10 @@ pub(crate) async fn worth(
     for object in &listed {
         if let Ok(ObjectPath::Drill { time, backup, proven, .. }) = object.name.as_ref().parse() {
             if is_ahead(time, now) {
-                notes.push(format!("{} has a time in the future and is ignored: check the clocks of the hosts", object.name));
+                notes.push(format!(
+                    "{} has a time in the future and is ignored: check the clocks of the hosts",
+                    object.name
+                ));
             } else if claims.contains_key(&backup) {
                 drilled.entry(backup).or_default().push((backup, time, proven));
             }

@@ -23,7 +23,7 @@ use holdfast_repo::record::SnapshotRecord;
 use super::layout::Layout;
 use super::{durable, foreign};
 use crate::error::{Cause, Error, ResultExt};
-use crate::places::{Identity, Place, Resolved, refuse_overlap};
+use crate::path_overlap::{Identity, Place, Resolved, refuse_overlap};
 use crate::server::running::RunningServer;
 
 /// The first bytes of a segment, enough for its long header.

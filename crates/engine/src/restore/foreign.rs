@@ -22,7 +22,7 @@ use holdfast_repo::name::REPOSITORY_OBJECT;
 use super::layout::{Layout, PathIndex};
 use super::reuse::{self, Kept};
 use crate::error::{Cause, Error};
-use crate::places::{Identity, Place, Resolved, refuse_overlap};
+use crate::path_overlap::{Identity, Place, Resolved, refuse_overlap};
 use crate::server::running::{RunningServer, ServerTablespace};
 
 /// The kernel's list of mounted file systems.

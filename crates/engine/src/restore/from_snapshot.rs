@@ -223,7 +223,7 @@ fn refuse_foreign(
     refuse_empty_tablespaces(layout, version)?;
     let mut notes = removal.notes();
     let mut known = foreign::tablespaces(layout);
-    known.extend(crate::places::tablespaces(layout.pgdata()).into_iter().map(|(oid, _)| oid));
+    known.extend(crate::path_overlap::tablespaces(layout.pgdata()).into_iter().map(|(oid, _)| oid));
     foreign::refuse_replay(&known, of, &options.request.target, &servers)?;
     notes.extend(foreign::replay_notes(&known, of, &servers));
     Ok(notes)
@@ -252,7 +252,7 @@ fn linked(pgdata: &Path) -> Vec<TablespaceEntry> {
         let path = original.or_else(|| target.into_os_string().into_string().ok())?;
         Some(TablespaceEntry { oid, name: oid.to_string(), path })
     };
-    let mut entries: Vec<_> = crate::places::tablespaces(pgdata).into_iter().filter_map(entry).collect();
+    let mut entries: Vec<_> = crate::path_overlap::tablespaces(pgdata).into_iter().filter_map(entry).collect();
     entries.sort_unstable_by_key(|tablespace| tablespace.oid);
     entries
 }

@@ -9,7 +9,7 @@ use holdfast_repo::recovery::RecoveryRequest;
 
 use super::layout::TablespaceMapping;
 use super::settings::Archiving;
-use crate::places::Place;
+use crate::path_overlap::Place;
 
 /// What to restore, where and how.
 #[derive(Debug, Clone)]

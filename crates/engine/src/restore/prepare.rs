@@ -18,7 +18,7 @@ use super::layout::Layout;
 use super::resume::{RESUME_POINT, ResumeLock, ResumePoint, sync_parent};
 use super::settings::Archiving;
 use crate::error::{Cause, Error};
-use crate::places::{Identity, Place};
+use crate::path_overlap::{Identity, Place};
 use crate::server::{PostmasterPid, running};
 
 /// The facts for the decision about the target.

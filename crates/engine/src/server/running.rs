@@ -16,7 +16,7 @@ use holdfast_pgtypes::exclude::{Exclusions, Verdict};
 use holdfast_pgtypes::{ControlFile, PgVersion, SystemIdentifier};
 
 use crate::error::{Cause, Error};
-use crate::places::{Identity, Resolved};
+use crate::path_overlap::{Identity, Resolved};
 
 /// A PostgreSQL server that runs on this host.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ impl RunningServer {
             let link = std::fs::symlink_metadata(cwd.join("pg_tblspc").join(&oid));
             ServerTablespace { oid, place, linked: link.and_then(|link| link.modified()).ok().map(DateTime::from) }
         };
-        let tablespaces: Vec<_> = crate::places::tablespaces(cwd).into_iter().map(tablespace).collect();
+        let tablespaces: Vec<_> = crate::path_overlap::tablespaces(cwd).into_iter().map(tablespace).collect();
         let mut links: Vec<PathBuf> = tablespaces.iter().map(|tablespace| tablespace.place.clone()).collect();
         // Directories of these names count by themselves: they may be mounted in another place too.
         for name in emptied_directories(cwd) {

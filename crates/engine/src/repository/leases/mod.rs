@@ -117,7 +117,10 @@ impl Repository {
         let behind = info.modified.map(|stored| at - DateTime::<Utc>::from(stored));
         Ok(match behind.filter(|behind| *behind > UNCERTAIN) {
             Some(behind) => {
-                tracing::warn!(seconds = behind.num_seconds(), "the store's clock is behind this host's; Holdfast uses the store's clock");
+                tracing::warn!(
+                    seconds = behind.num_seconds(),
+                    "the store's clock is behind this host's; Holdfast uses the store's clock"
+                );
                 clock.earlier(behind)
             }
             None => clock,
