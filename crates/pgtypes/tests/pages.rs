@@ -3,6 +3,7 @@
 
 use holdfast_pgtypes::checksum::{PAGE_SIZE, page_checksum};
 use holdfast_pgtypes::page::{Checksums, PageCheck, PageHeader, check_page, is_all_zero, verify_page};
+use holdfast_testkit::random::Random;
 use proptest::prelude::*;
 
 type Page = [u8; PAGE_SIZE];
@@ -87,11 +88,8 @@ proptest! {
     #[test]
     fn a_checksum_is_never_zero_and_ignores_its_own_field(seed: u64, block: u32, field: [u8; 2]) {
         let mut page = [0; PAGE_SIZE];
-        let mut state = seed;
-        for byte in &mut page {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            *byte = (state >> 56) as u8;
-        }
+        let mut random = Random::of_seed(seed);
+        page.fill_with(|| random.word() as u8);
         let checksum = page_checksum(&page, block);
         prop_assert_ne!(checksum, 0);
         page.get_mut(8..10).unwrap().copy_from_slice(&field);

@@ -25,6 +25,7 @@ use holdfast_pgtypes::PgVersion;
 use holdfast_pgtypes::changes::{ChangedBlocks, DataFile, FileBlocks, FileChanges, WholeReason};
 use holdfast_pgtypes::relation::Fork;
 use holdfast_pgtypes::wal_summary::{RelationFork, WalSummaryError, WalSummaryName, WalSummaryReader};
+use holdfast_testkit::random::Random;
 use proptest::prelude::*;
 
 const SEGMENT: u32 = 131_072;
@@ -220,12 +221,6 @@ fn an_error_of_the_source_is_kept() {
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "disk");
 }
 
-/// A number that depends only on the seed.
-fn next(state: &mut u64) -> usize {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*state >> 33) as usize
-}
-
 /// Some bytes of a sample are replaced, removed or repeated, and the CRC is corrected, so that only the checks of the
 /// structure can find it. Nothing panics, and the result stays within its limits.
 #[test]
@@ -233,18 +228,18 @@ fn sealed_mutations_never_panic() {
     let samples = samples();
     let mut accepted = 0;
     for seed in 0..6000 {
-        let mut state = seed;
-        let (_, bytes, _) = samples.get(next(&mut state) % samples.len()).unwrap();
+        let mut random = Random::of_seed(seed);
+        let (_, bytes, _) = samples.get(random.index(samples.len())).unwrap();
         let mut bytes = bytes.get(..bytes.len() - 4).unwrap().to_vec();
-        for _ in 0..=next(&mut state) % 4 {
-            let at = 4 + next(&mut state) % (bytes.len() - 4);
-            let byte = [0, 1, 3, 0x10, 0xFF, 0x80, next(&mut state) as u8];
-            match next(&mut state) % 4 {
-                0 | 1 => *bytes.get_mut(at).unwrap() = *byte.get(next(&mut state) % byte.len()).unwrap(),
+        for _ in 0..=random.below(4) {
+            let at = 4 + random.index(bytes.len() - 4);
+            let byte = [0, 1, 3, 0x10, 0xFF, 0x80, random.word() as u8];
+            match random.below(4) {
+                0 | 1 => *bytes.get_mut(at).unwrap() = *byte.get(random.index(byte.len())).unwrap(),
                 2 => {
                     bytes.remove(at);
                 }
-                _ => bytes.insert(at, *byte.get(next(&mut state) % byte.len()).unwrap()),
+                _ => bytes.insert(at, *byte.get(random.index(byte.len())).unwrap()),
             }
         }
         let bytes = seal(bytes);

@@ -10,6 +10,7 @@ use holdfast_repo::{
     ChunkHash, Extent, FileEntry, FileKind, ManifestHeader, ManifestReader, ManifestWriter, PackEntry, RepositoryId,
     RepositoryKey,
 };
+use holdfast_testkit::random::Random;
 
 const FILES: u32 = 1_000_000;
 const EXTENTS_PER_FILE: u32 = 10;
@@ -30,14 +31,9 @@ fn resident_bytes() -> BTreeMap<String, u64> {
 /// A value that compresses as badly as a hash and is cheap to make.
 fn hash_of(number: u64) -> ChunkHash {
     let mut bytes = [0; 32];
-    let mut state = number;
+    let mut random = Random::of_seed(number);
     for word in bytes.chunks_exact_mut(8) {
-        // The finaliser of splitmix64.
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+        word.copy_from_slice(&random.word().to_le_bytes());
     }
     ChunkHash::from_bytes(bytes)
 }

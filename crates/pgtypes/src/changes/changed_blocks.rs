@@ -166,6 +166,7 @@ mod tests {
     #![expect(clippy::single_range_in_vec_init, reason = "the expected ranges are often only one")]
 
     use super::*;
+    use holdfast_testkit::random::Random;
     use proptest::prelude::*;
 
     fn fork(number: u32) -> RelationFork {
@@ -280,10 +281,9 @@ mod tests {
                 }
             }
             let mut merged = ChangedBlocks::new();
-            let mut seed = seed;
+            let mut random = Random::of_seed(seed);
             while !summaries.is_empty() {
-                let ForkChanges { limit_block, blocks } = summaries.swap_remove(seed as usize % summaries.len());
-                seed = seed.rotate_right(5) ^ 0x9E37_79B9;
+                let ForkChanges { limit_block, blocks } = summaries.swap_remove(random.index(summaries.len()));
                 let limit_block = Some(limit_block).filter(|limit| *limit != INVALID_BLOCK);
                 merged.add_fork(ForkSummary { fork: fork(9), limit_block });
                 for block in blocks.ranges(0..u32::MAX).into_iter().flatten() {

@@ -1,10 +1,10 @@
 //! Hosts that run `expire`. Each has its own clock, can be interrupted anywhere, and may act on a plan that is hours
 //! old.
 
-use crate::random::Random;
 use crate::world::{World, moment};
 use chrono::Duration;
 use holdfast_retention::*;
+use holdfast_testkit::random::Random;
 use std::collections::BTreeSet;
 
 const GRACE: Duration = Duration::hours(48);

@@ -7,13 +7,10 @@
 
 mod expire;
 mod promise;
-#[path = "../../../testkit/src/random.rs"]
-#[expect(dead_code, unreachable_pub, reason = "the kit's source of random choices, without the kit")]
-mod random;
 mod world;
 
 use expire::Host;
-use random::Random;
+use holdfast_testkit::random::{self, Random};
 use world::World;
 
 /// The number of histories in one test.

@@ -1,10 +1,10 @@
 //! The truth about an archive: what is stored, and what was done.
 
-use crate::random::Random;
 use chrono::{DateTime, Duration, Utc};
 use holdfast_pgtypes::history::HistoryEntry;
 use holdfast_pgtypes::{HistoryFile, Lsn, TimelineId, WalSegmentSize};
 use holdfast_retention::*;
+use holdfast_testkit::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const SIZE: u64 = 16 << 20;
