@@ -6,7 +6,7 @@
 
 use crate::cluster_watch::LatestCluster;
 use crate::current_run::CurrentRun;
-use crate::identity::{Identity, Places};
+use crate::identity::{Identity, Paths};
 use crate::postgres::Sql;
 use crate::state::State;
 use crate::volume;
@@ -23,7 +23,7 @@ pub struct Context {
     /// The identity of this instance.
     pub identity: Identity,
     /// The paths of this instance.
-    pub places: Places,
+    pub paths: Paths,
     /// The state of the instance.
     pub state: Arc<State>,
     /// The manager's connection to the server.
@@ -44,15 +44,15 @@ impl Context {
     /// A context without a backup or a snapshot.
     pub fn new(
         identity: Identity,
-        places: Places,
+        paths: Paths,
         state: Arc<State>,
         latest_cluster: LatestCluster,
         stop: CancellationToken,
     ) -> Self {
         Self {
-            sql: Sql::new(&places),
+            sql: Sql::new(&paths),
             identity,
-            places,
+            paths,
             state,
             latest_cluster,
             backups: CurrentRun::default(),
@@ -84,7 +84,7 @@ impl Context {
         if let Some(known) = self.segment_size.get() {
             return Some(*known);
         }
-        let size = volume::control(&self.places.pgdata).ok().flatten()?.wal_segment_size;
+        let size = volume::control(&self.paths.pgdata).ok().flatten()?.wal_segment_size;
         Some(*self.segment_size.get_or_init(|| size))
     }
 }
@@ -105,10 +105,10 @@ mod tests {
             namespace: "db".to_owned(),
             cluster: "main".to_owned(),
         };
-        let places = Places::below(folder.path(), Path::new("/bin/true"), 5432);
-        let control = places.pgdata.join("global/pg_control");
+        let paths = Paths::below(folder.path(), Path::new("/bin/true"), 5432);
+        let control = paths.pgdata.join("global/pg_control");
         let state = Arc::new(State::new(&identity, 18));
-        let context = Context::new(identity, places, state, watch::channel(None).1, CancellationToken::new());
+        let context = Context::new(identity, paths, state, watch::channel(None).1, CancellationToken::new());
         assert_eq!(context.segment_size(), None, "the status port may be asked before there is a data directory");
         std::fs::create_dir_all(control.parent().unwrap()).unwrap();
         let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../pgtypes/tests/fixtures/pg_control.18");

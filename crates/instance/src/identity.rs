@@ -1,7 +1,7 @@
 //! The identity of this instance, and its paths.
 //!
 //! In a pod all of this is agreed with the operator ([`holdfast_kube_api::names`]); the pod's environment says which
-//! pod it is. Tests on a host put everything below one folder with [`Places::below`].
+//! pod it is. Tests on a host put everything below one folder with [`Paths::below`].
 
 use crate::error::{Error, Result};
 use holdfast_kube_api::names;
@@ -45,7 +45,7 @@ impl Identity {
 
 /// The paths of this instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub struct Paths {
     /// The program `holdfast` itself.
     pub program: PathBuf,
     /// Mount point of the data volume.
@@ -70,7 +70,7 @@ pub struct Places {
     pub port: u16,
 }
 
-impl Places {
+impl Paths {
     /// The paths in a pod. The volume of `pg_wal` is used if it is mounted.
     pub fn of_pod(cluster: &str) -> Self {
         Self {

@@ -4,7 +4,7 @@
 //! the answers of peers decide whether a primary may continue.
 
 use crate::identity::Identity;
-use crate::identity::Places;
+use crate::identity::Paths;
 use crate::tls;
 use futures::future::BoxFuture;
 use holdfast_http::{Outgoing, exchange};
@@ -27,7 +27,7 @@ const LARGEST: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Peers {
     identity: Identity,
-    places: Places,
+    paths: Paths,
     addresses: Mutex<BTreeMap<String, SocketAddr>>,
 }
 
@@ -45,8 +45,8 @@ impl AskInstances for Peers {
 
 impl Peers {
     /// The instances of this instance's cluster.
-    pub fn new(identity: &Identity, places: &Places) -> Self {
-        Self { identity: identity.clone(), places: places.clone(), addresses: Mutex::default() }
+    pub fn new(identity: &Identity, paths: &Paths) -> Self {
+        Self { identity: identity.clone(), paths: paths.clone(), addresses: Mutex::default() }
     }
 
     /// Asks all of these at the same time; `None` for those that do not answer within the limit.
@@ -76,7 +76,7 @@ impl Peers {
         };
         let address = address.ok_or("its name does not resolve")?;
         self.addresses.lock().insert(instance.to_owned(), address);
-        let tls = TlsConnector::from(Arc::new(tls::peer(&self.places)?));
+        let tls = TlsConnector::from(Arc::new(tls::peer(&self.paths)?));
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         let request = Outgoing { method: Method::GET, path: "/status", host: instance, body: Vec::new() };

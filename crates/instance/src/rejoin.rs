@@ -18,7 +18,7 @@ use std::fs;
 /// # Errors
 /// [`Kind::Stuck`] when `pg_rewind` failed.
 pub async fn rewind(work: &Bootstrap<'_>) -> Result<()> {
-    let pgdata = &work.places.pgdata;
+    let pgdata = &work.paths.pgdata;
     end_leftover(pgdata).await?;
     work.record(Filling::Rewind, Progress::Begun)?;
     // If the directory was not shut down in order, a single-user server recovers it first, and that cannot be a
@@ -30,7 +30,7 @@ pub async fn rewind(work: &Bootstrap<'_>) -> Result<()> {
     }
     let mut command = work.programs.command("pg_rewind");
     command.arg("--target-pgdata").arg(pgdata);
-    command.arg("--source-server").arg(replication_connection(work.places, &work.wire()?));
+    command.arg("--source-server").arg(replication_connection(work.paths, &work.wire()?));
     // WAL back to the point of divergence may exist only in the archive.
     command.args(["--restore-target-wal", "--no-sync"]);
     let output = tokio::select! {

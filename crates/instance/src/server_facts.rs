@@ -26,7 +26,7 @@ pub async fn refresh(context: &Context) {
                 _ => None,
             };
             if let Some(cluster) = context.cluster() {
-                let needed = volume::control(&context.places.pgdata).ok().flatten().as_ref().map(Needed::from);
+                let needed = volume::control(&context.paths.pgdata).ok().flatten().as_ref().map(Needed::from);
                 facts.pending_restart |= floor::waits(facts.role, &cluster.spec, needed, &facts.bounds);
             }
             state.set_timeline_history(history);
@@ -35,7 +35,7 @@ pub async fn refresh(context: &Context) {
         Err(error) => {
             tracing::debug!("{error}");
             // A server that is busy once is not down; one that never answered has reported nothing yet.
-            if Sql::connect(&context.places, "postgres").await.is_err() {
+            if Sql::connect(&context.paths, "postgres").await.is_err() {
                 state.set_facts(None);
             }
         }
@@ -47,11 +47,11 @@ pub async fn refresh(context: &Context) {
 fn followed_timeline(context: &Context, lsn: Option<Lsn>) -> Option<TimelineId> {
     let size = context.segment_size()?;
     let end = lsn?.saturating_sub(1);
-    let entries = std::fs::read_dir(context.places.pg_wal()).ok()?;
+    let entries = std::fs::read_dir(context.paths.pg_wal()).ok()?;
     let segments = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<SegmentName>().ok());
     segments.filter(|segment| segment.contains(end, size)).map(SegmentName::timeline).max()
 }
 
 fn timeline_history(context: &Context, timeline: TimelineId) -> Option<String> {
-    std::fs::read_to_string(context.places.pg_wal().join(format!("{}.history", timeline.hex()))).ok()
+    std::fs::read_to_string(context.paths.pg_wal().join(format!("{}.history", timeline.hex()))).ok()
 }

@@ -8,7 +8,7 @@
 //! owner.
 
 use crate::error::{Error, Result};
-use crate::identity::Places;
+use crate::identity::Paths;
 use crate::volume::write_if_changed;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -24,15 +24,15 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// When one is missing or cannot be written.
-pub fn copy(places: &Places) -> Result<bool> {
-    let folder = places.tls();
+pub fn copy(paths: &Paths) -> Result<bool> {
+    let folder = paths.tls();
     make_private(&folder)?;
     let files = [
-        (places.ca_certificates.join("ca.crt"), "ca.crt"),
-        (places.server_certificates.join("tls.crt"), "server.crt"),
-        (places.server_certificates.join("tls.key"), "server.key"),
-        (places.replication_certificates.join("tls.crt"), "replication.crt"),
-        (places.replication_certificates.join("tls.key"), "replication.key"),
+        (paths.ca_certificates.join("ca.crt"), "ca.crt"),
+        (paths.server_certificates.join("tls.crt"), "server.crt"),
+        (paths.server_certificates.join("tls.key"), "server.key"),
+        (paths.replication_certificates.join("tls.crt"), "replication.crt"),
+        (paths.replication_certificates.join("tls.key"), "replication.key"),
     ];
     let mut changed = false;
     for (from, name) in files {
@@ -70,8 +70,8 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
         .map_err(|error| Error::retry(format!("{} cannot be used: {error}", path.display())))
 }
 
-fn roots(places: &Places) -> Result<Arc<RootCertStore>> {
-    let path = places.ca_certificates.join("ca.crt");
+fn roots(paths: &Paths) -> Result<Arc<RootCertStore>> {
+    let path = paths.ca_certificates.join("ca.crt");
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&path)? {
         roots.add(certificate).map_err(|error| Error::retry(format!("{} cannot be used: {error}", path.display())))?;
@@ -87,8 +87,8 @@ fn unusable(error: &dyn std::fmt::Display) -> Error {
 ///
 /// # Errors
 /// When the certificates cannot be read or used.
-pub fn server(places: &Places) -> Result<ServerConfig> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(places)?, provider())
+pub fn server(paths: &Paths) -> Result<ServerConfig> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(paths)?, provider())
         .build()
         .map_err(|error| unusable(&error))?;
     ServerConfig::builder_with_provider(provider())
@@ -96,8 +96,8 @@ pub fn server(places: &Places) -> Result<ServerConfig> {
         .map_err(|error| unusable(&error))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(
-            certificates(&places.server_certificates.join("tls.crt"))?,
-            key(&places.server_certificates.join("tls.key"))?,
+            certificates(&paths.server_certificates.join("tls.crt"))?,
+            key(&paths.server_certificates.join("tls.key"))?,
         )
         .map_err(|error| unusable(&error))
 }
@@ -106,8 +106,8 @@ pub fn server(places: &Places) -> Result<ServerConfig> {
 ///
 /// # Errors
 /// When the certificates cannot be read or used.
-pub fn peer(places: &Places) -> Result<ClientConfig> {
-    let inner = WebPkiServerVerifier::builder_with_provider(roots(places)?, provider())
+pub fn peer(paths: &Paths) -> Result<ClientConfig> {
+    let inner = WebPkiServerVerifier::builder_with_provider(roots(paths)?, provider())
         .build()
         .map_err(|error| unusable(&error))?;
     ClientConfig::builder_with_provider(provider())
@@ -116,8 +116,8 @@ pub fn peer(places: &Places) -> Result<ClientConfig> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ByAuthority { inner }))
         .with_client_auth_cert(
-            certificates(&places.replication_certificates.join("tls.crt"))?,
-            key(&places.replication_certificates.join("tls.key"))?,
+            certificates(&paths.replication_certificates.join("tls.crt"))?,
+            key(&paths.replication_certificates.join("tls.key"))?,
         )
         .map_err(|error| unusable(&error))
 }

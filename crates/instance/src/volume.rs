@@ -7,7 +7,7 @@
 //! that it was taken from, and is recognised by that uid.
 
 use crate::error::{Error, Result};
-use crate::identity::Places;
+use crate::identity::Paths;
 use holdfast_pgtypes::ControlFile;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -89,18 +89,18 @@ pub struct Found {
 ///
 /// # Errors
 /// When something cannot be read, or the control file is damaged.
-pub fn look(places: &Places) -> Result<Found> {
-    let record = read_record(&places.data_mount)?;
-    let has_files = match fs::read_dir(&places.pgdata) {
+pub fn look(paths: &Paths) -> Result<Found> {
+    let record = read_record(&paths.data_mount)?;
+    let has_files = match fs::read_dir(&paths.pgdata) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == ErrorKind::NotFound => false,
-        Err(error) => return Err(Error::file("list", &places.pgdata, &error)),
+        Err(error) => return Err(Error::file("list", &paths.pgdata, &error)),
     };
     Ok(Found {
         // During a restore there is no control file, and a damaged one is an error.
-        control: control(&places.pgdata)?.map(Box::new),
+        control: control(&paths.pgdata)?.map(Box::new),
         record,
-        standby_signal: places.pgdata.join("standby.signal").exists(),
+        standby_signal: paths.pgdata.join("standby.signal").exists(),
         has_files,
     })
 }
@@ -210,12 +210,12 @@ pub fn protect(pgdata: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When something cannot be removed.
-pub fn empty(places: &Places) -> Result<()> {
-    remove_tree(&places.pgdata)?;
-    if let Some(wal) = &places.wal_directory {
+pub fn empty(paths: &Paths) -> Result<()> {
+    remove_tree(&paths.pgdata)?;
+    if let Some(wal) = &paths.wal_directory {
         remove_tree(wal)?;
     }
-    remove_tree(&places.spool())
+    remove_tree(&paths.spool())
 }
 
 fn remove_tree(path: &Path) -> Result<()> {
@@ -260,20 +260,20 @@ mod tests {
     #[test]
     fn the_record_survives_and_an_unknown_one_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let places = Places::below(folder.path(), Path::new("/x"), 1);
-        fs::create_dir_all(&places.pgdata).unwrap();
+        let paths = Paths::below(folder.path(), Path::new("/x"), 1);
+        fs::create_dir_all(&paths.pgdata).unwrap();
         assert_eq!(
-            look(&places).unwrap(),
+            look(&paths).unwrap(),
             Found { record: None, control: None, standby_signal: false, has_files: false }
         );
         let record = Record::new("uid", "c-1", Filling::Initdb, Progress::Begun);
-        write_record(&places.data_mount, &record).unwrap();
-        fs::write(places.pgdata.join("PG_VERSION"), "18").unwrap();
-        let found = look(&places).unwrap();
+        write_record(&paths.data_mount, &record).unwrap();
+        fs::write(paths.pgdata.join("PG_VERSION"), "18").unwrap();
+        let found = look(&paths).unwrap();
         assert_eq!(found.record, Some(record));
         assert!(found.has_files);
-        fs::write(places.data_mount.join(RECORD), "{").unwrap();
-        assert!(look(&places).unwrap_err().to_string().contains("cannot be parsed"));
+        fs::write(paths.data_mount.join(RECORD), "{").unwrap();
+        assert!(look(&paths).unwrap_err().to_string().contains("cannot be parsed"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Every major accepts the settings that are written for it.
 #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
 
-use holdfast_instance::identity::Places;
+use holdfast_instance::identity::Paths;
 use holdfast_instance::postgres::Programs;
 use holdfast_instance::settings::postgresql;
 use holdfast_instance::settings::wire::Wire;
@@ -28,13 +28,13 @@ async fn every_major_accepts_its_settings() {
     for installation in Installation::all() {
         let scratch = Scratch::new().unwrap();
         scratch.folder("data").unwrap();
-        let places = Places::below(scratch.path(), scratch.path(), 5432);
+        let paths = Paths::below(scratch.path(), scratch.path(), 5432);
         let programs = Programs::in_folder(installation.bin()).await.unwrap();
         assert_eq!(programs.major(), installation.major());
         let wire = if programs.has_tls() { Wire::Tls } else { Wire::Password("secret".into()) };
         let mut spec = ClusterSpec::default();
         spec.postgresql.parameters.insert("shared_buffers".to_owned(), "64MB".to_owned());
-        scratch.write("data/postgresql.conf", postgresql::text(&spec, "it-s-1", &places, &wire)).unwrap();
+        scratch.write("data/postgresql.conf", postgresql::text(&spec, "it-s-1", &paths, &wire)).unwrap();
         assert_eq!(says(&installation, &scratch, "archive_mode"), "always");
         assert_eq!(says(&installation, &scratch, "cluster_name"), "it-s-1");
         assert_eq!(says(&installation, &scratch, "primary_slot_name"), "_holdfast_it_s_1");

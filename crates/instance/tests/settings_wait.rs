@@ -2,7 +2,7 @@
 //! and when.
 #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
 
-use holdfast_instance::identity::Places;
+use holdfast_instance::identity::Paths;
 use holdfast_instance::postgres::{Sql, read_facts};
 use holdfast_instance::settings::floor::{self, Needed};
 use holdfast_instance::volume;
@@ -19,9 +19,9 @@ fn spec(connections: u32) -> ClusterSpec {
 
 /// Whether an instance with this server would report that it waits for a restart.
 async fn waits(server: &Cluster, spec: &ClusterSpec) -> bool {
-    let mut places = Places::below(server.scratch().path(), Path::new("/holdfast"), server.port());
-    places.sockets = server.socket_folder();
-    let facts = read_facts(&Sql::new(&places)).await.unwrap();
+    let mut paths = Paths::below(server.scratch().path(), Path::new("/holdfast"), server.port());
+    paths.sockets = server.socket_folder();
+    let facts = read_facts(&Sql::new(&paths)).await.unwrap();
     let needed = volume::control(server.data()).unwrap().as_ref().map(Needed::from);
     facts.pending_restart || floor::waits(facts.role, spec, needed, &facts.bounds)
 }

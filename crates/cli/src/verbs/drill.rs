@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::output::progress::Progress;
 use crate::output::size::{duration, size};
 use holdfast_contract::report::drill::{CheckOutcome, DrillReport, DrillResult, LeftBehind};
-use holdfast_engine::drill::{DrillOptions, Moment, drill, random_seed};
+use holdfast_engine::drill::{DrillOptions, RequestedMoment, drill, random_seed};
 use holdfast_engine::path_overlap::{Place, of_data_directory, refuse_overlap};
 use holdfast_engine::restore::{Archiving, RestoreOptions};
 use std::fmt::Write;
@@ -44,9 +44,9 @@ fn options(context: &Context, args: &DrillArgs) -> Result<DrillOptions, Failure>
     }
     let request = asked::recovery(&args.to, args.backup.as_deref())?;
     let moment = match (args.random, args.seed) {
-        (false, _) => Moment::Asked { request: request.clone(), flags: args.target_flags() },
-        (true, Some(seed)) => Moment::Random { seed },
-        (true, None) => Moment::Random { seed: random_seed()? },
+        (false, _) => RequestedMoment::Asked { request: request.clone(), flags: args.target_flags() },
+        (true, Some(seed)) => RequestedMoment::Random { seed },
+        (true, None) => RequestedMoment::Random { seed: random_seed()? },
     };
     let mut probes = args.probes.clone();
     if probes.is_empty() {

@@ -4,7 +4,7 @@ use crate::args::{InstanceCommand, ProbeKind};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use holdfast_instance::archive::command::{self, Archive};
-use holdfast_instance::identity::{Identity, Places};
+use holdfast_instance::identity::{Identity, Paths};
 use holdfast_instance::status_port::{Probe, ask_probe};
 use holdfast_instance::{Error, init, logs, manager};
 use std::ffi::OsString;
@@ -20,11 +20,11 @@ pub(super) fn run(command: &InstanceCommand) -> Result<ExitCode, Failure> {
     match command {
         InstanceCommand::Copy { dest } => copy(dest),
         InstanceCommand::Run => run_instance(),
-        InstanceCommand::Archive { path } => match command::archive(&places()?, path) {
+        InstanceCommand::Archive { path } => match command::archive(&paths()?, path) {
             Archive::Nothing => Ok(ExitCode::Ok),
             Archive::Run(words) => become_verb(&words, &[]),
         },
-        InstanceCommand::RestoreWal { name, dest } => match command::restore(&places()?, name, dest) {
+        InstanceCommand::RestoreWal { name, dest } => match command::restore(&paths()?, name, dest) {
             None => Ok(ExitCode::Absent),
             // A standby that follows asks again by itself; a promotion waits for the answer.
             Some(words) => become_verb(&words, &[("HOLDFAST_WAL_TIMEOUT", "5s")]),
@@ -35,20 +35,18 @@ pub(super) fn run(command: &InstanceCommand) -> Result<ExitCode, Failure> {
                 ProbeKind::Liveness => Probe::Liveness,
                 ProbeKind::Readiness => Probe::Readiness,
             };
-            ask_probe(&places()?, probe)
-                .map(|()| ExitCode::Ok)
-                .map_err(|why| Failure::new(ExitCode::ProblemsFound, why))
+            ask_probe(&paths()?, probe).map(|()| ExitCode::Ok).map_err(|why| Failure::new(ExitCode::ProblemsFound, why))
         }
     }
 }
 
 /// Only the cluster's name is read from the environment, where PostgreSQL and the kubelet call.
-fn places() -> Result<Places, Failure> {
+fn paths() -> Result<Paths, Failure> {
     let cluster = std::env::var("CLUSTER_NAME").map_err(|_| {
         Failure::new(ExitCode::Usage, "the environment variable CLUSTER_NAME is not set")
             .hint("this command is called by PostgreSQL and the kubelet, in a pod that the operator made")
     })?;
-    Ok(Places::of_pod(&cluster))
+    Ok(Paths::of_pod(&cluster))
 }
 
 /// Executes the verb in the place of this process, with its exit status.
@@ -88,7 +86,7 @@ fn run_instance() -> Result<ExitCode, Failure> {
         return Ok(if status == 0 { ExitCode::Ok } else { ExitCode::ProblemsFound });
     }
     let identity = Identity::from_environment(|name| std::env::var(name).ok()).map_err(|error| explain(&error))?;
-    let places = Places::of_pod(&identity.cluster);
+    let paths = Paths::of_pod(&identity.cluster);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -106,7 +104,7 @@ fn run_instance() -> Result<ExitCode, Failure> {
                 }
             });
         }
-        manager::run(identity, places, stop).await.map_err(|error| explain(&error))
+        manager::run(identity, paths, stop).await.map_err(|error| explain(&error))
     });
     runtime.shutdown_background();
     result.map(|()| ExitCode::Ok)

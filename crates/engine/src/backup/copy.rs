@@ -31,7 +31,7 @@ use super::plan::{Unit, Units};
 use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
 use super::scan::{Standing, holds_data, look};
 use super::sink::Sink;
-use super::sinks::{Places, Sinks};
+use super::sinks::{FrameLocations, Sinks};
 use crate::error::{Cause, Error};
 use crate::path_overlap::Identity;
 use crate::pipeline::budget::{ByteBudget, Permit};
@@ -374,7 +374,7 @@ impl<'a> Commit<'a> {
         }
         let places = match frame {
             Some(frame) => sinks.frame(frame, &chunks, self.files, permit).await?,
-            None => Places::new(),
+            None => FrameLocations::new(),
         };
         for chunk in chunks {
             self.chunk(&chunk, parts, &places, sinks).await?;
@@ -386,7 +386,7 @@ impl<'a> Commit<'a> {
         &mut self,
         chunk: &EncodedChunk,
         in_parts: bool,
-        places: &Places,
+        places: &FrameLocations,
         sinks: &mut Sinks<'_>,
     ) -> Result<(), Error> {
         let piece = chunk.piece;

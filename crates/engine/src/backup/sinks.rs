@@ -17,7 +17,7 @@ use crate::pipeline::budget::Permit;
 use crate::progress::Progress;
 
 /// The place of a frame in each repository, in their order; `None` for a repository that is left out.
-pub(super) type Places = Vec<Option<(u32, FrameLocation)>>;
+pub(super) type FrameLocations = Vec<Option<(u32, FrameLocation)>>;
 
 /// All repositories of a running backup, in their order.
 pub(super) struct Sinks<'a> {
@@ -78,7 +78,7 @@ impl<'a> Sinks<'a> {
         chunks: &[EncodedChunk],
         files: &[SourceFile],
         mut permit: Permit,
-    ) -> Result<Places, Error> {
+    ) -> Result<FrameLocations, Error> {
         let bytes = frame.body().len() as u64;
         let mut left = self.lanes.iter().filter(|lane| lane.sink.is_some()).count();
         permit.shrink_to(bytes * left as u64);
@@ -105,7 +105,7 @@ impl<'a> Sinks<'a> {
     /// Adds an extent to the current file; `extent` makes it from the place of its frame.
     pub(super) fn extent(
         &mut self,
-        places: &Places,
+        places: &FrameLocations,
         extent: impl Fn(&mut Sink, Option<&(u32, FrameLocation)>) -> Result<Extent, Error>,
     ) -> Result<(), Error> {
         for (index, lane) in self.lanes.iter_mut().enumerate() {
@@ -120,7 +120,7 @@ impl<'a> Sinks<'a> {
     /// Adds a patch over the last extent, at the offset `at` in bytes; `extent` makes it from the place of its frame.
     pub(super) fn patch(
         &mut self,
-        places: &Places,
+        places: &FrameLocations,
         number: u32,
         at: u32,
         extent: impl Fn(&mut Sink, Option<&(u32, FrameLocation)>) -> Result<Extent, Error>,

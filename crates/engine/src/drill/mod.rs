@@ -52,7 +52,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::repository::drills::{Drills, drills};
-pub use moment::{Moment, random_seed};
+pub use moment::{RequestedMoment, random_seed};
 
 use bounds::Bounds;
 use directory::ThrowAway;
@@ -77,7 +77,7 @@ pub struct DrillOptions {
     /// request, archiving, and the action at the target.
     pub restore: RestoreOptions,
     /// The moment to restore.
-    pub moment: Moment,
+    pub moment: RequestedMoment,
     /// The repository's number in the configuration, for the report.
     pub number: usize,
     /// The folder in which the throw-away directory is made; an absolute path.

@@ -17,7 +17,7 @@ use crate::restore::reach;
 
 /// The moment of a drill.
 #[derive(Debug, Clone)]
-pub enum Moment {
+pub enum RequestedMoment {
     /// The moment that the user gave.
     Asked {
         /// The request, as for a restore.
@@ -32,7 +32,7 @@ pub enum Moment {
     },
 }
 
-/// A random seed for [`Moment::Random`]. It is below 2^32, so that a person can type it.
+/// A random seed for [`RequestedMoment::Random`]. It is below 2^32, so that a person can type it.
 ///
 /// # Errors
 /// [`Cause::Internal`] if the system gives no random bytes.
@@ -56,20 +56,20 @@ struct Stretch {
 pub(super) async fn choose(
     repository: &Repository,
     cluster: &ClusterName,
-    moment: &Moment,
+    moment: &RequestedMoment,
     jobs: usize,
     now: DateTime<Utc>,
     cancel: &CancellationToken,
 ) -> Result<(RecoveryRequest, DrillTarget, Vec<String>), Error> {
     let seed = match moment {
-        Moment::Asked { request, flags } => {
+        RequestedMoment::Asked { request, flags } => {
             let time = match request.target {
                 RecoveryTarget::Time(time) => Some(time),
                 _ => None,
             };
             return Ok((request.clone(), DrillTarget { flags: flags.clone(), time, seed: None }, Vec::new()));
         }
-        Moment::Random { seed } => *seed,
+        RequestedMoment::Random { seed } => *seed,
     };
     let stretches = stretches(repository, cluster, jobs, now, cancel).await?;
     let Some((timeline, time)) = pick(seed, &stretches) else {

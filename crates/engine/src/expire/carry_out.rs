@@ -25,7 +25,7 @@ use super::manifests::Planned;
 use crate::archive::stored::wal_object_name;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
-use crate::repository::leases::{Clock, Lease, Moment};
+use crate::repository::leases::{Clock, Lease, MonotonicTime};
 use crate::repository::{Repository, object_name};
 
 /// The number of objects in one request to delete, where the store can do that. S3 accepts at most 1000.
@@ -251,7 +251,7 @@ async fn delete<'n>(job: &Job<'_>, done: &mut Done, names: impl Iterator<Item = 
 /// Looks for users that started after the plan.
 struct Guard<'a> {
     job: &'a Job<'a>,
-    looked: Option<Moment>,
+    looked: Option<MonotonicTime>,
 }
 
 impl Guard<'_> {
@@ -263,7 +263,7 @@ impl Guard<'_> {
         let job = self.job;
         let viewer = Viewer { own: Some(job.lease.run()), host: job.host, now: job.clock.now() };
         let users = Users::list(job.repository, job.cluster, viewer).await?;
-        self.looked = Some(Moment::now());
+        self.looked = Some(MonotonicTime::now());
         Ok(!users.has_others_than(job.users))
     }
 }

@@ -21,7 +21,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(20);
 /// Keeps an agent while an archive is configured. It is not stopped with the instance: PostgreSQL archives its last WAL
 /// while it stops.
 pub async fn keep(context: Arc<Context>) {
-    let config = context.places.archive_config();
+    let config = context.paths.archive_config();
     let mut running: Option<(Child, Vec<u8>)> = None;
     loop {
         let wanted = tokio::fs::read(&config).await.ok();
@@ -47,7 +47,7 @@ pub async fn keep(context: Arc<Context>) {
         if ended {
             running = match wanted {
                 None => None,
-                Some(with) => match start(&context.places.program, &config) {
+                Some(with) => match start(&context.paths.program, &config) {
                     Ok(child) => Some((child, with)),
                     Err(error) => {
                         tracing::warn!(%error, "the agent cannot be started: archive_command works alone");

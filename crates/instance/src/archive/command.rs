@@ -4,7 +4,7 @@
 //! They are in `postgresql.conf`, which must not change when an instance is promoted or an archive is configured. So
 //! they decide at each call. Then this process executes the verb in its place, with its exit code and signals.
 
-use crate::identity::Places;
+use crate::identity::Paths;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -18,13 +18,13 @@ pub enum Archive {
 }
 
 /// `archive_command`. A standby is recognised by `standby.signal`, which PostgreSQL removes at the end of recovery.
-pub fn archive(places: &Places, path: &Path) -> Archive {
-    let config = places.archive_config();
+pub fn archive(paths: &Paths, path: &Path) -> Archive {
+    let config = paths.archive_config();
     if !config.exists() {
         return Archive::Nothing;
     }
     let mut words = vec![OsString::from("--config"), config.into(), "wal".into(), "push".into()];
-    if places.pgdata.join("standby.signal").exists() {
+    if paths.pgdata.join("standby.signal").exists() {
         words.push("--standby".into());
     }
     words.push(path.into());
@@ -32,8 +32,8 @@ pub fn archive(places: &Places, path: &Path) -> Archive {
 }
 
 /// `restore_command`; `None` if no archive is configured, so it has no file.
-pub fn restore(places: &Places, name: &str, destination: &Path) -> Option<Vec<OsString>> {
-    let config = places.archive_config();
+pub fn restore(paths: &Paths, name: &str, destination: &Path) -> Option<Vec<OsString>> {
+    let config = paths.archive_config();
     config.exists().then(|| {
         vec![
             OsString::from("--config"),
@@ -55,22 +55,22 @@ mod tests {
     #[test]
     fn the_moment_decides() {
         let folder = tempfile::tempdir().unwrap();
-        let places = Places::below(folder.path(), Path::new("/holdfast"), 1);
-        std::fs::create_dir_all(&places.pgdata).unwrap();
-        std::fs::create_dir_all(&places.controller).unwrap();
+        let paths = Paths::below(folder.path(), Path::new("/holdfast"), 1);
+        std::fs::create_dir_all(&paths.pgdata).unwrap();
+        std::fs::create_dir_all(&paths.controller).unwrap();
         let segment = Path::new("pg_wal/000000010000000000000001");
-        assert_eq!(archive(&places, segment), Archive::Nothing);
-        assert_eq!(restore(&places, "00000002.history", segment), None);
-        let config = places.archive_config();
+        assert_eq!(archive(&paths, segment), Archive::Nothing);
+        assert_eq!(restore(&paths, "00000002.history", segment), None);
+        let config = paths.archive_config();
         std::fs::write(&config, "").unwrap();
         let config = config.display().to_string();
         let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
         let push = words(&format!("--config {config} wal push {}", segment.display()));
-        assert_eq!(archive(&places, segment), Archive::Run(push));
-        std::fs::write(places.pgdata.join("standby.signal"), "").unwrap();
+        assert_eq!(archive(&paths, segment), Archive::Run(push));
+        std::fs::write(paths.pgdata.join("standby.signal"), "").unwrap();
         let push = words(&format!("--config {config} wal push --standby {}", segment.display()));
-        assert_eq!(archive(&places, segment), Archive::Run(push));
+        assert_eq!(archive(&paths, segment), Archive::Run(push));
         let get = words(&format!("--config {config} wal get --standby 00000002.history {}", segment.display()));
-        assert_eq!(restore(&places, "00000002.history", segment), Some(get));
+        assert_eq!(restore(&paths, "00000002.history", segment), Some(get));
     }
 }

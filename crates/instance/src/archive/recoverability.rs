@@ -38,7 +38,7 @@ pub async fn watch(context: Arc<Context>) {
             () = context.stop.cancelled() => return,
         }
         let primary = context.state.facts().is_some_and(|facts| facts.role == Role::Primary) && context.state.ready();
-        if !primary || !context.places.archive_config().exists() {
+        if !primary || !context.paths.archive_config().exists() {
             context.state.set_recoverability(None, Vec::new());
             (last, archived) = (None, Archived::default());
             continue;
@@ -78,10 +78,10 @@ pub async fn watch(context: Arc<Context>) {
 async fn look(context: &Context, archived: &mut Archived) {
     let Some(timeline) = context.state.facts().and_then(|facts| facts.timeline) else { return };
     let Ok(rows) = context.sql.query(archived::QUESTION, &[]).await else { return };
-    let Ok(Some(control)) = volume::control(&context.places.pgdata) else { return };
+    let Ok(Some(control)) = volume::control(&context.paths.pgdata) else { return };
     let size = control.wal_segment_size;
     let Some(probe) = rows.first().and_then(|row| Probe::of(row, size)) else { return };
-    let folder = context.places.pg_wal().join("archive_status");
+    let folder = context.paths.pg_wal().join("archive_status");
     archived.add(timeline, probe, archived::end(&folder, timeline, size));
     if archived.wants_switch(probe)
         && let Err(error) = context.sql.query("SELECT pg_switch_wal()", &[]).await
@@ -94,9 +94,9 @@ async fn ask(
     context: &Context,
     archived: Option<DateTime<Utc>>,
 ) -> crate::error::Result<(Recoverability, Vec<SnapshotStart>)> {
-    let config = context.places.archive_config();
-    let verb = |words: &[&str]| Verb::new(&context.places.program, &config, words.iter().copied());
-    let cache = context.places.wal_cache().to_string_lossy().into_owned();
+    let config = context.paths.archive_config();
+    let verb = |words: &[&str]| Verb::new(&context.paths.program, &config, words.iter().copied());
+    let cache = context.paths.wal_cache().to_string_lossy().into_owned();
     let info: InfoReport = verb(&["info", "--wal-cache", &cache]).run(&context.stop, |_| {}).await?.report()?;
     let starts = if info.claims().any(|claim| claim.snapshots.recorded > 0) {
         let listed: SnapshotListReport = verb(&["snapshot", "list"]).run(&context.stop, |_| {}).await?.report()?;

@@ -13,7 +13,7 @@ FROM pg_stat_archiver";
 
 /// The state of the archiver now.
 pub async fn status(context: &Context) -> ArchiveStatus {
-    let folder = context.places.pg_wal().join("archive_status");
+    let folder = context.paths.pg_wal().join("archive_status");
     let waiting = std::fs::read_dir(folder)
         .map(|entries| {
             let ready = |name: &std::ffi::OsString| {
@@ -23,7 +23,7 @@ pub async fn status(context: &Context) -> ArchiveStatus {
         })
         .unwrap_or_default();
     let mut status = ArchiveStatus { waiting_segments: waiting as u64, working: true, ..ArchiveStatus::default() };
-    if !context.places.archive_config().exists() {
+    if !context.paths.archive_config().exists() {
         return status;
     }
     if let Ok(rows) = context.sql.query(QUESTION, &[]).await

@@ -20,7 +20,7 @@ pub async fn put(context: &Arc<Context>, uid: &str, body: &[u8]) -> Answer {
 
 /// The reason why a new backup would fail, if there is one.
 fn obstacle(context: &Context) -> Option<Answer> {
-    if !context.places.archive_config().exists() {
+    if !context.paths.archive_config().exists() {
         let hint = "set spec.backup.barmanObjectStore of the Cluster".to_owned();
         return Some(refused(StatusCode::PRECONDITION_FAILED, "the cluster has no archive", Some(hint)));
     }
@@ -68,7 +68,7 @@ fn of(context: &Context, uid: &str) -> Option<BackupRun> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that fails here has found what it looks for")]
     use super::*;
-    use crate::identity::{Identity, Places};
+    use crate::identity::{Identity, Paths};
     use crate::state::State;
     use std::path::Path;
     use std::sync::Barrier;
@@ -81,7 +81,7 @@ mod tests {
         for round in 0..20 {
             let folder = tempfile::tempdir().unwrap();
             let program = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/verb/waits.sh"));
-            let places = Places::below(folder.path(), program, 5432);
+            let paths = Paths::below(folder.path(), program, 5432);
             let identity = Identity {
                 instance: "main-1".to_owned(),
                 pod_uid: "uid".to_owned(),
@@ -90,7 +90,7 @@ mod tests {
             };
             let state = Arc::new(State::new(&identity, 18));
             let latest = watch::channel(None).1;
-            let context = Arc::new(Context::new(identity, places, state, latest, CancellationToken::new()));
+            let context = Arc::new(Context::new(identity, paths, state, latest, CancellationToken::new()));
             let barrier = Barrier::new(REQUESTS);
             let runtime = tokio::runtime::Handle::current();
             let answers: Vec<StatusCode> = std::thread::scope(|scope| {

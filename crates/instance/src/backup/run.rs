@@ -28,8 +28,8 @@ async fn take(context: &Context, uid: &str, name: &str, cancel: &CancellationTok
             }
         });
     };
-    let config = context.places.archive_config();
-    let mut verb = Verb::new(&context.places.program, &config, ["backup", "--progress", "json", "--label", name]);
+    let config = context.paths.archive_config();
+    let mut verb = Verb::new(&context.paths.program, &config, ["backup", "--progress", "json", "--label", name]);
     verb.nice = true;
     let ended = verb
         .run(cancel, |now| {

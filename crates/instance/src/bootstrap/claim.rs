@@ -7,7 +7,7 @@ use crate::verb::Verb;
 impl Bootstrap<'_> {
     /// Whether the cluster has an archive.
     pub fn has_archive(&self) -> bool {
-        self.places.archive_config().exists()
+        self.paths.archive_config().exists()
     }
 
     /// Before any volume is filled: the archive must be empty, or claimed by this cluster.
@@ -18,9 +18,9 @@ impl Bootstrap<'_> {
         if !self.has_archive() {
             return Ok(());
         }
-        let config = self.places.archive_config();
+        let config = self.paths.archive_config();
         let owner = self.owner();
-        let verb = Verb::new(&self.places.program, &config, ["repo", "claim", "--check", "--owner", &owner]);
+        let verb = Verb::new(&self.paths.program, &config, ["repo", "claim", "--check", "--owner", &owner]);
         verb.run(self.stop, |_| {}).await?;
         Ok(())
     }
@@ -33,10 +33,10 @@ impl Bootstrap<'_> {
         if !self.has_archive() {
             return Ok(());
         }
-        let config = self.places.archive_config();
-        let (owner, pgdata) = (self.owner(), self.places.pgdata.display().to_string());
+        let config = self.paths.archive_config();
+        let (owner, pgdata) = (self.owner(), self.paths.pgdata.display().to_string());
         let words = ["repo", "claim", "--pgdata", &pgdata, "--owner", &owner];
-        Verb::new(&self.places.program, &config, words).run(self.stop, |_| {}).await?;
+        Verb::new(&self.paths.program, &config, words).run(self.stop, |_| {}).await?;
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ pub async fn run(work: &Bootstrap<'_>, found: Option<Progress>) -> Result<()> {
     work.step(METHOD, "checking the archive");
     work.check_archive().await.map_err(|error| error.doing("checking that the archive is empty, before initdb"))?;
     work.record(Filling::Initdb, Progress::Begun)?;
-    empty(work.places)?;
+    empty(work.paths)?;
     let options =
         work.cluster.spec.bootstrap.as_ref().and_then(|bootstrap| bootstrap.initdb.clone()).unwrap_or_default();
     work.step(METHOD, "initdb");
@@ -52,8 +52,8 @@ async fn claim(work: &Bootstrap<'_>) -> Result<()> {
 
 async fn initdb(work: &Bootstrap<'_>, options: &InitDb) -> Result<()> {
     let mut command = work.programs.command("initdb");
-    command.arg("-D").arg(&work.places.pgdata).args(arguments(options, work.programs.major()));
-    if let Some(wal) = &work.places.wal_directory {
+    command.arg("-D").arg(&work.paths.pgdata).args(arguments(options, work.programs.major()));
+    if let Some(wal) = &work.paths.wal_directory {
         command.arg("--waldir").arg(wal);
     }
     let output = tokio::select! {

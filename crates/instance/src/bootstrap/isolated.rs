@@ -23,9 +23,9 @@ impl Bootstrap<'_> {
     /// # Errors
     /// When the data directory cannot be written.
     pub fn write_isolated_files(&self) -> Result<()> {
-        let pgdata = &self.places.pgdata;
+        let pgdata = &self.paths.pgdata;
         protect(pgdata)?;
-        let text = postgresql::text(&self.cluster.spec, &self.identity.instance, self.places, &self.wire()?);
+        let text = postgresql::text(&self.cluster.spec, &self.identity.instance, self.paths, &self.wire()?);
         write_if_changed(&pgdata.join("postgresql.conf"), text.as_bytes(), 0o600)?;
         let hba = access::isolated_hba(self.operating_user);
         write_if_changed(&pgdata.join("pg_hba.conf"), hba.as_bytes(), 0o600)?;
@@ -39,7 +39,7 @@ impl Bootstrap<'_> {
     /// # Errors
     /// When it cannot be started.
     pub async fn start_isolated(&self, more: &[(&str, String)]) -> Result<StartedServer> {
-        end_leftover(&self.places.pgdata).await?;
+        end_leftover(&self.paths.pgdata).await?;
         let mut settings: Vec<(&str, String)> = vec![
             ("listen_addresses", String::new()),
             ("archive_mode", "off".to_owned()),
@@ -49,7 +49,7 @@ impl Bootstrap<'_> {
             ("synchronous_standby_names", String::new()),
         ];
         settings.extend(more.iter().map(|(name, value)| (*name, value.clone())));
-        let (postmaster, stderr) = Postmaster::start(self.programs, self.places, &settings)?;
+        let (postmaster, stderr) = Postmaster::start(self.programs, self.paths, &settings)?;
         let served = StartedServer {
             postmaster,
             started_as: Role::Primary,
@@ -76,7 +76,7 @@ impl Bootstrap<'_> {
                 self.stop_isolated(served).await;
                 return Err(Error::cancelled());
             }
-            if Sql::connect(self.places, "postgres").await.is_ok() {
+            if Sql::connect(self.paths, "postgres").await.is_ok() {
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;

@@ -20,7 +20,7 @@ pub async fn run(work: &Bootstrap<'_>) -> Result<()> {
     work.record(Filling::Join, Progress::Begun)?;
     let started = tokio::time::Instant::now();
     loop {
-        empty(work.places)?;
+        empty(work.paths)?;
         match copy(work).await {
             Ok(()) => break,
             Err(error) if error.what.contains("replication slot") && started.elapsed() < SLOT_WITHIN => {
@@ -29,7 +29,7 @@ pub async fn run(work: &Bootstrap<'_>) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    write_durably(&work.places.pgdata.join("standby.signal"), b"", 0o600)?;
+    write_durably(&work.paths.pgdata.join("standby.signal"), b"", 0o600)?;
     work.record_complete(Filling::Join)?;
     work.state.set_bootstrap(None);
     Ok(())
@@ -38,10 +38,10 @@ pub async fn run(work: &Bootstrap<'_>) -> Result<()> {
 async fn copy(work: &Bootstrap<'_>) -> Result<()> {
     let instance = &work.identity.instance;
     let mut command = work.programs.command("pg_basebackup");
-    command.arg("-d").arg(primary_conninfo(instance, work.places, &work.wire()?)).arg("-D").arg(&work.places.pgdata);
+    command.arg("-d").arg(primary_conninfo(instance, work.paths, &work.wire()?)).arg("-D").arg(&work.paths.pgdata);
     command.args(["--wal-method=stream", "--checkpoint=fast", "--no-sync", "--no-password", "--no-manifest"]);
     command.arg("--slot").arg(names::replication_slot(instance));
-    if let Some(wal) = &work.places.wal_directory {
+    if let Some(wal) = &work.paths.wal_directory {
         command.arg("--waldir").arg(wal);
     }
     let output = tokio::select! {
@@ -53,6 +53,6 @@ async fn copy(work: &Bootstrap<'_>) -> Result<()> {
     }
     let text = String::from_utf8_lossy(&output.stderr);
     Err(Error::retry(format!("pg_basebackup ended with {}: {}", output.status, last_words(&text)))
-        .doing(format!("copying the primary through {}", work.places.primary_host))
+        .doing(format!("copying the primary through {}", work.paths.primary_host))
         .hint("the instance tries again; the primary's log shows whether the connection arrived"))
 }

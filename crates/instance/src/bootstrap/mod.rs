@@ -21,7 +21,7 @@ pub mod recovery;
 pub mod roles;
 
 use crate::error::Result;
-use crate::identity::{Identity, Places};
+use crate::identity::{Identity, Paths};
 use crate::postgres::Programs;
 use crate::secrets::Secrets;
 use crate::settings::wire::Wire;
@@ -38,7 +38,7 @@ pub struct Bootstrap<'a> {
     /// The identity of this instance.
     pub identity: &'a Identity,
     /// The paths of this instance.
-    pub places: &'a Places,
+    pub paths: &'a Paths,
     /// The paths of PostgreSQL's programs.
     pub programs: &'a Programs,
     /// Name of the operating system user that runs the server.
@@ -60,7 +60,7 @@ impl Bootstrap<'_> {
     /// When the volume cannot be written.
     pub fn record(&self, filling: Filling, progress: Progress) -> Result<()> {
         let uid = self.cluster.metadata.uid.as_deref().unwrap_or_default();
-        write_record(&self.places.data_mount, &Record::new(uid, &self.identity.instance, filling, progress))
+        write_record(&self.paths.data_mount, &Record::new(uid, &self.identity.instance, filling, progress))
     }
 
     /// Syncs everything in the directory, then records that it is complete.
@@ -77,8 +77,8 @@ impl Bootstrap<'_> {
     /// # Errors
     /// When the file system cannot be synced.
     pub fn sync(&self) -> Result<()> {
-        sync_file_system(&self.places.pgdata)?;
-        match &self.places.wal_directory {
+        sync_file_system(&self.paths.pgdata)?;
+        match &self.paths.wal_directory {
             Some(wal) if wal.is_dir() => sync_file_system(wal),
             _ => Ok(()),
         }
@@ -99,7 +99,7 @@ impl Bootstrap<'_> {
     /// # Errors
     /// When the replication user's key cannot be read.
     pub fn wire(&self) -> Result<Wire> {
-        Wire::choose(self.programs.has_tls(), self.places)
+        Wire::choose(self.programs.has_tls(), self.paths)
     }
 
     /// The owner of the cluster's archive.

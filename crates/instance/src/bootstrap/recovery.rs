@@ -169,9 +169,9 @@ pub async fn run(
     work.step(name, "claiming the archive");
     work.claim_archive().await.map_err(|error| error.doing("claiming the archive, before the first start"))?;
     archive_history(work)?;
-    drop(fs::remove_file(work.places.source_config()));
+    drop(fs::remove_file(work.paths.source_config()));
     // From here on the volume differs from the snapshot.
-    drop(fs::remove_file(work.places.data_mount.join(crate::snapshot::MARK)));
+    drop(fs::remove_file(work.paths.data_mount.join(crate::snapshot::MARK)));
     work.record_complete(filling)
 }
 
@@ -182,13 +182,13 @@ fn snapshot_name(recovery: &Recovery, backup: Option<&Backup>) -> String {
 }
 
 async fn restore(work: &Bootstrap<'_>, recovery: &Recovery, source: &Source, found: Option<Progress>) -> Result<()> {
-    let config = work.places.source_config();
-    let pgdata = work.places.pgdata.display().to_string();
+    let config = work.paths.source_config();
+    let pgdata = work.paths.pgdata.display().to_string();
     let mut words = vec!["restore".to_owned(), "--pgdata".to_owned(), pgdata];
     let target = recovery.recovery_target.clone().unwrap_or_default();
     words.extend(target_words(&target, source.backup_id.as_deref()));
     if found.is_none() {
-        empty(work.places)?;
+        empty(work.paths)?;
         plan(work, &config, &words).await?;
         work.record(Filling::Recovery, Progress::Begun)?;
     }
@@ -204,7 +204,7 @@ async fn restore(work: &Bootstrap<'_>, recovery: &Recovery, source: &Source, fou
             error: None,
         }));
     };
-    Verb::new(&work.places.program, &config, words).run(work.stop, show).await.map_err(in_fields)?;
+    Verb::new(&work.paths.program, &config, words).run(work.stop, show).await.map_err(in_fields)?;
     Ok(())
 }
 
@@ -217,7 +217,7 @@ struct Planned {
 /// Plans what these arguments of `holdfast restore` would do; refuses a target that cannot be reached.
 async fn plan(work: &Bootstrap<'_>, config: &Path, words: &[String]) -> Result<()> {
     let words = [words, &["--plan".to_owned()]].concat();
-    let planned = Verb::new(&work.places.program, config, words).run(work.stop, |_| {}).await;
+    let planned = Verb::new(&work.paths.program, config, words).run(work.stop, |_| {}).await;
     let plan: Planned =
         planned.and_then(|output| output.report()).map_err(|error| in_fields(error).doing("planning the recovery"))?;
     let RecoveryPlan { backup, timeline, segment_count, window, .. } = plan.recovery;
@@ -232,7 +232,7 @@ async fn prepare_snapshot(
     source: Option<&Source>,
     name: &str,
 ) -> Result<()> {
-    if volume::control(&work.places.pgdata)?.is_none() && volume::look(work.places)?.record.is_none() {
+    if volume::control(&work.paths.pgdata)?.is_none() && volume::look(work.paths)?.record.is_none() {
         return Err(Error::stuck(format!("the volume that was made from {name} contains no data directory"))
             .doing("preparing the data directory from the volume snapshot")
             .hint("bootstrap.recovery.volumeSnapshots.storage must name the snapshot of the data volume"));
@@ -241,7 +241,7 @@ async fn prepare_snapshot(
     let Some(source) = source else {
         return without_archive(work, name, &target);
     };
-    let config = work.places.source_config();
+    let config = work.paths.source_config();
     let id = match &source.backup_id {
         Some(id) => id.clone(),
         None => recorded(work, &config, name).await?,
@@ -253,7 +253,7 @@ async fn prepare_snapshot(
         .doing("preparing the data directory from the volume snapshot")
         .hint("remove recoveryTarget.backupID: the snapshots are the backup"));
     }
-    let pgdata = work.places.pgdata.display().to_string();
+    let pgdata = work.paths.pgdata.display().to_string();
     // A standby's copy may have WAL that its primary never archived. It may be discarded here: this volume is a copy,
     // and the snapshot keeps it.
     let words = ["restore", "--snapshot", &id, "--pgdata", &pgdata, "--discard-wal"];
@@ -262,16 +262,16 @@ async fn prepare_snapshot(
     plan(work, &config, &words).await?;
     // From here on the volume is this cluster's: after a kill there may be no control file to recognise it by.
     work.record(Filling::Snapshot, Progress::Begun)?;
-    Verb::new(&work.places.program, &config, words).run(work.stop, |_| {}).await.map_err(in_fields)?;
+    Verb::new(&work.paths.program, &config, words).run(work.stop, |_| {}).await.map_err(in_fields)?;
     Ok(())
 }
 
 /// The id of the record, found by the mark on the volume, or else by the name of its snapshot.
 async fn recorded(work: &Bootstrap<'_>, config: &Path, name: &str) -> Result<String> {
-    let listing = Verb::new(&work.places.program, config, ["snapshot", "list"]);
+    let listing = Verb::new(&work.paths.program, config, ["snapshot", "list"]);
     let listed: SnapshotListReport = listing.run(work.stop, |_| {}).await?.report()?;
     // The volume itself says which snapshot it was made from; the VolumeSnapshot may have another name by now.
-    let mark = crate::snapshot::read_mark(&work.places.data_mount);
+    let mark = crate::snapshot::read_mark(&work.paths.data_mount);
     let marked = mark.and_then(|mark| snapshot_id(&listed, &mark.uid));
     marked.or_else(|| snapshot_id(&listed, name)).ok_or_else(|| {
         Error::stuck(format!("the archive has no record of the volume snapshot {name}"))
@@ -290,7 +290,7 @@ fn without_archive(work: &Bootstrap<'_>, snapshot: &str, target: &RecoveryTarget
         || target.target_lsn.is_some()
         || target.target_xid.is_some()
         || target.target_name.is_some();
-    let control = volume::control(&work.places.pgdata)?;
+    let control = volume::control(&work.paths.pgdata)?;
     let clean = control.is_some_and(|control| matches!(control.state, DbState::ShutDown | DbState::ShutDownInRecovery));
     let why = match (clean, needs_wal) {
         (false, _) => Some(format!("the volume snapshot {snapshot} was taken while the server ran")),
@@ -303,7 +303,7 @@ fn without_archive(work: &Bootstrap<'_>, snapshot: &str, target: &RecoveryTarget
             .hint("in bootstrap.recovery.source name the archive that has the snapshot's WAL"));
     }
     for name in ["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"] {
-        let path = work.places.pgdata.join(name);
+        let path = work.paths.pgdata.join(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::file("remove", &path, &error));
@@ -312,9 +312,9 @@ fn without_archive(work: &Bootstrap<'_>, snapshot: &str, target: &RecoveryTarget
         }
     }
     // Ends recovery, on a new timeline.
-    write_if_changed(&work.places.pgdata.join("recovery.signal"), b"", 0o600)?;
+    write_if_changed(&work.paths.pgdata.join("recovery.signal"), b"", 0o600)?;
     let none = "restore_command = 'false'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n";
-    write_if_changed(&work.places.pgdata.join("postgresql.auto.conf"), none.as_bytes(), 0o600).map(|_| ())
+    write_if_changed(&work.paths.pgdata.join("postgresql.auto.conf"), none.as_bytes(), 0o600).map(|_| ())
 }
 
 /// The record in the archive that names this snapshot, by its own name or in an annotation. Pure.
@@ -361,8 +361,8 @@ fn with_zone(text: &str) -> String {
 
 /// Moves `pg_wal` to its own volume, if there is one.
 fn move_wal(work: &Bootstrap<'_>) -> Result<()> {
-    let Some(wal) = &work.places.wal_directory else { return Ok(()) };
-    let link = work.places.pgdata.join("pg_wal");
+    let Some(wal) = &work.paths.wal_directory else { return Ok(()) };
+    let link = work.paths.pgdata.join("pg_wal");
     if fs::symlink_metadata(&link).is_ok_and(|data| data.is_symlink()) {
         return Ok(());
     }
@@ -396,7 +396,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 async fn replay(work: &Bootstrap<'_>, method: &str) -> Result<()> {
     work.step(method, "replaying WAL");
     let mut settings = Vec::new();
-    if let Some(control) = volume::control(&work.places.pgdata)? {
+    if let Some(control) = volume::control(&work.paths.pgdata)? {
         settings = floor::settings(&work.cluster.spec, &control);
     }
     let served = work.start_isolated(&settings).await?;
@@ -409,7 +409,7 @@ async fn replay(work: &Bootstrap<'_>, method: &str) -> Result<()> {
 }
 
 async fn finish(work: &Bootstrap<'_>, method: &str, served: &StartedServer) -> Result<()> {
-    let sql = Sql::new(work.places);
+    let sql = Sql::new(work.paths);
     loop {
         if let Some(exit) = served.postmaster.exited() {
             tokio::time::sleep(POLL).await;
@@ -433,7 +433,7 @@ async fn finish(work: &Bootstrap<'_>, method: &str, served: &StartedServer) -> R
         tokio::time::sleep(POLL).await;
     }
     work.step(method, "creating roles");
-    let client = Sql::connect(work.places, "postgres").await?;
+    let client = Sql::connect(work.paths, "postgres").await?;
     roles::replication_user(&client).await?;
     if let Some(application) = Application::of(&work.cluster) {
         let password = work.password(&application.secret).await?;
@@ -448,8 +448,8 @@ fn archive_history(work: &Bootstrap<'_>) -> Result<()> {
     if !work.has_archive() {
         return Ok(());
     }
-    let Some(control) = volume::control(&work.places.pgdata)? else { return Ok(()) };
-    let folder = work.places.pg_wal();
+    let Some(control) = volume::control(&work.paths.pgdata)? else { return Ok(()) };
+    let folder = work.paths.pg_wal();
     let Ok(entries) = fs::read_dir(&folder) else { return Ok(()) };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
         let history = Path::new(&name).extension().is_some_and(|extension| extension == "history");

@@ -140,9 +140,9 @@ impl Bootstrap<'_> {
     /// # Errors
     /// When the server refuses, or a Secret or ConfigMap is missing.
     pub async fn prepare_new(&self, options: &InitDb) -> Result<()> {
-        let client = Sql::connect(self.places, "postgres").await?;
+        let client = Sql::connect(self.paths, "postgres").await?;
         replication_user(&client).await?;
-        let template = Sql::connect(self.places, "template1").await?;
+        let template = Sql::connect(self.paths, "template1").await?;
         run_all(&template, "postInitTemplateSQL", &options.post_init_template_sql).await?;
         drop(template);
         if let Some(wanted) = Application::of(&self.cluster) {
@@ -150,7 +150,7 @@ impl Bootstrap<'_> {
             application(&client, &wanted, &password).await?;
             run_all(&client, "postInitSQL", &options.post_init_sql).await?;
             run_all(&client, "postInitSQLRefs", &self.referred(options.post_init_sql_refs.as_ref()).await?).await?;
-            let inside = Sql::connect(self.places, &wanted.database).await?;
+            let inside = Sql::connect(self.paths, &wanted.database).await?;
             run_all(&inside, "postInitApplicationSQL", &options.post_init_application_sql).await?;
             let referred = self.referred(options.post_init_application_sql_refs.as_ref()).await?;
             run_all(&inside, "postInitApplicationSQLRefs", &referred).await?;

@@ -135,7 +135,7 @@ impl Manager {
     pub(super) fn work(&self, cluster: Arc<Cluster>) -> Bootstrap<'_> {
         Bootstrap {
             identity: &self.context.identity,
-            places: &self.context.places,
+            paths: &self.context.paths,
             programs: &self.programs,
             operating_user: self.operating_user.as_deref(),
             cluster,
@@ -148,7 +148,7 @@ impl Manager {
     /// Prepares what a verb and a copy read: folders, certificates, Holdfast's configuration.
     async fn prepare_places(&self, cluster: &Cluster) -> Result<()> {
         self.make_folders()?;
-        crate::tls::copy(&self.context.places)?;
+        crate::tls::copy(&self.context.paths)?;
         self.write_archive_config(cluster).await
     }
 
@@ -173,7 +173,7 @@ impl Manager {
                 let backup = self.recovery_backup(&cluster).await?;
                 let source = recovery::source(&cluster, backup.as_ref())?;
                 if let Some(source) = &source {
-                    let path = self.context.places.source_config();
+                    let path = self.context.paths.source_config();
                     self.write_holdfast_config(&source.store, &source.name, None, &path).await?;
                 }
                 let backup = backup.as_ref();
@@ -218,29 +218,29 @@ impl Manager {
         if let Err(error) = configured {
             // Without its Secrets a new cluster is not archived; with an older configuration, archiving continues as
             // before.
-            if !self.context.places.archive_config().exists() {
+            if !self.context.paths.archive_config().exists() {
                 return Err(error);
             }
             tracing::warn!("{error}");
         }
         self.write_server_files(cluster)?;
         self.clean_auto_conf()?;
-        end_leftover(&self.context.places.pgdata).await?;
+        end_leftover(&self.context.paths.pgdata).await?;
         let mut settings = Vec::new();
         if role == Role::Replica {
-            let standby = self.context.places.pgdata.join("standby.signal");
+            let standby = self.context.paths.pgdata.join("standby.signal");
             if !standby.exists() {
                 write_durably(&standby, b"", 0o600)?;
             }
-            drop(std::fs::remove_file(self.context.places.pgdata.join("recovery.signal")));
-            settings = volume::control(&self.context.places.pgdata)?
+            drop(std::fs::remove_file(self.context.paths.pgdata.join("recovery.signal")));
+            settings = volume::control(&self.context.paths.pgdata)?
                 .map(|control| floor::settings(&cluster.spec, &control))
                 .unwrap_or_default();
         }
         if role == Role::Primary && !self.context.state.holds_lease() {
             return Err(Error::retry("the Lease was lost before PostgreSQL was started"));
         }
-        let (postmaster, stderr) = Postmaster::start(&self.programs, &self.context.places, &settings)?;
+        let (postmaster, stderr) = Postmaster::start(&self.programs, &self.context.paths, &settings)?;
         let served =
             StartedServer { postmaster, started_as: role, isolated: false, last_fatal: Arc::new(Mutex::new(None)) };
         tokio::spawn(logs::follow(stderr, self.context.state.errors.clone(), Arc::clone(&served.last_fatal)));

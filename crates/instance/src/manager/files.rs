@@ -18,8 +18,8 @@ impl Manager {
     /// # Errors
     /// When they cannot be created.
     pub(super) fn make_folders(&self) -> Result<()> {
-        tls::make_private(&self.context.places.sockets)?;
-        tls::make_private(&self.context.places.tls())
+        tls::make_private(&self.context.paths.sockets)?;
+        tls::make_private(&self.context.paths.tls())
     }
 
     /// Writes Holdfast's configuration for the cluster's own archive, or removes it if there is no archive.
@@ -27,7 +27,7 @@ impl Manager {
     /// # Errors
     /// When a Secret cannot be read or a file cannot be written.
     pub(super) async fn write_archive_config(&self, cluster: &Cluster) -> Result<()> {
-        let path = self.context.places.archive_config();
+        let path = self.context.paths.archive_config();
         let store = cluster.spec.backup.as_ref().and_then(|backup| backup.barman_object_store.as_ref());
         let Some(store) = store else {
             return match std::fs::remove_file(&path) {
@@ -54,8 +54,8 @@ impl Manager {
             self.secrets.material(store).await.map_err(|error| error.doing("reading the archive's Secrets"))?;
         let connection = format!(
             "host={} port={} user=postgres dbname=postgres",
-            self.context.places.sockets.display(),
-            self.context.places.port
+            self.context.paths.sockets.display(),
+            self.context.paths.port
         );
         let archive = Archive {
             store,
@@ -64,14 +64,14 @@ impl Manager {
             owner,
             instance: &self.context.identity.instance,
             config: path,
-            pgdata: &self.context.places.pgdata,
+            pgdata: &self.context.paths.pgdata,
             connection: &connection,
-            spool: &self.context.places.spool(),
+            spool: &self.context.paths.spool(),
         };
         for (path, content) in archive_toml::files(&archive) {
             write_if_changed(&path, content.expose(), 0o600)?;
         }
-        let spool = self.context.places.spool();
+        let spool = self.context.paths.spool();
         std::fs::create_dir_all(&spool).map_err(|error| Error::file("create", &spool, &error))
     }
 
@@ -80,19 +80,19 @@ impl Manager {
     /// # Errors
     /// When a file cannot be written.
     pub(super) fn write_server_files(&self, cluster: &Cluster) -> Result<bool> {
-        let pgdata = &self.context.places.pgdata;
+        let pgdata = &self.context.paths.pgdata;
         let user = self.operating_user.as_deref();
-        let wire = Wire::choose(self.programs.has_tls(), &self.context.places)?;
+        let wire = Wire::choose(self.programs.has_tls(), &self.context.paths)?;
         let files = [
             (
                 "postgresql.conf",
-                postgresql::text(&cluster.spec, &self.context.identity.instance, &self.context.places, &wire),
+                postgresql::text(&cluster.spec, &self.context.identity.instance, &self.context.paths, &wire),
             ),
             ("pg_hba.conf", access::hba(&cluster.spec, user, &wire)),
             ("pg_ident.conf", access::ident(&cluster.spec, user)),
         ];
         protect(pgdata)?;
-        let mut changed = tls::copy(&self.context.places)?;
+        let mut changed = tls::copy(&self.context.paths)?;
         for (name, text) in files {
             changed |= write_if_changed(&pgdata.join(name), text.as_bytes(), 0o600)?;
         }
@@ -104,7 +104,7 @@ impl Manager {
     /// # Errors
     /// When it cannot be read or written.
     pub(super) fn clean_auto_conf(&self) -> Result<()> {
-        let path = self.context.places.pgdata.join("postgresql.auto.conf");
+        let path = self.context.paths.pgdata.join("postgresql.auto.conf");
         let found = match std::fs::read(&path) {
             Ok(found) => String::from_utf8_lossy(&found).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -92,10 +92,10 @@ impl Manager {
             let secret = secret.unwrap_or_else(|| names::superuser_secret(&self.context.identity.cluster));
             wanted.push(("postgres".to_owned(), secret));
         }
-        if let Wire::Password(password) = Wire::choose(self.programs.has_tls(), &self.context.places)?
+        if let Wire::Password(password) = Wire::choose(self.programs.has_tls(), &self.context.paths)?
             && memory.replication_password.as_ref() != Some(&password)
         {
-            let client = Sql::connect(&self.context.places, "postgres").await?;
+            let client = Sql::connect(&self.context.paths, "postgres").await?;
             roles::set_password(&client, names::REPLICATION_USER, &password).await?;
             memory.replication_password = Some(password);
         }
@@ -106,7 +106,7 @@ impl Manager {
             }
             let Some(password) = keys.remove("password") else { continue };
             let password = roles::password_in(&password);
-            let client = Sql::connect(&self.context.places, "postgres").await?;
+            let client = Sql::connect(&self.context.paths, "postgres").await?;
             let known = client.query("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&role]).await;
             if known.is_ok_and(|rows| !rows.is_empty()) {
                 roles::set_password(&client, &role, &password).await?;

@@ -20,7 +20,7 @@ impl Manager {
     /// When the volume cannot be read.
     pub(super) async fn observe(&self, memory: &super::run::Memory) -> Result<Observed> {
         let seen = self.context.cluster();
-        let found = volume::look(&self.context.places)?;
+        let found = volume::look(&self.context.paths)?;
         // Until there is data, the Backup says whether the volumes were made from snapshots.
         let backup = match seen.as_deref() {
             Some(cluster) if !has_data(cluster, &found) => self.recovery_backup(cluster).await?,

@@ -3,7 +3,7 @@
 use super::Manager;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::identity::{Identity, Places};
+use crate::identity::{Identity, Paths};
 use crate::peers::Peers;
 use crate::plan::next_step;
 use crate::postgres::Programs;
@@ -54,14 +54,14 @@ pub(crate) struct Memory {
 ///
 /// # Errors
 /// When it cannot begin: no identity, no PostgreSQL, no configuration of an API server, no volume.
-pub async fn run(identity: Identity, places: Places, stop: CancellationToken) -> Result<()> {
+pub async fn run(identity: Identity, paths: Paths, stop: CancellationToken) -> Result<()> {
     // There is one provider in the tree; libraries that need a default find this one.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let watchdog = init::feed()?;
     let programs = Programs::find(std::env::var("PATH").ok().as_deref()).await?;
-    tls::make_private(&places.sockets)?;
-    std::fs::create_dir_all(&places.data_mount).map_err(|error| Error::file("create", &places.data_mount, &error))?;
-    let _lock = lock(&places, &stop).await?;
+    tls::make_private(&paths.sockets)?;
+    std::fs::create_dir_all(&paths.data_mount).map_err(|error| Error::file("create", &paths.data_mount, &error))?;
+    let _lock = lock(&paths, &stop).await?;
     let mut config = Config::infer().await.map_err(|error| {
         Error::stuck(format!("the address of the API server is not known: {error}"))
             .doing("starting the instance manager")
@@ -74,7 +74,7 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
     let uid = rustix::process::geteuid().as_raw();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let state = Arc::new(State::new(&identity, programs.major()));
-    let peers = Arc::new(Peers::new(&identity, &places));
+    let peers = Arc::new(Peers::new(&identity, &paths));
     let cluster = cluster_watch::watch(&client, &identity);
     let parts = lease::Parts {
         lease: (identity.namespace.clone(), names::primary_lease(&identity.cluster)),
@@ -89,7 +89,7 @@ pub async fn run(identity: Identity, places: Places, stop: CancellationToken) ->
         secrets: Secrets::new(&client, &identity.namespace),
         backup_api: Api::namespaced(client.clone(), &identity.namespace),
         operating_user: user_name(&passwd, uid),
-        context: Arc::new(Context::new(identity, places, state, cluster, stop)),
+        context: Arc::new(Context::new(identity, paths, state, cluster, stop)),
         programs,
         lease,
         peers,
@@ -123,10 +123,10 @@ async fn serve(what: &'static str, serving: impl Future<Output = Result<()>>) {
 }
 
 /// Waits until an earlier manager has ended.
-async fn lock(places: &Places, stop: &CancellationToken) -> Result<VolumeLock> {
+async fn lock(paths: &Paths, stop: &CancellationToken) -> Result<VolumeLock> {
     let mut said = false;
     loop {
-        if let Some(lock) = VolumeLock::take(&places.data_mount)? {
+        if let Some(lock) = VolumeLock::take(&paths.data_mount)? {
             return Ok(lock);
         }
         if !std::mem::replace(&mut said, true) {

@@ -5,7 +5,7 @@
 
 use super::Programs;
 use crate::error::{Error, Result};
-use crate::identity::Places;
+use crate::identity::Paths;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal};
 use std::process::{ExitStatus, Stdio};
@@ -39,9 +39,9 @@ impl Postmaster {
     ///
     /// # Errors
     /// When the program cannot be run.
-    pub fn start(programs: &Programs, places: &Places, settings: &[(&str, String)]) -> Result<(Self, ChildStderr)> {
+    pub fn start(programs: &Programs, paths: &Paths, settings: &[(&str, String)]) -> Result<(Self, ChildStderr)> {
         let mut command = programs.command("postgres");
-        command.arg("-D").arg(&places.pgdata);
+        command.arg("-D").arg(&paths.pgdata);
         for (name, value) in settings {
             command.arg("-c").arg(format!("{name}={value}"));
         }

@@ -4,7 +4,7 @@
 //! failed call drops the connection, so that the next one opens a new one.
 
 use crate::error::{Error, Result};
-use crate::identity::Places;
+use crate::identity::Paths;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_postgres::types::ToSql;
@@ -16,25 +16,25 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The manager's connection.
 #[derive(Debug)]
 pub struct Sql {
-    places: Places,
+    paths: Paths,
     client: Mutex<Option<Client>>,
 }
 
 impl Sql {
     /// A connection that is opened when it is needed.
-    pub fn new(places: &Places) -> Self {
-        Self { places: places.clone(), client: Mutex::new(None) }
+    pub fn new(paths: &Paths) -> Self {
+        Self { paths: paths.clone(), client: Mutex::new(None) }
     }
 
     /// Opens another connection to a database, as superuser.
     ///
     /// # Errors
     /// When the server does not accept it.
-    pub async fn connect(places: &Places, database: &str) -> Result<Client> {
+    pub async fn connect(paths: &Paths, database: &str) -> Result<Client> {
         let mut config = tokio_postgres::Config::new();
         config
-            .host_path(&places.sockets)
-            .port(places.port)
+            .host_path(&paths.sockets)
+            .port(paths.port)
             .user("postgres")
             .dbname(database)
             .application_name("holdfast-instance")
@@ -68,7 +68,7 @@ impl Sql {
         let mut client = self.client.lock().await;
         let open = match client.take().filter(|client| !client.is_closed()) {
             Some(open) => open,
-            None => Self::connect(&self.places, "postgres").await?,
+            None => Self::connect(&self.paths, "postgres").await?,
         };
         match tokio::time::timeout(LIMIT, open.query(statement, parameters)).await {
             Ok(Ok(rows)) => {

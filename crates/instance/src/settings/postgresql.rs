@@ -5,7 +5,7 @@
 
 use super::wire::Wire;
 use super::{connection_value, quoted};
-use crate::identity::Places;
+use crate::identity::Paths;
 use holdfast_kube_api::cluster::ClusterSpec;
 use holdfast_kube_api::names;
 use holdfast_kube_api::validate::is_managed;
@@ -33,7 +33,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// The text of `postgresql.conf`.
-pub fn text(spec: &ClusterSpec, instance: &str, places: &Places, wire: &Wire) -> String {
+pub fn text(spec: &ClusterSpec, instance: &str, paths: &Paths, wire: &Wire) -> String {
     let mut settings: BTreeMap<&str, String> =
         DEFAULTS.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     if *wire == Wire::Tls {
@@ -52,7 +52,7 @@ pub fn text(spec: &ClusterSpec, instance: &str, places: &Places, wire: &Wire) ->
         let _ = writeln!(text, "{name} = {}", quoted(value));
     }
     text.push_str("\n# What replication, failover and archiving rest on.\n");
-    for (name, value) in owned(instance, places, wire) {
+    for (name, value) in owned(instance, paths, wire) {
         let _ = writeln!(text, "{name} = {}", quoted(&value));
     }
     text
@@ -64,9 +64,9 @@ pub fn is_owned(name: &str) -> bool {
     is_managed(name) && !name.eq_ignore_ascii_case("shared_preload_libraries")
 }
 
-fn owned(instance: &str, places: &Places, wire: &Wire) -> Vec<(&'static str, String)> {
-    let program = places.program.display();
-    let tls = places.tls();
+fn owned(instance: &str, paths: &Paths, wire: &Wire) -> Vec<(&'static str, String)> {
+    let program = paths.program.display();
+    let tls = paths.tls();
     let file = |name: &str| tls.join(name).display().to_string();
     let mut settings = vec![
         ("archive_command", format!("{program} instance archive %p")),
@@ -81,14 +81,14 @@ fn owned(instance: &str, places: &Places, wire: &Wire) -> Vec<(&'static str, Str
         ("log_destination", "stderr".to_owned()),
         ("log_line_prefix", LOG_LINE_PREFIX.to_owned()),
         ("logging_collector", "off".to_owned()),
-        ("port", places.port.to_string()),
-        ("primary_conninfo", primary_conninfo(instance, places, wire)),
+        ("port", paths.port.to_string()),
+        ("primary_conninfo", primary_conninfo(instance, paths, wire)),
         ("primary_slot_name", names::replication_slot(instance)),
         ("recovery_target_timeline", "latest".to_owned()),
         // The manager starts it again, or another instance takes over.
         ("restart_after_crash", "off".to_owned()),
         ("restore_command", format!("{program} instance restore-wal %f %p")),
-        ("unix_socket_directories", places.sockets.display().to_string()),
+        ("unix_socket_directories", paths.sockets.display().to_string()),
         ("unix_socket_permissions", "0770".to_owned()),
         ("wal_level", "logical".to_owned()),
         // For `pg_rewind` of a cluster without data checksums.
@@ -106,13 +106,13 @@ fn owned(instance: &str, places: &Places, wire: &Wire) -> Vec<(&'static str, Str
 }
 
 /// How an instance connects to the primary, as a libpq connection string. `application_name` is the instance.
-pub fn primary_conninfo(instance: &str, places: &Places, wire: &Wire) -> String {
-    format!("{} application_name={}", replication_connection(places, wire), connection_value(instance))
+pub fn primary_conninfo(instance: &str, paths: &Paths, wire: &Wire) -> String {
+    format!("{} application_name={}", replication_connection(paths, wire), connection_value(instance))
 }
 
 /// The connection string without `application_name`, for programs that set their own.
-pub fn replication_connection(places: &Places, wire: &Wire) -> String {
-    let tls = places.tls();
+pub fn replication_connection(paths: &Paths, wire: &Wire) -> String {
+    let tls = paths.tls();
     let file = |name: &str| connection_value(&tls.join(name).display().to_string());
     let authentication = match wire {
         Wire::Tls => format!(
@@ -126,8 +126,8 @@ pub fn replication_connection(places: &Places, wire: &Wire) -> String {
     format!(
         "host={} port={} user={} dbname=postgres {authentication} \
          connect_timeout=5 tcp_user_timeout=5000 keepalives_idle=5 keepalives_interval=2 keepalives_count=2",
-        connection_value(&places.primary_host),
-        places.port,
+        connection_value(&paths.primary_host),
+        paths.port,
         names::REPLICATION_USER,
     )
 }

@@ -6,7 +6,7 @@
 //! Secret of its own, and changes with the key. SCRAM never sends the password, but replicated data is not encrypted.
 
 use crate::error::{Error, Result};
-use crate::identity::Places;
+use crate::identity::Paths;
 use aws_lc_rs::hmac;
 use holdfast_secret::Secret;
 
@@ -27,11 +27,11 @@ impl Wire {
     ///
     /// # Errors
     /// When the key cannot be read.
-    pub fn choose(has_tls: bool, places: &Places) -> Result<Self> {
+    pub fn choose(has_tls: bool, paths: &Paths) -> Result<Self> {
         if has_tls {
             return Ok(Self::Tls);
         }
-        let path = places.replication_certificates.join("tls.key");
+        let path = paths.replication_certificates.join("tls.key");
         let key: Secret<Vec<u8>> =
             std::fs::read(&path).map(Secret::new).map_err(|error| Error::file("read", &path, &error))?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());

@@ -58,7 +58,7 @@ impl Worker {
     async fn run(self, run: SnapshotRun) {
         let ended = if run.online { self.hot(&run).await } else { self.cold(&run).await };
         self.context.state.set_paused(false);
-        drop(std::fs::remove_file(self.context.places.data_mount.join(super::MARK)));
+        drop(std::fs::remove_file(self.context.paths.data_mount.join(super::MARK)));
         if let Err(error) = ended {
             tracing::error!(name = run.name, "the snapshot failed\n{error}");
             self.change(|run| {
@@ -83,7 +83,7 @@ impl Worker {
 
     fn mark(&self, run: &SnapshotRun) -> Result<()> {
         let mark = Mark { uid: run.uid.clone(), name: run.name.clone(), online: run.online };
-        write_mark(&self.context.places.data_mount, &mark)
+        write_mark(&self.context.paths.data_mount, &mark)
     }
 
     /// Waits until the operator has taken its snapshots.
@@ -105,7 +105,7 @@ impl Worker {
 
     async fn hot(&self, run: &SnapshotRun) -> Result<()> {
         self.mark(run)?;
-        let client = Sql::connect(&self.context.places, "postgres").await?;
+        let client = Sql::connect(&self.context.paths, "postgres").await?;
         let old_names = self.context.state.postgres_major() < 15;
         let (start, stop) = if old_names {
             ("pg_start_backup($1, true, false)", "pg_stop_backup(false, false)")
@@ -151,7 +151,7 @@ impl Worker {
     }
 
     fn segment(&self, lsn: Lsn, timeline: TimelineId, end: bool) -> Option<String> {
-        let size = volume::control(&self.context.places.pgdata).ok()??.wal_segment_size;
+        let size = volume::control(&self.context.paths.pgdata).ok()??.wal_segment_size;
         let name = if end {
             SegmentName::ending_at(lsn, timeline, size)
         } else {
@@ -172,7 +172,7 @@ impl Worker {
                 () = self.cancel.cancelled() => return Err(Error::retry("the snapshot was cancelled")),
             }
         }
-        let control = volume::control(&self.context.places.pgdata)?
+        let control = volume::control(&self.context.paths.pgdata)?
             .ok_or_else(|| Error::retry("the data directory has no pg_control"))?;
         let (redo, timeline) = (control.redo, control.timeline);
         // A standby's pages are consistent from this position on.
@@ -205,12 +205,12 @@ impl Worker {
 
     /// Writes the record into the archive, after the WAL is there.
     async fn record(&self, stopped: DateTime<Utc>) -> Result<()> {
-        let config = self.context.places.archive_config();
+        let config = self.context.paths.archive_config();
         if config.exists() {
-            let own_wal_volume = self.context.places.wal_directory.is_some();
+            let own_wal_volume = self.context.paths.wal_directory.is_some();
             let request = of_run(&self.now(), self.started, stopped, own_wal_volume)?;
             let input = serde_json::to_vec(&request).map_err(|error| Error::retry(error.to_string()))?;
-            let mut verb = Verb::new(&self.context.places.program, &config, ["snapshot", "record"]);
+            let mut verb = Verb::new(&self.context.paths.program, &config, ["snapshot", "record"]);
             verb.input = Some(input);
             let recorded: RecordReport = verb.run(&self.cancel, |_| {}).await?.report()?;
             let id = Some(recorded.snapshot_id.to_string());

@@ -4,7 +4,7 @@
 //!   must an instance that waits for a person.
 //! - readiness: PostgreSQL accepts connections in its role, and a standby has not diverged.
 
-use crate::identity::Places;
+use crate::identity::Paths;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -35,8 +35,8 @@ impl Probe {
 ///
 /// # Errors
 /// When the answer is no, or there is no answer; the text says why.
-pub fn ask(places: &Places, probe: Probe) -> Result<(), String> {
-    let socket = places.control_socket();
+pub fn ask(paths: &Paths, probe: Probe) -> Result<(), String> {
+    let socket = paths.control_socket();
     let failed =
         |error: std::io::Error| format!("the instance manager does not answer at {}: {error}", socket.display());
     let mut stream = UnixStream::connect(&socket).map_err(failed)?;

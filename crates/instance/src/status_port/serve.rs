@@ -31,7 +31,7 @@ pub async fn serve_status(context: Arc<Context>) -> Result<()> {
     tokio::spawn(async move {
         let mut failing = false;
         loop {
-            match tls::server(&reader.places) {
+            match tls::server(&reader.paths) {
                 Ok(config) => {
                     failing = false;
                     *reading.lock() = Some(Arc::new(config));
@@ -65,7 +65,7 @@ pub async fn serve_status(context: Arc<Context>) -> Result<()> {
 /// # Errors
 /// When the socket cannot be created.
 pub async fn serve_probes(context: Arc<Context>) -> Result<()> {
-    let path = context.places.control_socket();
+    let path = context.paths.control_socket();
     drop(std::fs::remove_file(&path));
     let listener = UnixListener::bind(&path).map_err(|error| Error::file("listen on", &path, &error))?;
     accept_each(&listener, "probes", |socket| serve(socket, Arc::clone(&context), Caller::Probes)).await;

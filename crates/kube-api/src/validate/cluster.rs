@@ -151,7 +151,7 @@ fn affinity(spec: &mut ClusterSpec, findings: &mut Findings) {
     }
     let affinity = &mut spec.affinity;
     if let Some(moved) = affinity.pod_anti_affinity.take() {
-        as_meant("podAntiAffinity", "additionalPodAntiAffinity", findings);
+        note_correction("podAntiAffinity", "additionalPodAntiAffinity", findings);
         let into = affinity.additional_pod_anti_affinity.get_or_insert_with(PodAntiAffinity::default);
         add(
             &mut into.required_during_scheduling_ignored_during_execution,
@@ -163,7 +163,7 @@ fn affinity(spec: &mut ClusterSpec, findings: &mut Findings) {
         );
     }
     if let Some(moved) = affinity.pod_affinity.take() {
-        as_meant("podAffinity", "additionalPodAffinity", findings);
+        note_correction("podAffinity", "additionalPodAffinity", findings);
         let into = affinity.additional_pod_affinity.get_or_insert_with(PodAffinity::default);
         add(
             &mut into.required_during_scheduling_ignored_during_execution,
@@ -176,7 +176,7 @@ fn affinity(spec: &mut ClusterSpec, findings: &mut Findings) {
     }
 }
 
-fn as_meant(written: &str, meant: &str, findings: &mut Findings) {
+fn note_correction(written: &str, meant: &str, findings: &mut Findings) {
     findings.warn(
         format!("spec.affinity.{written}"),
         Reason::ReadAsMeant,

@@ -29,7 +29,7 @@ pub(super) fn take_over(found: Findings, into: &mut Findings) {
 
 fn read(schema: &Value, value: &Value, path: &str, wrong: &BTreeSet<&str>) -> Option<Value> {
     if wrong.contains(path) {
-        return meant(schema, value);
+        return coerced(schema, value);
     }
     match value {
         Value::Object(fields) => {
@@ -61,7 +61,7 @@ fn read(schema: &Value, value: &Value, path: &str, wrong: &BTreeSet<&str>) -> Op
 }
 
 /// The value that the user probably meant by a text or a number, if that is clear.
-fn meant(schema: &Value, value: &Value) -> Option<Value> {
+fn coerced(schema: &Value, value: &Value) -> Option<Value> {
     match (schema["type"].as_str(), value) {
         (Some("integer"), Value::String(text)) => text.parse::<i64>().ok().map(Value::from),
         (Some("number"), Value::String(text)) => text.parse::<f64>().ok().map(Value::from),

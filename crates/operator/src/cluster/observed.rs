@@ -3,7 +3,7 @@
 //! Ages are durations that the operator measured itself by its own monotonic clock ([`super::memory`]); the clock of no
 //! other machine is used.
 
-use crate::backups::snapshot::SnapshotSeen;
+use crate::backups::snapshot::ObservedSnapshot;
 use holdfast_kube_api::Backup;
 use holdfast_kube_api::cluster::ClusterStatus;
 use holdfast_kube_api::status_port::InstanceStatus;
@@ -76,7 +76,7 @@ pub struct RecoverySource {
     /// The `Backup` that the manifest names; `None` if it does not exist.
     pub backup: Option<Backup>,
     /// Those of its volume snapshots that exist, by name. Read until the cluster has its data.
-    pub snapshots: BTreeMap<String, SnapshotSeen>,
+    pub snapshots: BTreeMap<String, ObservedSnapshot>,
 }
 
 /// Volume snapshots that a restore can use: the id of their record, and the kind of the volume.

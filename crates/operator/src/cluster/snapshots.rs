@@ -3,7 +3,7 @@
 
 use super::context::ClusterContext;
 use super::observed::{KeptSnapshots, RecoverySource};
-use crate::backups::snapshot::{SnapshotSeen, api_resource, seen};
+use crate::backups::snapshot::{ObservedSnapshot, api_resource, seen};
 use crate::error::{Error, is_not_found};
 use holdfast_kube_api::{Backup, names};
 use kube::Api;
@@ -51,7 +51,7 @@ pub(super) async fn kept(
     Ok(listed.iter().map(seen).filter_map(id_and_kind).collect())
 }
 
-fn id_and_kind(snapshot: SnapshotSeen) -> Option<(String, String)> {
+fn id_and_kind(snapshot: ObservedSnapshot) -> Option<(String, String)> {
     let id = snapshot.annotations.get(names::SNAPSHOT_ID).cloned();
     id.filter(|_| snapshot.ready && !snapshot.deleting).map(|id| (id, snapshot.kind))
 }
@@ -68,18 +68,18 @@ mod tests {
     #[test]
     fn only_snapshots_that_a_restore_can_use_are_kept() {
         let id = |id: &str| BTreeMap::from([(names::SNAPSHOT_ID.to_owned(), id.to_owned())]);
-        let whole = SnapshotSeen {
+        let whole = ObservedSnapshot {
             kind: names::PG_DATA.to_owned(),
             annotations: id("a"),
             ready: true,
-            ..SnapshotSeen::default()
+            ..ObservedSnapshot::default()
         };
         let kept = Some(("a".to_owned(), names::PG_DATA.to_owned()));
         for (name, snapshot, expected) in [
             ("whole", whole.clone(), kept),
-            ("not ready", SnapshotSeen { ready: false, ..whole.clone() }, None),
-            ("going", SnapshotSeen { deleting: true, ..whole.clone() }, None),
-            ("without a record", SnapshotSeen { annotations: BTreeMap::new(), ..whole }, None),
+            ("not ready", ObservedSnapshot { ready: false, ..whole.clone() }, None),
+            ("going", ObservedSnapshot { deleting: true, ..whole.clone() }, None),
+            ("without a record", ObservedSnapshot { annotations: BTreeMap::new(), ..whole }, None),
         ] {
             assert_eq!(id_and_kind(snapshot), expected, "{name}");
         }

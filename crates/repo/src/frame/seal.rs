@@ -103,7 +103,7 @@ impl ObjectSealer {
     /// # Errors
     /// [`Fault::UnknownKeyEpoch`] for the salt of an epoch that `key` does not hold, and those of
     /// [`ObjectSealer::new`].
-    pub fn again(
+    pub fn seal_again(
         object_type: ObjectType,
         name: &str,
         repository: RepositoryId,

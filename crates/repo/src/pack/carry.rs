@@ -70,10 +70,10 @@ pub struct PackCarrier {
 
 impl PackCarrier {
     /// Begins a pack with this full name in the repository with this id and key. Also returns its head, which is stored
-    /// first. With `salt`, the result is again a pack that was sealed with this salt before ([`ObjectSealer::again`]).
+    /// first. With `salt`, the result is again a pack that was sealed with this salt before ([`ObjectSealer::seal_again`]).
     ///
     /// # Errors
-    /// Those of [`ObjectSealer::new`] and [`ObjectSealer::again`].
+    /// Those of [`ObjectSealer::new`] and [`ObjectSealer::seal_again`].
     pub fn new(
         opener: ObjectOpener,
         name: &str,
@@ -83,7 +83,7 @@ impl PackCarrier {
     ) -> Result<(Self, Bytes), FormatError> {
         let (sealer, head) = match salt {
             None => ObjectSealer::new(ObjectType::Pack, name, repository, key)?,
-            Some(salt) => ObjectSealer::again(ObjectType::Pack, name, repository, key, salt)?,
+            Some(salt) => ObjectSealer::seal_again(ObjectType::Pack, name, repository, key, salt)?,
         };
         let shift = FrameShift {
             from_encrypted: opener.is_encrypted(),

@@ -32,7 +32,8 @@ use crate::scratch::Scratch;
 /// The header with which a write asks for encryption at rest, and with which the answer confirms it.
 const ENCRYPTION_AT_REST: &str = "x-amz-server-side-encryption";
 
-type Turn = Arc<tokio::sync::Mutex<()>>;
+/// Makes conditional writes one at a time.
+type WriteLock = Arc<tokio::sync::Mutex<()>>;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An access key and its secret, for a test server only.
@@ -282,7 +283,7 @@ impl S3Server {
 
     fn run(&mut self, listener: std::net::TcpListener) -> Result<()> {
         let service = service(&self.root, &self.credentials, self.quirks.conditions)?;
-        let turn = (self.quirks.conditions != Conditions::LookedAtFirst).then(Turn::default);
+        let turn = (self.quirks.conditions != Conditions::LookedAtFirst).then(WriteLock::default);
         let folders = self.quirks.folders;
         let background = Background::start("s3-server")?;
         background.spawn(async move {
@@ -303,7 +304,7 @@ pub async fn serve(address: SocketAddr, root: &Path, credentials: &Credentials) 
     let service = service(root, credentials, Conditions::Kept)?;
     let listener =
         TcpListener::bind(address).await.map_err(KitError::io(format!("listen at {address} for the S3 server")))?;
-    accept(listener, service, Some(Turn::default()), Folders::All).await;
+    accept(listener, service, Some(WriteLock::default()), Folders::All).await;
     Ok(())
 }
 
@@ -364,7 +365,7 @@ impl S3Access for IgnoringConditions {
 }
 
 /// Accepts connections until the task ends; they end with the set, and the set ends with the task.
-async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>, folders: Folders) {
+async fn accept(listener: TcpListener, service: S3Service, turn: Option<WriteLock>, folders: Folders) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -391,7 +392,7 @@ async fn accept(listener: TcpListener, service: S3Service, turn: Option<Turn>, f
 async fn answer(
     request: Request<Incoming>,
     service: S3Service,
-    turn: Option<Turn>,
+    turn: Option<WriteLock>,
     folders: Folders,
 ) -> std::result::Result<Response<Body>, BoxError> {
     let by_folder = request.uri().query().is_some_and(|query| query.contains("delimiter="));
@@ -433,7 +434,7 @@ fn leave_out(listing: &str, folders: Folders) -> String {
 async fn call(
     request: Request<Incoming>,
     service: S3Service,
-    turn: Option<Turn>,
+    turn: Option<WriteLock>,
 ) -> std::result::Result<Response<Body>, BoxError> {
     let (head, body) = request.into_parts();
     let Some(turn) = turn.filter(|_| head.headers.contains_key(header::IF_NONE_MATCH)) else {

@@ -10,12 +10,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// A moment, read from the kernel's clock and from the wall clock.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment {
+pub(crate) struct MonotonicTime {
     boot: Duration,
     wall: SystemTime,
 }
 
-impl Moment {
+impl MonotonicTime {
     pub(crate) fn now() -> Self {
         let boot = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(boot.tv_sec).unwrap_or_default();
@@ -45,13 +45,13 @@ impl Moment {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     read: DateTime<Utc>,
-    at: Moment,
+    at: MonotonicTime,
 }
 
 impl Clock {
     /// Starts the clock; `now` is the present time.
     pub(crate) fn starting(now: DateTime<Utc>) -> Self {
-        Self { read: now, at: Moment::now() }
+        Self { read: now, at: MonotonicTime::now() }
     }
 
     /// The present time.

@@ -18,7 +18,7 @@ use holdfast_repo::name::{self, ClusterName, ObjectPath, RunId};
 use holdfast_repo::record::{LeasePurpose, LeaseRecord};
 use tokio::time::Instant;
 
-pub(crate) use self::clock::{Clock, Moment};
+pub(crate) use self::clock::{Clock, MonotonicTime};
 pub(crate) use self::own::{Holder, Lease, new_run};
 use super::machine::Machine;
 use super::{Repository, object_name};

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::{Clock, Moment};
+use super::clock::{Clock, MonotonicTime};
 use super::{LEASE, LEASE_SECONDS};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::machine::Machine;
@@ -71,7 +71,7 @@ struct State {
     /// The names of its objects, the one in force last.
     names: Vec<String>,
     /// When the last successful renewal was requested.
-    prolonged: Moment,
+    prolonged: MonotonicTime,
     broken: bool,
 }
 
@@ -107,7 +107,7 @@ impl Lease {
             pid: std::process::id(),
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let prolonged = Moment::now();
+        let prolonged = MonotonicTime::now();
         let first = create(repository, &record, clock).await.doing(|| "taking a lease".to_owned())?;
         let state = Mutex::new(State { names: vec![first], prolonged, broken: false });
         let shared = Arc::new(Shared { repository: repository.clone(), record, clock, state });
@@ -197,7 +197,7 @@ impl Shared {
     }
 
     async fn prolong(&self) -> Result<(), Error> {
-        let asked = Moment::now();
+        let asked = MonotonicTime::now();
         let name = create(&self.repository, &self.record, self.clock).await?;
         let old = {
             let mut state = self.state();

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::super::chains::ClaimWal;
 use super::super::packs::{KnownChunks, PackWork};
 use super::super::{Which, is_chosen};
-use super::{PACKS_AT_ONCE, Run, again};
+use super::{PACKS_AT_ONCE, Run, read_with_retry};
 use crate::error::{Cause, Error};
 use crate::restore::{Fetches, Packs, Trial, every_chunk, try_manifest};
 
@@ -23,7 +23,7 @@ impl Run<'_> {
         self.progress.backup(&backup.to_string());
         let (repository, crew) = (self.repository, self.reader.crew.clone());
         if self.asked.get(&backup).is_some_and(|asked| asked.report.pack_count > 0) {
-            match again(|| try_manifest(repository, &record, &crew)).await {
+            match read_with_retry(|| try_manifest(repository, &record, &crew)).await {
                 Ok(trial) => self.read_packs(backup, &trial).await?,
                 Err(error) => {
                     self.findings.take(error, &record.manifest.name, &[backup])?;
@@ -83,7 +83,7 @@ impl Run<'_> {
             let work = PackWork { number, entry: entry.clone(), frames };
             let (reader, manifest, packs) = (self.reader.clone(), Arc::clone(manifest), Arc::clone(&packs));
             tasks.spawn(async move {
-                let read = again(|| async {
+                let read = read_with_retry(|| async {
                     if is_again {
                         reader.read_frames(&manifest, &packs, &work).await
                     } else {

@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
         self.object_count += 2;
         let crew = self.reader.crew.clone();
         let repository = self.repository;
-        let trial = match again(|| try_manifest(repository, &record, &crew)).await {
+        let trial = match read_with_retry(|| try_manifest(repository, &record, &crew)).await {
             Ok(trial) => trial,
             Err(error) => {
                 self.findings.take(error, &record.manifest.name, &[backup])?;
@@ -227,7 +227,7 @@ impl<'a> Run<'a> {
         let compared = self.compare_checksums(backup, &trial.manifest, &mut faulty).await?;
         self.object_count += (trial.manifest.packs().len() + trial.manifest.origins().len()) as u64;
         if faulty.is_empty()
-            && let Err(error) = again(|| try_held_files(repository, &trial, &record)).await
+            && let Err(error) = read_with_retry(|| try_held_files(repository, &trial, &record)).await
         {
             self.findings.take(error, &record.manifest.name, &[backup])?;
         }
@@ -258,7 +258,7 @@ impl<'a> Run<'a> {
             let reason = format!("it is of backup {} of cluster {}", start.backup_id, start.cluster);
             Err(Cause::Malformed { name: name.clone(), reason }.into())
         };
-        match again(read).await {
+        match read_with_retry(read).await {
             Ok(()) => {}
             Err(error) if error.is_not_found() => self.findings.notes.push(format!(
                 "backup {backup} has no start.json: its removal has begun, or somebody removed the object; a restore does not need it"
@@ -538,7 +538,7 @@ fn is_gone(error: &Error, record: &str) -> bool {
 }
 
 /// Reads again if the object seems damaged.
-async fn again<T, R: Future<Output = Result<T, Error>>>(read: impl Fn() -> R) -> Result<T, Error> {
+async fn read_with_retry<T, R: Future<Output = Result<T, Error>>>(read: impl Fn() -> R) -> Result<T, Error> {
     let mut attempt = 1;
     loop {
         match read().await {

@@ -12,8 +12,8 @@ fn spec(parameters: &[(&str, &str)]) -> ClusterSpec {
 fn the_whole_text() {
     let mut spec = spec(&[("shared_buffers", "256MB"), ("archive_timeout", "1min"), ("archive_mode", "off")]);
     spec.postgresql.shared_preload_libraries = vec!["pg_stat_statements".to_owned(), "auto_explain".to_owned()];
-    let mut places = Places::of_pod("c");
-    places.wal_directory = None;
+    let mut paths = Paths::of_pod("c");
+    paths.wal_directory = None;
     let expected = r"# Written by Holdfast's instance manager, again at every change of the Cluster: edit spec.postgresql there.
 archive_timeout = '1min'
 dynamic_shared_memory_type = 'posix'
@@ -59,18 +59,18 @@ ssl_cert_file = '/controller/tls/server.crt'
 ssl_key_file = '/controller/tls/server.key'
 ";
     let expected = expected.replace("RS", "\u{1e}").replace("US", "\u{1f}");
-    assert_eq!(text(&spec, "c-2", &places, &Wire::Tls), expected);
+    assert_eq!(text(&spec, "c-2", &paths, &Wire::Tls), expected);
 }
 
 #[test]
 fn values_are_quoted() {
-    let text = text(&spec(&[("search_path", "\"$user\", it's\\x")]), "c-1", &Places::of_pod("c"), &Wire::Tls);
+    let text = text(&spec(&[("search_path", "\"$user\", it's\\x")]), "c-1", &Paths::of_pod("c"), &Wire::Tls);
     assert!(text.contains("search_path = '\"$user\", it''s\\\\x'\n"), "{text}");
 }
 
 #[test]
 fn settings_that_we_own_are_refused_in_a_manifest() {
-    for (name, _) in owned("c-1", &Places::below(Path::new("/x"), Path::new("/y"), 1), &Wire::Tls) {
+    for (name, _) in owned("c-1", &Paths::below(Path::new("/x"), Path::new("/y"), 1), &Wire::Tls) {
         assert!(is_owned(name), "{name}");
     }
     assert!(is_owned("Archive_Command"));
@@ -83,7 +83,7 @@ fn settings_that_we_own_are_refused_in_a_manifest() {
 #[test]
 fn a_server_without_tls_gets_no_tls_settings() {
     let wire = Wire::Password("p".into());
-    let text = text(&spec(&[]), "c-1", &Places::of_pod("c"), &wire);
+    let text = text(&spec(&[]), "c-1", &Paths::of_pod("c"), &wire);
     assert!(!text.contains("\nssl = "), "{text}");
     assert!(!text.contains("ssl_min_protocol_version"), "{text}");
     assert!(text.contains("password=''p'' connect_timeout=5"), "{text}");

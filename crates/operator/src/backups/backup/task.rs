@@ -2,7 +2,7 @@
 
 use crate::backups::cluster_view::{ClusterView, InstanceAnswer};
 use crate::backups::event::BackupEvent;
-use crate::backups::snapshot::{SnapshotPlan, SnapshotSeen};
+use crate::backups::snapshot::{ObservedSnapshot, SnapshotPlan};
 use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase, BackupSpec, BackupStatus};
 use holdfast_kube_api::status_port::{BackupRun, BackupState, SnapshotRequest, SnapshotRun};
@@ -112,7 +112,7 @@ pub struct Observed {
     /// The instance's answer about its volumes, for snapshots.
     pub snapshot: InstanceAnswer<SnapshotRun>,
     /// The snapshots that exist for this `Backup`.
-    pub snapshots: Vec<SnapshotSeen>,
+    pub snapshots: Vec<ObservedSnapshot>,
     /// Whether the API server knows `snapshot.storage.k8s.io/v1`.
     pub snapshots_known: bool,
 }

@@ -1,6 +1,6 @@
 //! What to do about volume snapshots that have begun. Pure.
 
-use super::objects::SnapshotSeen;
+use super::objects::ObservedSnapshot;
 use super::volumes::{Standing, plan, standing};
 use crate::backups::backup::attempt::{self, cluster_deleted};
 use crate::backups::backup::{
@@ -29,7 +29,7 @@ pub(crate) fn request(task: &Task, cluster: &ClusterView, online: bool, now: Dat
 }
 
 /// Deletes these snapshots.
-pub(crate) fn delete_all(snapshots: &[SnapshotSeen]) -> impl Iterator<Item = Action> {
+pub(crate) fn delete_all(snapshots: &[ObservedSnapshot]) -> impl Iterator<Item = Action> {
     snapshots
         .iter()
         .filter(|snapshot| !snapshot.deleting)
@@ -49,7 +49,7 @@ struct Facts<'a> {
     instance: &'a str,
     /// Each volume of the instance, and the state of its snapshot.
     volumes: Vec<(&'a Volume, Standing<'a>)>,
-    all: &'a [SnapshotSeen],
+    all: &'a [ObservedSnapshot],
 }
 
 /// Decides about snapshots that have begun.
@@ -228,13 +228,13 @@ fn stopped(facts: &Facts<'_>, run: &SnapshotRun) -> Decision {
 fn finish(
     task: &Task,
     cluster: Option<&ClusterView>,
-    all: &[SnapshotSeen],
+    all: &[ObservedSnapshot],
     memory: &Memory,
     now: DateTime<Utc>,
 ) -> Decision {
     let named =
         task.status.snapshot_backup_status.as_ref().map(|status| status.elements.as_slice()).unwrap_or_default();
-    let snapshots: Vec<Option<&SnapshotSeen>> = named
+    let snapshots: Vec<Option<&ObservedSnapshot>> = named
         .iter()
         .map(|element| all.iter().find(|snapshot| snapshot.name == element.name && !snapshot.deleting))
         .collect();
@@ -247,7 +247,7 @@ fn finish(
         );
         return another_attempt(task, all, memory, now, &error.to_string());
     }
-    let snapshots: Vec<&SnapshotSeen> = snapshots.into_iter().flatten().collect();
+    let snapshots: Vec<&ObservedSnapshot> = snapshots.into_iter().flatten().collect();
     let mut decision = Decision::keep(task, memory, Requeue::After(Duration::from_secs(1)));
     let annotations = annotations(task);
     for snapshot in &snapshots {
@@ -335,7 +335,7 @@ fn too_late(facts: &Facts<'_>, observed: &Observed) -> Decision {
 }
 
 /// The driver failed at each try.
-fn driver_failed(facts: &Facts<'_>, snapshot: &SnapshotSeen) -> Decision {
+fn driver_failed(facts: &Facts<'_>, snapshot: &ObservedSnapshot) -> Decision {
     let error = Failure::new(
         snapshot.error.clone().unwrap_or_else(|| format!("VolumeSnapshot {} was deleted", snapshot.name)),
         format!("{}, try {} of VolumeSnapshot {}", facts.task.doing(), snapshot.number, snapshot.name),
@@ -347,7 +347,7 @@ fn driver_failed(facts: &Facts<'_>, snapshot: &SnapshotSeen) -> Decision {
 }
 
 /// The driver's newest error about a volume.
-fn driver_error(all: &[SnapshotSeen], volume: &Volume) -> Option<String> {
+fn driver_error(all: &[ObservedSnapshot], volume: &Volume) -> Option<String> {
     let of_it = all.iter().filter(|snapshot| snapshot.claim == volume.claim);
     of_it.max_by_key(|snapshot| (snapshot.attempt, snapshot.number)).and_then(|snapshot| snapshot.error.clone())
 }
@@ -407,7 +407,13 @@ fn elements(decision: &mut Decision, facts: &Facts<'_>) {
 }
 
 /// Begins another attempt and deletes the snapshots of this one.
-fn another_attempt(task: &Task, all: &[SnapshotSeen], memory: &Memory, now: DateTime<Utc>, error: &str) -> Decision {
+fn another_attempt(
+    task: &Task,
+    all: &[ObservedSnapshot],
+    memory: &Memory,
+    now: DateTime<Utc>,
+    error: &str,
+) -> Decision {
     with_deletions(attempt::over(task, memory, now, error), all)
 }
 
@@ -416,7 +422,7 @@ fn fail(facts: &Facts<'_>, error: &str) -> Decision {
     with_deletions(attempt::fail(facts.task, &facts.memory, facts.now, error.to_owned()), facts.all)
 }
 
-fn with_deletions(mut decision: Decision, all: &[SnapshotSeen]) -> Decision {
+fn with_deletions(mut decision: Decision, all: &[ObservedSnapshot]) -> Decision {
     decision.actions.extend(delete_all(all));
     decision
 }

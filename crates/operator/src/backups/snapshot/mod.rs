@@ -19,4 +19,4 @@ mod volumes;
 
 pub(crate) use follow::{delete_all, follow, request};
 pub(crate) use objects::{BACKUP_UID, api_resource, manifest, seen};
-pub use objects::{Owner, SnapshotPlan, SnapshotSeen};
+pub use objects::{ObservedSnapshot, Owner, SnapshotPlan};

@@ -83,7 +83,7 @@ pub(crate) fn manifest(plan: &SnapshotPlan) -> DynamicObject {
 
 /// A snapshot that exists.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct SnapshotSeen {
+pub struct ObservedSnapshot {
     /// `metadata.name`.
     pub name: String,
     /// The PersistentVolumeClaim of which it was taken.
@@ -109,7 +109,7 @@ pub struct SnapshotSeen {
 }
 
 /// Reads a snapshot. A field that a driver leaves out, or writes in another form, counts as absent.
-pub(crate) fn seen(object: &DynamicObject) -> SnapshotSeen {
+pub(crate) fn seen(object: &DynamicObject) -> ObservedSnapshot {
     let labels = object.metadata.labels.clone().unwrap_or_default();
     let number = |label: &str| labels.get(label).and_then(|text| text.parse().ok()).unwrap_or(0);
     let status = &object.data["status"];
@@ -117,7 +117,7 @@ pub(crate) fn seen(object: &DynamicObject) -> SnapshotSeen {
     let error = &status["error"];
     let message = error["message"].as_str().map(str::to_owned);
     let said = error["time"].as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-    SnapshotSeen {
+    ObservedSnapshot {
         name: object.metadata.name.clone().unwrap_or_default(),
         claim: object.data["spec"]["source"]["persistentVolumeClaimName"].as_str().unwrap_or_default().to_owned(),
         kind: labels.get(names::VOLUME_LABEL).cloned().unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! The snapshots of one attempt, volume by volume: missing, failed at the driver, or taken.
 
-use super::objects::{ATTEMPT, BACKUP_UID, Owner, SnapshotPlan, SnapshotSeen, TRY};
+use super::objects::{ATTEMPT, BACKUP_UID, ObservedSnapshot, Owner, SnapshotPlan, TRY};
 use crate::backups::backup::Task;
 use crate::backups::cluster_view::{ClusterView, Volume};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,17 +18,22 @@ pub(super) enum Standing<'a> {
     /// To be created, as the try with this number.
     Missing(i32),
     /// Created; the driver works on it and may have reported an error.
-    Waiting(&'a SnapshotSeen),
+    Waiting(&'a ObservedSnapshot),
     /// Its point in time is taken.
-    Cut(&'a SnapshotSeen),
+    Cut(&'a ObservedSnapshot),
     /// A restore can use it.
-    Ready(&'a SnapshotSeen),
+    Ready(&'a ObservedSnapshot),
     /// The driver failed each time; the last try.
-    Failed(&'a SnapshotSeen),
+    Failed(&'a ObservedSnapshot),
 }
 
 /// The state of the snapshot of a volume.
-pub(super) fn standing<'a>(volume: &Volume, task: &Task, all: &'a [SnapshotSeen], now: DateTime<Utc>) -> Standing<'a> {
+pub(super) fn standing<'a>(
+    volume: &Volume,
+    task: &Task,
+    all: &'a [ObservedSnapshot],
+    now: DateTime<Utc>,
+) -> Standing<'a> {
     let newest = all
         .iter()
         .filter(|snapshot| snapshot.attempt == task.status.attempts && snapshot.claim == volume.claim)

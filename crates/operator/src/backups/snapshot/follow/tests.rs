@@ -35,9 +35,9 @@ fn result() -> SnapshotRun {
     }
 }
 
-fn snapshot(name: &str, cut: bool, ready: bool) -> SnapshotSeen {
+fn snapshot(name: &str, cut: bool, ready: bool) -> ObservedSnapshot {
     let wal = name.ends_with("-wal");
-    SnapshotSeen {
+    ObservedSnapshot {
         name: name.to_owned(),
         claim: if wal { "main-2-wal" } else { "main-2" }.to_owned(),
         kind: if wal { names::PG_WAL } else { names::PG_DATA }.to_owned(),
@@ -45,15 +45,15 @@ fn snapshot(name: &str, cut: bool, ready: bool) -> SnapshotSeen {
         number: 1,
         cut,
         ready,
-        ..SnapshotSeen::default()
+        ..ObservedSnapshot::default()
     }
 }
 
-fn both(cut: bool, ready: bool) -> Vec<SnapshotSeen> {
+fn both(cut: bool, ready: bool) -> Vec<ObservedSnapshot> {
     vec![snapshot(DATA, cut, ready), snapshot(WAL, cut, ready)]
 }
 
-fn broken(mut snapshot: SnapshotSeen, number: i32, at: DateTime<Utc>) -> SnapshotSeen {
+fn broken(mut snapshot: ObservedSnapshot, number: i32, at: DateTime<Utc>) -> ObservedSnapshot {
     snapshot.number = number;
     snapshot.error = Some("quota exceeded".to_owned());
     snapshot.error_at = Some(at);
@@ -145,7 +145,7 @@ fn snapshots_are_taken_between_ready_and_stop() {
             20,
             |_, o, _| {
                 o.snapshot = InstanceAnswer::Known(run(SnapshotState::Ready));
-                let second = SnapshotSeen { number: 2, ..snapshot("nightly-0a1b2c3d-1-2", true, false) };
+                let second = ObservedSnapshot { number: 2, ..snapshot("nightly-0a1b2c3d-1-2", true, false) };
                 o.snapshots = vec![broken(snapshot(DATA, false, false), 1, at(0)), second, snapshot(WAL, true, false)];
             },
             "Finalizing [stop main-2] ",
@@ -405,7 +405,7 @@ fn what_was_cut_may_still_fail_to_become_ready() {
     }
     let waiting = decide(&task, &observed, &Memory::default(), at(599));
     assert_eq!(line(&waiting), "Finalizing [] ");
-    observed.snapshots[1] = SnapshotSeen {
+    observed.snapshots[1] = ObservedSnapshot {
         annotations: annotations(&task).into_iter().collect(),
         ..broken(snapshot(WAL, true, false), 1, at(100))
     };

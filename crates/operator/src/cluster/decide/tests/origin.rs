@@ -1,7 +1,7 @@
 //! Recovery from a `Backup`: a complete one, and one change.
 
 use super::*;
-use crate::backups::snapshot::SnapshotSeen;
+use crate::backups::snapshot::ObservedSnapshot;
 use holdfast_kube_api::Backup;
 
 /// A cluster with a WAL volume that is recovered from the Backup `b`.
@@ -21,7 +21,7 @@ fn before() -> Observed {
     observed.answers.clear();
     observed.recovery.backup = Some(backup(&json!({})));
     for name in ["b-1", "b-1-wal"] {
-        let ready = SnapshotSeen { name: name.to_owned(), cut: true, ready: true, ..SnapshotSeen::default() };
+        let ready = ObservedSnapshot { name: name.to_owned(), cut: true, ready: true, ..ObservedSnapshot::default() };
         observed.recovery.snapshots.insert(name.to_owned(), ready);
     }
     observed
