@@ -12,12 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use holdfast_repo::name::{self, BackupId};
-use holdfast_repo::record::{BackupRecord, BackupType};
+use holdfast_repo::record::{BackupRecord, BackupType, ChecksumFailures, ClaimRecord};
 
 use super::publish::{Mine, Published, publish};
 use super::run::{Content, Run};
 use super::sink::Stored;
 use super::sinks::Sinks;
+use super::timelines::Course;
 use super::wal_wait::WalWait;
 use super::{StoredBackup, archiving, lease};
 use crate::error::{Cause, Error};
@@ -36,6 +37,18 @@ fn taken_for_dead(repository: &Repository, record: &BackupRecord) -> Error {
     })
 }
 
+/// The warning about pages with a wrong checksum, if there are any.
+fn wrong_checksums(failures: &ChecksumFailures) -> Option<String> {
+    (failures.count > 0).then(|| {
+        format!(
+            "{} page(s) have a wrong checksum, the first one in {} at block {}; the backup holds them as they are",
+            failures.count,
+            failures.listed.first().map_or("", |failure| failure.path.as_str()),
+            failures.listed.first().map_or(0, |failure| failure.block)
+        )
+    })
+}
+
 impl Run<'_> {
     /// Finishes packs and manifests, waits for the WAL, and makes the backup exist in each repository where all of that
     /// succeeded. Also gives the killed runs whose packs the backup uses.
@@ -45,12 +58,30 @@ impl Run<'_> {
         content: Content,
         warnings: &mut Vec<String>,
     ) -> Result<(Vec<StoredBackup>, BTreeSet<BackupId>), Error> {
-        let Content { started, stopped, course, copied, tablespaces, parent } = content;
         let stored = sinks.finish().await?;
         self.finish_segment_on_primary(warnings).await;
+        let crew = Crew::new(self.options.jobs);
+        self.wait_for_wal(sinks, &content.course, &crew, warnings).await?;
+        self.look_at_archiver(warnings).await;
+        let failures = content.copied.bad_pages.settle(content.stopped.stop_lsn);
+        warnings.extend(wrong_checksums(&failures));
+        warnings.extend(content.copied.link_warnings.iter().cloned());
+        if self.cancel.is_cancelled() {
+            return Err(Cause::Cancelled.into());
+        }
+        self.publish_all(sinks, stored, &content, &failures, &crew).await
+    }
+
+    /// Waits until every repository has the WAL from start to stop, and sends what the archiver does not send.
+    async fn wait_for_wal(
+        &self,
+        sinks: &mut Sinks<'_>,
+        course: &Course,
+        crew: &Crew,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Error> {
         let size = self.control.wal_segment_size;
         let (first, last) = (course.first(size), course.last(size));
-        let crew = Crew::new(self.options.jobs);
         let everybody = self.repositories.iter().zip(&self.claims).enumerate();
         let taking_part: Vec<_> = everybody
             .filter(|(index, _)| sinks.takes_part(*index))
@@ -85,85 +116,51 @@ impl Run<'_> {
                 warnings.extend(archiving::gap_before(repository, cluster, claim, first, &wait.pg_wal).await);
             }
         }
-        // The backup has sent what the archiver did not send, so nobody would notice a broken archiver.
-        if self.facts.archives() {
-            match ServerFacts::archiver_failure(&self.connection).await {
-                Ok(None) => {}
-                Ok(Some(segment)) => warnings.push(format!(
-                    "the archiver's last attempt failed, at {segment}: until it succeeds, this backup can be restored \
-                     to its own end, but not to a later moment; see pg_stat_archiver and the server's log"
-                )),
-                // The stop call is done. A failed query on the session is now only a warning.
-                Err(error) => warnings.push(format!("cannot find out whether the archiver works: {error}")),
-            }
+        Ok(())
+    }
+
+    /// The backup has sent what the archiver did not send, so nobody would notice a broken archiver.
+    async fn look_at_archiver(&self, warnings: &mut Vec<String>) {
+        if !self.facts.archives() {
+            return;
         }
-        let failures = copied.bad_pages.settle(stopped.stop_lsn);
-        if failures.count > 0 {
-            warnings.push(format!(
-                "{} page(s) have a wrong checksum, the first one in {} at block {}; the backup holds them as they are",
-                failures.count,
-                failures.listed.first().map_or("", |failure| failure.path.as_str()),
-                failures.listed.first().map_or(0, |failure| failure.block)
-            ));
+        match ServerFacts::archiver_failure(&self.connection).await {
+            Ok(None) => {}
+            Ok(Some(segment)) => warnings.push(format!(
+                "the archiver's last attempt failed, at {segment}: until it succeeds, this backup can be restored to its \
+                 own end, but not to a later moment; see pg_stat_archiver and the server's log"
+            )),
+            // The stop call is done. A failed query on the session is now only a warning.
+            Err(error) => warnings.push(format!("cannot find out whether the archiver works: {error}")),
         }
-        warnings.extend(copied.link_warnings.iter().cloned());
+    }
+
+    /// Makes the backup exist in each repository that has all of it.
+    async fn publish_all(
+        &self,
+        sinks: &mut Sinks<'_>,
+        stored: Vec<Option<Stored>>,
+        content: &Content,
+        failures: &ChecksumFailures,
+        crew: &Crew,
+    ) -> Result<(Vec<StoredBackup>, BTreeSet<BackupId>), Error> {
         let (mut complete, mut used) = (Vec::new(), BTreeSet::new());
-        if self.cancel.is_cancelled() {
-            return Err(Cause::Cancelled.into());
-        }
+        let wal = content.course.ranges(self.control.wal_segment_size);
         let lanes = self.repositories.iter().zip(&self.claims).zip(stored).enumerate();
         for (index, ((repository, claim), stored)) in lanes {
             let Some(stored) = stored.filter(|_| sinks.takes_part(index)) else { continue };
-            let Stored { manifest, pack_count, size_bytes: stored_bytes, taken_from } = stored;
-            let record = BackupRecord {
-                backup_id: self.backup,
-                label: self.options.label.clone(),
-                cluster: self.options.cluster.clone(),
-                claim: claim.number,
-                backup_type: if parent.is_some() { BackupType::Incremental } else { BackupType::Full },
-                parent,
-                system_identifier: self.control.system_identifier,
-                pg_version: self.facts.version_text.clone(),
-                pg_major: self.facts.version.major(),
-                catalog_version: self.control.catalog_version,
-                wal_segment_size: size,
-                timeline: stopped.label.start_timeline,
-                start_lsn: started.start_lsn,
-                stop_lsn: stopped.stop_lsn,
-                start_segment: first,
-                stop_segment: last,
-                start_time: started.start_time,
-                stop_time: stopped.stop_time,
-                duration_milliseconds: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                from_standby: self.facts.in_recovery,
-                data_checksums: self.control.has_data_checksums(),
-                checksum_failures: failures.clone(),
-                file_count: copied.file_count,
-                removed_file_count: copied.removed_count,
-                size_bytes: copied.size_bytes,
-                stored_bytes,
-                pack_count,
-                tablespaces: tablespaces.clone(),
-                databases: self.databases(),
-                compression: self.options.compression.to_string(),
-                encryption: repository.record().encryption,
-                manifest,
-                next_xid: self.control.next_xid,
-                host: self.options.host.clone(),
-                software_version: env!("CARGO_PKG_VERSION").to_owned(),
-                warnings: copied.link_warnings.clone(),
-                annotations: BTreeMap::default(),
-            };
+            let record = self.record(repository, claim, &stored, content, failures);
+            let taken_from = stored.taken_from;
             let published = async {
-                restore::would_take(repository, &record, &crew).await?;
+                restore::would_take(repository, &record, crew).await?;
                 self.publish_in(
                     index,
                     &lease::Needs {
                         repository,
                         claim,
                         record: &record,
-                        wal: &wait.ranges,
-                        crew: &crew,
+                        wal: &wal,
+                        crew,
                         lease: self.leases.get(index).and_then(Option::as_ref),
                         clock: self.clock,
                         host: &self.options.host,
@@ -196,6 +193,58 @@ impl Run<'_> {
             }
         }
         Ok((complete, used))
+    }
+
+    /// `backup.json` of one repository.
+    fn record(
+        &self,
+        repository: &Repository,
+        claim: &ClaimRecord,
+        stored: &Stored,
+        content: &Content,
+        failures: &ChecksumFailures,
+    ) -> BackupRecord {
+        let Content { started, stopped, course, copied, .. } = content;
+        let size = self.control.wal_segment_size;
+        BackupRecord {
+            backup_id: self.backup,
+            label: self.options.label.clone(),
+            cluster: self.options.cluster.clone(),
+            claim: claim.number,
+            backup_type: if content.parent.is_some() { BackupType::Incremental } else { BackupType::Full },
+            parent: content.parent,
+            system_identifier: self.control.system_identifier,
+            pg_version: self.facts.version_text.clone(),
+            pg_major: self.facts.version.major(),
+            catalog_version: self.control.catalog_version,
+            wal_segment_size: size,
+            timeline: stopped.label.start_timeline,
+            start_lsn: started.start_lsn,
+            stop_lsn: stopped.stop_lsn,
+            start_segment: course.first(size),
+            stop_segment: course.last(size),
+            start_time: started.start_time,
+            stop_time: stopped.stop_time,
+            duration_milliseconds: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            from_standby: self.facts.in_recovery,
+            data_checksums: self.control.has_data_checksums(),
+            checksum_failures: failures.clone(),
+            file_count: copied.file_count,
+            removed_file_count: copied.removed_count,
+            size_bytes: copied.size_bytes,
+            stored_bytes: stored.size_bytes,
+            pack_count: stored.pack_count,
+            tablespaces: content.tablespaces.clone(),
+            databases: self.databases(),
+            compression: self.options.compression.to_string(),
+            encryption: repository.record().encryption,
+            manifest: stored.manifest.clone(),
+            next_xid: self.control.next_xid,
+            host: self.options.host.clone(),
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            warnings: copied.link_warnings.clone(),
+            annotations: BTreeMap::default(),
+        }
     }
 
     /// Makes the backup exist in one repository, unless another run took this one for dead.

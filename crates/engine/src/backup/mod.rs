@@ -2,7 +2,8 @@
 //!
 //! Steps, one file each:
 //! 1. [`begin`] checks who owns the archive and reserves the backup's id. [`lock`] allows one backup at a time of this
-//!    data directory. [`lease`] shows other hosts that the backup runs. [`remains`] removes what dead runs left.
+//!    data directory. [`lease`] shows other hosts that the backup runs. [`killed_runs`] takes over what dead runs
+//!    stored, and removes the rest.
 //! 2. [`run`]: [`session`] calls `pg_backup_start` on a connection that stays open.
 //! 3. [`scan`] lists the files, [`incremental`] finds what the parent has of them, [`plan`] cuts them into units
 //!    (pure).
@@ -28,6 +29,7 @@ mod complete;
 mod copy;
 mod encode;
 mod incremental;
+mod killed_runs;
 mod lease;
 mod links;
 mod listing;
@@ -50,17 +52,16 @@ mod tests;
 pub(crate) mod timelines;
 pub(crate) mod wal_wait;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use holdfast_contract::report::backup::{Resumed, StoredBackup};
-use holdfast_repo::record::{ClaimRecord, RunIdentity};
+use holdfast_repo::record::ClaimRecord;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::incremental::choose::{confirm_parent, find_parent};
 use self::incremental::parent::{Lane, Parent};
-use self::resume::{Everywhere, TakenOver, take_over};
+use self::killed_runs::TakingOver;
 use self::run::{Outcome, Run};
 use self::runner::Runner;
 use crate::error::{Cause, Error};
@@ -115,11 +116,7 @@ pub async fn backup(
     let runner =
         Runner::here(&options.host, &options.pgdata.display().to_string(), options.machine.as_deref(), options.now)?;
     let mut early = begin::Early::new(&repositories, progress);
-    let mut dead = Vec::new();
-    for (index, repository) in repositories.iter().enumerate() {
-        let found = remains::of_runner(repository, &options.cluster, &runner, progress).await;
-        dead.push(early.settle(index, found)?.unwrap_or_default());
-    }
+    let dead = killed_runs::find(&repositories, &mut early, options, &runner, progress).await?;
     let extent_bytes = repositories.first().map_or(0, |first| first.record().extent_size_bytes);
     let lanes = taking_part(&repositories, &claims, &early);
     let mut parent = find_parent(&lanes, options, &control, facts.in_recovery, extent_bytes, progress).await?;
@@ -134,40 +131,8 @@ pub async fn backup(
         parent = confirm_parent(chosen, &lanes, options, progress).await?;
     }
     // If that fails, the start record of this run stays: it names what must still be removed.
-    let (mut earlier, mut adopted) = (Vec::new(), Vec::new());
-    // All repositories together get an eighth of the memory.
-    let memory_bytes = options.memory_bytes / 8 / repositories.len() as u64;
-    if dead.iter().any(|dead| !dead.is_empty()) {
-        progress.phase("looking at what killed backups stored", None);
-    }
-    for (index, (repository, dead)) in repositories.iter().zip(dead).enumerate() {
-        let mut taken = TakenOver::default();
-        // If it is left out, its start record may be missing, and with it the list of what this run removes.
-        if !early.is_out(index) {
-            let by = RunIdentity { leased: with_lease.get(index) == Some(&true), ..runner.identity(Vec::new()) };
-            taken = take_over(repository, &options.cluster, &by, &dead, memory_bytes, cancel).await;
-            // One limit for all removals: a slow store must not delay the start of the backup.
-            let until = Instant::now() + remains::ABORT_WITHIN;
-            for dead in dead.difference(&taken.adopted).filter(|dead| !taken.left.contains(dead)).copied() {
-                let removed = remains::remove_by(repository, &options.cluster, dead, until).await;
-                match early.settle(index, removed)? {
-                    Some(true) => {
-                        progress.note(&format!("removed the remains of backup {dead}, which was not finished"));
-                    }
-                    Some(false) => progress.note(&format!(
-                        "the remains of backup {dead} are kept: it is complete, or another manifest may need them"
-                    )),
-                    None => break,
-                }
-            }
-        }
-        earlier.push(Some(Arc::new(taken.earlier)).filter(|_| !early.is_out(index)));
-        adopted.push(taken.adopted);
-    }
-    let earlier = Everywhere::new(earlier);
-    if let Some(earlier) = &earlier {
-        earlier.announce(progress);
-    }
+    let taking = TakingOver { options, runner: &runner, leased: &with_lease, progress, cancel };
+    let killed_runs::Taken { earlier, adopted } = taking.all(&repositories, &mut early, dead).await?;
     let early = early.into_errors();
     let kept = early.iter().map(Option::is_some).collect();
     progress.backup(&backup.to_string());
@@ -194,25 +159,7 @@ pub async fn backup(
         publishing,
         kept,
     };
-    let outcome = {
-        let mut execute = std::pin::pin!(run.execute(early, &mut warnings));
-        tokio::select! {
-            biased;
-            outcome = &mut execute => outcome,
-            () = cancel.cancelled() => {
-                // The run ends by itself and aborts its uploads. Only the server's statement must be cancelled.
-                run.connection.cancel_statement().await;
-                match tokio::time::timeout(CANCEL_WITHIN, execute).await {
-                    Ok(Ok(outcome)) => Ok(outcome),
-                    Ok(Err(error)) => {
-                        tracing::debug!(%error, "the cancelled backup ended");
-                        Err(Cause::Cancelled.into())
-                    }
-                    Err(_) => Err(Cause::Cancelled.into()),
-                }
-            }
-        }
-    };
+    let outcome = until_cancelled(&run, early, &mut warnings, cancel).await;
     match outcome {
         Ok(Outcome { complete, failed, resumed }) => {
             let places: Vec<usize> = failed.iter().map(|(index, _)| *index).collect();
@@ -230,6 +177,32 @@ pub async fn backup(
             let error = run.failed_with(error);
             run.give_up().await;
             Err(error)
+        }
+    }
+}
+
+/// Executes the run. After a cancel it gets some seconds to end by itself.
+async fn until_cancelled(
+    run: &Run<'_>,
+    early: Vec<Option<Error>>,
+    warnings: &mut Vec<String>,
+    cancel: &CancellationToken,
+) -> Result<Outcome, Error> {
+    let mut execute = std::pin::pin!(run.execute(early, warnings));
+    tokio::select! {
+        biased;
+        outcome = &mut execute => outcome,
+        () = cancel.cancelled() => {
+            // The run ends by itself and aborts its uploads. Only the server's statement must be cancelled.
+            run.connection.cancel_statement().await;
+            match tokio::time::timeout(CANCEL_WITHIN, execute).await {
+                Ok(Ok(outcome)) => Ok(outcome),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the cancelled backup ended");
+                    Err(Cause::Cancelled.into())
+                }
+                Err(_) => Err(Cause::Cancelled.into()),
+            }
         }
     }
 }

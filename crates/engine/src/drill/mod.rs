@@ -48,6 +48,7 @@ use holdfast_pgtypes::PgVersion;
 use holdfast_pgtypes::recovery_target::TargetAction;
 use holdfast_repo::name::BackupId;
 use holdfast_repo::record::{BackupRecord, DrillFound, LeasePurpose, LedgerEntry};
+use holdfast_repo::recovery::RecoveryRequest;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -136,32 +137,19 @@ async fn drill_inner(
     cancel: &CancellationToken,
 ) -> Result<DrillReport, Error> {
     let clock = Clock::starting(options.restore.now);
-    let time_limit = options.time_limit;
-    let deadline = Instant::now() + time_limit;
-    let cluster = &options.restore.cluster;
+    let deadline = Instant::now() + options.time_limit;
+    let (cluster, host, now) = (&options.restore.cluster, options.restore.host.as_str(), options.restore.now);
     let left_behind = directory::left_behind(&options.directory, &options.restore.host);
     let statements = probes::read(&options.probes)?;
-    let (host, now) = (options.restore.host.as_str(), options.restore.now);
     let mut directory = ThrowAway::named(&options.directory, cluster.as_str(), host, now)?;
-    let bounds = Bounds { cancel: cancel.clone(), deadline, time_limit, room: Room::of(&options.directory)? };
+    let room = Room::of(&options.directory)?;
+    let bounds = Bounds { cancel: cancel.clone(), deadline, time_limit: options.time_limit, room };
 
     progress.phase("choosing the moment", None);
     let jobs = options.restore.jobs;
     let choosing = Box::pin(moment::choose(repository, cluster, &options.moment, jobs, now, cancel));
     let (request, target, mut notes) = bounds.within(choosing).await.map_err(|over| over.into_error(&bounds))??;
-    let mut restoring = RestoreOptions {
-        pgdata: directory.pgdata(),
-        request,
-        target_action: Some(TargetAction::Promote),
-        delta: false,
-        tablespaces: Vec::new(),
-        tablespace_root: Some(directory.tablespaces()),
-        reuse_tablespaces: Vec::new(),
-        discard_wal: false,
-        archiving: Archiving::Off,
-        standby: false,
-        ..options.restore.clone()
-    };
+    let mut restoring = restore_options(options, request, &directory);
     // If anything is refused after this, the directory is removed again.
     directory.make()?;
     let planning = Box::pin(restore::plan(repository, &restoring, progress, cancel));
@@ -202,30 +190,13 @@ async fn drill_inner(
     };
     let outcome = Box::pin(run.all(repository, &restoring, &mut durations)).await;
     let found = run.found;
-    if let Some(lease) = lease
-        && tokio::time::timeout(WAIT, lease.release()).await.is_err()
-    {
-        tracing::debug!("the lease of this drill was not deleted in time, and ends by itself");
-    }
+    release(lease).await;
     if let Err(error) = outcome {
-        if let Err(left) = remove(directory).await {
-            tracing::warn!(error = %left, "the directory of the drill could not be removed");
-        }
-        return Err(error);
+        return Err(discard(directory, error).await);
     }
 
     let path = directory.path().to_owned();
-    let is_left = if options.keep {
-        directory.keep()
-    } else {
-        progress.phase("removing the directory", None);
-        remove(directory).await
-    };
-    if let Err(error) = is_left {
-        // The result of the drill is known nevertheless.
-        let what = if options.keep { "kept, and its mark does not say so" } else { "left: it could not be removed" };
-        notes.push(format!("the directory {} was {what}: {error}", path.display()));
-    }
+    notes.extend(keep_or_remove(directory, options, progress).await);
     // A signal that stopped the drill may have stopped its server first.
     bounds.refuse_cancelled()?;
     durations.total_milliseconds = milliseconds(clock.passed());
@@ -256,6 +227,65 @@ async fn drill_inner(
         recorded: false,
         recovery: plan.recovery,
     };
+    record_result(repository, options, &mut report, &backup, clock).await;
+    Ok(report)
+}
+
+async fn release(lease: Option<Lease>) {
+    if let Some(lease) = lease
+        && tokio::time::timeout(WAIT, lease.release()).await.is_err()
+    {
+        tracing::debug!("the lease of this drill was not deleted in time, and ends by itself");
+    }
+}
+
+/// Removes the directory of a drill that failed with this error.
+async fn discard(directory: ThrowAway, error: Error) -> Error {
+    if let Err(left) = remove(directory).await {
+        tracing::warn!(error = %left, "the directory of the drill could not be removed");
+    }
+    error
+}
+
+/// The options of the restore: what the drill sets itself, over the caller's.
+fn restore_options(options: &DrillOptions, request: RecoveryRequest, directory: &ThrowAway) -> RestoreOptions {
+    RestoreOptions {
+        pgdata: directory.pgdata(),
+        request,
+        target_action: Some(TargetAction::Promote),
+        delta: false,
+        tablespaces: Vec::new(),
+        tablespace_root: Some(directory.tablespaces()),
+        reuse_tablespaces: Vec::new(),
+        discard_wal: false,
+        archiving: Archiving::Off,
+        standby: false,
+        ..options.restore.clone()
+    }
+}
+
+/// Keeps or removes the directory; gives a note if that failed. The result of the drill is known nevertheless.
+async fn keep_or_remove(directory: ThrowAway, options: &DrillOptions, progress: &Arc<dyn Progress>) -> Option<String> {
+    let path = directory.path().to_owned();
+    let is_left = if options.keep {
+        directory.keep()
+    } else {
+        progress.phase("removing the directory", None);
+        remove(directory).await
+    };
+    let error = is_left.err()?;
+    let what = if options.keep { "kept, and its mark does not say so" } else { "left: it could not be removed" };
+    Some(format!("the directory {} was {what}: {error}", path.display()))
+}
+
+/// Writes the result into the ledger, if it says something about the backup.
+async fn record_result(
+    repository: &Repository,
+    options: &DrillOptions,
+    report: &mut DrillReport,
+    backup: &BackupRecord,
+    clock: Clock,
+) {
     let says_something =
         report.findings.is_empty() || report.findings.iter().any(|finding| finding.kind != FindingKind::TimeLimit);
     if options.remember && !says_something {
@@ -263,7 +293,8 @@ async fn drill_inner(
             .notes
             .push("the drill ran out of time before it could check the backup: no result is recorded".to_owned());
     } else if options.remember {
-        let entry = entry(&report, &backup);
+        let entry = entry(report, backup);
+        let (cluster, host) = (&options.restore.cluster, options.restore.host.as_str());
         let remembering = repository.write_ledger(cluster, host, clock.now(), entry);
         match tokio::time::timeout(WAIT, remembering).await {
             Ok(Ok(_)) => report.recorded = true,
@@ -271,7 +302,6 @@ async fn drill_inner(
             Err(_) => report.notes.push(not_remembered("the store did not answer in time")),
         }
     }
-    Ok(report)
 }
 
 fn not_remembered(why: &str) -> String {
