@@ -5,6 +5,7 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
+//! | [`amount`] | sizes, rates and durations for people |
 //! | [`agent`] | what `wal push` and `wal get` ask the agent |
 //! | [`exit_code`] | how a command ended, and whether somebody has to act |
 //! | [`problem`] | an error in three parts, as text and as JSON |
@@ -34,6 +35,7 @@
 //! ```
 
 pub mod agent;
+pub mod amount;
 pub mod exit_code;
 pub mod problem;
 pub mod progress;

@@ -7,7 +7,7 @@
 
 use super::bars::{BARS, above_bar};
 use super::progress_json::JsonLines;
-use super::size;
+use holdfast_contract::amount;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::{Condvar, Mutex};
 use std::io::IsTerminal;
@@ -26,9 +26,7 @@ const REDRAW_EVERY: Duration = Duration::from_millis(100);
 pub enum Show {
     /// Not at all.
     Nothing,
-    /// As bars.
     Bars,
-    /// As lines.
     Lines,
     /// As JSON, one object a line.
     Json,
@@ -164,16 +162,16 @@ fn style(template: &str) -> ProgressStyle {
     style
         .progress_chars("=> ")
         .with_key("hold_done", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = out.write_str(&size::size(state.pos()));
+            let _ = out.write_str(&amount::size(state.pos()));
         })
         .with_key("hold_total", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = out.write_str(&size::size(state.len().unwrap_or_default()));
+            let _ = out.write_str(&amount::size(state.len().unwrap_or_default()));
         })
         .with_key("hold_rate", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = out.write_str(&size::rate(state.pos(), state.elapsed()).unwrap_or_default());
+            let _ = out.write_str(&amount::rate(state.pos(), state.elapsed()).unwrap_or_default());
         })
         .with_key("hold_eta", |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = write!(out, "{} left", size::duration(state.eta()));
+            let _ = write!(out, "{} left", amount::duration(state.eta()));
         })
 }
 
@@ -234,7 +232,7 @@ impl Lines {
     fn begin_phase(&self, name: &str, total: Option<u64>) {
         self.end_phase();
         write_line(&match total {
-            Some(total) => format!("{name}: {}", size::size(total)),
+            Some(total) => format!("{name}: {}", amount::size(total)),
             None => name.to_owned(),
         });
         self.shared.done.store(0, Ordering::Relaxed);
@@ -266,26 +264,26 @@ impl Drop for Lines {
 impl Phase {
     /// `copying: 1.2 GiB of 4.0 GiB (30%), 85.2 MiB/s, 33s left`
     fn line(&self, done: u64, elapsed: Duration) -> String {
-        let rate = size::rate(done, elapsed).map(|rate| format!(", {rate}")).unwrap_or_default();
+        let rate = amount::rate(done, elapsed).map(|rate| format!(", {rate}")).unwrap_or_default();
         match self.total {
-            None if done == 0 => format!("{}: {}", self.name, size::duration(elapsed)),
-            None => format!("{}: {}{rate}", self.name, size::size(done)),
+            None if done == 0 => format!("{}: {}", self.name, amount::duration(elapsed)),
+            None => format!("{}: {}{rate}", self.name, amount::size(done)),
             Some(total) => {
                 let percent = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(100).min(100);
                 let left = (elapsed.as_millis() * u128::from(total.saturating_sub(done))).checked_div(u128::from(done));
                 let left = left
                     .and_then(|milliseconds| u64::try_from(milliseconds).ok())
-                    .map(|milliseconds| format!(", {} left", size::duration(Duration::from_millis(milliseconds))))
+                    .map(|milliseconds| format!(", {} left", amount::duration(Duration::from_millis(milliseconds))))
                     .unwrap_or_default();
-                format!("{}: {} of {} ({percent}%){rate}{left}", self.name, size::size(done), size::size(total))
+                format!("{}: {} of {} ({percent}%){rate}{left}", self.name, amount::size(done), amount::size(total))
             }
         }
     }
 
     /// `copying: 4.0 GiB in 47s, 87.1 MiB/s`
     fn summary(&self, done: u64, elapsed: Duration) -> String {
-        let rate = size::rate(done, elapsed).map(|rate| format!(", {rate}")).unwrap_or_default();
-        format!("{}: {} in {}{rate}", self.name, size::size(done), size::duration(elapsed))
+        let rate = amount::rate(done, elapsed).map(|rate| format!(", {rate}")).unwrap_or_default();
+        format!("{}: {} in {}{rate}", self.name, amount::size(done), amount::duration(elapsed))
     }
 }
 

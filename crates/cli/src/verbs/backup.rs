@@ -13,7 +13,7 @@ use crate::config::libpq;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure, of_doubt};
 use crate::output::progress::Progress;
-use crate::output::size::{duration, rate, size};
+use holdfast_contract::amount::{duration, rate, size};
 use holdfast_contract::problem::ErrorReport;
 use holdfast_contract::report::backup::{BackupReport, FailedRepository, StoredBackup};
 use holdfast_engine::backup::{BackupOptions, BackupOutcome, FailedBackup, Kind, Resumed, backup};

@@ -6,7 +6,7 @@ use crate::config::environment::variable_name;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::progress::Progress;
-use crate::output::size::{duration, size};
+use holdfast_contract::amount::{duration, size};
 use holdfast_contract::report::drill::{CheckOutcome, DrillReport, DrillResult, LeftBehind};
 use holdfast_engine::drill::{DrillOptions, RequestedMoment, drill, random_seed};
 use holdfast_engine::path_overlap::{Place, of_data_directory, refuse_overlap};

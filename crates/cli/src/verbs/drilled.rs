@@ -1,8 +1,8 @@
 //! The lines of `info` about drills.
 
 use super::time;
-use crate::output::size::duration;
 use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_contract::amount::duration;
 use holdfast_contract::report::drill::Drilled;
 use holdfast_engine::drill::Drills;
 use std::fmt::Write;

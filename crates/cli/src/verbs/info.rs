@@ -9,8 +9,8 @@ use super::unreadable::Remarks;
 use super::{Context, drilled, list, repo, targets, time};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
-use crate::output::size::{duration, size};
 use chrono::{DateTime, Utc};
+use holdfast_contract::amount::{duration, size};
 use holdfast_contract::report::info::{
     Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, NotLookedAt, RepositoryInfo, Snapshots, WalEnd,
 };

@@ -5,7 +5,7 @@ use crate::args::RestoreArgs;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
 use crate::output::progress::Progress;
-use crate::output::size::{duration, rate, size};
+use holdfast_contract::amount::{duration, rate, size};
 use holdfast_engine::Error;
 use holdfast_engine::repository::Repository;
 use holdfast_engine::restore::{

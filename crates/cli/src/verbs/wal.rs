@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
 use crate::output::progress::{Progress, Show};
-use crate::output::size::size;
 use crate::output::table::{Align, Table};
+use holdfast_contract::amount::size;
 use holdfast_contract::report::wal::WalListReport;
 use holdfast_engine::archive::{
     self, GetOptions, GetReport, GetSource, PushOptions, PushOutcome, RepositorySetId, Spool, StandbyPushOptions,

@@ -11,8 +11,9 @@ use super::task::{
 use super::{after, attempt};
 use crate::backups::cluster_view::{ClusterView, InstanceAnswer};
 use crate::backups::event::{BackupEvent, Reason};
-use crate::backups::failure::{Failure, bytes, duration, progress, time};
+use crate::backups::failure::{Failure, duration, progress, time};
 use chrono::{DateTime, TimeDelta, Utc};
+use holdfast_contract::amount;
 use holdfast_kube_api::backup::BackupPhase;
 use holdfast_kube_api::status_port::{BackupRun, BackupState};
 
@@ -112,7 +113,7 @@ fn waiting_for_wal(
     }
     decision.status.phase = Some(BackupPhase::Finalizing);
     let done = run.total_bytes.unwrap_or(run.done_bytes);
-    show(&mut decision, run, format!("100% ({}), waiting for WAL", bytes(done)));
+    show(&mut decision, run, format!("100% ({}), waiting for WAL", amount::size(done)));
     if task.phase() != BackupPhase::Finalizing {
         let text = "all data is stored; waiting until the archive has the WAL up to the backup's stop LSN";
         decision.events.push(BackupEvent::new(Reason::BackupFinalizing, text));

@@ -233,7 +233,7 @@ fn a_running_backup_is_followed_to_its_end() {
                 o.run = InstanceAnswer::Known(run(BackupState::Running, 420));
                 m.progress = Some((BackupState::Running, 420, at(0)));
             },
-            "Failed [give up 0a1b2c3d-4e5f.1 on main-2] the backup has read no data for 15 min",
+            "Failed [give up 0a1b2c3d-4e5f.1 on main-2] the backup has read no data for 15m 00s",
         ),
         (
             "waits for WAL on a standby",
@@ -296,7 +296,7 @@ fn a_running_backup_is_followed_to_its_end() {
                 o.run = InstanceAnswer::Known(run(BackupState::WaitingForWal, 1000));
                 m.progress = Some((BackupState::WaitingForWal, 1000, at(0)));
             },
-            "Failed [give up 0a1b2c3d-4e5f.1 on main-2] the WAL that the backup needs was not archived within 75 min",
+            "Failed [give up 0a1b2c3d-4e5f.1 on main-2] the WAL that the backup needs was not archived within 1h 15m",
         ),
         (
             "failed",
