@@ -66,7 +66,8 @@ impl Server {
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
         let (seen, respond) = (Arc::clone(&requests), Arc::new(respond));
         tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
+            loop {
+                let (socket, _) = listener.accept().await.expect("accept a connection of the test");
                 tokio::spawn(serve(socket, Arc::clone(&seen), Arc::clone(&respond)));
             }
         });

@@ -42,7 +42,8 @@ pub(crate) async fn front(target: String, identity: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
+        loop {
+            let (socket, _) = listener.accept().await.expect("accept a connection of the test");
             let (acceptor, target) = (acceptor.clone(), target.clone());
             tokio::spawn(async move {
                 let Ok(mut client) = acceptor.accept(socket).await else { return };
