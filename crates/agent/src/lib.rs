@@ -17,6 +17,20 @@
 //!
 //! After a crash: clients find nobody at the socket and do the work themselves. What was stored ahead has a mark in the
 //! spool; what was fetched ahead is used from there.
+//!
+//! ```
+//! use holdfast_agent::client::{Reply, ask};
+//! use holdfast_contract::agent::Request;
+//! use holdfast_engine::archive::Spool;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let spool = Spool::open(folder.path(), &"main".parse()?)?;
+//! // Nobody answers at the socket: the command does the work itself.
+//! assert!(matches!(ask(&spool, String::new(), Request::Status, None), Reply::Alone(None)));
+//! # Ok(())
+//! # }
+//! ```
 
 mod archiving;
 pub mod client;

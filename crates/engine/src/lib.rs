@@ -6,6 +6,23 @@
 //! one byte budget.
 //!
 //! Nothing here prints or exits. The caller passes the time and the environment.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use holdfast_engine::repository::init::init;
+//! use holdfast_engine::repository::{Repository, RepositoryTarget, Unlock};
+//! use holdfast_store::MemoryStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
+//! assert!(init(&target, chrono::Utc::now()).await?.created);
+//! let repository = Repository::open(&target).await?;
+//! assert!(repository.backups(&"main".parse()?).await?.records.is_empty());
+//! # Ok(())
+//! # }
+//! ```
 
 // A caller decides by the kind of an error, so every public function documents its errors (docs/style.md).
 #![warn(clippy::missing_errors_doc)]
