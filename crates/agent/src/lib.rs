@@ -32,6 +32,11 @@
 //! # }
 //! ```
 
+#![expect(
+    missing_docs,
+    reason = "only the program `holdfast` uses this crate; a comment has to say more than the name"
+)]
+
 mod archiving;
 pub mod client;
 mod fetching;

@@ -32,7 +32,6 @@ pub enum SocketError {
     /// A file cannot be made.
     #[error("cannot make {}: {source}", path.display())]
     Io {
-        /// The path.
         path: PathBuf,
         /// The operating system's error.
         source: io::Error,

@@ -14,6 +14,11 @@
 //! assert_eq!(ExitCode::Absent.status(Caller::RestoreCommand, None), 1);
 //! ```
 
+#![expect(
+    missing_docs,
+    reason = "only the program `holdfast` uses this crate; a comment has to say more than the name"
+)]
+
 pub mod args;
 pub mod config;
 pub mod failure;

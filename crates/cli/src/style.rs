@@ -5,6 +5,5 @@
 pub enum Style {
     /// Without colour.
     Plain,
-    /// With colour.
     Coloured,
 }

@@ -30,7 +30,6 @@ pub struct Context {
     pub sql: Sql,
     /// The `Cluster`, as it was last seen.
     pub latest_cluster: LatestCluster,
-    /// The current backup.
     pub backups: CurrentRun<()>,
     /// The current snapshot; its signal says that the operator has taken the volume snapshots.
     pub snapshots: CurrentRun<Arc<Notify>>,

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 pub struct Identity {
     /// The name of the instance and of its pod.
     pub instance: String,
-    /// Uid of the pod.
     pub pod_uid: String,
     /// The namespace of the pod.
     pub namespace: String,

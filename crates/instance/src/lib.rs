@@ -20,6 +20,11 @@
 //! - [`status_port`], [`metrics`]: what the instance reports; [`peers`]: what the other instances report
 //! - [`archive`], [`backup`], [`snapshot`], [`verb`]: the engine's verbs, run in parallel to PostgreSQL
 
+#![expect(
+    missing_docs,
+    reason = "only the program `holdfast` uses this crate; a comment has to say more than the name"
+)]
+
 pub mod archive;
 pub mod backup;
 pub mod bootstrap;

@@ -170,7 +170,6 @@ async fn of_server(context: &Context, role: Role, samples: &mut Gathered<'_>) {
 /// Names of the labels that every metric has.
 pub const LABELS: [&str; 2] = ["cluster", "instance"];
 
-/// The port for metrics.
 pub const PORT: u16 = names::METRICS_PORT;
 
 #[cfg(test)]

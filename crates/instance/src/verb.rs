@@ -25,7 +25,6 @@ const CLEAN_WITHIN: Duration = Duration::from_secs(20);
 /// One run of a verb.
 #[derive(Debug)]
 pub struct Verb<'a> {
-    /// The path of the program.
     pub program: &'a Path,
     /// The path of the configuration.
     pub config: &'a Path,

@@ -25,7 +25,6 @@ const READS: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filling {
-    /// `initdb`.
     Initdb,
     /// A restore from an archive.
     Recovery,
@@ -55,7 +54,6 @@ pub enum Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
-    /// Uid of the `Cluster`.
     pub cluster_uid: String,
     /// The name of the instance.
     pub instance: String,

@@ -16,6 +16,11 @@
 //!
 //! After a crash anywhere, the next reconcile, by this operator or another one, reads the current state and continues.
 
+#![expect(
+    missing_docs,
+    reason = "only the program `holdfast` uses this crate; a comment has to say more than the name"
+)]
+
 pub mod backups;
 pub mod certificates;
 pub mod cluster;

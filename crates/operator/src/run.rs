@@ -39,7 +39,6 @@ pub struct Options {
     pub leader_elect: bool,
     /// The operator's own namespace, which has its Lease.
     pub own_namespace: Option<String>,
-    /// The address for metrics.
     pub metrics_address: SocketAddr,
     /// The address of the validating webhook; `None` for no webhook.
     pub webhook_address: Option<SocketAddr>,

@@ -190,7 +190,6 @@ impl StatusClient {
         self.request(Method::POST, address, path, None::<&()>, REQUEST_TIMEOUT).await
     }
 
-    /// `DELETE`.
     pub async fn delete<A: DeserializeOwned>(&self, address: IpAddr, path: &str) -> Result<A, RequestError> {
         self.request(Method::DELETE, address, path, None::<&()>, REQUEST_TIMEOUT).await
     }

@@ -171,6 +171,7 @@ pub struct ControlFile {
 }
 
 /// Why the bytes are not a control file.
+#[expect(missing_docs, reason = "the texts of the errors say what the fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlFileError {
     /// The bytes end before the structure does.
@@ -189,7 +190,6 @@ pub enum ControlFileError {
     UnknownVersion {
         /// `pg_control_version`; if the file is from a big-endian machine, its bytes are swapped.
         control_version: u32,
-        /// `catalog_version_no`
         catalog_version: u32,
     },
     /// The contents do not match the CRC in the file: it is damaged, or was read while the server wrote it.
@@ -205,7 +205,6 @@ pub enum ControlFileError {
     InvalidField {
         /// The field, in the words of `pg_controldata`.
         field: &'static str,
-        /// The field's value.
         value: u64,
     },
     /// The CRC is right, but the segment size is not a valid one.

@@ -75,6 +75,7 @@ pub enum FaultClass {
 }
 
 /// What is wrong with an object.
+#[expect(missing_docs, reason = "the texts of the errors say what the fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
@@ -97,10 +98,7 @@ pub enum Fault {
     },
     /// The CRC-32C of a frame body does not match.
     #[error("the body of frame {number} fails its checksum")]
-    BodyChecksum {
-        /// The frame's number.
-        number: u32,
-    },
+    BodyChecksum { number: u32 },
     /// A kind of frame that this program does not know.
     #[error("unknown frame kind {0}: written by a newer holdfast")]
     UnknownKind(u8),
@@ -172,16 +170,12 @@ pub enum Fault {
     KeyNeeded,
     /// The authentication tag does not match.
     #[error("frame {number} cannot be authenticated: changed, swapped with another object, or another key")]
-    Authentication {
-        /// The frame's number.
-        number: u32,
-    },
+    Authentication { number: u32 },
     /// Something is larger than the format allows.
     #[error("{what} of {bytes} bytes is over the limit of {limit}")]
     TooLong {
         /// The part that is too long.
         what: &'static str,
-        /// Its size.
         bytes: u64,
         /// The largest size allowed.
         limit: u64,
@@ -205,7 +199,6 @@ pub enum Fault {
     /// A frame has another kind than its place requires.
     #[error("frame {number} is a {found} frame where a {expected} frame belongs")]
     UnexpectedKind {
-        /// The frame's number.
         number: u32,
         /// The kind that belongs in this place.
         expected: FrameKind,
@@ -234,7 +227,6 @@ pub enum Fault {
     Decompression {
         /// The codec that the frame names.
         codec: Codec,
-        /// The codec's message.
         reason: String,
     },
     /// The codec could not compress.
@@ -242,13 +234,11 @@ pub enum Fault {
     Compression {
         /// The codec that was asked for.
         codec: Codec,
-        /// The codec's message.
         reason: String,
     },
     /// The content does not have the hash that was recorded when it was written.
     #[error("content has BLAKE3 {found}, recorded as {expected}")]
     ContentHash {
-        /// The recorded hash.
         expected: ChunkHash,
         /// The hash of the present content.
         found: ChunkHash,
@@ -256,7 +246,6 @@ pub enum Fault {
     /// A structure inside a frame does not follow its format.
     #[error("malformed {what}: {problem}")]
     Malformed {
-        /// The structure.
         what: &'static str,
         /// What is wrong with it.
         problem: String,

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 /// The place where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// In the file.
     File {
         /// The file.
         path: PathBuf,

@@ -59,7 +59,6 @@ pub struct Config {
     pub log: Log,
 }
 
-/// `[cluster]`
 #[derive(Clone, Debug)]
 pub struct Cluster {
     /// The name of the cluster's archive.
@@ -94,7 +93,6 @@ impl Cluster {
     }
 }
 
-/// `[backup]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     /// Compression method and level of the packs.
@@ -115,7 +113,6 @@ pub struct Backup {
     pub machine: Option<String>,
 }
 
-/// `[wal]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wal {
     /// Compression method and level. The method is fixed when an archive is claimed; the level may change at any time.
@@ -130,14 +127,12 @@ pub struct Wal {
     pub timeout: Duration,
 }
 
-/// `[restore]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restore {
     /// Threads that decrypt and decompress.
     pub jobs: NonZeroUsize,
 }
 
-/// `[drill]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drill {
     /// The folder for throw-away directories, absolute.
@@ -204,7 +199,6 @@ pub struct Keep {
     pub verified: u32,
 }
 
-/// `[log]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The least important level that is shown.
@@ -213,7 +207,6 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// `log.level` and `--log-level`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum LogLevel {
     /// Failures only.
@@ -237,7 +230,6 @@ impl FromStr for LogLevel {
     }
 }
 
-/// `log.format`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// A line of text for people.

@@ -66,11 +66,8 @@ table! {
         ca_file: String,
         /// How the repository is encrypted, or `"none"`.
         encryption: WordOr<EncryptionTable>,
-        /// The access key id.
         access_key_id: String,
-        /// The secret access key.
         secret_access_key: Secret,
-        /// The session token.
         session_token: Secret,
         /// A profile of the AWS configuration files.
         profile: String,
@@ -112,7 +109,6 @@ table! {
 }
 
 table! {
-    /// `[backup]`.
     BackupTable {
         /// Compression method and level.
         compression: String,
@@ -134,7 +130,6 @@ table! {
 }
 
 table! {
-    /// `[wal]`.
     WalTable {
         /// Compression method and level.
         compression: String,
@@ -150,7 +145,6 @@ table! {
 }
 
 table! {
-    /// `[restore]`.
     RestoreTable {
         /// Threads that decompress.
         jobs: u32,
@@ -158,7 +152,6 @@ table! {
 }
 
 table! {
-    /// `[drill]`.
     DrillTable {
         /// The folder for throw-away directories.
         directory: String,
@@ -178,7 +171,6 @@ table! {
 }
 
 table! {
-    /// `[retention]`.
     RetentionTable {
         /// The length of time before now in which any moment can be restored.
         window: String,
@@ -210,7 +202,6 @@ table! {
 }
 
 table! {
-    /// `[log]`.
     LogTable {
         /// `error`, `warn`, `info`, `debug` or `trace`.
         level: String,
@@ -223,21 +214,13 @@ table! {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Written {
-    /// `[cluster]`
     pub cluster: ClusterTable,
-    /// `[[repo]]`
     pub repo: Vec<RepoTable>,
-    /// `[backup]`
     pub backup: BackupTable,
-    /// `[wal]`
     pub wal: WalTable,
-    /// `[restore]`
     pub restore: RestoreTable,
-    /// `[drill]`
     pub drill: DrillTable,
-    /// `[retention]`
     pub retention: RetentionTable,
-    /// `[log]`
     pub log: LogTable,
 }
 

@@ -20,7 +20,6 @@ use std::fmt;
 /// A failed command, ready to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The exit code.
     pub code: ExitCode,
     /// What happened: lower case, no full stop.
     pub message: String,

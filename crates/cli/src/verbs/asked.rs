@@ -6,7 +6,6 @@ use crate::failure::Failure;
 use holdfast_repo::name::BackupId;
 use holdfast_repo::recovery::RecoveryRequest;
 
-/// The backup with this id.
 pub(super) fn backup(id: &str) -> Result<BackupId, Failure> {
     id.parse().map_err(|_| {
         Failure::new(ExitCode::Usage, format!("{id:?} is not the id of a backup"))

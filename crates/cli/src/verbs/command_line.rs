@@ -24,7 +24,6 @@ fn quoted(word: &str) -> String {
     shell_word(&word.replace('%', "%%"))
 }
 
-/// A word for the shell.
 pub(super) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -27,6 +27,7 @@ pub struct Error {
 }
 
 /// What happened; the caller decides by the variant.
+#[expect(missing_docs, reason = "the texts of the errors say what the fields are")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Cause {
@@ -140,7 +141,6 @@ pub enum Cause {
     KeysRotated {
         /// The redacted URL of the repository.
         store: String,
-        /// What shows that.
         why: String,
     },
     /// The archive belongs to another cluster.
@@ -206,7 +206,6 @@ pub enum Cause {
     /// A WAL file is not the segment that its name says, or not of this cluster.
     #[error("{file}: {source}")]
     SegmentMismatch {
-        /// The WAL file.
         file: String,
         /// The fact that differs.
         source: pg::wal::segment_check::SegmentMismatch,
@@ -243,10 +242,7 @@ pub enum Cause {
     },
     /// The repository answered that this WAL file is not there.
     #[error("{file} is not in the archive")]
-    Absent {
-        /// The WAL file.
-        file: String,
-    },
+    Absent { file: String },
     /// An object does not read back as it was stored.
     #[error("{name} in {store} is not as it was stored: {reason}")]
     NotReadable {
@@ -267,14 +263,10 @@ pub enum Cause {
     },
     /// The restore target directory holds something.
     #[error("{} is not empty", directory.display())]
-    NotEmpty {
-        /// The target directory.
-        directory: PathBuf,
-    },
+    NotEmpty { directory: PathBuf },
     /// The directory of a tablespace holds something that this restore does not own.
     #[error("tablespace {tablespace} would be in {}, which is not empty", directory.display())]
     TablespaceNotEmpty {
-        /// The tablespace's name.
         tablespace: String,
         /// The place of the tablespace.
         directory: PathBuf,
@@ -290,13 +282,10 @@ pub enum Cause {
     /// Only the directory to restore into has this WAL.
     #[error("{} holds WAL that was not archived: {count} files, {first} to {last}", directory.display())]
     UnarchivedWal {
-        /// `pg_wal`.
         directory: PathBuf,
         /// The number of files.
         count: usize,
-        /// The first file.
         first: String,
-        /// The last file.
         last: String,
     },
     /// One configured place is inside another, so a change in one would be a change in the other.
@@ -353,7 +342,6 @@ pub enum Cause {
         directory.display()
     )]
     UnseenServer {
-        /// The data directory.
         directory: PathBuf,
         /// The process id in the lock file.
         pid: i32,
@@ -361,7 +349,6 @@ pub enum Cause {
     /// A server runs in this directory.
     #[error("a PostgreSQL server is running in {} (process {pid})", directory.display())]
     ServerRunning {
-        /// The data directory.
         directory: PathBuf,
         /// The process id of the server.
         pid: i32,
@@ -415,7 +402,6 @@ pub enum Cause {
     /// The programs of the needed PostgreSQL version are missing.
     #[error("PostgreSQL {major} is needed here to start the restored server, and was not found: {found}")]
     NoPrograms {
-        /// The major version.
         major: u16,
         /// What was found instead, as text for people.
         found: String,
@@ -433,7 +419,6 @@ pub enum Cause {
     /// This host had too little for a restored server, or ended it.
     #[error("this host failed the restored server: {what}")]
     Host {
-        /// What it lacked.
         fault: HostFault,
         /// What the server or its client said.
         what: String,
@@ -455,7 +440,6 @@ pub enum Cause {
     /// No backup of that name is complete.
     #[error("there is no complete backup {backup} of cluster {cluster}")]
     NoSuchBackup {
-        /// The requested backup.
         backup: String,
         /// The cluster's name in the repository.
         cluster: String,
@@ -463,7 +447,6 @@ pub enum Cause {
     /// No snapshot of that id is recorded.
     #[error("there is no snapshot {snapshot} of cluster {cluster}")]
     NoSuchSnapshot {
-        /// The requested snapshot.
         snapshot: String,
         /// The cluster's name in the repository.
         cluster: String,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use holdfast_pgtypes as pg;
 
 /// A property of the server that makes a backup impossible.
+#[expect(missing_docs, reason = "the texts of the errors say what the fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServerSetting {
     /// `wal_level = minimal` writes too little WAL to recover a backup.
@@ -18,17 +19,11 @@ pub enum ServerSetting {
     OtherServer {
         /// The system identifier of the server.
         server: pg::SystemIdentifier,
-        /// The data directory.
         directory: PathBuf,
         /// The system identifier in the data directory.
         directory_identifier: pg::SystemIdentifier,
     },
     /// The connection leads to a server of the same cluster that uses other files.
     #[error("the connection does not lead to the server of {}: {reason}", directory.display())]
-    OtherFiles {
-        /// The data directory.
-        directory: PathBuf,
-        /// What differs.
-        reason: String,
-    },
+    OtherFiles { directory: PathBuf, reason: String },
 }

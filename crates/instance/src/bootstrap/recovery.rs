@@ -39,7 +39,6 @@ const POLL: Duration = Duration::from_millis(200);
 /// The archive that the recovery reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// The object store.
     pub store: BarmanObjectStore,
     /// Name of the archive in the store, unless the store names another.
     pub name: String,

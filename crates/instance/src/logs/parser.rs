@@ -19,16 +19,12 @@ pub struct Record {
     pub target: &'static str,
     /// The text of the message, without its prefix.
     pub message: String,
-    /// `DETAIL`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// `HINT`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// `CONTEXT`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    /// `STATEMENT`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
     /// PostgreSQL's own severity.

@@ -24,7 +24,6 @@ use holdfast_kube_api::status_port::Role;
 /// How the first data directory of the `Cluster` is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// `initdb`.
     Initdb,
     /// A restore from an archive.
     Recovery,

@@ -12,11 +12,8 @@ use std::path::{Path, PathBuf};
 /// The content of an archive's Secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Material {
-    /// The access key id.
     pub access_key_id: Option<Secret>,
-    /// The secret access key.
     pub secret_access_key: Option<Secret>,
-    /// The session token.
     pub session_token: Option<Secret>,
     /// The region of the object store.
     pub region: Option<String>,
@@ -90,7 +87,6 @@ pub fn wanted(store: &BarmanObjectStore) -> Vec<(Item, SecretKeySelector)> {
 /// What an archive's configuration is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Archive<'a> {
-    /// The object store.
     pub store: &'a BarmanObjectStore,
     /// The content of its Secrets.
     pub material: &'a Material,

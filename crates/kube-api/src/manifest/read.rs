@@ -58,6 +58,7 @@ pub struct Duplicate {
 }
 
 /// Why a text could not be read.
+#[expect(missing_docs, reason = "the texts of the errors say what the fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// It is not YAML.
@@ -67,7 +68,6 @@ pub enum ReadError {
         line: usize,
         /// The column, counted from 1.
         column: usize,
-        /// The parser's message.
         message: String,
     },
     /// It is too large once aliases are followed.

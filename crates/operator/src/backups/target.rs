@@ -23,7 +23,6 @@ pub struct TargetRequest<'a> {
 /// The chosen instance, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// This instance.
     Instance {
         /// The name of the instance.
         name: String,

@@ -95,7 +95,6 @@ pub struct ClusterEvent {
 pub enum Reason {
     /// An instance is added.
     CreatingInstance,
-    /// An instance is removed.
     RemovingInstance,
     /// The first instance has its data.
     Bootstrapped,
@@ -113,7 +112,6 @@ pub enum Reason {
     Restarting,
     /// A pod is replaced because its template changed.
     ReplacingPod,
-    /// A volume grows.
     GrowingVolume,
     /// A field of the manifest has another effect than it says.
     SpecWarning,

@@ -29,12 +29,12 @@ pub struct ExpectedSegment {
 }
 
 /// How a file differs from the segment it should be.
+#[expect(missing_docs, reason = "the texts of the errors say what the fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SegmentMismatch {
     /// The file is shorter than a header.
     #[error("WAL segment {name} has {found} bytes, its header alone has {NEEDED_BYTES}")]
     TooShort {
-        /// The segment.
         name: SegmentName,
         /// Number of bytes found.
         found: usize,
@@ -42,45 +42,23 @@ pub enum SegmentMismatch {
     /// The file does not begin like a WAL page of any supported major.
     #[error("WAL segment {name} begins with {found:04X}, PostgreSQL {expected} writes {:04X}", expected.wal_page_magic())]
     NotWal {
-        /// The segment.
         name: SegmentName,
-        /// The cluster's major.
         expected: PgVersion,
         /// The magic in the file.
         found: u16,
     },
     /// The file is from another major.
     #[error("WAL segment {name} is of PostgreSQL {found}, but the cluster is of PostgreSQL {expected}")]
-    Version {
-        /// The segment.
-        name: SegmentName,
-        /// The cluster's major.
-        expected: PgVersion,
-        /// The file's major.
-        found: PgVersion,
-    },
+    Version { name: SegmentName, expected: PgVersion, found: PgVersion },
     /// The first page has the header of another page, or unknown flags.
     #[error("WAL segment {name} does not begin with the header of a segment's first page (flags {info:04X})")]
-    NotFirstPage {
-        /// The segment.
-        name: SegmentName,
-        /// The flags, `xlp_info`.
-        info: u16,
-    },
+    NotFirstPage { name: SegmentName, info: u16 },
     /// The file is from another cluster.
     #[error("WAL segment {name} is of the cluster with system identifier {found}, not {expected}")]
-    Cluster {
-        /// The segment.
-        name: SegmentName,
-        /// The expected cluster.
-        expected: SystemIdentifier,
-        /// The file's cluster.
-        found: SystemIdentifier,
-    },
+    Cluster { name: SegmentName, expected: SystemIdentifier, found: SystemIdentifier },
     /// The file is from a cluster with another segment size.
     #[error("WAL segment {name} says segments have {found} bytes, the cluster's have {}", expected.bytes())]
     Size {
-        /// The segment.
         name: SegmentName,
         /// The cluster's segment size.
         expected: WalSegmentSize,
@@ -90,7 +68,6 @@ pub enum SegmentMismatch {
     /// A cluster with this segment size cannot have this name.
     #[error("no cluster with WAL segments of {} bytes has a segment {name}", size.bytes())]
     Name {
-        /// The segment.
         name: SegmentName,
         /// The cluster's segment size.
         size: WalSegmentSize,
@@ -98,7 +75,6 @@ pub enum SegmentMismatch {
     /// The file contains another part of the WAL: it was renamed, or recycled and not yet written.
     #[error("WAL segment {name} begins at {found}, but should begin at {expected}")]
     Position {
-        /// The segment.
         name: SegmentName,
         /// The LSN at which the segment of this name begins.
         expected: Lsn,
@@ -109,9 +85,7 @@ pub enum SegmentMismatch {
     /// begins with a copy of its parent's.
     #[error("WAL segment {name} is of timeline {found}, which is later than the timeline in its name, {expected}")]
     Timeline {
-        /// The segment.
         name: SegmentName,
-        /// The name's timeline.
         expected: TimelineId,
         /// The timeline in the file.
         found: u32,

@@ -58,6 +58,7 @@ pub struct ForkSummary {
 }
 
 /// What is wrong with a WAL summary file.
+#[expect(missing_docs, reason = "the texts of the errors say what the fields are")]
 #[derive(Debug, thiserror::Error)]
 pub enum WalSummaryError {
     /// The file cannot be read.
@@ -84,7 +85,6 @@ pub enum WalSummaryError {
         database: u32,
         /// The relation number of the entry.
         number: u32,
-        /// The fork number.
         found: u32,
     },
     /// An entry is not greater than the one before it.

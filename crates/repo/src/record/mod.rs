@@ -181,6 +181,7 @@ pub struct RecordSeal<'a> {
 }
 
 /// Why an object is not the expected record.
+#[expect(missing_docs, reason = "the texts of the errors say what the fields are")]
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// The object is not a record at all, or its JSON is damaged.
@@ -214,7 +215,6 @@ pub enum RecordError {
         expected: RecordKind,
         /// The field, such as `type`.
         field: String,
-        /// The unknown value.
         found: String,
     },
     /// The body is sound, but a value in it is outside its limits.

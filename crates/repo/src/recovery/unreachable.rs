@@ -58,6 +58,7 @@ impl fmt::Display for Hole {
 }
 
 /// Why no plan can be made. `windows` lists what can be restored on the same timeline, oldest first.
+#[expect(missing_docs, reason = "the texts of the errors say what the fields are")]
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Unreachable {
@@ -66,14 +67,10 @@ pub enum Unreachable {
     NoBackups,
     /// The named backup does not exist.
     #[error("there is no complete backup {backup}")]
-    BackupUnknown {
-        /// The named backup.
-        backup: BackupId,
-    },
+    BackupUnknown { backup: BackupId },
     /// Nothing in the archive mentions the timeline.
     #[error("timeline {timeline} is not in the archive")]
     TimelineUnknown {
-        /// The wanted timeline.
         timeline: TimelineId,
         /// The existing timelines, ascending.
         known: Vec<TimelineId>,
@@ -81,13 +78,10 @@ pub enum Unreachable {
     /// The named backup is not on the ancestry of the timeline.
     #[error("backup {backup} of timeline {backup_timeline} does not lead to timeline {timeline}")]
     BackupNotOnTimeline {
-        /// The named backup.
         backup: BackupId,
-        /// The backup's timeline.
         backup_timeline: TimelineId,
         /// The backup's stop LSN.
         stop_lsn: Lsn,
-        /// The wanted timeline.
         timeline: TimelineId,
         /// Where the wanted timeline's history leaves the backup's; `None` if it never was on it.
         switch_lsn: Option<Lsn>,
@@ -95,7 +89,6 @@ pub enum Unreachable {
     /// No backup is on the ancestry of the timeline.
     #[error("no backup leads to timeline {timeline}")]
     NoBackupOnTimeline {
-        /// The wanted timeline.
         timeline: TimelineId,
         /// The timelines on which backups were taken, ascending.
         backup_timelines: Vec<TimelineId>,
@@ -108,7 +101,6 @@ pub enum Unreachable {
     NewerBackupElsewhere {
         /// The timeline that `latest` means.
         timeline: TimelineId,
-        /// The newest backup.
         backup: BackupId,
         /// The newest backup's timeline.
         backup_timeline: TimelineId,
@@ -130,7 +122,6 @@ pub enum Unreachable {
     TargetBeforeChosenBackup {
         /// The target of the request.
         target: RecoveryTarget,
-        /// The named backup.
         backup: BackupId,
         /// The backup's stop LSN.
         stop_lsn: Lsn,
@@ -160,7 +151,6 @@ pub enum Unreachable {
     Hole {
         /// The target of the request.
         target: RecoveryTarget,
-        /// The missing segments.
         hole: Hole,
         /// The timeline before, if the first segment of a new timeline is the one that is missing: its server archives
         /// that only when the segment is full.

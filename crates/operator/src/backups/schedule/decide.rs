@@ -69,7 +69,6 @@ pub struct BackupPlan {
     pub name: String,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-    /// The spec of the `Backup`.
     pub spec: BackupSpec,
     /// The owner reference, if `backupOwnerReference` asks for one.
     pub owner: Option<Owner>,
