@@ -70,7 +70,8 @@ pub struct PackCarrier {
 
 impl PackCarrier {
     /// Begins a pack with this full name in the repository with this id and key. Also returns its head, which is stored
-    /// first. With `salt`, the result is again a pack that was sealed with this salt before ([`ObjectSealer::seal_again`]).
+    /// first. With `salt`, the result is again a pack that was sealed with this salt before
+    /// ([`ObjectSealer::seal_again`]).
     ///
     /// # Errors
     /// Those of [`ObjectSealer::new`] and [`ObjectSealer::seal_again`].
