@@ -34,6 +34,9 @@
 //! # }
 //! ```
 
+// A caller decides by the kind of an error, so every public function documents its errors (docs/style.md).
+#![warn(clippy::missing_errors_doc)]
+
 pub mod agent;
 pub mod amount;
 pub mod exit_code;

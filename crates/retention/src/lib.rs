@@ -53,6 +53,9 @@
 //! # }
 //! ```
 
+// A caller decides by the kind of an error, so every public function documents its errors (docs/style.md).
+#![warn(clippy::missing_errors_doc)]
+
 mod carry_out;
 mod catalog;
 mod decision;
