@@ -11,7 +11,7 @@ const BEGINNINGS: &[&str] = &["", "crates/", "docs/", "tests/", "docs/format/", 
 const ENDINGS: &[&str] = &[".rs", ".md", ".toml", ".py", ".yaml", ".sh"];
 
 /// The words between single backticks.
-fn quoted(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
@@ -23,16 +23,31 @@ fn names_a_file(name: &str) -> bool {
     plain && ending && !placeholder && name.contains('/') && !name.starts_with('/') && !name.contains("..")
 }
 
-/// The places that a name may mean, seen from its document.
+/// Whether a page is about a crate: it is in its folder, or names it.
+fn is_about(document: &Source, name: &str) -> bool {
+    let text = &document.text;
+    let named = [format!("`{name}`"), format!("`{name}/"), format!("crates/{name}/"), format!("crates/{name}`")];
+    document.path.starts_with(&format!("crates/{name}/")) || named.iter().any(|name| text.contains(name.as_str()))
+}
+
+/// Whether a name means one of these files, seen from its document.
 fn exists(document: &Source, name: &str, all: &[String]) -> bool {
-    let folder = Path::new(&document.path).parent().unwrap_or_else(|| Path::new(""));
-    let here = folder.join(name);
+    // Hidden files are not in the list.
+    let is_there = |path: &str| all.iter().any(|file| file == path) || root().join(path).is_file();
+    let folder = document.path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
     // `engine/backup/scan.rs` leaves out the folders that every crate has.
     let in_crate = name.split_once('/').map(|(name, rest)| format!("crates/{name}/src/{rest}"));
-    let in_crate = in_crate.is_some_and(|path| root().join(path).exists());
-    let from_known = BEGINNINGS.iter().any(|start| root().join(start).join(name).exists());
-    // `backup/scan.rs` in a section about the crate `engine`.
-    in_crate || from_known || root().join(here).exists() || all.iter().any(|path| path.ends_with(&format!("/{name}")))
+    // `backup/scan.rs` on a page about the crate `engine`.
+    let of_page = all.iter().any(|file| {
+        let inside = file.strip_prefix("crates/").and_then(|file| file.split_once('/'));
+        inside.is_some_and(|(of, inside)| {
+            ["src", "tests"].iter().any(|folder| inside == format!("{folder}/{name}")) && is_about(document, of)
+        })
+    });
+    of_page
+        || in_crate.is_some_and(|path| is_there(&path))
+        || BEGINNINGS.iter().any(|start| is_there(&format!("{start}{name}")))
+        || is_there(&format!("{folder}{name}"))
 }
 
 #[test]
@@ -111,6 +126,16 @@ fn gone_names(page: &str, all: &[String]) -> Vec<String> {
         }
     }
     gone
+}
+
+#[test]
+fn a_file_that_is_gone_is_found() {
+    let all = ["crates/engine/src/expire/backup/run.rs".to_owned(), "crates/engine/src/backup/scan.rs".to_owned()];
+    let exists =
+        |text: &str, name: &str| exists(&Source { path: "docs/page.md".to_owned(), text: text.to_owned() }, name, &all);
+    assert!(exists("", "engine/backup/scan.rs") && exists("of `engine`", "backup/scan.rs"));
+    // A file of a deeper folder, and one of a crate that the page does not name.
+    assert!(!exists("of `engine`", "backup/run.rs") && !exists("of `store`", "backup/scan.rs"));
 }
 
 #[test]

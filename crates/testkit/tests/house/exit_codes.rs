@@ -1,4 +1,5 @@
-//! Exit codes come from the one table.
+//! Exit codes come from the one table. The programs of the test kit are left out: the kit must not know `contract`, and
+//! nobody reads their codes.
 
 use crate::sources::{Source, assert_none, files};
 

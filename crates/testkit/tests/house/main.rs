@@ -7,6 +7,7 @@
 
 mod circles;
 mod comments;
+mod crate_order;
 mod documents;
 mod exit_codes;
 mod measures;

@@ -1,14 +1,41 @@
 //! The house in numbers: printed here, shown in `docs/architecture.md`.
+//!
+//! A number with a bound cannot get worse: `HOLDFAST_UPDATE` writes what is measured, and the bound is in this file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::circles::{Arrows, between_folders, circles};
+use crate::circles::{Arrows, LARGEST_CIRCLE, between_folders, circles};
+use crate::crate_order::between_crates;
 use crate::exit_codes::all_bare_codes;
 use crate::modules::crates;
-use crate::sources::{Source, files, root};
+use crate::sources::{LONGEST, Source, assert_none, files, root};
 
 /// Where the table in the document begins and ends.
 const MARKS: [&str; 2] = ["<!-- measures -->\n", "<!-- end of measures -->"];
+
+/// Crates that read JSON of our own. They read it by the types of `contract` and `repo`.
+const READERS: [&str; 5] = ["agent", "cli", "engine", "instance", "operator"];
+
+/// Files of these crates that read or build objects of Kubernetes by string keys: their types are not ours, and a field
+/// that a later Kubernetes adds must not be lost.
+const OF_KUBERNETES: [&str; 13] = [
+    "crates/operator/src/backups/backup/controller.rs",
+    "crates/operator/src/backups/backup/read.rs",
+    "crates/operator/src/backups/context.rs",
+    "crates/operator/src/backups/schedule/controller.rs",
+    "crates/operator/src/backups/snapshot/objects.rs",
+    "crates/operator/src/cluster/apply.rs",
+    "crates/operator/src/cluster/controller.rs",
+    "crates/operator/src/cluster/decide/access.rs",
+    "crates/operator/src/cluster/decide/pod_template.rs",
+    "crates/operator/src/cluster/decide/services.rs",
+    "crates/operator/src/cluster/decide/volumes.rs",
+    "crates/operator/src/lease.rs",
+    "crates/operator/src/webhook/identity.rs",
+];
+
+/// A longer function has several steps that could have names.
+const LONG_FUNCTION: usize = 100;
 
 /// What a file has before its tests.
 pub(crate) fn production(file: &Source) -> &str {
@@ -23,20 +50,6 @@ fn untyped_reads(code: &str) -> usize {
     // `.get("key")` of a value that was parsed here; maps of our own have typed keys.
     let by_call = if code.contains("serde_json") { code.matches(".get(\"").count() } else { 0 };
     by_index + by_call + code.matches(".pointer(\"").count()
-}
-
-/// The crates of the project that each crate names among its dependencies.
-fn between_crates() -> Arrows {
-    let mut arrows = Arrows::new();
-    for file in files("Cargo.toml") {
-        let Some(name) = file.path.strip_prefix("crates/").and_then(|path| path.strip_suffix("/Cargo.toml")) else {
-            continue;
-        };
-        let needed = file.text.split("[dev-dependencies]").next().unwrap_or_default().lines();
-        let needed = needed.filter_map(|line| line.strip_prefix("holdfast-")?.split(['.', ' ']).next());
-        arrows.insert(name.to_owned(), needed.map(str::to_owned).collect());
-    }
-    arrows
 }
 
 /// How many floors names have when each stands above all that it needs.
@@ -65,54 +78,116 @@ fn files_with(sources: &[Source], texts: &[&str]) -> usize {
     sources.iter().filter(has).count()
 }
 
-fn table() -> String {
+/// The functions of a source with their lengths in lines. `rustfmt` puts the last brace below the `fn`.
+fn functions(code: &str) -> Vec<(&str, usize)> {
+    let lines: Vec<&str> = code.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let start = line.trim_start();
+        let Some((before, after)) = start.split_once("fn ") else { continue };
+        let is_item = before.split_whitespace().all(|word| {
+            word.starts_with("pub")
+                || ["const", "async", "unsafe", "in", "extern"].contains(&word)
+                || word.ends_with(')')
+        });
+        let name = after.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+        if !is_item || name.is_empty() || line.trim_end().ends_with([';', '}']) {
+            continue;
+        }
+        let indent = &line[..line.len() - start.len()];
+        let of_item = |line: &&str| line.strip_prefix(indent).is_some_and(|rest| rest == "}" || rest.starts_with(')'));
+        let mut ends = lines[at..].iter().enumerate().filter(|(_, line)| of_item(line));
+        // A function without a body, in a trait, ends with its arguments.
+        let body = ends.find(|(_, line)| line.ends_with(';') || line.trim() == "}");
+        if let Some((length, _)) = body.filter(|(_, line)| !line.ends_with(';')) {
+            found.push((name, length + 1));
+        }
+    }
+    found
+}
+
+/// Reads of JSON by string keys in the crates that have types for it.
+fn untyped_reads_of_ours(sources: &[Source]) -> usize {
+    let is_reader = |file: &&Source| {
+        READERS.iter().any(|name| file.path.starts_with(&format!("crates/{name}/src/")))
+            && !file.is_test()
+            && !OF_KUBERNETES.contains(&file.path.as_str())
+    };
+    sources.iter().filter(is_reader).map(|file| untyped_reads(production(file))).sum()
+}
+
+/// One line of the table.
+#[derive(Debug)]
+struct Measure {
+    name: &'static str,
+    today: usize,
+    /// What it must not exceed; `None` if it moves with every change.
+    at_most: Option<usize>,
+}
+
+fn measures() -> Vec<Measure> {
     let sources = files(".rs");
-    let mut lengths: Vec<usize> =
-        sources.iter().filter(|file| !file.is_test()).map(crate::sources::Source::lines).collect();
+    let users: Vec<&Source> = sources.iter().filter(|file| !file.is_test()).collect();
+    let mut lengths: Vec<usize> = users.iter().map(|file| file.lines()).collect();
     lengths.sort_unstable();
+    let of_functions: Vec<usize> =
+        users.iter().flat_map(|file| functions(production(file))).map(|(_, length)| length).collect();
     let houses = crates();
     let largest = |circles: Vec<Vec<String>>| circles.first().map_or(0, Vec::len);
     let of_files = houses.iter().map(|house| largest(circles(&house.arrows))).max().unwrap_or(0);
     let of_folders: BTreeSet<Vec<String>> = houses.iter().flat_map(|house| circles(&between_folders(house))).collect();
     let crates = between_crates();
     let command = houses.iter().find(|house| house.name == "cli").map(between_folders).unwrap_or_default();
-    let in_instance = sources.iter().filter(|file| file.path.starts_with("crates/instance/src/") && !file.is_test());
     // Besides the one parser in `pgtypes`.
     let reads_users = |file: &&Source| {
         ["cli", "kube-api", "instance"].iter().any(|name| file.path.starts_with(&format!("crates/{name}/src/")))
     };
     let of_users: Vec<Source> = sources.iter().filter(reads_users).cloned().collect();
-    let rows = [
-        ("crates", houses.len()),
-        ("floors of crates", floors(&crates)),
-        ("circles of crates", circles(&crates).len()),
-        ("source files without tests", lengths.len()),
-        ("their longest, in lines", lengths.last().copied().unwrap_or(0)),
-        ("their median, in lines", lengths.get(lengths.len() / 2).copied().unwrap_or(0)),
-        ("files in the largest circle of files", of_files),
-        ("circles of topmost folders of a crate (arrows that run back up)", of_folders.len()),
-        ("floors of topmost folders in `cli`", floors(&command)),
-        ("arrows between them", command.values().map(BTreeSet::len).sum()),
-        ("reads of JSON by string keys in `instance`", in_instance.map(|file| untyped_reads(production(file))).sum()),
-        ("bare exit codes outside of the table", all_bare_codes().len()),
-        (
-            "files with an enum for a recovery target",
-            files_with(&sources, &["enum RecoveryTarget", "enum TargetTimeline", "enum TargetAction"]),
+    let target_enums = ["enum RecoveryTarget", "enum TargetTimeline", "enum TargetAction"];
+    let parsers = 1 + files_with(&of_users, &["parse_from_rfc3339", "parse_from_str("]);
+    let free = |name, today| Measure { name, today, at_most: None };
+    let bound = |name, today, at_most| Measure { name, today, at_most: Some(at_most) };
+    vec![
+        free("crates", houses.len()),
+        free("floors of crates", floors(&crates)),
+        bound("circles of crates", circles(&crates).len(), 0),
+        free("source files without tests", lengths.len()),
+        bound("their longest, in lines", lengths.last().copied().unwrap_or(0), LONGEST),
+        free("their median, in lines", lengths.get(lengths.len() / 2).copied().unwrap_or(0)),
+        bound(
+            "functions of more than 100 lines",
+            of_functions.iter().filter(|length| **length > LONG_FUNCTION).count(),
+            8,
         ),
-        ("files that parse a time of a user", 1 + files_with(&of_users, &["parse_from_rfc3339", "parse_from_str("])),
-        ("files that write the three parts of an error", files_with(&sources, &["\"while:"])),
-    ];
-    let rows = rows.iter().map(|(name, value)| format!("| {name} | {value} |"));
-    let lines: Vec<String> =
-        ["| Measure | Today |", "| --- | --- |"].map(str::to_owned).into_iter().chain(rows).collect();
-    lines.join("\n") + "\n"
+        // It is a list: a line for each kind of failure.
+        bound("the longest function, in lines", of_functions.iter().max().copied().unwrap_or(0), 190),
+        bound("files in the largest circle of files", of_files, LARGEST_CIRCLE),
+        bound("circles of topmost folders of a crate (arrows that run back up)", of_folders.len(), 0),
+        free("floors of topmost folders in `cli`", floors(&command)),
+        free("arrows between them", command.values().map(BTreeSet::len).sum()),
+        bound("reads of our own JSON by string keys", untyped_reads_of_ours(&sources), 0),
+        bound("bare exit codes outside of the table", all_bare_codes().len(), 0),
+        bound("files with an enum for a recovery target", files_with(&sources, &target_enums), 1),
+        bound("files that parse a time of a user", parsers, 1),
+        bound("files that write the three parts of an error", files_with(&sources, &["\"while:"]), 1),
+    ]
 }
 
-/// `HOLDFAST_UPDATE=1` writes the table into the document.
+fn table(measures: &[Measure]) -> String {
+    let row = |Measure { name, today, at_most }: &Measure| {
+        format!("| {name} | {today} | {} |", at_most.map(|most| most.to_string()).unwrap_or_default())
+    };
+    let head = ["| Measure | Today | At most |", "| --- | --- | --- |"].map(str::to_owned);
+    head.into_iter().chain(measures.iter().map(row)).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// `HOLDFAST_UPDATE=1` writes the table into the document. It cannot move a bound.
 #[test]
 fn the_document_shows_the_measures_of_today() {
-    let table = table();
+    let measures = measures();
+    let table = table(&measures);
     println!("{table}");
+    assert_none("these measures got worse; mend the code, the bounds stay:", &too_large(&measures));
     let path = root().join("docs/architecture.md");
     let text = std::fs::read_to_string(&path).expect("read the document");
     let (before, rest) = text.split_once(MARKS[0]).expect("the mark before the measures");
@@ -122,9 +197,38 @@ fn the_document_shows_the_measures_of_today() {
         return;
     }
     // Numbers of files and lines move with every change; the others are promises.
-    let moves = ["source files", "their longest", "their median", "arrows between them"];
+    let moves = ["source files", "their longest", "their median", "longest function", "arrows between them"];
     let promises = |table: &str| -> Vec<String> {
         table.lines().filter(|line| !moves.iter().any(|row| line.contains(row))).map(str::to_owned).collect()
     };
     assert_eq!(promises(shown), promises(&table), "HOLDFAST_UPDATE=1 cargo test -p holdfast-testkit --test house");
+}
+
+/// The measures that exceed their bound.
+fn too_large(measures: &[Measure]) -> Vec<String> {
+    let large = measures.iter().filter(|measure| measure.at_most.is_some_and(|most| measure.today > most));
+    large.map(|measure| format!("{}: {}, at most {:?}", measure.name, measure.today, measure.at_most)).collect()
+}
+
+#[test]
+fn a_worse_measure_is_found() {
+    let measure = |today, at_most| Measure { name: "circles", today, at_most };
+    let all = [measure(2, Some(1)), measure(1, Some(1)), measure(7, None)];
+    assert_eq!(too_large(&all), ["circles: 2, at most Some(1)"]);
+}
+
+#[test]
+fn functions_are_measured() {
+    let code = "pub(crate) async fn a(\n    b: u8,\n) {\n    if b {\n    }\n}\nfn c();\nfn d() {}\n// a fn e\n    \
+                fn f() {\n        g();\n    }\n";
+    assert_eq!(functions(code), [("a", 6), ("f", 3)]);
+}
+
+/// A file that no longer reads objects of Kubernetes leaves the list.
+#[test]
+fn files_that_read_kubernetes_are_those_of_the_list() {
+    let sources = files(".rs");
+    let reads = |path: &&&str| sources.iter().any(|file| file.path == **path && untyped_reads(production(file)) > 0);
+    let others: Vec<String> = OF_KUBERNETES.iter().filter(|path| !reads(path)).map(|path| (*path).to_owned()).collect();
+    assert_none("these files read no JSON by string keys; remove them from the list:", &others);
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// A longer file contains a second idea.
-const LONGEST: usize = 600;
+pub(crate) const LONGEST: usize = 600;
 
 /// A text file of the project.
 #[derive(Debug, Clone)]
@@ -36,6 +36,13 @@ pub(crate) fn root() -> PathBuf {
 
 /// Every file with this ending, sorted by path. Build folders and hidden files are left out.
 pub(crate) fn files(ending: &str) -> Vec<Source> {
+    let found = files_where(&|path| path.ends_with(ending));
+    assert!(!found.is_empty(), "no files end with {ending}");
+    found
+}
+
+/// Every text file whose path is wanted, sorted by path. Build folders and hidden files are left out.
+pub(crate) fn files_where(wanted: &dyn Fn(&str) -> bool) -> Vec<Source> {
     let root = root();
     let mut waiting = vec![root.clone()];
     let mut found = Vec::new();
@@ -46,17 +53,16 @@ pub(crate) fn files(ending: &str) -> Vec<Source> {
             if name.starts_with('.') || (path.is_dir() && (name == "target" || path.join("CACHEDIR.TAG").exists())) {
                 continue;
             }
+            let relative = path.strip_prefix(&root).expect("below the top").to_str().expect("a name in UTF-8");
             if path.is_dir() {
                 waiting.push(path);
-            } else if name.ends_with(ending) {
-                let relative = path.strip_prefix(&root).expect("below the top").to_str().expect("a name in UTF-8");
+            } else if wanted(relative) {
                 let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{relative}: {error}"));
                 found.push(Source { path: relative.to_owned(), text });
             }
         }
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
-    assert!(!found.is_empty(), "no files end with {ending}");
     found
 }
 

@@ -3,7 +3,14 @@
 use crate::sources::{assert_none, files, root};
 
 /// The crates whose items other programs build on.
-const CRATES: &[&str] = &["crates/pgtypes/src/", "crates/repo/src/", "crates/store/src/", "crates/engine/src/"];
+const CRATES: &[&str] = &[
+    "crates/pgtypes/src/",
+    "crates/repo/src/",
+    "crates/retention/src/",
+    "crates/contract/src/",
+    "crates/store/src/",
+    "crates/engine/src/",
+];
 
 /// Parts of names that mean an amount of something.
 const AMOUNTS: &[&str] = &["size", "length", "len", "offset", "timeout", "interval", "age", "limit", "delay", "budget"];
