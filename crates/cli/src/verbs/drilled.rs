@@ -25,7 +25,7 @@ pub(super) fn describe(text: &mut String, drills: &Drills, now: DateTime<Utc>) {
     for drilled in proven.into_iter().chain(failed).filter(is_ahead) {
         let _ = writeln!(
             text,
-            "  AHEAD: a drill of backup {} by {} says that it was at {}, which is still to come: it counts for nothing",
+            "  AHEAD: a drill of backup {} by {} says that it was at {}, which is still to come: it is ignored",
             drilled.backup_id,
             drilled.host,
             time::shown(drilled.time)

@@ -130,7 +130,7 @@ pub(crate) async fn worth(
         }
         for bad in unreadable {
             let (backup, _, proven) = bad.id;
-            let counts = if proven { "counts for nothing" } else { "counts as a failed drill" };
+            let counts = if proven { "is ignored" } else { "counts as a failed drill" };
             notes.push(format!("{} cannot be read, so it {counts}: {}", bad.object, bad.error));
             if !proven {
                 drilled.remove(&backup);

@@ -78,7 +78,7 @@ impl Verifications {
     }
 }
 
-/// Reads what the ledger of a cluster says of these backups. A record that is later than now counts for nothing.
+/// Reads what the ledger of a cluster says of these backups. A record with a time in the future is ignored.
 ///
 /// # Errors
 /// [`Cause::Store`] if the ledger cannot be listed, or the store cannot be asked for a record.
