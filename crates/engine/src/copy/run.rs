@@ -183,14 +183,11 @@ impl<'a> Run<'a> {
         if packs + files > 0 || self.done.backups.iter().any(|backup| backup.outcome == CopyOutcome::Copied) {
             let (options, now) = (self.options, self.clock.now());
             let written = self.to.write_ledger(&options.cluster, &options.host, now, entry);
+            let unrecorded = |why: &str| format!("the copy could not be recorded in the ledger: {why}");
             match tokio::time::timeout(RELEASE_WITHIN, written).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => {
-                    self.done.notes.push(format!("the copy could not be recorded in the ledger: {error}"))
-                }
-                Err(_) => {
-                    self.done.notes.push("the copy could not be recorded in the ledger: no answer in time".to_owned())
-                }
+                Ok(Err(error)) => self.done.notes.push(unrecorded(&error.to_string())),
+                Err(_) => self.done.notes.push(unrecorded("no answer in time")),
             }
         }
         let [own, all] = self.leases;
