@@ -2,7 +2,7 @@
 //!
 //! Segments are never replaced, and a log that has all of its segments gets no more. But a person can remove objects.
 //! So this knowledge is valid for a day, for each log by itself, and only for reports to people and for status fields:
-//! no restore uses it. Each report lists a bounded part of the archive, so a long archive becomes known step by step.
+//! a restore uses only what it has listed itself. Each report lists a bounded part of the archive, so a long archive becomes known step by step.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,6 +45,13 @@ impl KnownLogs {
     /// The facts of a log; `None` if it is not known to be complete.
     pub fn get(&self, timeline: TimelineId, number: u32) -> Option<KnownLog> {
         self.0.get(&timeline)?.get(&number).copied()
+    }
+
+    /// Adds the logs that another listing found complete.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        for (timeline, logs) in other.0 {
+            self.0.entry(timeline).or_default().extend(logs);
+        }
     }
 
     /// The number of known logs.

@@ -36,7 +36,7 @@ use super::copied::{self, Removal};
 use super::durable::Roots;
 use super::late::Patience;
 use super::layout::Layout;
-use super::preflight::{AUTO_CONF, Archive};
+use super::preflight::{AUTO_CONF, Archive, Planning};
 use super::prepare::refuse_linked_control;
 use super::protect::{Reads, protect};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
@@ -189,7 +189,8 @@ async fn preflight(
         let mut patience = Patience::new(options.now);
         let (plan, mut notes, stored) = loop {
             let archive = Archive::of_claim(repository, claim.clone(), vec![Beginning::from(record)]).await?;
-            match archive.plan(repository, options, &crew, progress.as_ref(), cancel).await {
+            let with = Planning { repository, options, crew: &crew, progress: progress.as_ref(), cancel };
+            match archive.plan(with).await {
                 Ok((plan, notes)) => break (plan, notes, archive.wal.clone()),
                 Err(error) if !patience.lists_again(repository, &archive, &error, progress.as_ref()).await => {
                     return Err(error);

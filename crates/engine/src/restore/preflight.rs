@@ -8,13 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
-use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_contract::report::restore::TargetState;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId, WalFileName};
 use holdfast_repo::catalog::WalInventory;
-use holdfast_repo::manifest::{Manifest, ManifestReader};
+use holdfast_repo::manifest::Manifest;
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
 use holdfast_repo::recovery::{
@@ -27,21 +25,18 @@ use super::RestoreOptions;
 use super::late::Patience;
 use super::layout::{self, Layout, PathIndex};
 use super::lookup::WalLookup;
+use super::manifest::read_manifest;
 use super::packs::Packs;
 use super::prepare::{self, Wanted};
 use super::resume::{ResumePoint, VERSION};
 use super::settings::SIGNAL_FILES;
-use super::stored::{check_packs, not_whole};
+use super::stored::check_packs;
 use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted as WantedWal};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::listed::{Listed, Unreadable};
 use crate::repository::{Repository, object_name};
-
-/// Bytes of one request for a piece of the manifest; several requests are in flight at a time.
-const MANIFEST_PIECE_BYTES: u64 = 8 << 20;
-const MANIFEST_PIECES_AT_ONCE: usize = 3;
 
 /// The file that `ALTER SYSTEM` writes.
 pub(super) const AUTO_CONF: &str = "postgresql.auto.conf";
@@ -118,7 +113,8 @@ pub(super) async fn preflight(
 ) -> Result<Preflight, Error> {
     let looking = async {
         progress.phase("choosing the backup", None);
-        let (archive, plan, mut notes) = Archive::choose(repository, options, crew, progress, cancel).await?;
+        let (archive, plan, mut notes) =
+            Archive::choose(Planning { repository, options, crew, progress, cancel }).await?;
         let backup = archive.backups.into_iter().find(|backup| backup.backup_id == plan.backup);
         let backup =
             backup.ok_or_else(|| Cause::Internal(format!("the planner chose {}, which is not there", plan.backup)))?;
@@ -189,6 +185,16 @@ pub(super) async fn preflight(
     }
 }
 
+/// With what a plan is made.
+#[derive(Clone, Copy)]
+pub(super) struct Planning<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) options: &'a RestoreOptions,
+    pub(super) crew: &'a Crew,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) cancel: &'a CancellationToken,
+}
+
 /// An archive by its object names and summaries.
 pub(crate) struct Archive {
     pub(crate) claim: Arc<ClaimRecord>,
@@ -201,18 +207,14 @@ pub(crate) struct Archive {
     unreadable_backups: Vec<Unreadable<BackupId>>,
     /// Histories that exist and cannot be read.
     pub(crate) unreadable_histories: Vec<Unreadable<TimelineId>>,
+    /// The number of beginnings whose WAL is so old that it was not listed, although they are of this claim.
+    not_looked_at: usize,
 }
 
 impl Archive {
-    /// Reads the archive, and plans. It lists the WAL from the newest possible backup on. If that gives no plan, it
-    /// lists from the oldest one, so that a refusal takes everything into account.
-    async fn choose(
-        repository: &Repository,
-        options: &RestoreOptions,
-        crew: &Crew,
-        progress: &dyn Progress,
-        cancel: &CancellationToken,
-    ) -> Result<(Self, RecoveryPlan, Vec<String>), Error> {
+    /// Reads the archive, and plans with as little WAL as the answer needs: see [`Archive::plan_with`].
+    async fn choose(with: Planning<'_>) -> Result<(Self, RecoveryPlan, Vec<String>), Error> {
+        let Planning { repository, options, progress, .. } = with;
         let (cluster, request) = (&options.cluster, &options.request);
         let (claims, backups) = tokio::try_join!(repository.claims(cluster), repository.backups(cluster))?;
         let Listed { records: mut backups, mut unreadable } = backups.some()?;
@@ -228,12 +230,13 @@ impl Archive {
             claim.ok_or_else(|| Cause::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
         let beginnings: Vec<Beginning> = backups.iter().map(Beginning::from).collect();
         let mut patience = Patience::new(options.now);
+        let mut known = KnownLogs::default();
         loop {
             let folders = WalFolders::read(repository, &claim).await?;
             let without_segments = folders.without_segments();
             let mut archive = Self::of_listed(repository, claim.clone(), without_segments, beginnings.clone()).await?;
             (archive.backups, archive.unreadable_backups) = (backups, unreadable);
-            match archive.plan_with(&folders, repository, options, crew, progress, cancel).await {
+            match archive.plan_with(&folders, &mut known, with).await {
                 Ok((plan, notes)) => return Ok((archive, plan, notes)),
                 Err(error) if !patience.lists_again(repository, &archive, &error, progress).await => return Err(error),
                 Err(_) => (backups, unreadable) = (archive.backups, archive.unreadable_backups),
@@ -241,33 +244,55 @@ impl Archive {
         }
     }
 
-    /// Plans with the WAL of these folders.
+    /// Plans with the WAL of these folders. `known` are the logs that this run has already listed.
+    ///
+    /// It lists the WAL from the newest possible backup on. A gap, or the end of the archive, stops a recovery from an
+    /// older backup at the same place, so for most targets this listing decides. A transaction, a restore point and a
+    /// usable end of a backup are searched for further back, twice as many backups each time. A refusal shows what can
+    /// be restored in a bounded part of the archive, as `info` does.
     async fn plan_with(
         &mut self,
         folders: &WalFolders,
-        repository: &Repository,
-        options: &RestoreOptions,
-        crew: &Crew,
-        progress: &dyn Progress,
-        cancel: &CancellationToken,
+        known: &mut KnownLogs,
+        with: Planning<'_>,
     ) -> Result<(RecoveryPlan, Vec<String>), Error> {
-        if let Some(likely) = LikelyStart::find(&options.request, &self.world()) {
-            let wanted = |timeline| {
-                if likely.is_on_path(timeline) { WantedWal::From(likely.start_lsn) } else { WantedWal::Newest }
-            };
-            self.wal = folders.list(repository, wanted, &KnownLogs::default()).await?.inventory().clone();
-            if let Ok((plan, notes)) = self.plan(repository, options, crew, progress, cancel).await
-                && plan.backup == likely.backup
-            {
-                return Ok((plan, notes));
+        // What the records alone refuse needs no WAL.
+        if RecoveryPath::find(&with.options.request, &self.world()).is_err() {
+            return self.plan(with).await;
+        }
+        let likely = LikelyStart::find(&with.options.request, &self.world());
+        if let Some(likely) = &likely {
+            let mut from = likely.start_lsn;
+            let mut searched = 0;
+            loop {
+                let wanted = |timeline| {
+                    if likely.is_on_path(timeline) { WantedWal::From(from) } else { WantedWal::Newest }
+                };
+                let listed = folders.list(with.repository, wanted, known).await?;
+                known.absorb(listed.whole_logs());
+                self.wal = listed.inventory().clone();
+                match self.plan(with).await {
+                    Ok(planned) => return Ok(planned),
+                    Err(error) if !matches!(&*error.what, Cause::Unreachable(_)) => return Err(error),
+                    Err(_) if !needs_search(&with.options.request.target) || searched == likely.older_starts.len() => {
+                        break;
+                    }
+                    Err(_) => {}
+                }
+                searched = (2 * searched + 1).min(likely.older_starts.len());
+                from = likely.older_starts.get(searched - 1).copied().unwrap_or(from);
             }
         }
-        let of_claim = self.beginnings.iter().filter(|beginning| beginning.claim == self.claim.number);
-        if let Some(oldest) = of_claim.map(|beginning| beginning.start_lsn).min() {
-            let all = folders.list(repository, |_| WantedWal::From(oldest), &KnownLogs::default()).await?;
-            self.wal = all.inventory().clone();
+        let of_claim = || self.beginnings.iter().filter(|beginning| beginning.claim == self.claim.number);
+        let starts = of_claim().map(|beginning| beginning.start_lsn);
+        if let Some((oldest, newest)) = starts.clone().min().zip(starts.max()) {
+            let newest = likely.map_or(newest, |likely| likely.start_lsn);
+            let shown = folders.list(with.repository, |_| WantedWal::Shown { oldest, newest }, known).await?;
+            known.absorb(shown.whole_logs());
+            self.not_looked_at = of_claim().filter(|beginning| !shown.covers(beginning.start_lsn)).count();
+            self.wal = shown.inventory().clone();
         }
-        self.plan(repository, options, crew, progress, cancel).await
+        self.plan(with).await
     }
 
     /// The archive of one claim, from the start of the oldest of these beginnings. Beginnings of other claims are
@@ -303,6 +328,7 @@ impl Archive {
             wal,
             unreadable_backups: Vec::new(),
             unreadable_histories,
+            not_looked_at: 0,
         })
     }
 
@@ -316,14 +342,8 @@ impl Archive {
         }
     }
 
-    pub(super) async fn plan(
-        &self,
-        repository: &Repository,
-        options: &RestoreOptions,
-        crew: &Crew,
-        progress: &dyn Progress,
-        cancel: &CancellationToken,
-    ) -> Result<(RecoveryPlan, Vec<String>), Error> {
+    pub(super) async fn plan(&self, with: Planning<'_>) -> Result<(RecoveryPlan, Vec<String>), Error> {
+        let Planning { repository, options, crew, progress, cancel } = with;
         let world = self.world();
         let choosing = || self.choosing(&options.request, &options.cluster);
         self.check_histories(&options.request, None)?;
@@ -365,6 +385,11 @@ impl Archive {
     }
 }
 
+/// Whether only the WAL shows with which backup a recovery to this target can begin.
+fn needs_search(target: &RecoveryTarget) -> bool {
+    matches!(target, RecoveryTarget::Immediate | RecoveryTarget::Xid(_) | RecoveryTarget::Name(_))
+}
+
 /// Unreadable parts of the archive, and their effect on a recovery.
 impl Archive {
     fn choosing(&self, request: &RecoveryRequest, cluster: &ClusterName) -> String {
@@ -373,6 +398,12 @@ impl Archive {
             let left_out: Vec<String> = self.unreadable_backups.iter().map(|bad| bad.id.to_string()).collect();
             phrase.push_str(" without the backups that cannot be read: ");
             phrase.push_str(&left_out.join(", "));
+        }
+        if self.not_looked_at > 0 {
+            let number = self.not_looked_at;
+            phrase.push_str(&format!(
+                " (the WAL of the {number} oldest was not looked at; `--backup` names one of them)"
+            ));
         }
         phrase
     }
@@ -467,63 +498,6 @@ pub(crate) async fn read_history(
     let (raw, _) =
         wal_object::decode_within(most, &object, &bytes, repository.id(), repository.key()).doing(reading)?;
     HistoryFile::parse(timeline, &raw).map_err(|e| Cause::Malformed { name: object, reason: e.to_string() }.into())
-}
-
-/// Reads the manifest piece by piece, so that memory holds it only once.
-pub(crate) async fn read_manifest(repository: &Repository, backup: &BackupRecord) -> Result<Manifest, Error> {
-    let entry = &backup.manifest;
-    let name = object_name(&entry.name)?;
-    let store = repository.store();
-    // A range after the end is a different error; an object that is too long is found here.
-    let size_bytes = store.head(&name).await?.size_bytes;
-    let not_as_stored =
-        |reason: String| Cause::NotReadable { store: store.describe(), name: entry.name.clone(), reason };
-    if size_bytes != entry.size_bytes {
-        return Err(not_whole(repository, &entry.name, Some(size_bytes), entry.size_bytes, "backup.json"));
-    }
-    let ranges = (0..size_bytes.div_ceil(MANIFEST_PIECE_BYTES)).map(|piece| {
-        let start = piece * MANIFEST_PIECE_BYTES;
-        start..size_bytes.min(start + MANIFEST_PIECE_BYTES)
-    });
-    let reads = ranges.map(|range| store.get_range(&name, range)).collect::<Vec<_>>();
-    let mut pieces = stream::iter(reads).buffered(MANIFEST_PIECES_AT_ONCE);
-    let mut reader = ManifestReader::new(&entry.name, repository.id(), repository.key());
-    let mut sha256 = digest::Context::new(&digest::SHA256);
-    while let Some(piece) = pieces.try_next().await? {
-        sha256.update(&piece);
-        reader.feed(&piece)?;
-        // The parts that refer to earlier manifests are read when they are due.
-        loop {
-            let reads = reader.wanted().into_iter().map(|frame| async move {
-                let name = object_name(&frame.object)?;
-                let reading = || format!("reading what the manifest takes over of {name}");
-                store.get_range(&name, frame.range).await.doing(reading)
-            });
-            let mut frames = stream::iter(reads).buffered(MANIFEST_PIECES_AT_ONCE);
-            let mut none = true;
-            while let Some(frame) = frames.try_next().await? {
-                reader.supply(&frame)?;
-                none = false;
-            }
-            if none {
-                break;
-            }
-        }
-    }
-    let manifest = reader.finish()?;
-    let found = hex::encode(sha256.finish());
-    if found != entry.sha256 {
-        return Err(not_as_stored(format!("its SHA-256 is {found}, backup.json says {}", entry.sha256)).into());
-    }
-    let header = manifest.header();
-    if header.backup != backup.backup_id.to_string() || header.cluster != backup.cluster.as_ref() {
-        return Err(Cause::Malformed {
-            name: entry.name.clone(),
-            reason: format!("it is the manifest of backup {} of {}", header.backup, header.cluster),
-        }
-        .into());
-    }
-    Ok(manifest)
 }
 
 /// The files of a backup that are kept in memory.

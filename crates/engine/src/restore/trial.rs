@@ -11,8 +11,9 @@ use holdfast_repo::manifest::Manifest;
 use holdfast_repo::record::{BackupRecord, TablespaceEntry};
 
 use super::layout::{Layout, PathIndex, TablespaceMapping, check, check_tablespaces};
+use super::manifest::read_manifest;
 use super::packs::Packs;
-use super::preflight::{held_files, read_manifest};
+use super::preflight::held_files;
 use super::stored::check_packs;
 use crate::error::{Error, ResultExt};
 use crate::pipeline::crew::Crew;

@@ -9,6 +9,7 @@ use super::{Beginning, RecoveryPath, RecoveryRequest, RecoveryWorld};
 use crate::name::BackupId;
 use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::{Ancestry, Lsn, TimelineId};
+use std::collections::BTreeSet;
 
 /// The backup that will most likely be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct LikelyStart {
     pub backup: BackupId,
     /// Where the WAL of that backup begins.
     pub start_lsn: Lsn,
+    /// Where the WAL of the older backups begins that the recovery could use instead, newest first, each LSN once.
+    pub older_starts: Vec<Lsn>,
     ancestry: Ancestry,
 }
 
@@ -39,8 +42,11 @@ impl LikelyStart {
         let backups = world.backups.iter().filter(|backup| backup.claim == world.claim);
         let backups = backups.filter(|backup| request.backup.is_none_or(|named| backup.backup_id == named));
         let eligible = backups.filter(|backup| is_on(&ancestry, backup)).filter(is_before_target);
-        let newest = eligible.max_by_key(|backup| (backup.stop_lsn, backup.backup_id))?;
-        Some(Self { backup: newest.backup_id, start_lsn: newest.start_lsn, ancestry })
+        let eligible: Vec<&Beginning> = eligible.collect();
+        let newest = eligible.iter().max_by_key(|backup| (backup.stop_lsn, backup.backup_id))?;
+        let starts: BTreeSet<Lsn> = eligible.iter().map(|backup| backup.start_lsn).collect();
+        let older_starts = starts.range(..newest.start_lsn).rev().copied().collect();
+        Some(Self { backup: newest.backup_id, start_lsn: newest.start_lsn, older_starts, ancestry })
     }
 
     /// Whether recovery follows this timeline.

@@ -3,6 +3,7 @@ mod begun;
 mod holes;
 mod lease;
 pub(crate) mod patched;
+mod refusals;
 pub(crate) mod sample;
 
 use std::fs;

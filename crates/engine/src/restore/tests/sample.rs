@@ -217,7 +217,7 @@ impl Sample {
         self.repository.store().put(&object_name(&name).unwrap(), bytes, PutMode::Overwrite).await.unwrap();
     }
 
-    fn wal_object(&self, segment: SegmentName) -> String {
+    pub(crate) fn wal_object(&self, segment: SegmentName) -> String {
         let file = WalFileName::Segment(segment);
         name::wal_file(&self.backup.cluster, ClaimNumber::FIRST, &file, Codec::Zstd, self.repository.is_encrypted())
     }
