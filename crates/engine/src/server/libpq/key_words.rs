@@ -17,7 +17,7 @@ pub(super) enum Support {
 }
 
 /// Every keyword of libpq 18, its variable, and how it is handled.
-pub(super) const KEY_WORDS: [(&str, &str, Support); 47] = [
+pub(super) const KEY_WORDS: [(&str, &str, Support); 52] = [
     ("application_name", "PGAPPNAME", Support::Full),
     ("channel_binding", "PGCHANNELBINDING", Support::Full),
     ("client_encoding", "", Support::Ignored),
@@ -48,6 +48,9 @@ pub(super) const KEY_WORDS: [(&str, &str, Support); 47] = [
     ("replication", "", Support::Refused),
     ("require_auth", "PGREQUIREAUTH", Support::Refused),
     ("requirepeer", "PGREQUIREPEER", Support::Refused),
+    ("requiressl", "PGREQUIRESSL", Support::Refused),
+    ("scram_client_key", "", Support::Refused),
+    ("scram_server_key", "", Support::Refused),
     ("service", "PGSERVICE", Support::Full),
     ("servicefile", "PGSERVICEFILE", Support::Full),
     ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Support::Full),
@@ -58,12 +61,14 @@ pub(super) const KEY_WORDS: [(&str, &str, Support); 47] = [
     ("sslcrl", "PGSSLCRL", Support::Refused),
     ("sslcrldir", "PGSSLCRLDIR", Support::Refused),
     ("sslkey", "PGSSLKEY", Support::Full),
+    ("sslkeylogfile", "", Support::Refused),
     ("sslmode", "PGSSLMODE", Support::Full),
     ("sslnegotiation", "PGSSLNEGOTIATION", Support::Full),
     ("sslpassword", "", Support::Refused),
     ("sslrootcert", "PGSSLROOTCERT", Support::Full),
     ("sslsni", "PGSSLSNI", Support::Full),
     ("target_session_attrs", "PGTARGETSESSIONATTRS", Support::Full),
+    ("tcp_user_timeout", "", Support::Full),
     ("user", "PGUSER", Support::Full),
 ];
 

@@ -15,6 +15,10 @@ use crate::server::tls::{TlsSettings, Trust};
 /// Time limit for a server that does not answer at all; libpq would wait as long as the kernel does.
 const CONNECT_WITHIN: Duration = Duration::from_mins(1);
 
+/// How long sent data may stay without an acknowledgement: while it waits, the kernel sends no keepalives, and its own
+/// limit is about 15 minutes. The limit is the same as for a connection on which nothing is sent.
+const UNACKNOWLEDGED_WITHIN: Duration = Duration::from_mins(2);
+
 /// The kernel checks after this time whether the other end of an idle connection still exists, so that a lost network
 /// is noticed within minutes. The kernel's own default is two hours.
 const KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
@@ -230,6 +234,15 @@ impl Reader<'_> {
         let count =
             self.number("keepalives_count")?.and_then(|count| u32::try_from(count).ok()).filter(|count| *count > 0);
         config.keepalives_retries(count.unwrap_or(KEEPALIVE_COUNT));
+        // Milliseconds, unlike the other times; 0 leaves it to the kernel.
+        match self.number("tcp_user_timeout")? {
+            None => drop(config.tcp_user_timeout(UNACKNOWLEDGED_WITHIN)),
+            Some(milliseconds) => {
+                if let Ok(milliseconds @ 1..) = u64::try_from(milliseconds) {
+                    config.tcp_user_timeout(Duration::from_millis(milliseconds));
+                }
+            }
+        }
         config.channel_binding(
             self.one_of("channel_binding", &[("disable", ()), ("prefer", ()), ("require", ())], ()).map(
                 |()| match self.get("channel_binding") {
@@ -368,6 +381,17 @@ mod tests {
             ["a:1 u@d Require", "/run/b:2 u@d Disable", "c:3 u@d Require"]
         );
         assert_eq!(shown(Some("host=a,b user=u"), &[]), ["a:5432 u@u Prefer", "b:5432 u@u Prefer"]);
+    }
+
+    #[test]
+    fn a_lost_network_is_noticed_while_data_waits_for_its_acknowledgement() {
+        let limit = |text: &str| {
+            let wanted = wanted(Some(text), &[]).unwrap();
+            wanted.attempts[0].config.get_tcp_user_timeout().copied()
+        };
+        assert_eq!(limit("host=a"), Some(UNACKNOWLEDGED_WITHIN));
+        assert_eq!(limit("host=a tcp_user_timeout=5000"), Some(Duration::from_secs(5)));
+        assert_eq!(limit("host=a tcp_user_timeout=0"), None);
     }
 
     #[test]
