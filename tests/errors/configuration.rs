@@ -286,4 +286,23 @@ fn a_secret_that_everybody_can_read_is_named() {
         assert_eq!(said.contains(&warning), told, "{bits:o}: {said}");
     }
     assert!(bench.path("repository/holdfast.json").exists());
+
+    // The configuration file itself, if it has a secret in it.
+    let file = bench.path("holdfast.toml");
+    let without = std::fs::read_to_string(&file).expect("read the configuration");
+    let connection = |text: &str| without.replace("[cluster]", &format!("[cluster]\nconnection = \"{text}\""));
+    let open = format!("warning: every user of this machine may read {}, which has a password", file.display());
+    for (text, bits, named) in [
+        (connection("host=db user=u password=hush"), 0o644, true),
+        (connection("postgresql://u:hush@db/postgres"), 0o644, true),
+        (connection("host=db user=u password=hush"), 0o640, false),
+        (connection("host=db user=u"), 0o644, false),
+        (without.clone(), 0o644, false),
+    ] {
+        std::fs::write(&file, &text).expect("write the configuration");
+        mode(&file, bits);
+        let output = bench.run(&["repo", "init"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.contains(&open), named, "{bits:o} {text}: {said}");
+    }
 }

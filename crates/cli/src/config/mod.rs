@@ -79,6 +79,12 @@ pub fn load(
     Ok(Loaded { config, file })
 }
 
+/// Whether this configuration file itself has a secret in it: a secret key, or a password in a connection string.
+pub fn holds_secret(path: &Path) -> bool {
+    let Ok(text) = read(path) else { return false };
+    file::parse(path, &text, &mut Origins::new(path)).is_ok_and(|written| written.holds_secret())
+}
+
 fn read(path: &Path) -> Result<String, ConfigError> {
     let bytes = std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     String::from_utf8(bytes).map_err(|error| {

@@ -224,6 +224,19 @@ pub struct Written {
     pub log: LogTable,
 }
 
+impl Written {
+    /// Whether a value is a secret itself: a secret key, a session token, or a connection string with a password.
+    pub fn holds_secret(&self) -> bool {
+        let connections = [&self.cluster.connection, &self.cluster.primary_connection];
+        let has_password = |text: &str| {
+            let user = text.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
+            text.contains("password") || user.is_some_and(|user| user.contains(':'))
+        };
+        connections.into_iter().flatten().any(|text| has_password(text.expose()))
+            || self.repo.iter().any(|repo| repo.secret_access_key.is_some() || repo.session_token.is_some())
+    }
+}
+
 /// The sections and their keys. A test compares this list with the fields of [`Written`].
 pub const SECTIONS: &[(&str, &[&str])] = &[
     ("cluster", ClusterTable::KEYS),

@@ -6,7 +6,8 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Output;
-use crate::config::Config;
+use crate::config::repository::is_open_to_all;
+use crate::config::{self, Config};
 use crate::failure::{Failure, present};
 use crate::output::bars::above_bar;
 use crate::output::progress::Show;
@@ -46,6 +47,14 @@ impl Context {
     pub(super) fn warn_of_open_secrets(&self) {
         for path in self.config.repositories.iter().flat_map(|configured| configured.secrets_open_to_all()) {
             self.warn_of_open_secret(path);
+        }
+        if let Some(path) =
+            self.config_file.as_deref().filter(|path| is_open_to_all(path) && config::holds_secret(path))
+        {
+            let path = path.display();
+            self.warn(&format!(
+                "every user of this machine may read {path}, which has a password or secret key in it: `chmod o-rwx {path}`"
+            ));
         }
     }
 
