@@ -89,5 +89,20 @@ async fn no_limit_of_the_server_ends_a_backup() {
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "PostgreSQL {major}: {message}");
         stage.ok(&["check"]);
+
+        // The start of a backup is one long statement while it waits for a spread checkpoint.
+        let slow_start = stage.config_text().replace("start_fast = true", "start_fast = false");
+        stage.write_config("holdfast.toml", &slow_start);
+        bulk(&stage.cluster, "more", 24).await;
+        let backup = stage.spawn(&["backup"]);
+        let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'active' \
+                     AND query LIKE 'SELECT %pg_%start%' AND pid <> pg_backend_pid()";
+        stage.cluster.wait_for(waits, Duration::from_mins(1)).await.expect("wait for the statement");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(stage.cluster.value(waits).await.expect("look at the session"), "t", "it does not wait any more");
+        stage.cluster.sql("CHECKPOINT").await.expect("hurry");
+        let output = backup.wait_with_output().expect("wait for the backup");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "PostgreSQL {major}: {message}");
     }
 }
