@@ -147,6 +147,23 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
         all_owned(&arguments.join(" "));
     }
     assert_eq!(std::fs::metadata(&target).expect("look at the file").uid(), user);
+    let listed = as_root(&["--output", "json", "list"]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let backup = listed.pointer("/repositories/0/backups/0/backup_id").and_then(|id| id.as_str()).expect("a backup").to_owned();
+    for arguments in [
+        ["backup", "hold", backup.as_str(), "--reason", "a drill"].as_slice(),
+        &["verify"],
+        &["wal", "find", "--before-drop", "nothing"],
+        &["expire"],
+        &["backup", "release", backup.as_str()],
+    ] {
+        let output = as_root(arguments);
+        // That nothing was dropped is not a success.
+        if arguments[0] != "wal" {
+            succeeded(&output, arguments);
+        }
+        all_owned(&arguments.join(" "));
+    }
 
     // A claim makes the repository that it needs.
     let claimed = stage.config_text().replace("by-root/repository", "by-root/claimed");

@@ -156,6 +156,28 @@ async fn a_repository_and_a_data_directory_never_lie_in_each_other() {
     assert!(text.contains("the password file ") && text.contains("is inside the directory to restore into"), "{text}");
     fs::remove_file(&passwords).expect("remove it");
     assert_eq!(files_below(&old), before, "nothing may be touched");
+    // The same of everything else that the configuration names.
+    let text = stage.config_text();
+    let folder = stage.scratch.path().display().to_string();
+    let into_old = |name: &str| text.replace(&format!("{folder}/{name}\""), &format!("{}/{name}\"", old.display()));
+    fs::copy(stage.scratch.path().join("passphrase"), old.join("passphrase")).expect("copy the passphrase");
+    fs::create_dir(old.join("spool")).expect("make a folder");
+    for name in ["passphrase", "spool"] {
+        stage.scratch.user().own(&old.join(name)).expect("give it away");
+    }
+    fs::write(old.join("holdfast.toml"), &text).expect("write a configuration");
+    stage.scratch.user().own(&old.join("holdfast.toml")).expect("give it away");
+    let before_them = files_below(&old);
+    for (config, what) in [
+        (stage.write_config("passphrase.toml", &into_old("passphrase")), "the passphrase file "),
+        (stage.write_config("spool.toml", &into_old("spool")), "the spool "),
+        (old.join("holdfast.toml"), "the configuration file "),
+    ] {
+        let (code, text) = run(&config, &["restore", "--delta", "--pgdata", &old.display().to_string()]);
+        assert_eq!(code, Some(10), "{what}: {text}");
+        assert!(text.contains(what) && text.contains("is inside the directory to restore into"), "{text}");
+    }
+    assert_eq!(files_below(&old), before_them, "nothing may be touched");
 
     let repository = stage.cluster.data().join("backups");
     let config = with("own.toml", &repository);
