@@ -70,16 +70,23 @@ async fn a_story_on_rclone() {
     story(StoreKind::Rclone, "multipart uploads do not work").await;
 }
 
-/// rclone keeps no checksum of its own, and repeats the one from the request: only what was read back is acknowledged.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bit_that_changes_on_its_way_to_rclone_is_not_acknowledged() {
-    let Some(stage) = Stage::start(18, plan(StoreKind::Rclone)).await else { return };
+/// Every command that reads the configuration from now on goes through this proxy.
+fn proxy_before_rclone(stage: &Stage) -> HttpFaults {
     let rclone = stage.foreign.as_ref().expect("a stage on rclone");
     let proxy = HttpFaults::start(rclone.address()).expect("start a proxy");
     let plain = stage.config_text();
     let through = plain.replace(&rclone.endpoint(), &proxy.endpoint());
     assert_ne!(through, plain);
     stage.write_config("holdfast.toml", &through);
+    proxy
+}
+
+/// rclone keeps no checksum of its own, and repeats the one from the request: only what was read back is acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bit_that_changes_on_its_way_to_rclone_is_not_acknowledged() {
+    let Some(stage) = Stage::start(18, plan(StoreKind::Rclone)).await else { return };
+    let rclone = stage.foreign.as_ref().expect("a stage on rclone");
+    let proxy = proxy_before_rclone(&stage);
     load(&stage.cluster).await;
     stage.ok(&["backup"]);
     let expected = sum(&stage.cluster).await;
@@ -110,6 +117,34 @@ async fn a_bit_that_changes_on_its_way_to_rclone_is_not_acknowledged() {
     wait_promoted(&copy).await;
     assert_eq!(sum(&copy).await, expected);
     assert_eq!(copy.value("SELECT sum(n) FROM last").await.expect("read"), "55");
+}
+
+/// The same for everything that makes a backup, and a backup can be made as soon as the fault has passed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_with_a_bit_that_changes_on_its_way_to_rclone_is_not_complete() {
+    let Some(stage) = Stage::start(18, plan(StoreKind::Rclone)).await else { return };
+    let proxy = proxy_before_rclone(&stage);
+    load(&stage.cluster).await;
+    let ids = || {
+        let listed = stage.json(&["list"]);
+        let backups = listed["repositories"][0]["backups"].as_array().expect("backups").clone();
+        backups.iter().map(|backup| backup["backup_id"].to_string()).collect::<Vec<_>>()
+    };
+    for (part, position) in [("/packs/", 9000), ("/manifest", 300), ("/start.json", 300), ("/backup.json", 300)] {
+        let flip = Effect::FlippedRequestBit(position);
+        proxy.inject(Fault::new(flip, When::Always).method("PUT").path_contains(part));
+        let (code, said) = stage.fails(&["backup"]);
+        assert!((40..=43).contains(&code) && said.contains(part), "{part} {code}: {said}");
+        proxy.clear();
+        assert_eq!(ids(), [""; 0], "{part}");
+    }
+    stage.ok(&["backup"]);
+    assert_eq!(ids().len(), 1);
+    let expected = sum(&stage.cluster).await;
+    stage.archive_now().await;
+    let copy = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&copy).await;
+    assert_eq!(sum(&copy).await, expected);
 }
 
 /// The configuration of this server's bucket, for a look at it beside `holdfast`.

@@ -32,12 +32,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::encode::{self, MAX_SCANNED_BYTES, ObjectForm};
 use super::local_file::LocalFile;
-use super::stored::{self, Sent};
+use super::stored;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::{ByteBudget, MINIMUM_BYTES, Permit};
 use crate::pipeline::crew::Crew;
 use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::claim::Identity;
+use crate::repository::confirm::{Sent, confirm};
 use crate::repository::{Repository, object_name};
 
 /// A WAL object up to this size is sent in one request; an ordinary segment always is.
@@ -422,10 +423,10 @@ async fn confirmed(
     sent: Sent,
 ) -> Result<bool, Error> {
     let repository = &destination.repository;
-    let mut looked = stored::confirm(repository, object, sent).await;
+    let mut looked = confirm(repository, object, sent).await;
     if looked.is_ok() && repository.record().conditional_create == ConditionalCreate::Emulated {
         tokio::time::sleep(SECOND_LOOK_AFTER).await;
-        looked = stored::confirm(repository, object, sent).await;
+        looked = confirm(repository, object, sent).await;
     }
     match looked {
         Ok(()) => Ok(true),

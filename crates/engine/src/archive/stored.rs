@@ -1,12 +1,11 @@
-//! A WAL object in a repository: read and verified, or compared with what it should be.
+//! A WAL object in a repository: its name, and its content, read and verified.
 
 use holdfast_pgtypes::WalFileName;
 use holdfast_repo::name::{self, ClusterName};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::wal_object::{self, WalObjectFacts};
-use holdfast_store::StoreErrorKind;
 
-use crate::error::{Cause, Error, ResultExt};
+use crate::error::{Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::{Repository, object_name};
 
@@ -49,55 +48,5 @@ pub(super) async fn read(
             }
             Err(error) => return Err(error).doing(phrase),
         }
-    }
-}
-
-/// The size and checksum that the store must have now.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sent {
-    pub(crate) size_bytes: u64,
-    pub(crate) crc32c: u32,
-}
-
-/// How many bytes are fetched at a time from a store that keeps no checksum.
-const COMPARED_BYTES: u64 = 8 << 20;
-
-/// Asks the store for size and CRC-32C of what was sent, or fetches it if the store keeps no checksum.
-pub(crate) async fn confirm(repository: &Repository, object: &str, sent: Sent) -> Result<(), Error> {
-    confirm_inner(repository, object, sent)
-        .await
-        .doing(|| format!("confirming that {object} is stored in {}", repository.describe()))
-}
-
-async fn confirm_inner(repository: &Repository, object: &str, sent: Sent) -> Result<(), Error> {
-    let store_name = object_name(object)?;
-    let differs = |reason: String| -> Error {
-        Cause::NotReadable { store: repository.describe(), name: object.to_owned(), reason }.into()
-    };
-    let info = match repository.store().head(&store_name).await {
-        Ok(info) => info,
-        Err(error) if error.kind() == StoreErrorKind::NotFound => return Err(differs("it is not there".to_owned())),
-        Err(error) => return Err(error.into()),
-    };
-    if info.size_bytes != sent.size_bytes {
-        return Err(differs(format!("it has {} bytes, but {} were sent", info.size_bytes, sent.size_bytes)));
-    }
-    let crc32c = if let Some(kept) = info.crc32c {
-        kept
-    } else {
-        let mut crc32c = 0;
-        let mut start = 0;
-        while start < sent.size_bytes {
-            let end = sent.size_bytes.min(start + COMPARED_BYTES);
-            let bytes = repository.store().get_range(&store_name, start..end).await?;
-            crc32c = crc32c::crc32c_append(crc32c, &bytes);
-            start = end;
-        }
-        crc32c
-    };
-    if crc32c == sent.crc32c {
-        Ok(())
-    } else {
-        Err(differs(format!("its CRC-32C is {crc32c:08x}, the CRC-32C of the sent content is {:08x}", sent.crc32c)))
     }
 }

@@ -30,6 +30,7 @@ mod copy;
 mod encode;
 mod incremental;
 mod killed_runs;
+mod killed_pack;
 mod lease;
 mod links;
 mod listing;

@@ -4,6 +4,8 @@
 //! before `backup.json` is created, and [`publish`] looks again just after. So it sees another run that took it for
 //! dead and removes its data, or the other run sees `backup.json` ([`super::remains`] has the order).
 //!
+//! If the store does not compare checksums, the record is read back. One that was changed on its way is deleted again.
+//!
 //! If the answer of the store is lost, the record is looked for: only the answer may have been lost, and a request that
 //! is still on its way may arrive later.
 
@@ -53,6 +55,9 @@ pub(crate) async fn publish(repository: &Repository, record: &BackupRecord, mine
     let name = name::backup_summary(&record.cluster, &record.backup_id);
     let mut doubt = None;
     if let Err(error) = repository.create_record(&name, record).await {
+        if matches!(*error.what, Cause::NotReadable { .. }) {
+            return withdraw(repository, &name, record, mine, error).await;
+        }
         match what_became_of(repository, &name, record, &error).await {
             Fate::Stored => {}
             Fate::NotStored => return Published::Failed { error, may_exist: false },
@@ -65,6 +70,29 @@ pub(crate) async fn publish(repository: &Repository, record: &BackupRecord, mine
         Ok(false) => Published::TakenForDead { in_doubt },
         Err(error) => Published::Failed { error, may_exist: true },
     }
+}
+
+/// Deletes a `backup.json` that was changed on its way: it would hide a backup from every listing, or stop the listing.
+/// It is deleted only while the start records are of this run, because no other run may then create it.
+async fn withdraw(
+    repository: &Repository,
+    name: &str,
+    record: &BackupRecord,
+    mine: &Mine<'_>,
+    error: Error,
+) -> Published {
+    let withdrawn = async {
+        if mine.all_are(repository, &record.cluster).await? {
+            repository.store().delete(&[object_name(name)?]).await?;
+            return Ok::<_, Error>(true);
+        }
+        Ok(false)
+    };
+    let may_exist = !withdrawn.await.unwrap_or_else(|left| {
+        tracing::warn!(name, error = %left, "a backup.json that was changed on its way is left in the repository");
+        false
+    });
+    Published::Failed { error, may_exist }
 }
 
 /// The state of a record after its creation failed.
@@ -117,7 +145,7 @@ async fn keep_published(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed set-up fails the test")]
 
     use std::sync::Arc;
 
@@ -127,9 +155,26 @@ mod tests {
 
     use super::*;
     use crate::backup::runner::Runner;
+    use crate::repository::confirm::not_compared;
     use crate::repository::{RepositoryTarget, Unlock, init};
 
     const REPORT: &str = include_str!("../../../contract/tests/samples/backup-2.json");
+
+    fn started(record: &BackupRecord, runner: &Runner) -> StartRecord {
+        StartRecord {
+            backup_id: record.backup_id,
+            cluster: record.cluster.clone(),
+            claim: record.claim,
+            system_identifier: record.system_identifier,
+            host: runner.host.clone(),
+            pid: 4711,
+            pgdata: runner.pgdata.clone(),
+            started: "2026-11-29T11:00:00Z".parse().unwrap(),
+            software_version: "0.1.0".to_owned(),
+            parent: None,
+            run: Some(runner.identity(Vec::new())),
+        }
+    }
 
     /// Creates the record of a backup in a store with these faults; gives the state of the record.
     async fn created(faults: &[(Operation, Fault)]) -> Fate {
@@ -159,6 +204,34 @@ mod tests {
         assert_eq!(created(&[(Operation::Put, Fault::LostAnswer), (Operation::Get, denied())]).await, Fate::Unknown);
     }
 
+    /// On a store that does not compare checksums, a `backup.json` of this run that was changed on its way goes again.
+    /// Nothing is deleted that another run may have written.
+    #[tokio::test]
+    async fn a_damaged_backup_json_is_deleted_again() {
+        for (mine, goes) in [(true, true), (false, false)] {
+            let rule =
+                FaultRule::new(&[Operation::Get], 1.0, Fault::FlipBit).on("main/backups/20260822T101500Z/backup");
+            let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new()), 1, vec![rule]));
+            let target = RepositoryTarget { store, unlock: Unlock::NotEncrypted };
+            let now = "2026-11-29T11:00:00Z".parse().unwrap();
+            let repository = not_compared(&init::init(&target, now).await.unwrap().repository);
+            let report: BackupReport = serde_json::from_str(REPORT).unwrap();
+            let mut record = report.repositories[0].backup.clone();
+            record.cluster = "main".parse().unwrap();
+            record.backup_id = "20260822T101500Z".parse().unwrap();
+            let runner = Runner::here("db1", "/data", None, now).unwrap();
+            let start_name = name::backup_start(&record.cluster, &record.backup_id);
+            repository.create_record(&start_name, &started(&record, &runner)).await.unwrap();
+            let run = if mine { runner.run.as_str() } else { "another" };
+            let published = publish(&repository, &record, &Mine { run, backups: vec![record.backup_id] }).await;
+            let Published::Failed { error, may_exist } = published else { panic!("{published:?}") };
+            assert!(matches!(*error.what, Cause::NotReadable { .. }), "{error}");
+            assert_eq!(may_exist, !goes);
+            let summary = object_name(&name::backup_summary(&record.cluster, &record.backup_id)).unwrap();
+            assert_eq!(repository.store().head(&summary).await.is_err(), goes);
+        }
+    }
+
     /// A removal by another run deletes `start.json` first.
     #[tokio::test]
     async fn a_record_in_doubt_is_deleted_when_another_run_took_this_one_for_dead() {
@@ -168,19 +241,7 @@ mod tests {
         let report: BackupReport = serde_json::from_str(REPORT).unwrap();
         let record = &report.repositories[0].backup;
         let runner = Runner::here("db1", "/data", None, now).unwrap();
-        let start = StartRecord {
-            backup_id: record.backup_id,
-            cluster: record.cluster.clone(),
-            claim: record.claim,
-            system_identifier: record.system_identifier,
-            host: runner.host.clone(),
-            pid: 4711,
-            pgdata: runner.pgdata.clone(),
-            started: now,
-            software_version: "0.1.0".to_owned(),
-            parent: None,
-            run: Some(runner.identity(Vec::new())),
-        };
+        let start = started(record, &runner);
         let summary = name::backup_summary(&record.cluster, &record.backup_id);
         let start_name = name::backup_start(&record.cluster, &record.backup_id);
         repository.create_record(&start_name, &start).await.unwrap();

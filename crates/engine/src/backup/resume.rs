@@ -10,7 +10,8 @@
 //! 2. [`take_over`] writes the id of this run into the start record of a dead run. A run whose start record has another
 //!    id does not complete, and does not remove its packs. A run that fails marks its backup as ended before it removes
 //!    its packs, and such a backup is not taken over. So one of the two runs sees the other.
-//! 3. [`Earlier`] reads the content of the packs that are whole.
+//! 3. [`Earlier`] reads the content of the packs that are whole. If the store does not compare checksums, each of them
+//!    is read to its end ([`killed_pack`]).
 //! 4. Before and after `backup.json` is created, the start records of the runs whose packs are named must still have
 //!    the id of this run. The checks of a restore must find every pack with its size.
 //! 5. [`super::remains::remove_adopted`] removes what no manifest names, the start record last. If the run dies or
@@ -27,6 +28,7 @@ use holdfast_repo::pack::PackIndex;
 use holdfast_repo::record::{RunIdentity, StartRecord};
 use tokio_util::sync::CancellationToken;
 
+use super::killed_pack;
 use super::remains::is_complete;
 use crate::error::Error;
 use crate::progress::Progress;
@@ -34,6 +36,9 @@ use crate::repository::{Repository, object_name};
 
 /// The number of packs whose indexes are read in parallel.
 const PACKS_AT_ONCE: usize = 32;
+
+/// The number of packs that are read to their end in parallel.
+const WHOLE_PACKS_AT_ONCE: usize = 2;
 
 /// After this many unreadable packs in a row, the other packs are not read, and their content is stored again.
 const MOST_FAILURES: u32 = 5;
@@ -119,6 +124,15 @@ async fn has_ended(repository: &Repository, cluster: &ClusterName, backup: Backu
     }
 }
 
+/// The index of a pack that can be reused.
+async fn readable_index(repository: &Repository, name: &str, size_bytes: u64) -> Result<PackIndex, Error> {
+    let index = repository.pack_index(name, size_bytes).await?;
+    if !repository.compares_checksums() {
+        killed_pack::check(repository, name, &index).await?;
+    }
+    Ok(index)
+}
+
 /// The chunks that killed runs have stored in one repository.
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
@@ -146,12 +160,13 @@ impl Earlier {
                     continue;
                 }
             };
+            let at_once = if repository.compares_checksums() { PACKS_AT_ONCE } else { WHOLE_PACKS_AT_ONCE };
             let mut read = futures::stream::iter(listed)
                 .map(|object| async move {
-                    let index = repository.pack_index(object.name.as_ref(), object.size_bytes).await;
+                    let index = readable_index(repository, object.name.as_ref(), object.size_bytes).await;
                     (PackEntry::new(object.name.to_string(), object.size_bytes), index)
                 })
-                .buffered(PACKS_AT_ONCE);
+                .buffered(at_once);
             while let Some((pack, index)) = read.next().await {
                 if earlier.chunks.len() >= most || failures >= MOST_FAILURES {
                     break;
@@ -237,5 +252,61 @@ impl Everywhere {
             lane.packs.len(),
             lane.packs.iter().map(|(_, pack)| pack.size_bytes).sum::<u64>() >> 20
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use holdfast_repo::pack::{PackChunk, PackWriter};
+    use holdfast_repo::{Compressor, FrameKind};
+    use holdfast_store::{MemoryStore, PutMode};
+
+    use super::*;
+    use crate::repository::confirm::not_compared;
+    use crate::repository::{RepositoryTarget, Unlock, init};
+
+    const BACKUP: &str = "20261122T100000Z";
+
+    async fn repository() -> Repository {
+        let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
+        init::init(&target, "2026-11-22T09:00:00Z".parse().unwrap()).await.unwrap().repository
+    }
+
+    /// Stores a pack of a killed run, with one chunk for this path. The byte at `damaged` is changed.
+    async fn put_pack(repository: &Repository, number: u32, path: Vec<u8>, damaged: Option<usize>) {
+        let name = name::pack(&"main".parse().unwrap(), &BACKUP.parse().unwrap(), number);
+        let (mut writer, head) = PackWriter::new(&name, repository.id(), repository.key()).unwrap();
+        // These bytes do not compress, so the frame is as long as they are.
+        let content: Vec<u8> = (0..5000_u64).flat_map(|at| *blake3::hash(&at.to_le_bytes()).as_bytes()).collect();
+        let frame = Compressor::new("none".parse().unwrap()).unwrap().compress(FrameKind::Data, &content).unwrap();
+        let chunk =
+            PackChunk { offset: 0, length: content.len() as u32, hash: ChunkHash::of(&content), path, extent: 0 };
+        let (_, frame) = writer.append(frame, &[chunk]).unwrap();
+        let (end, _) = writer.finish().unwrap();
+        let mut object = [&head[..], &frame, &end].concat();
+        if let Some(at) = damaged {
+            object[at] ^= 1;
+        }
+        repository.store().put(&object_name(&name).unwrap(), object.into(), PutMode::Create).await.unwrap();
+    }
+
+    /// How many packs are reused, with this memory.
+    async fn reused(repository: &Repository, memory_bytes: u64) -> usize {
+        let adopted = BTreeSet::from([BACKUP.parse().unwrap()]);
+        Earlier::read(repository, &"main".parse().unwrap(), &adopted, memory_bytes).await.pack_count()
+    }
+
+    /// A run may have died before it confirmed a pack, and nothing says which packs it had confirmed.
+    #[tokio::test]
+    async fn a_killed_runs_pack_is_read_where_checksums_are_not_compared() {
+        let kept = repository().await;
+        let path = || b"base/5/16384".to_vec();
+        put_pack(&kept, 1, path(), None).await;
+        put_pack(&kept, 2, path(), Some(100_000)).await;
+        assert_eq!(reused(&not_compared(&kept), 1 << 20).await, 1);
+        // This store would have refused a changed pack, so only the index is read.
+        assert_eq!(reused(&kept, 1 << 20).await, 2);
     }
 }

@@ -2,7 +2,8 @@
 //! are being made.
 //!
 //! Order in the repository: packs appear as they are finished, and the manifest after the last pack ([`Sink::finish`]).
-//! The caller writes `backup.json`. Every repository has its own sink, because places in packs differ with encryption.
+//! If the store does not compare checksums, each pack is fetched and compared before the manifest is finished. The
+//! caller reads the manifest back, and writes `backup.json`. Every repository has its own sink, because places in packs differ with encryption.
 //! Data is read and compressed once for all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,6 +18,7 @@ use holdfast_repo::pack::{PackChunk, PackWriter};
 use holdfast_repo::record::ManifestEntry;
 use holdfast_repo::{ChunkHash, CompressedFrame, FaultClass, FormatError};
 use holdfast_store::Uploads;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +30,15 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::Permit;
 use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::capabilities::capabilities;
+use crate::repository::confirm::confirm_pack;
 use crate::repository::{Repository, object_name};
 
 /// If packs are sent in one piece: the number of packs that may be on their way while the next one is filled.
 const WHOLE_PACKS_ON_THEIR_WAY: usize = 1;
+
+/// The number of packs that are fetched at the same time, if the store does not compare checksums. Each needs one piece
+/// in memory.
+const CONFIRMED_AT_ONCE: usize = 2;
 
 /// The minimum size of a pack, even if memory is short.
 const SMALLEST_PACK_BYTES: u64 = 4 << 20;
@@ -63,7 +70,9 @@ pub(super) struct Sink {
     parent: Option<ParentHere>,
     /// Data of killed runs in this repository.
     earlier: Option<EarlierHere>,
-    finishing: JoinSet<Result<u64, Error>>,
+    finishing: JoinSet<Result<(), Error>>,
+    /// Limits the packs that are fetched at the same time to confirm them.
+    confirming: Arc<Semaphore>,
     stored_bytes: u64,
     extents: Vec<Extent>,
     patches: Vec<Patch>,
@@ -145,6 +154,7 @@ impl Sink {
             parent: None,
             earlier: None,
             finishing: JoinSet::new(),
+            confirming: Arc::new(Semaphore::new(CONFIRMED_AT_ONCE)),
             stored_bytes: 0,
             extents: Vec::new(),
             patches: Vec::new(),
@@ -421,11 +431,26 @@ impl Sink {
         upload.push(&end, None).await?;
         debug_assert_eq!(entry.size_bytes, upload.size_bytes());
         if let Some(place) = self.packs.get_mut(number as usize) {
-            *place = Some(entry);
+            *place = Some(entry.clone());
         }
         self.stored_bytes += upload.size_bytes();
         // The next pack does not have to wait for the last parts of this one.
-        self.finishing.spawn(upload.finish());
+        let (repository, confirming, stop) = (self.repository.clone(), Arc::clone(&self.confirming), self.stop.clone());
+        self.finishing.spawn(async move {
+            upload.finish().await?;
+            if repository.compares_checksums() {
+                return Ok(());
+            }
+            let confirmed = async {
+                let _one_of_few = confirming.acquire().await;
+                confirm_pack(&repository, &entry).await
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => Err(Cause::Cancelled.into()),
+                confirmed = confirmed => confirmed,
+            }
+        });
         while self.whole && self.finishing.len() > WHOLE_PACKS_ON_THEIR_WAY {
             self.reap_one().await?;
         }
@@ -435,7 +460,7 @@ impl Sink {
     async fn reap_one(&mut self) -> Result<(), Error> {
         match self.finishing.join_next().await {
             None => Ok(()),
-            Some(done) => done.map_err(|e| Cause::Internal(format!("an upload task failed: {e}")))?.map(drop),
+            Some(done) => done.map_err(|e| Cause::Internal(format!("an upload task failed: {e}")))?,
         }
     }
 
@@ -515,6 +540,7 @@ mod tests {
 
     use super::*;
     use crate::pipeline::budget::ByteBudget;
+    use crate::repository::confirm::not_compared;
     use crate::repository::{RepositoryTarget, Unlock, init};
 
     /// The sink waits for a store that takes an hour for each pack, and does not hold all packs in memory.
@@ -558,6 +584,35 @@ mod tests {
         let error = sink.frame(frame, &[], &[], permit).await.unwrap_err();
         assert!(matches!(&*error.what, Cause::TooManyPacks { .. }), "{error}");
         assert!(error.is_of_repository());
+    }
+
+    /// The store repeats the checksum of the request, and keeps other bytes.
+    #[tokio::test]
+    async fn a_pack_that_was_changed_on_its_way_ends_the_backup() {
+        for (damaged, complete) in [("main/packs/20261129T110000Z/000002", false), ("main/packs/other/", true)] {
+            let rule = FaultRule::new(&[Operation::GetRange], 1.0, Fault::FlipBit).on(damaged);
+            let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new()), 1, vec![rule]));
+            let target = RepositoryTarget { store, unlock: Unlock::NotEncrypted };
+            init::init(&target, "2026-11-29T11:00:00Z".parse().unwrap()).await.unwrap();
+            let repository = not_compared(&Repository::open(&target).await.unwrap());
+            let (cluster, backup) = ("main".parse().unwrap(), "20261129T110000Z".parse().unwrap());
+            let cancel = CancellationToken::new();
+            let sink = Sink::new(repository, &cluster, backup, 5 << 20, 64 << 10, 32 << 20, &cancel).await.unwrap();
+            let mut sink = Sink { pack_size: 1, ..sink };
+            let budget = ByteBudget::new(32 << 20);
+            let mut compressor = Compressor::new("zstd:1".parse().unwrap()).unwrap();
+            let mut failed = None;
+            for number in 1..=3_u8 {
+                let frame = compressor.compress(FrameKind::Data, &[number; 1000]).unwrap();
+                let permit = budget.acquire(1000).await;
+                failed = failed.or(sink.frame(frame, &[], &[], permit).await.err());
+            }
+            let finished = sink.finish().await;
+            let error = failed.or(finished.err());
+            let text = error.as_ref().map(ToString::to_string).unwrap_or_default();
+            assert_eq!(error.is_none(), complete, "{text}");
+            assert!(complete || text.contains("000002.pack") && text.contains("is not as it was stored"), "{text}");
+        }
     }
 
     /// A changed `holdfast.json` can have a pack size of 2 GiB.

@@ -19,6 +19,7 @@ use super::stream::{FrameStream, Placed};
 use super::{Carrier, Placing};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::object_upload::ObjectUpload;
+use crate::repository::confirm::confirm_pack;
 use crate::repository::object_name;
 use crate::restore::{FrameWork, open_checked};
 
@@ -118,7 +119,7 @@ impl Carrier {
         let upload = self.upload(name, Placing::Create)?;
         match self.carry(manifest, work, name, None, &mut Frames::Unchecked, Some(upload)).await {
             Ok((entry, shift)) => {
-                self.confirm(&entry).await?;
+                confirm_pack(&self.to, &entry).await?;
                 self.destination.stored(&entry);
                 Ok(Settled { entry, shift, is_new: true })
             }
@@ -156,7 +157,7 @@ impl Carrier {
         let mut frames = frames.expected();
         let upload = self.upload(&lost.name, placing)?;
         let (entry, _) = self.carry(manifest, work, &lost.name, salt, &mut frames, Some(upload)).await?;
-        self.confirm(&entry).await?;
+        confirm_pack(&self.to, &entry).await?;
         self.destination.stored(&entry);
         Ok(true)
     }
@@ -170,20 +171,6 @@ impl Carrier {
     /// Begins the upload of a manifest.
     pub(super) fn manifest_upload(&self, name: &str, placing: Placing) -> Result<ObjectUpload, Error> {
         self.upload(name, placing)
-    }
-
-    /// Compares the size in the store, and the checksum if the store keeps one.
-    pub(super) async fn confirm(&self, entry: &PackEntry) -> Result<(), Error> {
-        let confirming = || format!("confirming that {} is stored in {}", entry.name, self.to.describe());
-        let found = self.to.store().head(&object_name(&entry.name)?).await.doing(confirming)?;
-        let expected = entry.identity.map(|identity| identity.crc32c);
-        let is_other = found.crc32c.zip(expected).is_some_and(|(found, expected)| found != expected);
-        if found.size_bytes == entry.size_bytes && !is_other {
-            return Ok(());
-        }
-        let (store, name) = (self.to.describe(), entry.name.clone());
-        let reason = "what the store has is not what was sent".to_owned();
-        Err(Cause::NotReadable { store, name, reason }).doing(confirming)
     }
 
     /// Reads a whole pack and seals it again. Sends the result if there is an upload.

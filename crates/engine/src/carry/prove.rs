@@ -18,6 +18,7 @@ use super::pack::{PackWork, Settled};
 use super::stream::FrameStream;
 use super::{Carrier, of_object};
 use crate::error::Error;
+use crate::repository::confirm::agrees;
 use crate::restore::{FrameWork, open_checked};
 
 impl Carrier {
@@ -39,7 +40,7 @@ impl Carrier {
         let vouched = self.destination.vouched(name);
         // The store may keep a checksum, and say that it has other bytes.
         if let Some(entry) = &vouched
-            && of_object(self.confirm(entry).await)?.is_none()
+            && of_object(agrees(&self.to, entry).await)?.is_none()
         {
             return Ok(None);
         }

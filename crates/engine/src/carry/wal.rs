@@ -11,9 +11,9 @@ use holdfast_repo::record::{ClaimRecord, LedgerEntry, sha256_hex};
 use holdfast_repo::wal_object::{self, WalObjectFacts};
 
 use super::{Carrier, Placing};
-use crate::archive::stored::{Sent, confirm};
 use crate::archive::{look_at, memory_needed, read_whole, stored_facts, wal_object_name};
 use crate::error::{Cause, Error, ResultExt};
+use crate::repository::confirm::{Sent, confirm};
 use crate::repository::object_name;
 
 /// A WAL file, with the claims of its cluster in both repositories.

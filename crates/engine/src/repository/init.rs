@@ -17,9 +17,12 @@ use holdfast_repo::manifest::EXTENT_BYTES;
 use holdfast_repo::name;
 use holdfast_repo::record::{self, ConditionalCreate, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
 use holdfast_repo::{Fault, RepositoryId, RepositoryKey};
-use holdfast_store::{Failure, Found, Operation, PutMode, Store, StoreError, StoreErrorKind, Uploads, probe};
+use holdfast_store::{
+    Capabilities, Checksums, Failure, Found, Operation, PutMode, Store, StoreError, StoreErrorKind, Uploads, probe,
+};
 
 use super::capabilities::{conditional, recorded};
+use super::confirm::confirm_bytes;
 use super::{Repository, RepositoryTarget, Unlock, first_slot, object_name, read_repository_record, remains};
 use crate::error::{Cause, Error, ResultExt};
 
@@ -78,8 +81,9 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
     let (slot, key) = new_key(target, &repository_id, how, now)?;
     if let Some(slot) = &slot {
         let name = name::key_slot(slot.slot());
-        match create(store, how, &name, record::encode_plain(slot)?).await {
-            Ok(()) => {}
+        let object = record::encode_plain(slot)?;
+        match create(store, how, &name, object.clone()).await {
+            Ok(()) => confirm_new(store, seen, &name, &object).await?,
             Err(error) if error.is_already_exists() => return of_another_run(target, &name).await,
             Err(error) => return Err(error),
         }
@@ -98,8 +102,10 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
         },
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    match create(store, how, name::REPOSITORY_OBJECT, record::encode_repository(&body, key.as_ref())?).await {
+    let object = record::encode_repository(&body, key.as_ref())?;
+    match create(store, how, name::REPOSITORY_OBJECT, object.clone()).await {
         Ok(()) if how == ConditionalCreate::Native || is_kept(target, repository_id).await? => {
+            confirm_new(store, seen, name::REPOSITORY_OBJECT, &object).await?;
             let repository = Repository::assemble(Arc::clone(store), body, key);
             Ok(Initialised { repository, created: true })
         }
@@ -172,6 +178,14 @@ pub(crate) async fn create(
         }
     }
     Ok(store.put(&name, body.into(), PutMode::Create).await?)
+}
+
+/// Reads back what was just written, if the store does not compare checksums.
+async fn confirm_new(store: &Arc<dyn Store>, seen: Capabilities, name: &str, object: &[u8]) -> Result<(), Error> {
+    match seen.checksums {
+        Checksums::Kept => Ok(()),
+        Checksums::NotCompared => confirm_bytes(&**store, name, object).await,
+    }
 }
 
 /// Whether the stored record is ours: if two writers both found the name free, the later write stays.

@@ -9,6 +9,7 @@
 //! - [`claim`]: who owns an archive, checked before anything is written.
 //! - [`begin`]: the claim for a cluster that is about to exist.
 //! - [`catalog`]: the backups; [`snapshots`]: the records of volume snapshots.
+//! - `confirm`: compares what was sent with what the store has.
 //! - `ledger`: events, decisions and holds; `leases`: the objects that runs use; `machine`: the machine of a run.
 //! - [`drills`], [`verified`]: results of drills and verifications.
 //! - [`listed`]: reads many records and separates those that cannot be read.
@@ -17,6 +18,7 @@ pub mod begin;
 pub mod capabilities;
 pub mod catalog;
 pub mod claim;
+pub(crate) mod confirm;
 pub mod drills;
 mod features;
 pub mod init;
@@ -336,7 +338,8 @@ impl Repository {
         record::decode(name, self.seal(), object).doing(|| format!("reading {name} in {}", self.describe()))
     }
 
-    /// Creates a record; a record of that name must not exist.
+    /// Creates a record; a record of that name must not exist. If the store does not compare checksums, the record is
+    /// read back.
     ///
     /// # Errors
     /// [`Cause::Store`], of kind `AlreadyExists` if the name is taken ([`Error::is_already_exists`]);
@@ -359,12 +362,19 @@ impl Repository {
         if object.len() as u64 > RECORD_BYTES_AT_MOST {
             let (bytes, most) = (object.len(), RECORD_BYTES_AT_MOST);
             let why = format!("{name} would have {bytes} bytes, more than the {most} that a reader accepts");
+    /// [`Cause::NotReadable`] if it was changed on its way: the store then has something else under this name.
             return Err(Cause::Refused(why).into());
         }
-        self.store()
-            .put(&object_name(name)?, Bytes::from(object), mode)
-            .await
-            .doing(|| format!("writing {name} to {}", self.describe()))
+        let object = Bytes::from(object);
+        let written = async {
+            self.store().put(&object_name(name)?, object.clone(), mode).await?;
+            if self.compares_checksums() {
+                Ok(())
+            } else {
+                confirm::confirm_bytes(&**self.store(), name, &object).await
+            }
+        };
+        written.await.doing(|| format!("writing {name} to {}", self.describe()))
     }
 }
 

@@ -6,10 +6,11 @@ use holdfast_store::{Fault, FaultRule, ObjectName, Operation, PutMode, Store, St
 use tokio_util::sync::CancellationToken;
 
 use super::{Bench, SIZE, SYSTEM, header, kind, name, segment, segment_of};
-use crate::archive::stored::{self, Sent};
+use crate::archive::stored;
 use crate::archive::{PushOutcome, PushReport, Stored, archive_file, missing_segments};
 use crate::error::Cause;
 use crate::progress::Silent;
+use crate::repository::confirm::{Sent, confirm};
 
 fn stored_as(report: &PushReport) -> Vec<Stored> {
     match &report.outcome {
@@ -127,11 +128,11 @@ async fn what_does_not_read_back_as_sent_is_an_error() {
     let repository = bench.open(0).await;
     let bytes = bench.stores[0].get(&object.parse().unwrap()).await.unwrap();
     let sent = Sent { size_bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
-    stored::confirm(&repository, &object, sent).await.unwrap();
+    confirm(&repository, &object, sent).await.unwrap();
     for wrong in [Sent { size_bytes: sent.size_bytes + 1, ..sent }, Sent { crc32c: !sent.crc32c, ..sent }] {
-        assert_eq!(kind(&stored::confirm(&repository, &object, wrong).await.unwrap_err()), "NotReadable");
+        assert_eq!(kind(&confirm(&repository, &object, wrong).await.unwrap_err()), "NotReadable");
     }
-    assert_eq!(kind(&stored::confirm(&repository, "main/nothing", sent).await.unwrap_err()), "NotReadable");
+    assert_eq!(kind(&confirm(&repository, "main/nothing", sent).await.unwrap_err()), "NotReadable");
 }
 
 #[tokio::test]
