@@ -83,10 +83,17 @@ fn start_with_a_lease() -> StartRecord {
         id: "4c1f6a52".to_owned(),
         machine: Some("3d2e".to_owned()),
         boot: Some("77aa".to_owned()),
+        pid_namespace: None,
         removes: vec!["20260820T101500Z".parse().unwrap()],
         leased: true,
     };
     StartRecord { parent: Some("20260821T101500Z".parse().unwrap()), run: Some(run), ..start() }
+}
+
+fn start_in_a_container() -> StartRecord {
+    let start = start_with_a_lease();
+    let run = start.run.clone().map(|run| RunIdentity { pid_namespace: Some("pid:[4026532281]".to_owned()), ..run });
+    StartRecord { run, ..start }
 }
 
 fn backup() -> BackupRecord {
@@ -417,6 +424,7 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/claim-owner.json"), &owned);
     check(include_bytes!("samples/start.json"), &start());
     check(include_bytes!("samples/start-leased.json"), &start_with_a_lease());
+    check(include_bytes!("samples/start-namespace.json"), &start_in_a_container());
     check(include_bytes!("samples/backup.json"), &backup());
     check(include_bytes!("samples/snapshot.json"), &snapshot());
     check(include_bytes!("samples/ledger-gap.json"), &gap());

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use holdfast_repo::name::BackupId;
 use holdfast_repo::record::RunIdentity;
 use tokio::time::Instant;
@@ -26,11 +27,12 @@ pub(super) async fn find(
     early: &mut Early<'_>,
     options: &BackupOptions,
     runner: &Runner,
+    now: DateTime<Utc>,
     progress: &dyn Progress,
 ) -> Result<Vec<BTreeSet<BackupId>>, Error> {
     let mut dead = Vec::new();
     for (index, repository) in repositories.iter().enumerate() {
-        let found = remains::of_runner(repository, &options.cluster, runner, progress).await;
+        let found = remains::of_runner(repository, &options.cluster, runner, now, progress).await;
         dead.push(early.settle(index, found)?.unwrap_or_default());
     }
     Ok(dead)

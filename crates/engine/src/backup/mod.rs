@@ -117,7 +117,7 @@ pub async fn backup(
     let runner =
         Runner::here(&options.host, &options.pgdata.display().to_string(), options.machine.as_deref(), options.now)?;
     let mut early = begin::Early::new(&repositories, progress);
-    let dead = killed_runs::find(&repositories, &mut early, options, &runner, progress).await?;
+    let dead = killed_runs::find(&repositories, &mut early, options, &runner, clock.now(), progress).await?;
     let extent_bytes = repositories.first().map_or(0, |first| first.record().extent_size_bytes);
     let lanes = taking_part(&repositories, &claims, &early);
     let mut parent = find_parent(&lanes, options, &control, facts.in_recovery, extent_bytes, progress).await?;

@@ -21,6 +21,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
@@ -28,9 +29,10 @@ use holdfast_repo::record::StartRecord;
 use holdfast_store::ObjectName;
 use tokio::time::Instant;
 
-use super::runner::Runner;
+use super::runner::{Runner, Was};
 use crate::error::{Error, ResultExt};
 use crate::progress::Progress;
+use crate::repository::leases::NamedLease;
 use crate::repository::{Repository, object_name};
 
 /// The unfinished backups of earlier, dead runs of this runner, and the backups that these runs were removing.
@@ -38,9 +40,11 @@ pub(super) async fn of_runner(
     repository: &Repository,
     cluster: &ClusterName,
     runner: &Runner,
+    now: DateTime<Utc>,
     progress: &dyn Progress,
 ) -> Result<BTreeSet<BackupId>, Error> {
     let mut dead = BTreeSet::new();
+    let mut leases = None;
     for backup in repository.unfinished_backups(cluster).await? {
         let start = match repository.read_record::<StartRecord>(&name::backup_start(cluster, &backup)).await {
             Ok(start) => start,
@@ -55,7 +59,22 @@ pub(super) async fn of_runner(
             }
             Err(error) => return Err(error),
         };
-        if runner.was(&start) {
+        let is_dead = match runner.was(&start) {
+            Was::Ours => true,
+            Was::Other => false,
+            Was::OursWithoutItsLease => {
+                let listed = match leases.take() {
+                    Some(listed) => listed,
+                    None => repository.lease_names(cluster).await?,
+                };
+                let run = start.run.as_ref().map(|run| run.id.as_str());
+                let in_force = |lease: &NamedLease| Some(lease.run.as_str()) == run && !lease.is_over(now);
+                let is_dead = !listed.iter().any(in_force);
+                leases = Some(listed);
+                is_dead
+            }
+        };
+        if is_dead {
             dead.insert(backup);
             dead.extend(start.run.into_iter().flat_map(|run| run.removes));
         }

@@ -108,7 +108,9 @@ async fn adopt(
     if packs.objects.is_empty() || has_ended(repository, cluster, backup).await? {
         return Ok(false);
     }
-    let run = RunIdentity { id: by.id.clone(), leased: by.leased, ..run };
+    // From now on it is this process that may die.
+    let (boot, pid_namespace) = (by.boot.clone(), by.pid_namespace.clone());
+    let run = RunIdentity { id: by.id.clone(), leased: by.leased, boot, pid_namespace, ..run };
     repository.replace_record(&start_name, &StartRecord { run: Some(run), ..start }).await?;
     // If that run is still alive, it may have completed or begun to remove its packs until now. From now on it sees the
     // id.

@@ -6,6 +6,11 @@
 //! another boot id, it is a run of a clone. The machine id itself is private (`machine-id(5)`), so only its hash is
 //! written.
 //!
+//! Two containers on one host have the same boot id, and often the same machine id (or none), host name and path, but
+//! different data directories. The lock of this process says nothing about the run in the other container. So the same
+//! boot counts only in the same PID namespace. A run in another namespace, or in an unknown one, is dead when its lease
+//! is over.
+//!
 //! This fails for a data directory that moves between machines, such as a volume that moves with its pod. For this case
 //! the user can give it an id ([`super::BackupOptions::machine`]), which then replaces the machine, its boot id and its
 //! host name. If two live machines have the same id, one can remove the running backup of the other, but never a
@@ -20,6 +25,18 @@ use crate::repository::machine::{Machine, hashed};
 /// The context for hashing an id that the user gave, so that it never equals the hash of a real machine id.
 const GIVEN_CONTEXT: &str = "holdfast 2026-11-29 given machine of a backup run";
 
+/// Whose run a start record is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Was {
+    /// Of this data directory on this machine.
+    Ours,
+    /// Perhaps of this data directory, and perhaps alive in another container of this host. It is dead, and its remains
+    /// may be used or removed, when its lease is over.
+    OursWithoutItsLease,
+    /// Of another machine or data directory, or nobody knows.
+    Other,
+}
+
 /// The identity of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Runner {
@@ -31,6 +48,7 @@ pub(super) struct Runner {
     /// Whether the user gave `machine`, so that it moves with the data directory.
     pub given: bool,
     pub boot: Option<String>,
+    pub pid_namespace: Option<String>,
     /// When the running kernel started.
     pub booted: Option<DateTime<Utc>>,
 }
@@ -53,6 +71,7 @@ impl Runner {
             given: given.is_some(),
             booted: here.booted(now),
             boot: here.boot,
+            pid_namespace: here.pid_namespace,
         })
     }
 
@@ -62,28 +81,32 @@ impl Runner {
             id: self.run.clone(),
             machine: self.machine.clone(),
             boot: self.boot.clone(),
+            pid_namespace: self.pid_namespace.clone(),
             removes,
             leased: false,
         }
     }
 
     /// Whether a run was of this data directory on this machine. Then it is dead, because this process holds the lock.
-    pub(super) fn was(&self, start: &StartRecord) -> bool {
-        let Some(run) = &start.run else { return false };
+    pub(super) fn was(&self, start: &StartRecord) -> Was {
+        let Some(run) = &start.run else { return Was::Other };
         if self.given {
-            return start.pgdata == self.pgdata && run.machine == self.machine;
+            let is_ours = start.pgdata == self.pgdata && run.machine == self.machine;
+            return if is_ours { Was::Ours } else { Was::Other };
         }
-        if start.host != self.host || start.pgdata != self.pgdata {
-            return false;
+        if start.host != self.host || start.pgdata != self.pgdata || run.machine != self.machine {
+            return Was::Other;
         }
-        let same_boot = self.boot.is_some() && run.boot == self.boot;
-        match (&run.machine, &self.machine) {
-            (Some(theirs), Some(ours)) if theirs == ours => {
-                same_boot || self.booted.is_none_or(|booted| start.started < booted)
-            }
-            (None, None) => same_boot,
-            _ => false,
+        if self.boot.is_some() && run.boot == self.boot {
+            let is_here = self.pid_namespace.is_some() && run.pid_namespace == self.pid_namespace;
+            return match (is_here, run.leased) {
+                (true, _) => Was::Ours,
+                (false, true) => Was::OursWithoutItsLease,
+                (false, false) => Was::Other,
+            };
         }
+        let is_from_before = self.booted.is_none_or(|booted| start.started < booted);
+        if run.machine.is_some() && is_from_before { Was::Ours } else { Was::Other }
     }
 }
 
@@ -101,6 +124,7 @@ mod tests {
             machine: Some("m1".to_owned()),
             given: false,
             boot: Some("b1".to_owned()),
+            pid_namespace: Some("pid:[1]".to_owned()),
             booted: Some("2026-11-20T00:00:00Z".parse().unwrap()),
         }
     }
@@ -127,6 +151,7 @@ mod tests {
             id: "r1".to_owned(),
             machine: text(machine),
             boot: text(boot),
+            pid_namespace: Some("pid:[1]".to_owned()),
             removes: Vec::new(),
             leased: false,
         }
@@ -165,9 +190,38 @@ mod tests {
                 false,
             ),
         ] {
-            assert_eq!(runner().was(&record), ours, "{what}");
-            assert_eq!(bare.was(&record), bare_ours, "{what}, without a machine id here");
+            assert_eq!(runner().was(&record) == Was::Ours, ours, "{what}");
+            assert_eq!(bare.was(&record) == Was::Ours, bare_ours, "{what}, without a machine id here");
         }
+    }
+
+    /// Two containers on one host, with the same host name and path, and the same machine id or none.
+    #[test]
+    fn a_run_in_another_container_is_alive_while_it_has_its_lease() {
+        let text = |text: &str| Some(text.to_owned());
+        let unknown = Runner { pid_namespace: None, ..runner() };
+        for (what, theirs, leased, ours, of_unknown) in [
+            ("the same container", text("pid:[1]"), false, Was::Ours, Was::Other),
+            ("the same container, with a lease", text("pid:[1]"), true, Was::Ours, Was::OursWithoutItsLease),
+            ("another container", text("pid:[2]"), true, Was::OursWithoutItsLease, Was::OursWithoutItsLease),
+            ("another container, without a lease", text("pid:[2]"), false, Was::Other, Was::Other),
+            ("an early release", None, true, Was::OursWithoutItsLease, Was::OursWithoutItsLease),
+            ("an early release, without a lease", None, false, Was::Other, Was::Other),
+        ] {
+            for machine in [Some("m1"), None] {
+                let identity = RunIdentity { pid_namespace: theirs.clone(), leased, ..run(machine, Some("b1")) };
+                let record = start(Some(identity));
+                let here = |runner: &Runner| Runner { machine: machine.map(str::to_owned), ..runner.clone() };
+                assert_eq!(here(&runner()).was(&record), ours, "{what}");
+                assert_eq!(here(&unknown).was(&record), of_unknown, "{what}, in an unknown namespace");
+            }
+        }
+        // After the host has started again, nothing of the other container is alive.
+        let before = StartRecord {
+            started: "2026-11-19T10:15:00Z".parse().unwrap(),
+            ..start(Some(RunIdentity { pid_namespace: text("pid:[2]"), ..run(Some("m1"), Some("b0")) }))
+        };
+        assert_eq!(runner().was(&before), Was::Ours);
     }
 
     /// A pod can come back on another node with its volume.
@@ -179,15 +233,16 @@ mod tests {
             host: host.to_owned(),
             ..start(Some(run(machine.as_deref(), Some("b1"))))
         };
-        assert!(pod.was(&before(pod.machine.clone(), "db1")));
-        assert!(pod.was(&before(pod.machine.clone(), "a name that a container had")));
-        assert!(!pod.was(&StartRecord { pgdata: "/other".to_owned(), ..before(pod.machine.clone(), "db1") }));
+        assert_eq!(pod.was(&before(pod.machine.clone(), "db1")), Was::Ours);
+        assert_eq!(pod.was(&before(pod.machine.clone(), "a name that a container had")), Was::Ours);
+        let elsewhere = StartRecord { pgdata: "/other".to_owned(), ..before(pod.machine.clone(), "db1") };
+        assert_eq!(pod.was(&elsewhere), Was::Other);
         // Another instance, another cluster with the same name, a real machine, an early release.
         for other in [Some("ns/main/uid/main-2"), Some("ns/main/uid2/main-1"), None] {
-            assert!(!pod.was(&before(here("db1", other).machine, "db1")), "{other:?}");
-            assert!(!here("db1", other).was(&before(pod.machine.clone(), "db1")), "{other:?}");
+            assert_eq!(pod.was(&before(here("db1", other).machine, "db1")), Was::Other, "{other:?}");
+            assert_eq!(here("db1", other).was(&before(pod.machine.clone(), "db1")), Was::Other, "{other:?}");
         }
-        assert!(!pod.was(&start(None)) && !pod.was(&before(None, "db1")));
+        assert_eq!((pod.was(&start(None)), pod.was(&before(None, "db1"))), (Was::Other, Was::Other));
     }
 
     #[test]

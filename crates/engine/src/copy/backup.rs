@@ -71,8 +71,14 @@ impl Run<'_> {
         let (cluster, id) = (&self.options.cluster, record.backup_id);
         let name = name::backup_start(cluster, &id);
         // Without the id of a machine, no backup of this machine takes the record for its own.
-        let run =
-            RunIdentity { id: self.run_id().to_owned(), machine: None, boot: None, removes: Vec::new(), leased: true };
+        let run = RunIdentity {
+            id: self.run_id().to_owned(),
+            machine: None,
+            boot: None,
+            pid_namespace: None,
+            removes: Vec::new(),
+            leased: true,
+        };
         let start = StartRecord {
             backup_id: id,
             cluster: cluster.clone(),

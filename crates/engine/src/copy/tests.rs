@@ -321,7 +321,14 @@ async fn what_is_damaged_in_the_source_is_not_copied_and_leaves_nothing() {
 async fn a_run_that_is_alive_is_left_alone() {
     let pair = Pair::new(true, true).await;
     let (sample, repository) = (&pair.sample, &pair.repository);
-    let run = RunIdentity { id: "r1".to_owned(), machine: None, boot: None, removes: Vec::new(), leased: false };
+    let run = RunIdentity {
+        id: "r1".to_owned(),
+        machine: None,
+        boot: None,
+        pid_namespace: None,
+        removes: Vec::new(),
+        leased: false,
+    };
     let start = StartRecord {
         backup_id: sample.backup.backup_id,
         cluster: sample.backup.cluster.clone(),

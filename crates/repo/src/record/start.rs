@@ -48,6 +48,11 @@ pub struct RunIdentity {
     /// The id that the kernel generated when it started, if it can be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
+    /// The PID namespace of the process, as Linux names it. Two containers on one host have the same boot id, and often
+    /// the same host name, machine id and paths, but not the same namespace. Absent if it cannot be read, and in
+    /// records of early releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<String>,
     /// Dead backups whose packs this run uses or removes. If this run dies as well, the next run takes them over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removes: Vec<BackupId>,

@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::TimeDelta;
 use holdfast_repo::manifest::{ManifestHeader, ManifestWriter, Origin, PackEntry};
+use holdfast_repo::name::LedgerTime;
+use holdfast_repo::record::RunIdentity;
 use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, PutMode, Store};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +21,7 @@ struct Bench {
     repository: Repository,
     cluster: ClusterName,
     runner: Runner,
+    now: DateTime<Utc>,
 }
 
 impl Bench {
@@ -28,7 +32,7 @@ impl Bench {
         let repository = init::init(&target, now).await.unwrap().repository;
         let runner = Runner::here("db1", "/data", None, now).unwrap();
         let runner = Runner { machine: Some("m1".to_owned()), boot: Some("b1".to_owned()), ..runner };
-        Self { repository, cluster: "main".parse().unwrap(), runner }
+        Self { repository, cluster: "main".parse().unwrap(), runner, now }
     }
 
     async fn start(&self, id: &str, runner: &Runner, removes: &[&str]) -> BackupId {
@@ -63,7 +67,7 @@ impl Bench {
     }
 
     async fn dead(&self) -> Vec<String> {
-        let dead = of_runner(&self.repository, &self.cluster, &self.runner, &Silent).await.unwrap();
+        let dead = of_runner(&self.repository, &self.cluster, &self.runner, self.now, &Silent).await.unwrap();
         dead.iter().map(ToString::to_string).collect()
     }
 }
@@ -75,6 +79,31 @@ async fn remains_of_another_machine_of_the_same_name_are_left_alone() {
     let other = Runner { machine: Some("m2".to_owned()), boot: Some("b2".to_owned()), ..bench.runner.clone() };
     bench.start("20261122T090000Z", &other, &[]).await;
     bench.start("20261122T100000Z", &bench.runner, &[]).await;
+    assert_eq!(bench.dead().await, ["20261122T100000Z"]);
+}
+
+/// Two containers on one host: the lock of one data directory says nothing about the other.
+#[tokio::test]
+async fn a_run_in_another_container_of_this_host_is_left_alone_while_it_has_its_lease() {
+    let bench = Bench::new().await;
+    let run = "00112233445566778899aabbccddeeff";
+    let other = Runner { pid_namespace: Some("pid:[1]".to_owned()), run: run.to_owned(), ..bench.runner.clone() };
+    let backup = bench.start("20261122T100000Z", &other, &[]).await;
+    assert_eq!(bench.dead().await, [""; 0], "it took no lease, so nobody knows");
+
+    let start_name = name::backup_start(&bench.cluster, &backup);
+    let mut start: StartRecord = bench.repository.read_record(&start_name).await.unwrap();
+    start.run = start.run.map(|run| RunIdentity { leased: true, ..run });
+    bench.repository.replace_record(&start_name, &start).await.unwrap();
+    let lease = |minutes: i64| {
+        let until = LedgerTime::new(bench.now + TimeDelta::minutes(minutes)).unwrap();
+        name::lease(&bench.cluster, until, &run.parse().unwrap())
+    };
+    bench.put(&lease(30)).await;
+    let in_force = Bench { now: "2026-11-22T11:00:00Z".parse().unwrap(), ..bench };
+    assert_eq!(in_force.dead().await, [""; 0]);
+    // The time of the store counts if it and the name differ by more than clocks may differ.
+    let bench = Bench { now: Utc::now() + TimeDelta::hours(3), ..in_force };
     assert_eq!(bench.dead().await, ["20261122T100000Z"]);
 }
 

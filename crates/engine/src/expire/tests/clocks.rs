@@ -128,7 +128,14 @@ async fn a_backup_runs_while_its_lease_is_in_force() {
     let bench = Bench::with_days(false, 3).await;
     let running = BackupId::new(bench.now - TimeDelta::days(20)).unwrap();
     let own = lease(&bench, LeasePurpose::Backup, vec![bench.id(0)]).await;
-    let run = RunIdentity { id: own.run().to_string(), machine: None, boot: None, removes: Vec::new(), leased: true };
+    let run = RunIdentity {
+        id: own.run().to_string(),
+        machine: None,
+        boot: None,
+        pid_namespace: None,
+        removes: Vec::new(),
+        leased: true,
+    };
     let start = StartRecord { parent: Some(bench.id(0)), run: Some(run), ..bench.start(running) };
     bench.repository.create_record(&name::backup_start(&bench.cluster, &running), &start).await.unwrap();
     let report = bench.expire(&bench.last(1)).await.unwrap();
@@ -147,7 +154,14 @@ async fn the_age_of_a_backup_without_a_lease_decides_whether_it_runs() {
     for (days, removed) in [(6, false), (8, true)] {
         let bench = Bench::with_days(false, 3).await;
         let running = BackupId::new(bench.now - TimeDelta::days(days)).unwrap();
-        let run = RunIdentity { id: "r1".to_owned(), machine: None, boot: None, removes: Vec::new(), leased: false };
+        let run = RunIdentity {
+            id: "r1".to_owned(),
+            machine: None,
+            boot: None,
+            pid_namespace: None,
+            removes: Vec::new(),
+            leased: false,
+        };
         let start = StartRecord { run: Some(run), ..bench.start(running) };
         bench.repository.create_record(&name::backup_start(&bench.cluster, &running), &start).await.unwrap();
         let report = bench.expire(&bench.last(1)).await.unwrap();

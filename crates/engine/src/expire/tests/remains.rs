@@ -105,8 +105,14 @@ async fn old_uploads_are_aborted_and_those_of_a_running_backup_are_not() {
         BackupId::new(bench.now - TimeDelta::days(9)).unwrap(),
     );
     let holder = super::users::lease(&bench, LeasePurpose::Backup, Vec::new()).await;
-    let run =
-        RunIdentity { id: holder.run().to_string(), machine: None, boot: None, removes: Vec::new(), leased: true };
+    let run = RunIdentity {
+        id: holder.run().to_string(),
+        machine: None,
+        boot: None,
+        pid_namespace: None,
+        removes: Vec::new(),
+        leased: true,
+    };
     for (id, run) in [(running, Some(run)), (dead, None)] {
         let start = StartRecord { run, ..bench.start(id) };
         bench.repository.create_record(&name::backup_start(&bench.cluster, &id), &start).await.unwrap();
