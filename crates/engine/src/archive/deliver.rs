@@ -23,7 +23,7 @@ use holdfast_pgtypes::PgVersion;
 use holdfast_pgtypes::wal::reader::WalSegment;
 use holdfast_repo::frame::ObjectType;
 use holdfast_repo::name::{self, ClusterName};
-use holdfast_repo::record::{ClaimRecord, ConditionalCreate, LedgerEntry, sha256_hex};
+use holdfast_repo::record::{ClaimRecord, LedgerEntry, sha256_hex};
 use holdfast_repo::wal_object::{PIECE_BYTES, WalObjectFacts, WalObjectPlan};
 use holdfast_repo::{ChunkHash, Compression};
 use serde_json::json;
@@ -38,21 +38,17 @@ use crate::pipeline::budget::{ByteBudget, MINIMUM_BYTES, Permit};
 use crate::pipeline::crew::Crew;
 use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::claim::Identity;
-use crate::repository::confirm::{Sent, confirm};
+use crate::repository::confirm::{Sent, WAL_PART_BYTES, confirm_created};
 use crate::repository::{Repository, object_name};
 
 /// A WAL object up to this size is sent in one request; an ordinary segment always is.
-const PART_BYTES: usize = 32 << 20;
+const PART_BYTES: usize = WAL_PART_BYTES;
 
 /// How many pieces of one file the crew works on at the same time.
 const PIECES_IN_FLIGHT: usize = 4;
 
 /// Time limit for cleaning up after an upload that was given up.
 const ABORT_WITHIN: Duration = Duration::from_secs(5);
-
-/// The time between the two checks of an object, if nothing prevents another writer from replacing it. It is longer
-/// than a write takes that began when the name was still free. The archiver waits for it with each segment.
-const SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
 
 /// The order of access to the stores: files after the first one wait until its bytes are sent.
 #[derive(Debug, Clone, Default)]
@@ -411,10 +407,6 @@ async fn finish(
 }
 
 /// Whether the store has what was sent; `false` if another writer's object is in its place.
-///
-/// If a look before the write replaces the condition, two writers can both find the name free. The last writer wins,
-/// and the other one must not believe that its own object is stored. So it checks once more when the other write must
-/// have ended.
 async fn confirmed(
     file: &Arc<LocalFile>,
     destination: &Destination,
@@ -423,12 +415,7 @@ async fn confirmed(
     sent: Sent,
 ) -> Result<bool, Error> {
     let repository = &destination.repository;
-    let mut looked = confirm(repository, object, sent).await;
-    if looked.is_ok() && repository.record().conditional_create == ConditionalCreate::Emulated {
-        tokio::time::sleep(SECOND_LOOK_AFTER).await;
-        looked = confirm(repository, object, sent).await;
-    }
-    match looked {
+    match confirm_created(repository, object, sent, file.identity.size_bytes).await {
         Ok(()) => Ok(true),
         Err(error) if matches!(*error.what, Cause::NotReadable { .. }) => {
             // Another writer's object is whole; an object that is not whole is our own, damaged.

@@ -13,7 +13,7 @@ use holdfast_repo::wal_object::{self, WalObjectFacts};
 use super::{Carrier, Placing};
 use crate::archive::{look_at, memory_needed, read_whole, stored_facts, wal_object_name};
 use crate::error::{Cause, Error, ResultExt};
-use crate::repository::confirm::{Sent, confirm};
+use crate::repository::confirm::{Sent, confirm, confirm_created};
 use crate::repository::object_name;
 
 /// A WAL file, with the claims of its cluster in both repositories.
@@ -95,7 +95,10 @@ impl Carrier {
         let sent = Sent { size_bytes: body.len() as u64, crc32c: crc32c::crc32c(&body) };
         match self.to.store().put(&object_name(&object)?, body, placing.into()).await.map_err(Error::from) {
             Ok(()) => {
-                confirm(&self.to, &object, sent).await?;
+                match placing {
+                    Placing::Create => confirm_created(&self.to, &object, sent, facts.raw_len).await?,
+                    Placing::Replace => confirm(&self.to, &object, sent).await?,
+                }
                 Ok(CarriedWal::Stored(sent.size_bytes))
             }
             Err(error) if error.is_already_exists() => {

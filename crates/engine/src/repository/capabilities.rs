@@ -59,6 +59,14 @@ pub(crate) fn disproved(record: &RepositoryRecord, found: Capabilities) -> Vec<&
     if believed.create == ConditionalCreate::Native && found.create == ConditionalCreate::Emulated {
         disproved.push("it no longer refuses to overwrite (conditional writes)");
     }
+    // Objects that are sent in one request have the condition of a PUT.
+    if believed.uploads == Uploads::Parts
+        && found.uploads == Uploads::Parts
+        && believed.create_by_parts == ConditionalCreate::Native
+        && found.create_by_parts == ConditionalCreate::Emulated
+    {
+        disproved.push("it no longer refuses to overwrite when a multipart upload is completed");
+    }
     if believed.checksums == Checksums::Kept && found.checksums == Checksums::NotCompared {
         disproved.push("it no longer compares what it receives with its checksum");
     }
@@ -66,4 +74,44 @@ pub(crate) fn disproved(record: &RepositoryRecord, found: Capabilities) -> Vec<&
         disproved.push("multipart uploads do not work");
     }
     disproved
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    /// Every ability that the record can have, lost alone.
+    #[test]
+    fn every_lost_ability_is_named() {
+        let id = holdfast_repo::RepositoryId::random().unwrap();
+        let of = |believed: Capabilities| RepositoryRecord {
+            repository_id: id,
+            format_version: holdfast_repo::record::FORMAT_VERSION,
+            created: "2026-11-30T11:00:00Z".parse().unwrap(),
+            encryption: record::EncryptionKind::None,
+            conditional_create: conditional(believed.create),
+            store: Some(recorded(believed)),
+            extent_size_bytes: 1 << 20,
+            pack_size_bytes: 128 << 20,
+            software_version: "0.1.0".to_owned(),
+        };
+        let all = Capabilities::default();
+        let by_parts = Capabilities { create_by_parts: ConditionalCreate::Emulated, ..all };
+        let whole = Capabilities { uploads: Uploads::Whole, ..by_parts };
+        for (lost, word) in [
+            (Capabilities { create: ConditionalCreate::Emulated, ..all }, "conditional writes"),
+            (by_parts, "when a multipart upload is completed"),
+            (Capabilities { checksums: Checksums::NotCompared, ..all }, "checksum"),
+            (Capabilities { uploads: Uploads::Whole, ..all }, "multipart uploads do not work"),
+        ] {
+            let named = disproved(&of(all), lost);
+            assert!(matches!(&named[..], [only] if only.contains(word)), "{word}: {named:?}");
+            assert_eq!(disproved(&of(lost), lost), [""; 0], "{word}");
+            assert_eq!(disproved(&of(lost), all), [""; 0], "{word}: a store may do more than it did");
+        }
+        // The condition on completing an upload has no meaning without uploads.
+        assert_eq!(disproved(&of(whole), by_parts), [""; 0]);
+    }
 }

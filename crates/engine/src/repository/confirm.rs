@@ -4,10 +4,15 @@
 //! store the object is fetched again: some stores keep no checksum, some repeat the one of the request and never
 //! compared it, and then only the bytes themselves are proof.
 //!
+//! If a look before the write replaces the condition of the write, two writers can both find a name free, and the last
+//! one wins. [`confirm_created`] then looks twice, so that the other one does not believe that its object is stored.
+//!
 //! Memory: one piece of [`COMPARED_BYTES`] for each object that is fetched.
 
+use std::time::Duration;
+
 use holdfast_repo::manifest::PackEntry;
-use holdfast_store::{Checksums, Store, StoreErrorKind};
+use holdfast_store::{Capabilities, Checksums, ConditionalCreate, Store, StoreErrorKind, Uploads};
 
 use super::capabilities::capabilities;
 use super::{Repository, object_name};
@@ -18,6 +23,16 @@ const COMPARED_BYTES: u64 = 8 << 20;
 
 /// How often an object is fetched before it counts as damaged: the bytes may have been changed on their way back.
 const FETCHES: u32 = 2;
+
+/// An object that is larger is written in parts, if the store can do that.
+pub(crate) const WAL_PART_BYTES: usize = 32 << 20;
+
+/// The time between the two looks at an object, if nothing prevents another writer from replacing it. It is longer than
+/// a write takes that began when the name was still free. The archiver waits for it with each segment.
+const SECOND_LOOK_AFTER: Duration = Duration::from_millis(300);
+
+/// The same, if the other writer may send its object in parts: the store puts them together when they are complete.
+const SECOND_LOOK_AFTER_PARTS: Duration = Duration::from_secs(2);
 
 /// The size and checksum that the store must have now.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +63,40 @@ pub(crate) async fn confirm(repository: &Repository, object: &str, sent: Sent) -
         }
     };
     confirmed.await.doing(|| format!("confirming that {object} is stored in {}", repository.describe()))
+}
+
+/// Confirms a WAL object that this process has just created from a file of `raw_bytes`, and that no writer has replaced
+/// it since.
+///
+/// # Errors
+/// Those of [`confirm`].
+pub(crate) async fn confirm_created(
+    repository: &Repository,
+    object: &str,
+    sent: Sent,
+    raw_bytes: u64,
+) -> Result<(), Error> {
+    confirm(repository, object, sent).await?;
+    match second_look_after(capabilities(repository.record()), raw_bytes) {
+        None => Ok(()),
+        Some(after) => {
+            tokio::time::sleep(after).await;
+            confirm(repository, object, sent).await
+        }
+    }
+}
+
+/// When to look again at an object that was created from a file of `raw_bytes`; `None` if the store keeps every other
+/// writer from replacing it. The other writer may compress less, and send in parts what was sent here in one piece.
+fn second_look_after(store: Capabilities, raw_bytes: u64) -> Option<Duration> {
+    let in_parts = raw_bytes >= WAL_PART_BYTES as u64 && store.uploads == Uploads::Parts;
+    if in_parts && store.create_by_parts == ConditionalCreate::Emulated {
+        Some(SECOND_LOOK_AFTER_PARTS)
+    } else if store.create == ConditionalCreate::Emulated {
+        Some(SECOND_LOOK_AFTER)
+    } else {
+        None
+    }
 }
 
 /// Confirms a pack that was just sent. A store that compares checksums has already compared every part of it, so there
@@ -221,6 +270,26 @@ mod tests {
         // A store that compares checksums has refused it already, so nothing is read.
         let kept = flipping(Operation::Get, 2).await;
         kept.create_record("main/leases/one.json", &lease()).await.unwrap();
+    }
+
+    /// Ceph 16 knows the condition of a PUT, and ignores it when a multipart upload is completed.
+    #[test]
+    fn a_store_that_another_writer_can_overwrite_is_looked_at_twice() {
+        use ConditionalCreate::{Emulated, Native};
+        use Uploads::{Parts, Whole};
+        let (small, large) = (16 << 20, 64 << 20);
+        for (create, create_by_parts, uploads, of_small, of_large) in [
+            (Native, Native, Parts, None, None),
+            (Native, Emulated, Parts, None, Some(SECOND_LOOK_AFTER_PARTS)),
+            (Native, Emulated, Whole, None, None),
+            (Emulated, Native, Parts, Some(SECOND_LOOK_AFTER), Some(SECOND_LOOK_AFTER)),
+            (Emulated, Emulated, Parts, Some(SECOND_LOOK_AFTER), Some(SECOND_LOOK_AFTER_PARTS)),
+            (Emulated, Emulated, Whole, Some(SECOND_LOOK_AFTER), Some(SECOND_LOOK_AFTER)),
+        ] {
+            let store = Capabilities { create, create_by_parts, uploads, ..Capabilities::default() };
+            let found = (second_look_after(store, small), second_look_after(store, large));
+            assert_eq!(found, (of_small, of_large), "{store:?}");
+        }
     }
 
     #[tokio::test]

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_repo::record::{self, ConditionalCreate, RepositoryRecord, StoreCapabilities};
 use holdfast_store::{ListPage, MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload};
+use holdfast_testkit::random::Random;
 use parking_lot::Mutex;
 
-use super::{Bench, kind, name, now, segment};
+use super::{Bench, SYSTEM, header, kind, name, now, segment};
 use crate::archive::PushOutcome;
-use crate::repository::init;
+use crate::repository::confirm::WAL_PART_BYTES;
+use crate::repository::{RepositoryTarget, Unlock, init};
 
 /// When the rival's object replaces ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +97,52 @@ impl Store for Careless {
     fn describe(&self) -> String {
         self.inner.describe()
     }
+}
+
+/// Like Ceph 16: the store refuses a second PUT, but overwrites when a multipart upload is completed.
+#[tokio::test]
+async fn the_loser_of_a_race_with_an_upload_in_parts_gets_a_divergence() {
+    const SIZE: u32 = 64 << 20;
+    let mut bench = Bench::new(1).await;
+    let store = Arc::new(Careless { inner: MemoryStore::new(), rival: Mutex::default() });
+    bench.stores[0] = store.inner.clone();
+    let target = RepositoryTarget { store: Arc::new(store.inner.clone()), unlock: Unlock::NotEncrypted };
+    init::init(&target, now()).await.unwrap();
+    weaken(&store.inner, |record| {
+        let store =
+            record.store.map(|store| StoreCapabilities { conditional_complete: ConditionalCreate::Emulated, ..store });
+        RepositoryRecord { store, ..record }
+    })
+    .await;
+    bench.targets[0].store = Arc::clone(&store) as Arc<dyn Store>;
+
+    // What does not compress is sent in parts.
+    let large = |salt: u64| {
+        let mut bytes = header(SYSTEM, 1, SIZE);
+        let mut random = Random::of_seed(salt);
+        bytes.resize_with(SIZE as usize, || random.word() as u8);
+        bytes
+    };
+    let file = "000000010000000000000001";
+    let path = bench.wal(file, &large(2));
+    bench.push(&path).await.unwrap();
+    let object: ObjectName = bench.objects(0, "main/wal/").await.remove(0).parse().unwrap();
+    let theirs = store.inner.get(&object).await.unwrap();
+    assert!(theirs.len() > WAL_PART_BYTES);
+    store.inner.delete(std::slice::from_ref(&object)).await.unwrap();
+
+    bench.wal(file, &large(1));
+    *store.rival.lock() = Some((Moment::AfterLook, theirs));
+    assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Divergence");
+    assert_eq!(bench.objects(0, "main/ledger/").await.len(), 1);
+}
+
+/// Changes what `holdfast.json` says about the store.
+async fn weaken(store: &MemoryStore, change: impl FnOnce(RepositoryRecord) -> RepositoryRecord) {
+    let name: ObjectName = "holdfast.json".parse().unwrap();
+    let record = record::decode_plain(&store.get(&name).await.unwrap()).unwrap();
+    let object = record::encode_repository(&change(record), None).unwrap();
+    store.put(&name, object.into(), PutMode::Overwrite).await.unwrap();
 }
 
 #[tokio::test]
