@@ -101,6 +101,23 @@ async fn the_tablespace_of_a_living_server_is_left_alone() {
     }
     stage.cluster.sql("DROP TABLESPACE newer").await.expect("drop it");
 
+    // A copy of the stopped data directory has its links, and a sweep would empty the original's tablespace.
+    stage.archive_now().await;
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+    let original = stage.scratch.path().join("copied");
+    copy(stage.cluster.data(), &original);
+    let before = files_below(&space);
+    let copied = original.display().to_string();
+    let owner = format!("(of {data}, which cluster.pgdata names)");
+    for flags in [&[][..], &["--plan"]] {
+        let all = [&["restore", "--delta", "--pgdata", &copied][..], flags].concat();
+        refused(&stage, &all, 10, &["the tablespace in ", &owner]);
+    }
+    assert_eq!(files_below(&space), before);
+    assert!(original.join("global/pg_control").exists());
+    stage.cluster.start().await.expect("start the server");
+    assert_eq!(stage.cluster.value(counts).await.expect("count"), "40000 20000");
+
     // The data directory is lost, the server is gone, the tablespace exists: now the restore accepts it by its name.
     stage.archive_now().await;
     stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");

@@ -67,6 +67,7 @@ fn options(context: &Context, args: &DrillArgs) -> Result<DrillOptions, Failure>
             reuse_tablespaces: Vec::new(),
             discard_wal: false,
             places: places::needed(context),
+            originals: Vec::new(),
             archiving: Archiving::Off,
             standby: false,
             jobs: config.restore.jobs.get(),

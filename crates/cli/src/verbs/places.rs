@@ -4,7 +4,7 @@
 use super::Context;
 use crate::config::libpq;
 use crate::failure::Failure;
-use holdfast_engine::path_overlap::{Place, of_data_directory, refuse_overlap};
+use holdfast_engine::path_overlap::{Identity, Place, of_data_directory, refuse_overlap};
 use holdfast_store::Location;
 use std::path::Path;
 
@@ -29,13 +29,14 @@ fn connection_files(context: &Context) -> Vec<Place> {
     files.map(|(what, path)| Place::new(what, &path)).collect()
 }
 
-/// The configured data directory with its WAL and tablespaces, if the restore is into another one. A copy from a
-/// snapshot has the same links, and must not empty or use their targets, even if no server runs there.
+/// The configured data directory with its WAL and tablespaces, if the restore is into another one. A copy, made by hand
+/// or from a snapshot, has the same links, and must not empty or use their targets, even if no server runs there.
 pub(super) fn of_original(context: &Context, target: &Path) -> Vec<Place> {
     let Some(original) = context.config.cluster.pgdata.as_deref().and_then(|path| path.canonicalize().ok()) else {
         return Vec::new();
     };
-    if target.canonicalize().is_ok_and(|target| target == original) {
+    // By a bind mount it can have two paths.
+    if Identity::of(target).is_some_and(|target| Identity::of(&original) == Some(target)) {
         return Vec::new();
     }
     let named = |place: Place| Place {

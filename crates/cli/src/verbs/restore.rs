@@ -121,10 +121,6 @@ fn refused(error: &Error) -> Failure {
 
 fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Failure> {
     let config = &context.config;
-    let mut places = places::needed(context);
-    if args.snapshot.is_some() || args.snapshot_record.is_some() {
-        places.extend(places::of_original(context, &args.pgdata));
-    }
     let words = if args.standby { "wal get --standby %f \"%p\"" } else { "wal get %f \"%p\"" };
     Ok(RestoreOptions {
         cluster: config.cluster.name.clone(),
@@ -143,7 +139,8 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
         tablespace_root: None,
         reuse_tablespaces: args.reuse_tablespaces.clone(),
         discard_wal: args.discard_wal,
-        places,
+        places: places::needed(context),
+        originals: places::of_original(context, &args.pgdata),
         archiving: if args.no_archiving { Archiving::Off } else { Archiving::AsBackedUp },
         standby: args.standby,
         jobs: config.restore.jobs.get(),

@@ -46,6 +46,21 @@ pub(super) fn refuse_places(layout: &Layout, places: &[Place]) -> Result<(), Err
     Ok(())
 }
 
+/// Refuses directories of the original data directory, whatever links lead there: a copy has the links of its original.
+/// A tablespace that the user named for reuse may be the original's.
+pub(super) fn refuse_originals(layout: &Layout, originals: &[Place], reused: &[String]) -> Result<(), Error> {
+    let is_reused = |path: &Path| {
+        let mut tablespaces = layout.tablespaces().iter().filter(|tablespace| tablespace.location == path);
+        tablespaces.any(|tablespace| reused.iter().any(|name| tablespace.is_named(name)))
+    };
+    for root in roots(layout).iter().filter(|root| !is_reused(&root.path)) {
+        for original in originals {
+            refuse_overlap(root, original)?;
+        }
+    }
+    Ok(())
+}
+
 /// Refuses directories that a running server uses, or that are inside one that it uses.
 pub(super) fn refuse_servers(layout: &Layout) -> Result<(), Error> {
     let servers = RunningServer::all();

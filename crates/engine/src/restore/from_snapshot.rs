@@ -220,7 +220,8 @@ fn refuse_foreign(
 ) -> Result<Vec<String>, Error> {
     let removal = Removal::of(layout.pgdata(), version)?;
     let servers = RunningServer::all();
-    copied::refuse_foreign(layout, &removal, &options.places, &servers)?;
+    let places: Vec<_> = options.places.iter().chain(&options.originals).cloned().collect();
+    copied::refuse_foreign(layout, &removal, &places, &servers)?;
     refuse_empty_tablespaces(layout, version)?;
     let mut notes = removal.notes();
     let mut known = foreign::tablespaces(layout);

@@ -82,6 +82,7 @@ impl Preflight {
             delta: options.delta,
             reuse_tablespaces: &options.reuse_tablespaces,
             places: &options.places,
+            originals: &options.originals,
             store: &self.store,
         }
     }

@@ -203,6 +203,7 @@ impl Bench {
             reuse_tablespaces: Vec::new(),
             discard_wal: false,
             places: Vec::new(),
+            originals: Vec::new(),
             archiving: Archiving::AsBackedUp,
             standby: false,
             jobs: 2,

@@ -17,6 +17,7 @@ struct Case {
     delta: bool,
     reuse: Vec<String>,
     places: Vec<Place>,
+    originals: Vec<Place>,
     identifier: SystemIdentifier,
 }
 
@@ -39,7 +40,8 @@ impl Case {
             started: "2026-08-22T11:00:00Z".parse().unwrap(),
         };
         let identifier = ControlFile::parse(CONTROL).unwrap().system_identifier;
-        Self { directory, point, layout, delta: false, reuse: Vec::new(), places: Vec::new(), identifier }
+        let (reuse, places, originals) = (Vec::new(), Vec::new(), Vec::new());
+        Self { directory, point, layout, delta: false, reuse, places, originals, identifier }
     }
 
     fn delta() -> Self {
@@ -54,6 +56,7 @@ impl Case {
             delta: self.delta,
             reuse_tablespaces: &self.reuse,
             places: &self.places,
+            originals: &self.originals,
             store: "memory://",
         }
     }
@@ -161,6 +164,24 @@ fn delta_alone_never_takes_a_tablespace_that_its_data_directory_does_not_lead_to
     case.link("way");
     assert_eq!(case.inspect(), Ok(TargetState::Delta));
     assert_eq!(fs::read(case.directory.path().join("fast/x")).unwrap(), b"");
+}
+
+/// `cp -a` of a data directory copies its links.
+#[test]
+fn delta_never_takes_the_tablespace_of_the_original_of_a_copy() {
+    let case = Case::delta();
+    case.write("pgdata/PG_VERSION", "18\n");
+    case.write("pgdata/global/pg_control", CONTROL);
+    case.write("fast/x", "");
+    case.link("fast");
+    let fast = Place::new("the tablespace in", &case.directory.path().join("fast"));
+    let mut case = Case { originals: vec![fast], ..case };
+    let refused = "the directory of tablespace fast /fast is inside the tablespace in /fast";
+    assert_eq!(case.inspect().unwrap_err(), refused);
+    assert_eq!(fs::read(case.directory.path().join("fast/x")).unwrap(), b"");
+    // The user says that nobody needs the original.
+    case.reuse = vec!["fast".to_owned()];
+    assert_eq!(case.inspect(), Ok(TargetState::Delta));
 }
 
 #[test]

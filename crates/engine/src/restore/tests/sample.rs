@@ -366,6 +366,7 @@ impl Sample {
             reuse_tablespaces: Vec::new(),
             discard_wal: false,
             places: Vec::new(),
+            originals: Vec::new(),
             archiving: Archiving::AsBackedUp,
             standby: false,
             jobs: 2,
