@@ -113,7 +113,7 @@ impl Run<'_> {
                     continue;
                 }
                 let cluster = &self.options.cluster;
-                warnings.extend(archiving::gap_before(repository, cluster, claim, first, &wait.pg_wal).await);
+                warnings.extend(archiving::gap_before(repository, cluster, claim, first, &self.options.pgdata).await);
             }
         }
         Ok(())
