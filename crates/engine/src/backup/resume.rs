@@ -34,7 +34,8 @@ use crate::error::Error;
 use crate::progress::Progress;
 use crate::repository::{Repository, object_name};
 
-/// The number of packs whose indexes are read in parallel.
+/// The number of packs whose indexes are read in parallel. Usual indexes have some kilobytes; how many bytes of larger
+/// ones are in memory at once is limited elsewhere (`repository/object_end.rs`).
 const PACKS_AT_ONCE: usize = 32;
 
 /// The number of packs that are read to their end in parallel.
@@ -126,9 +127,14 @@ async fn has_ended(repository: &Repository, cluster: &ClusterName, backup: Backu
     }
 }
 
-/// The index of a pack that can be reused.
-async fn readable_index(repository: &Repository, name: &str, size_bytes: u64) -> Result<PackIndex, Error> {
-    let index = repository.pack_index(name, size_bytes).await?;
+/// The index of a pack that can be reused, if it has at most `most_raw` bytes: no backup needs such a pack.
+async fn readable_index(
+    repository: &Repository,
+    name: &str,
+    size_bytes: u64,
+    most_raw: u32,
+) -> Result<PackIndex, Error> {
+    let index = repository.pack_index_at_most(name, size_bytes, most_raw).await?;
     if !repository.compares_checksums() {
         killed_pack::check(repository, name, &index).await?;
     }
@@ -153,6 +159,7 @@ impl Earlier {
     ) -> Self {
         let mut earlier = Self::default();
         let most = usize::try_from(memory_bytes).unwrap_or(usize::MAX) / size_of::<Extent>();
+        let most_raw = u32::try_from(memory_bytes).unwrap_or(u32::MAX);
         let mut failures = 0;
         for backup in adopted.iter().rev() {
             let listed = match repository.store().list(&name::packs_folder(cluster, backup), None).await {
@@ -163,12 +170,13 @@ impl Earlier {
                 }
             };
             let at_once = if repository.compares_checksums() { PACKS_AT_ONCE } else { WHOLE_PACKS_AT_ONCE };
+            // Not in their order: an index that has been read would wait in memory for all those before it.
             let mut read = futures::stream::iter(listed)
                 .map(|object| async move {
-                    let index = readable_index(repository, object.name.as_ref(), object.size_bytes).await;
+                    let index = readable_index(repository, object.name.as_ref(), object.size_bytes, most_raw).await;
                     (PackEntry::new(object.name.to_string(), object.size_bytes), index)
                 })
-                .buffered(at_once);
+                .buffer_unordered(at_once);
             while let Some((pack, index)) = read.next().await {
                 if earlier.chunks.len() >= most || failures >= MOST_FAILURES {
                     break;
@@ -310,5 +318,17 @@ mod tests {
         assert_eq!(reused(&not_compared(&kept), 1 << 20).await, 1);
         // This store would have refused a changed pack, so only the index is read.
         assert_eq!(reused(&kept, 1 << 20).await, 2);
+    }
+
+    /// Anyone who may write to the store can put packs there whose indexes have 64 MiB.
+    #[tokio::test]
+    async fn a_planted_index_that_needs_more_than_the_memory_is_not_read() {
+        let repository = repository().await;
+        put_pack(&repository, 1, b"base/5/16384".to_vec(), None).await;
+        for number in 2..=4 {
+            put_pack(&repository, number, vec![b'x'; 3 << 20], None).await;
+        }
+        assert_eq!(reused(&repository, 2 << 20).await, 1);
+        assert_eq!(reused(&repository, 16 << 20).await, 4);
     }
 }

@@ -46,6 +46,7 @@ use self::features::Features;
 use self::listed::Unreadable;
 use self::slots::{Opened, Slots};
 use crate::error::{Cause, Error, ResultExt};
+use crate::pipeline::budget::ByteBudget;
 
 /// The most bytes of a record. The largest, `backup.json`, names every database and tablespace: ten thousand of them
 /// are a megabyte.
@@ -129,6 +130,8 @@ struct Inner {
     record: RepositoryRecord,
     opened: Opened,
     features: Features,
+    /// The limit on the memory for large ends of objects.
+    large_parts: ByteBudget,
 }
 
 impl Repository {
@@ -229,21 +232,23 @@ impl Repository {
             record::check_repository_mac(&object, record.repository_id, key)
                 .doing(|| format!("reading {}", name::REPOSITORY_OBJECT))?;
         }
-        Ok(Self { inner: Arc::new(Inner { store, record, opened, features }) })
+        let large_parts = ByteBudget::new(object_end::LARGE_PARTS_BYTES);
+        Ok(Self { inner: Arc::new(Inner { store, record, opened, features, large_parts }) })
     }
 
     /// Makes a repository from known parts.
     pub(super) fn assemble(store: Arc<dyn Store>, record: RepositoryRecord, key: Option<RepositoryKey>) -> Self {
         let opened = Opened { key, ..Opened::default() };
-        Self { inner: Arc::new(Inner { store, record, opened, features: Features::default() }) }
+        let (features, large_parts) = (Features::default(), ByteBudget::new(object_end::LARGE_PARTS_BYTES));
+        Self { inner: Arc::new(Inner { store, record, opened, features, large_parts }) }
     }
 
     /// The same repository with other keys.
     pub(crate) fn with_key(&self, key: &RepositoryKey) -> Self {
-        let Inner { store, record, features, .. } = &*self.inner;
+        let Inner { store, record, features, large_parts, .. } = &*self.inner;
         let opened = Opened { key: Some(key.clone()), ..Opened::default() };
         let (store, record, features) = (Arc::clone(store), record.clone(), features.clone());
-        Self { inner: Arc::new(Inner { store, record, opened, features }) }
+        Self { inner: Arc::new(Inner { store, record, opened, features, large_parts: large_parts.clone() }) }
     }
 
     /// The store, at the repository's prefix.

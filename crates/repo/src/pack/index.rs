@@ -79,7 +79,21 @@ impl PackIndex {
     /// [`Fault::Malformed`] if the tail does not point to the index, or the index does not describe the frames before
     /// it. [`Fault::TooLong`] for an index of more than [`MAX_FRAME_RAW`]. Those of [`ObjectOpener::open_frame`].
     pub fn from_end(opener: &ObjectOpener, end: &[u8], object_size: u64) -> Result<TailPart<Self>, FormatError> {
-        match locate_last_part(opener, end, object_size, FrameKind::Index, MAX_FRAME_RAW)? {
+        Self::from_end_at_most(opener, end, object_size, MAX_FRAME_RAW)
+    }
+
+    /// As [`PackIndex::from_end`], for an index of at most `most_raw` bytes after decompression. A larger one is refused
+    /// before it is fetched or opened.
+    ///
+    /// # Errors
+    /// Those of [`PackIndex::from_end`]; [`Fault::TooLong`] for a larger index.
+    pub fn from_end_at_most(
+        opener: &ObjectOpener,
+        end: &[u8],
+        object_size: u64,
+        most_raw: u32,
+    ) -> Result<TailPart<Self>, FormatError> {
+        match locate_last_part(opener, end, object_size, FrameKind::Index, most_raw.min(MAX_FRAME_RAW))? {
             TailPart::Fetch(range) => Ok(TailPart::Fetch(range)),
             TailPart::Complete((index_offset, frame)) => {
                 let index = Self::decode(&frame.raw, index_offset).map_err(|fault| fault.of(opener.name()))?;
