@@ -24,7 +24,7 @@ use super::listed::Unreadable;
 use crate::error::{Cause, Error, ResultExt};
 
 /// The most slots that are read; if there are more, those of the first ranks (see [`rank`]). Nobody has nearly as many,
-/// and a passphrase is tried on all of them in a second or two.
+/// and a passphrase is tried on all of them in ten seconds.
 const SLOTS_AT_MOST: usize = 64;
 
 /// The maximum number of these slots, in each of two ranks, whose names look like names made by rotations: slots that
@@ -36,12 +36,12 @@ const OF_ONE_RANK_AT_MOST: usize = 16;
 const SLOT_BYTES_AT_MOST: u64 = 64 << 10;
 
 /// The total work for trying slots, as KiB of memory passed over: one and a half times the most expensive slot that is
-/// allowed, about ten seconds. Slots made by `holdfast` cost 38 MiB; this is three hundred of them.
+/// allowed, about ten seconds. Slots made by `holdfast` cost 192 MiB; this is 64 of them, as many as are read.
 const WORK_KIB_AT_MOST: u64 = 12 * MAX_MEMORY_KIB as u64;
 
-/// The same, for slots of a later epoch after one slot has opened: thirteen slots of the usual cost. Such slots exist
-/// only until a rotation is finished, or because somebody put them there.
-const LATER_WORK_KIB_AT_MOST: u64 = 512 << 10;
+/// The same, for slots of a later epoch after one slot has opened: ten slots of the usual cost, under two seconds. Such
+/// slots exist only until a rotation is finished, or because somebody put them there.
+const LATER_WORK_KIB_AT_MOST: u64 = 2 << 20;
 
 /// Requests in flight.
 const AT_ONCE: usize = 16;
