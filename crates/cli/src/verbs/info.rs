@@ -70,6 +70,7 @@ async fn of_repository(
     )?;
     let mut remarks = Remarks::default();
     remarks.note("key slot", repository.slots_left_out());
+    remarks.note("key slot", &repository.further_slots_left_out().await?);
     // Without the newest claim nothing is archived any more, whatever was archived before.
     if let Some(bad) = claims.unreadable.last()
         && claims.records.last().is_some_and(|newest| newest.number < bad.id)

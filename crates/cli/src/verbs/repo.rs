@@ -280,6 +280,7 @@ async fn info_of(repository: &Repository) -> Answer<RepositoryClusters> {
     let mut clusters = Vec::new();
     let mut remarks = Remarks::default();
     remarks.note("key slot", repository.slots_left_out());
+    remarks.note("key slot", &repository.further_slots_left_out().await?);
     for cluster in repository.clusters().await? {
         let claims = remarks.sound(&format!("claim on {cluster}:"), repository.claims(&cluster).await?);
         if claims.is_empty() {

@@ -16,7 +16,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 pub use holdfast_contract::report::check::{CheckReport, Finding, Verdict};
 use holdfast_pgtypes::{Lsn, SegmentName, WalSegmentSize};
 use holdfast_repo::Compression;
-use holdfast_repo::name::ClusterName;
+use holdfast_repo::name::{ClusterName, SlotName};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_secret::Secret;
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use crate::archive;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
+use crate::repository::listed::Unreadable;
 use crate::repository::{Repository, RepositoryTarget, capabilities, init};
 use crate::server::read_control_file;
 use crate::server::{Connection, ConnectionSettings, Environment, ServerFacts, prove_same};
@@ -95,7 +96,7 @@ async fn run_steps(
     for target in targets {
         let repository = Repository::open(target).await?;
         repository.check_writable()?;
-        describe_repository(&repository, report);
+        describe_repository(&repository, &repository.further_slots_left_out().await?, report);
         repositories.push(repository);
     }
     let control = read_control_file(&options.pgdata)?;
@@ -190,12 +191,12 @@ async fn try_store(target: &RepositoryTarget, repository: &Repository, report: &
     Ok(())
 }
 
-fn describe_repository(repository: &Repository, report: &mut CheckReport) {
+fn describe_repository(repository: &Repository, further: &[Unreadable<SlotName>], report: &mut CheckReport) {
     let record = repository.record();
     let detail =
         format!("{}: repository {}, encryption {}", repository.describe(), record.repository_id, record.encryption);
     report.add("repository", Verdict::Ok, detail);
-    for slot in repository.slots_left_out() {
+    for slot in repository.slots_left_out().iter().chain(further) {
         let detail = format!("{} in {} is left out: {}", slot.object, repository.describe(), slot.error.what);
         report.add("key slot", Verdict::Warning, detail);
     }

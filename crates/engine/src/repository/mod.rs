@@ -204,7 +204,7 @@ impl Repository {
         let slots = async {
             match target.unlock.secret() {
                 Unlock::NotEncrypted => Ok(Slots::default()),
-                _ => Slots::read(&store, target.unlock.hint()).await,
+                _ => Slots::read_following(&store, target.unlock.hint()).await,
             }
         };
         let (found, features, slots) = tokio::join!(read_repository_object(&store), Features::read(&store), slots);
@@ -224,10 +224,14 @@ impl Repository {
             }
             .into());
         }
-        let (slots, way, id, url) = (slots?, target.unlock.clone(), record.repository_id, store.describe());
-        let opened = tokio::task::spawn_blocking(move || slots.unlock(&way, id, &url))
-            .await
-            .map_err(|e| Cause::Internal(format!("unlocking the key: {e}")))??;
+        let slots = slots?;
+        let are_all = slots.unread.is_empty();
+        let opened = match unlock(slots, target, record.repository_id).await {
+            Err(_) if !are_all => {
+                unlock(Slots::read(&store, target.unlock.hint()).await?, target, record.repository_id).await?
+            }
+            opened => opened?,
+        };
         if let Some(key) = &opened.key {
             record::check_repository_mac(&object, record.repository_id, key)
                 .doing(|| format!("reading {}", name::REPOSITORY_OBJECT))?;
@@ -266,9 +270,19 @@ impl Repository {
         self.inner.record.repository_id
     }
 
-    /// Key slots that could not be read, or are of a newer kind; another slot opened the repository.
+    /// Key slots that could not be read, or are of a newer kind; another slot opened the repository. If the target names
+    /// its slot, only few slots were read: [`Repository::further_slots_left_out`] has the others.
     pub fn slots_left_out(&self) -> &[Unreadable<SlotName>] {
         &self.inner.opened.left_out
+    }
+
+    /// Reads the key slots that were not needed to open the repository, and gives those that cannot be read, or are of a
+    /// newer kind.
+    ///
+    /// # Errors
+    /// [`Cause::Store`] if the store cannot be asked.
+    pub async fn further_slots_left_out(&self) -> Result<Vec<Unreadable<SlotName>>, Error> {
+        Slots::unreadable_of(self.store(), &self.inner.opened.unread).await
     }
 
     /// The key slot that opened the repository; `None` without encryption, and for a repository that was just made.
@@ -348,6 +362,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`Cause::Store`], of kind `AlreadyExists` if the name is taken ([`Error::is_already_exists`]);
+    /// [`Cause::NotReadable`] if it was changed on its way: the store then has something else under this name.
     /// [`Cause::Refused`] if the record would be larger than a reader accepts; [`Cause::Record`] if it cannot be
     /// sealed.
     pub async fn create_record<T: RecordBody>(&self, name: &str, body: &T) -> Result<(), Error> {
@@ -367,7 +382,6 @@ impl Repository {
         if object.len() as u64 > RECORD_BYTES_AT_MOST {
             let (bytes, most) = (object.len(), RECORD_BYTES_AT_MOST);
             let why = format!("{name} would have {bytes} bytes, more than the {most} that a reader accepts");
-    /// [`Cause::NotReadable`] if it was changed on its way: the store then has something else under this name.
             return Err(Cause::Refused(why).into());
         }
         let object = Bytes::from(object);
@@ -381,6 +395,14 @@ impl Repository {
         };
         written.await.doing(|| format!("writing {name} to {}", self.describe()))
     }
+}
+
+/// Finds the slot that the target's secret opens.
+async fn unlock(slots: Slots, target: &RepositoryTarget, repository: RepositoryId) -> Result<Opened, Error> {
+    let (way, url) = (target.unlock.clone(), target.store.describe());
+    tokio::task::spawn_blocking(move || slots.unlock(&way, repository, &url))
+        .await
+        .map_err(|e| Cause::Internal(format!("unlocking the key: {e}")))?
 }
 
 /// A name made by `holdfast_repo::name`, in the store's type.

@@ -3,7 +3,8 @@
 //! Anyone who may write to the store can put objects below `keys/`, also by mistake. So only names of the form
 //! `keys/<slot>.json` are read. An object that is not a slot, is damaged, or is of a newer kind is left out if another
 //! slot opens. The cost is limited: the number of slots that are read, their size, and the total work of their key
-//! derivations. The slot that the configuration names is tried first, then the cheap ones, so that a slot that needs
+//! derivations. If the configuration names a slot, only that slot and those that can follow it in a rotation are read,
+//! and the others only if none of these opens. The named slot is tried first, then the cheap ones, so that a slot that needs
 //! gigabytes does not delay the others. Among slots of equal cost, those that begin an epoch come first: a rotation
 //! makes such a slot. After an interrupted rotation a secret opens slots of two epochs. Then the later one counts, and
 //! a little more work is spent to find it. Only the names show whether there was a later epoch, so neither damage nor
@@ -46,12 +47,24 @@ const LATER_WORK_KIB_AT_MOST: u64 = 2 << 20;
 /// Requests in flight.
 const AT_ONCE: usize = 16;
 
+/// The slots that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    Following,
+}
+
+/// The last [`rank`] of slots that can follow the hinted one: it, the slots that replaced it, first slots of epochs.
+const LAST_TO_FOLLOW: usize = 2;
+
 /// The key slots of a repository.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     /// Slots that can be read.
     pub(crate) sound: Vec<KeySlot>,
     none_there: bool,
+    /// Slots that were not read, because the hinted slot or one that follows it probably opens.
+    pub(super) unread: Vec<(SlotName, ObjectInfo)>,
     /// Slots that cannot be read.
     pub(crate) unreadable: Vec<Unreadable<SlotName>>,
     /// The slots with a removal mark, also if the slot is gone.
@@ -74,11 +87,24 @@ pub(super) struct Opened {
     pub(super) going: bool,
     /// The slots that were left out.
     pub(super) left_out: Vec<Unreadable<SlotName>>,
+    /// The slots that were not read.
+    pub(super) unread: Vec<(SlotName, ObjectInfo)>,
 }
 
 impl Slots {
     /// Reads the slots. If there are very many, `hint` and the slot that replaced it are among those that are read.
     pub(crate) async fn read(store: &Arc<dyn Store>, hint: Option<&SlotName>) -> Result<Self, Error> {
+        Self::read_some(store, hint, Which::All).await
+    }
+
+    /// Reads the hinted slot and those that can follow it in a rotation; all slots if there are none of these. So with a
+    /// hint a command makes as many requests whatever other slots there are. If none of these opens, the caller reads
+    /// all of them.
+    pub(super) async fn read_following(store: &Arc<dyn Store>, hint: Option<&SlotName>) -> Result<Self, Error> {
+        Self::read_some(store, hint, if hint.is_some() { Which::Following } else { Which::All }).await
+    }
+
+    async fn read_some(store: &Arc<dyn Store>, hint: Option<&SlotName>, which: Which) -> Result<Self, Error> {
         let mut slots = Self::default();
         let listed = store.list(&name::keys_folder(), None).await?;
         let mut named: Vec<(SlotName, ObjectInfo)> = Vec::new();
@@ -93,9 +119,23 @@ impl Slots {
         let all = named.iter().map(|(slot, _)| slot).chain(&slots.marked);
         slots.newest = all.filter_map(|slot| Some((slot.clone(), begins_epoch(slot)?))).max_by_key(|(_, epoch)| *epoch);
         let mut named = most_probable_first(named, hint)?;
+        if which == Which::Following {
+            let first = super::first_slot()?;
+            let (following, others) =
+                named.into_iter().partition(|(slot, _)| rank(slot, hint, &first).0 <= LAST_TO_FOLLOW);
+            (named, slots.unread) = (following, others);
+            if named.is_empty() {
+                std::mem::swap(&mut named, &mut slots.unread);
+            }
+        }
         for (slot, object) in named.split_off(named.len().min(SLOTS_AT_MOST)) {
             slots.set_aside(slot, too_much(&object, "there are too many key slots".to_owned()));
         }
+        slots.read_named(store, named).await?;
+        Ok(slots)
+    }
+
+    async fn read_named(&mut self, store: &Arc<dyn Store>, named: Vec<(SlotName, ObjectInfo)>) -> Result<(), Error> {
         let reads: Vec<_> = named
             .into_iter()
             .map(|(slot, object)| async move {
@@ -106,13 +146,23 @@ impl Slots {
         let mut reads = stream::iter(reads).buffered(AT_ONCE);
         while let Some((slot, read)) = reads.next().await {
             match read {
-                Ok(read) => slots.sound.push(read),
-                Err(error) if error.is_of_one_object() => slots.set_aside(slot, error),
+                Ok(read) => self.sound.push(read),
+                Err(error) if error.is_of_one_object() => self.set_aside(slot, error),
                 Err(error) => return Err(error),
             }
         }
-        slots.sound.sort_by_key(KeySlot::work_kib);
-        Ok(slots)
+        self.sound.sort_by_key(KeySlot::work_kib);
+        Ok(())
+    }
+
+    /// Of slots that were not read, those that cannot be read.
+    pub(super) async fn unreadable_of(
+        store: &Arc<dyn Store>,
+        unread: &[(SlotName, ObjectInfo)],
+    ) -> Result<Vec<Unreadable<SlotName>>, Error> {
+        let mut slots = Self::default();
+        slots.read_named(store, unread.iter().take(SLOTS_AT_MOST).cloned().collect()).await?;
+        Ok(slots.unreadable)
     }
 
     fn set_aside(&mut self, slot: SlotName, error: Error) {
@@ -161,7 +211,7 @@ impl Slots {
         self.sound = sound;
         let later = self.later_than(key.epoch());
         let going = self.is_going(&by);
-        Ok(Opened { key: Some(key), by: Some(by), later, going, left_out: self.unreadable })
+        Ok(Opened { key: Some(key), by: Some(by), later, going, left_out: self.unreadable, unread: self.unread })
     }
 
     /// The slots in the order in which they are tried.

@@ -8,6 +8,7 @@ use holdfast_store::{Counted, Counters, ObjectName, Operation, PutMode, Store};
 
 use super::{Bench, SIZE, name, segment};
 use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted, first_missing, list};
+use crate::repository::{RepositoryTarget, Unlock};
 
 /// The name that `wal get` asks for.
 fn object(bench: &Bench, number: u64, extension: &str) -> ObjectName {
@@ -153,6 +154,36 @@ async fn a_push_makes_as_many_requests_whatever_came_before() {
         repository.create_record(&names::claim(&bench.cluster, number), &later).await.unwrap();
     }
     assert_eq!(push(3).await, alone);
+}
+
+/// With the name of its slot, a push reads the slots of nobody else.
+#[tokio::test]
+async fn a_push_with_the_name_of_its_slot_makes_as_many_requests_whatever_slots_there_are() {
+    let mut bench = Bench::encrypted().await;
+    let counters = Arc::new(Counters::default());
+    let slot: names::SlotName = "default".parse().unwrap();
+    let RepositoryTarget { unlock, .. } = bench.targets[0].clone();
+    bench.targets[0] = RepositoryTarget {
+        store: Arc::new(Counted::new(Arc::new(bench.stores[0].clone()), Arc::clone(&counters))),
+        unlock: Unlock::Hinted { slot, secret: Box::new(unlock) },
+    };
+    let push = async |number: u64| {
+        let path = bench.wal(&name(number), &segment(number, 1));
+        let before = counters.total().requests;
+        bench.push(&path).await.unwrap();
+        counters.total().requests - before
+    };
+    push(1).await;
+    let alone = push(2).await;
+    for number in 0..10 {
+        let slot = format!("keys/vault-{number}.json").parse().unwrap();
+        bench.stores[0].put(&slot, "the slot of somebody else".into(), PutMode::Create).await.unwrap();
+    }
+    assert_eq!(push(3).await, alone);
+    // `check` and `info` still name those that cannot be read.
+    let repository = bench.open(0).await;
+    assert_eq!(repository.slots_left_out().len(), 0);
+    assert_eq!(repository.further_slots_left_out().await.unwrap().len(), 10);
 }
 
 #[tokio::test]

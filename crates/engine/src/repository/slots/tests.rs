@@ -149,6 +149,44 @@ async fn the_first_slot_of_an_epoch_is_tried_first() {
     assert_eq!(order(None).await, ["epoch-1", "a-later", "a.2", "default", "epoch-2"]);
 }
 
+/// A wrong name in the configuration, or one that a rotation replaced, opens as well.
+#[tokio::test]
+async fn the_other_slots_are_read_only_if_the_named_one_does_not_open() {
+    let target = repository(true).await;
+    for name in ["a", "b", "vault.1", "epoch-1"] {
+        let slot = changed(&target, |body| {
+            body["slot"] = name.into();
+            body["wrapped"] = "00".repeat(60).into();
+        });
+        put(&target, &format!("keys/{name}.json"), slot.await).await;
+    }
+    let hinted = |slot: &str| RepositoryTarget {
+        unlock: Unlock::Hinted { slot: slot.parse().unwrap(), secret: Box::new(target.unlock.clone()) },
+        ..target.clone()
+    };
+    let following = async |hint: &str| {
+        let slots = Slots::read_following(&target.store, Some(&hint.parse().unwrap())).await.unwrap();
+        let mut read: Vec<_> = slots.names().map(ToString::to_string).collect();
+        read.sort();
+        (read.join(" "), slots.unread.len())
+    };
+    assert_eq!(following("default").await, ("default epoch-1".to_owned(), 3));
+    assert_eq!(following("vault").await, ("epoch-1 vault.1".to_owned(), 3));
+    // The slot of the secret is `default`, whatever the configuration says.
+    for hint in ["default", "vault", "a", "nobody"] {
+        let repository = Repository::open(&hinted(hint)).await.unwrap();
+        assert_eq!(repository.opened_by().unwrap().as_str(), "default", "{hint}");
+    }
+    let stray = RepositoryTarget {
+        unlock: Unlock::Hinted {
+            slot: "a".parse().unwrap(),
+            secret: Box::new(Unlock::Passphrase(Secret::new(*b"no"))),
+        },
+        ..target.clone()
+    };
+    assert!(matches!(*Repository::open(&stray).await.unwrap_err().what, Cause::Key(_)));
+}
+
 /// The name of an epoch that cannot exist yet does not count, and only few planted names of epochs are read.
 #[tokio::test]
 async fn names_of_epochs_have_a_share() {
