@@ -169,6 +169,11 @@ store_errors! {
     Corrupt,
     /// The object has more bytes than one of its kind can have.
     TooLarge,
+    /// The object is in an archive storage class: it is not lost, and has to be restored before it can be read.
+    Archived,
+    /// The store cannot decrypt the object for us: the key that it was written with is disabled, deleted, or not ours
+    /// to use.
+    KeyRefused,
     /// The store does not support this operation.
     Unsupported,
     /// The request cannot succeed as configured: wrong region, wrong CA, uneven parts, a bad name.
@@ -268,6 +273,15 @@ impl StoreError {
                 "no part of it was used: look for another copy (a second repository, a version of the object in the \
                  bucket), and check the store"
             }
+            StoreErrorKind::Archived => {
+                "it is not lost: restore it (RestoreObject, which may take hours) and copy it to a storage class that can \
+                 be read at once; then leave the repository's prefix out of the lifecycle rule that moves objects, and \
+                 look at `storage_class` of this [[repo]]"
+            }
+            StoreErrorKind::KeyRefused => {
+                "enable the key of the key service that the object was written with, or allow these credentials to \
+                 decrypt with it (kms:Decrypt); other objects may have been written with another key"
+            }
             StoreErrorKind::NotFound => {
                 "look for another copy (a second repository, a deleted version in the bucket), and check who may \
                  delete there"
@@ -310,6 +324,8 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Truncated => write!(f, "object {name} in {store} is shorter than expected")?,
             StoreErrorKind::Corrupt => write!(f, "object {name} in {store} does not match its checksum")?,
             StoreErrorKind::TooLarge => write!(f, "object {name} in {store} is larger than such an object can be")?,
+            StoreErrorKind::Archived => write!(f, "object {name} in {store} is in an archive storage class")?,
+            StoreErrorKind::KeyRefused => write!(f, "{store} cannot decrypt object {name}")?,
             StoreErrorKind::Unsupported => write!(f, "{store} does not support this request")?,
             StoreErrorKind::InvalidConfig => write!(f, "wrong request or configuration for {store}")?,
             StoreErrorKind::BadCertificate => write!(f, "no secure connection to {store}")?,

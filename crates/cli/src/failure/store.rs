@@ -10,7 +10,10 @@ impl Explain for StoreError {
         let code = match self.kind() {
             StoreErrorKind::NotFound => ExitCode::MissingObject,
             StoreErrorKind::AlreadyExists => ExitCode::Diverged,
-            StoreErrorKind::PermissionDenied => ExitCode::PermissionDenied,
+            // The store holds the object and does not give it out: somebody has to act at the store.
+            StoreErrorKind::PermissionDenied | StoreErrorKind::Archived | StoreErrorKind::KeyRefused => {
+                ExitCode::PermissionDenied
+            }
             StoreErrorKind::NoCredentials => ExitCode::NoCredentials,
             StoreErrorKind::NoSuchBucket => ExitCode::NoSuchBucket,
             StoreErrorKind::ClockSkew => ExitCode::ClockSkew,
@@ -68,6 +71,8 @@ mod tests {
             (StoreErrorKind::Truncated, ExitCode::TruncatedObject),
             (StoreErrorKind::Corrupt, ExitCode::CorruptObject),
             (StoreErrorKind::TooLarge, ExitCode::CorruptObject),
+            (StoreErrorKind::Archived, ExitCode::PermissionDenied),
+            (StoreErrorKind::KeyRefused, ExitCode::PermissionDenied),
             (StoreErrorKind::Unsupported, ExitCode::StoreRefused),
             (StoreErrorKind::InvalidConfig, ExitCode::StoreRefused),
             (StoreErrorKind::BadCertificate, ExitCode::Configuration),

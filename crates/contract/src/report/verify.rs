@@ -204,7 +204,7 @@ pub enum DamageKind {
     Foreign,
     /// Its bytes do not follow the format.
     Malformed,
-    /// The disk of the store cannot read it.
+    /// The store has it and does not give it out: its disk cannot read it, or it is in an archive storage class.
     Unreadable,
 }
 
@@ -231,7 +231,7 @@ impl DamageKind {
             Self::NotAuthentic => "is not authentic: it was changed, or put in the place of another object",
             Self::Foreign => "is another object than its name says",
             Self::Malformed => "cannot be understood",
-            Self::Unreadable => "cannot be read from the disk of the store",
+            Self::Unreadable => "cannot be read from the store",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads records found by listing a folder, and separates those that cannot be read.
 //!
 //! Invariant: a bad record affects only what it names. A record that is damaged, swapped, listed but missing, on a bad
-//! sector of a disk, or written by a newer release is set aside with its error. A command that needs it gets the error;
+//! sector of a disk, in an archive storage class, or written by a newer release is set aside with its error. A command that needs it gets the error;
 //! every other command reports it. A failure of the whole store (unavailable, slow, credentials refused) is an error at
 //! once: such a record is not bad, and without it an older one could be taken for the newest.
 
@@ -102,7 +102,9 @@ impl Error {
                 StoreErrorKind::NotFound
                 | StoreErrorKind::Truncated
                 | StoreErrorKind::Corrupt
-                | StoreErrorKind::TooLarge => true,
+                | StoreErrorKind::TooLarge
+                | StoreErrorKind::Archived
+                | StoreErrorKind::KeyRefused => true,
                 StoreErrorKind::Other => is_of_disk(error),
                 StoreErrorKind::AlreadyExists
                 | StoreErrorKind::PermissionDenied

@@ -168,6 +168,7 @@ pub(super) fn judge_answer(answer: &Answer<'_>) -> Judged {
     let kind = match (code, status) {
         ("NoSuchUpload", _) if on_upload => Kind::NotFound,
         ("" | "NotFound", 404) if operation == Operation::Head => Kind::NotFound,
+        _ if is_read(operation) && is_of_key(code, message) => Kind::KeyRefused,
         _ => kind_of_code(code).unwrap_or_else(|| kind_of_status(status)),
     };
     let mut detail = format!("HTTP {status}");
@@ -197,6 +198,21 @@ pub(super) fn judge_answer(answer: &Answer<'_>) -> Judged {
         }
     }
     Judged { kind, detail, code: code.to_owned() }
+}
+
+/// Whether the request returns bytes of one object. Only such a request says something about the key of that object; a
+/// write says something about the key that we configured.
+fn is_read(operation: Operation) -> bool {
+    matches!(operation, Operation::Get | Operation::GetRange | Operation::GetTail)
+}
+
+/// Whether the key service refuses the key of the object. It also refuses in words, under the code of a policy.
+fn is_of_key(code: &str, message: &str) -> bool {
+    match code {
+        "KMS.DisabledException" | "KMS.NotFoundException" | "KMS.KMSInvalidStateException" => true,
+        "AccessDenied" => message.contains("kms:Decrypt"),
+        _ => false,
+    }
 }
 
 /// What S3's error codes mean, with those of MinIO and Ceph that S3 does not have.
@@ -248,6 +264,8 @@ fn kind_of_code(code: &str) -> Option<StoreErrorKind> {
         | "InvalidTag"
         | "MissingContentMD5" => Kind::InvalidConfig,
         "InvalidRange" => Kind::Truncated,
+        // Scality's servers use the second code while the object is being restored.
+        "InvalidObjectState" | "RestoreAlreadyInProgress" => Kind::Archived,
         "AccessDenied"
         | "InvalidAccessKeyId"
         | "SignatureDoesNotMatch"
@@ -351,11 +369,35 @@ mod tests {
             (Operation::Part, 400, "XAmzContentSHA256Mismatch", Kind::Unreachable),
             (Operation::Delete, 501, "NotImplemented", Kind::Unsupported),
             (Operation::GetRange, 416, "InvalidRange", Kind::Truncated),
+            (Operation::Get, 403, "InvalidObjectState", Kind::Archived),
+            (Operation::GetRange, 409, "RestoreAlreadyInProgress", Kind::Archived),
+            (Operation::GetTail, 400, "KMS.DisabledException", Kind::KeyRefused),
+            (Operation::Get, 400, "KMS.NotFoundException", Kind::KeyRefused),
+            (Operation::GetRange, 400, "KMS.KMSInvalidStateException", Kind::KeyRefused),
+            // The key that we configured: this is not a matter of one object.
+            (Operation::Put, 400, "KMS.DisabledException", Kind::Other),
             (Operation::Put, 418, "Teapot", Kind::Other),
             (Operation::Put, 407, "", Kind::ProxyRefused),
         ] {
             assert_eq!(judge_answer(&plain(operation, status, code)).kind, kind, "{operation} {status} {code}");
         }
+    }
+
+    #[test]
+    fn a_policy_of_the_key_is_not_taken_for_one_of_the_bucket() {
+        let answer = |operation, message| Answer {
+            operation,
+            status: 403,
+            code: "AccessDenied",
+            message,
+            region: None,
+            endpoint: None,
+        };
+        let of_key = "User: arn:aws:iam::1:user/holdfast is not authorized to perform: kms:Decrypt on resource: \
+                      arn:aws:kms:eu-central-1:1:key/2 because no identity-based policy allows the kms:Decrypt action";
+        assert_eq!(judge_answer(&answer(Operation::Get, of_key)).kind, StoreErrorKind::KeyRefused);
+        assert_eq!(judge_answer(&answer(Operation::Complete, of_key)).kind, StoreErrorKind::PermissionDenied);
+        assert_eq!(judge_answer(&answer(Operation::Get, "Access Denied")).kind, StoreErrorKind::PermissionDenied);
     }
 
     #[test]

@@ -51,6 +51,18 @@ async fn errors_become_kinds_with_the_stores_own_words() {
         ),
         (
             403,
+            "InvalidObjectState",
+            StoreErrorKind::Archived,
+            "object a in s3://bucket/prefix is in an archive storage class: HTTP 403 InvalidObjectState: words",
+        ),
+        (
+            400,
+            "KMS.DisabledException",
+            StoreErrorKind::KeyRefused,
+            "s3://bucket/prefix cannot decrypt object a: HTTP 400 KMS.DisabledException: words",
+        ),
+        (
+            403,
             "RequestTimeTooSkewed",
             StoreErrorKind::ClockSkew,
             "the clocks of this machine and of s3://bucket/prefix differ too much: HTTP 403 RequestTimeTooSkewed: words",

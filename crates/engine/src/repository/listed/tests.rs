@@ -119,6 +119,31 @@ async fn an_unavailable_store_is_not_a_bad_record() {
     assert!(repository.claims(&main()).await.unwrap().unreadable.is_empty());
 }
 
+/// A lifecycle rule moved one old record, or it was written with a key that is disabled today.
+#[tokio::test]
+async fn a_record_that_the_store_keeps_back_affects_only_what_it_names() {
+    let bench = Bench::new().await;
+    for kind in [StoreErrorKind::Archived, StoreErrorKind::KeyRefused] {
+        let kept_back = async |name: &str| {
+            let rule = FaultRule::new(&[Operation::Get], 1.0, Fault::Refuse(kind)).on(name);
+            let store: Arc<dyn Store> = Arc::new(Faulty::new(Arc::clone(&bench.store), 1, vec![rule]));
+            Repository::open(&RepositoryTarget { store, ..bench.target.clone() }).await.unwrap()
+        };
+        let claims = kept_back("main/claims/1").await.claims(&main()).await.unwrap();
+        assert_eq!(claims.records.iter().map(|claim| claim.number.get()).collect::<Vec<_>>(), [2, 3]);
+        let error = &claims.unreadable.first().unwrap().error;
+        assert!(matches!(&*error.what, Cause::Store(error) if error.kind() == kind), "{error}");
+        // The newest one is still never ignored.
+        let newest = kept_back("main/claims/3").await;
+        assert!(newest.current_claim(&main()).await.is_err());
+
+        bench.put("main/backups/20260101T000000Z/backup.json", b"{}").await;
+        let backups = kept_back("main/backups/").await.backups(&main()).await.unwrap();
+        let error = &backups.unreadable.first().unwrap().error;
+        assert!(matches!(&*error.what, Cause::Store(error) if error.kind() == kind), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn backups_and_snapshots_that_cannot_be_read_are_named() {
     let bench = Bench::new().await;
