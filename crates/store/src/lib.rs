@@ -119,6 +119,31 @@ pub struct ListPage {
     pub next: Option<String>,
 }
 
+/// One page of the folders directly below a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FolderPage {
+    /// Their names, without a path and without '/'. An empty page does not end the listing.
+    pub folders: Vec<String>,
+    /// The store's token for the next page; `None` after the last page.
+    pub next: Option<String>,
+}
+
+/// One page of the uploads that were begun and neither completed nor aborted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnfinishedPage {
+    /// The uploads that the store returns at once.
+    pub uploads: Vec<UnfinishedUpload>,
+    /// Where the next page continues; `None` after the last page.
+    pub next: Option<NextUploads>,
+}
+
+/// The place in a listing of uploads at which the next page continues, in the store's own names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextUploads {
+    pub(crate) key: String,
+    pub(crate) id: Option<String>,
+}
+
 /// Refuses an object of more than `most` bytes.
 fn check_size(store: &str, name: &ObjectName, size_bytes: u64, most: u64) -> Result<(), StoreError> {
     if size_bytes <= most {
@@ -207,18 +232,53 @@ pub trait Store: Send + Sync + Debug {
         Ok(found)
     }
 
-    /// The names (no path, no '/') of the folders directly below the folder `prefix`, ascending. `prefix` is empty or
-    /// ends in '/'. A folder exists while an object is in it.
+    /// One page of the folders directly below the folder `prefix`, which is empty or ends in '/'. A folder exists while
+    /// an object is in it. `next` is the token of the previous page; `None` asks for the first page.
     ///
     /// # Errors
-    /// Never `NotFound`: if nothing is there, the list is empty.
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+    /// Never `NotFound`: if nothing is there, the page is empty.
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError>;
 
-    /// Deletes objects. Those that do not exist count as deleted. After an error, some may be gone and some not.
+    /// The names (no path, no '/') of all folders of the pages, ascending. As in [`Store::list`], a page that fails is
+    /// repeated alone.
     ///
     /// # Errors
-    /// Any kind: the first failure.
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError>;
+    /// As [`Store::list_folders_page`].
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let (mut found, mut next) = (Vec::new(), None);
+        loop {
+            let page = self.list_folders_page(prefix, next.as_deref()).await?;
+            found.extend(page.folders);
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// Deletes the first of these objects, as many as one request can, and returns how many those were: at least one,
+    /// unless there are none. Those that do not exist count as deleted.
+    ///
+    /// # Errors
+    /// Any kind: the first failure. Some may be gone and some not; the call may be repeated.
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError>;
+
+    /// Deletes objects. Those that do not exist count as deleted. A request that fails is repeated alone. After an
+    /// error, some may be gone and some not.
+    ///
+    /// # Errors
+    /// As [`Store::delete_some`].
+    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+        let mut left = names;
+        while !left.is_empty() {
+            let done = self.delete_some(left).await?;
+            left = left.get(done.max(1)..).unwrap_or_default();
+        }
+        Ok(())
+    }
 
     /// Begins an object whose size is not known yet. Nothing appears under the name before [`Upload::complete`].
     ///
@@ -235,14 +295,36 @@ pub trait Store: Send + Sync + Debug {
         Ok(Trials::default())
     }
 
-    /// Uploads that were begun and neither completed nor aborted, for objects whose names start with `prefix`. Their
-    /// writers died or are still working. About [`MOST_UNFINISHED`] at most. `None` if the store does not list them, or
-    /// refuses us the list. In a store in this process no upload outlives its writer.
+    /// One page of the uploads that were begun and neither completed nor aborted, for objects whose names start with
+    /// `prefix`. Their writers died or are still working. `None` if the store does not list them, or refuses us the
+    /// list. In a store in this process no upload outlives its writer.
     ///
     /// # Errors
     /// Any kind; the call may be repeated.
-    async fn unfinished_uploads(&self, _prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
-        Ok(Some(Vec::new()))
+    async fn unfinished_page(
+        &self,
+        _prefix: &str,
+        _next: Option<&NextUploads>,
+    ) -> Result<Option<UnfinishedPage>, StoreError> {
+        Ok(Some(UnfinishedPage::default()))
+    }
+
+    /// The uploads of all pages, [`MOST_UNFINISHED`] at most. As in [`Store::list`], a page that fails is repeated
+    /// alone.
+    ///
+    /// # Errors
+    /// As [`Store::unfinished_page`].
+    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+        let (mut found, mut next) = (Vec::new(), None);
+        loop {
+            let Some(page) = self.unfinished_page(prefix, next.as_ref()).await? else { return Ok(None) };
+            found.extend(page.uploads);
+            next = page.next;
+            if next.is_none() || found.len() >= MOST_UNFINISHED {
+                found.truncate(MOST_UNFINISHED);
+                return Ok(Some(found));
+            }
+        }
     }
 
     /// Removes the parts of an unfinished upload, no matter who began it. If the upload is already gone, that is a
@@ -257,6 +339,9 @@ pub trait Store: Send + Sync + Debug {
     /// The store's URL for messages, without anything secret.
     fn describe(&self) -> String;
 }
+
+/// The maximum number of objects that one [`Store::delete_some`] deletes: S3's limit for a request.
+pub const MOST_DELETED: usize = 1000;
 
 /// The maximum number of unfinished uploads in a listing: enough to say that there are many.
 pub const MOST_UNFINISHED: usize = 10_000;

@@ -1,7 +1,7 @@
 //! [`MemoryStore`]: the reference behaviour of the trait, for tests. Clones share their objects; nothing survives the
 //! process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use crate::parts::total_size;
 use crate::{
-    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, UnfinishedUpload,
-    Upload,
+    Failure, FolderPage, ListPage, MOST_DELETED, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store,
+    StoreError, StoreErrorKind, UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// Objects of a page, as in S3.
@@ -150,25 +150,24 @@ impl Store for MemoryStore {
         Ok(ListPage { objects: found, next })
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
         let objects = self.objects.lock();
         let folders = objects.keys().filter_map(|name| {
             let (folder, _) = name.as_str().strip_prefix(prefix)?.split_once('/')?;
-            Some(folder.to_owned())
+            next.is_none_or(|next| folder > next).then(|| folder.to_owned())
         });
-        let mut folders: Vec<String> = folders.collect();
         // "a-b/" sorts before "a/" among the names, "a" before "a-b" among the folders.
-        folders.sort();
-        folders.dedup();
-        Ok(folders)
+        let mut folders: BTreeSet<String> = folders.collect();
+        let rest = folders.iter().nth(PAGE_OBJECTS).cloned();
+        let more = rest.is_some_and(|rest| !folders.split_off(&rest).is_empty());
+        let next = folders.last().filter(|_| more).cloned();
+        Ok(FolderPage { folders: folders.into_iter().collect(), next })
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
         let mut objects = self.objects.lock();
-        for name in names {
-            objects.remove(name);
-        }
-        Ok(())
+        let some = names.iter().take(MOST_DELETED);
+        Ok(some.map(|name| objects.remove(name)).count())
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
@@ -178,10 +177,23 @@ impl Store for MemoryStore {
         Ok(Box::new(MemoryUpload { store: self.clone(), name: name.clone(), id, mode, parts: Mutex::default() }))
     }
 
-    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
-        Ok(Some(
-            self.uploads.lock().iter().filter(|upload| upload.name.as_str().starts_with(prefix)).cloned().collect(),
-        ))
+    async fn unfinished_page(
+        &self,
+        prefix: &str,
+        next: Option<&NextUploads>,
+    ) -> Result<Option<UnfinishedPage>, StoreError> {
+        let uploads = self.uploads.lock();
+        let mut wanted: Vec<&UnfinishedUpload> =
+            uploads.iter().filter(|upload| upload.name.as_str().starts_with(prefix)).collect();
+        wanted.sort_by_key(|upload| (&upload.name, &upload.id));
+        let place = |upload: &UnfinishedUpload| (upload.name.to_string(), Some(upload.id.clone()));
+        let after = next.map(|next| (next.key.clone(), next.id.clone()));
+        let later = wanted.into_iter().filter(|upload| after.as_ref().is_none_or(|after| place(upload) > *after));
+        let mut page: Vec<UnfinishedUpload> = later.take(PAGE_OBJECTS + 1).cloned().collect();
+        let more = page.len() > PAGE_OBJECTS;
+        page.truncate(PAGE_OBJECTS);
+        let next = page.last().filter(|_| more).map(place).map(|(key, id)| NextUploads { key, id });
+        Ok(Some(UnfinishedPage { uploads: page, next }))
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {

@@ -232,21 +232,65 @@ async fn the_probe_survives_lost_answers() {
     }
 }
 
-/// Retry repeats single pages: a page that fails does not start the whole listing again.
-#[tokio::test]
-async fn a_page_that_fails_is_repeated_alone() {
+/// A store over counters over faults in every request of `operation`, and what counts.
+fn paged(memory: MemoryStore, operation: Operation) -> (Retry, Faulty, Arc<Counters>) {
+    let counters = Arc::new(Counters::default());
+    let counted: Arc<dyn Store> = Arc::new(Counted::new(Arc::new(memory), Arc::clone(&counters)));
+    let rule = FaultRule::new(&[operation], 0.4, Fault::Refuse(StoreErrorKind::Throttled));
+    let faulty = Faulty::new(counted, 5, vec![rule]);
+    (retrying(&faulty, RetryPolicy::default(), 5), faulty, counters)
+}
+
+async fn filled(names: impl IntoIterator<Item = String>) -> (MemoryStore, Vec<ObjectName>) {
     let memory = MemoryStore::new();
-    let names: Vec<ObjectName> = (0..20_500).map(|index| name(&format!("many/{index:06}"))).collect();
+    let names: Vec<ObjectName> = names.into_iter().map(|text| name(&text)).collect();
     for object in &names {
         memory.put(object, "x".into(), PutMode::Create).await.unwrap();
     }
-    let counters = Arc::new(Counters::default());
-    let counted: Arc<dyn Store> = Arc::new(Counted::new(Arc::new(memory), Arc::clone(&counters)));
-    let rule = FaultRule::new(&[Operation::List], 0.4, Fault::Refuse(StoreErrorKind::Throttled));
-    let faulty = Faulty::new(counted, 5, vec![rule]);
-    let store = retrying(&faulty, RetryPolicy::default(), 5);
+    (memory, names)
+}
+
+/// Retry repeats single pages: a page that fails does not start the whole listing again.
+#[tokio::test]
+async fn a_page_that_fails_is_repeated_alone() {
+    let (memory, names) = filled((0..20_500).map(|index| format!("many/{index:06}"))).await;
+    let (store, faulty, counters) = paged(memory, Operation::List);
     let listed: Vec<ObjectName> = store.list("many/", None).await.unwrap().into_iter().map(|info| info.name).collect();
     assert_eq!(listed, names);
     assert!(faulty.injected() > 5, "{}", faulty.injected());
     assert_eq!(counters.of(Operation::List).requests, 21, "a page was asked for again that had been answered");
+}
+
+#[tokio::test]
+async fn a_page_of_folders_that_fails_is_repeated_alone() {
+    let (memory, _) = filled((0..12_500).map(|index| format!("many/{index:06}/object"))).await;
+    let (store, faulty, counters) = paged(memory, Operation::ListFolders);
+    let expected: Vec<String> = (0..12_500).map(|index| format!("{index:06}")).collect();
+    assert_eq!(store.list_folders("many/").await.unwrap(), expected);
+    assert!(faulty.injected() > 5, "{}", faulty.injected());
+    assert_eq!(counters.of(Operation::ListFolders).requests, 13, "a page was asked for again that had been answered");
+}
+
+#[tokio::test]
+async fn a_page_of_uploads_that_fails_is_repeated_alone() {
+    let memory = MemoryStore::new();
+    for index in 0..9500 {
+        memory.begin_upload(&name(&format!("many/{index:06}")), PutMode::Create).await.unwrap();
+    }
+    let (store, faulty, counters) = paged(memory, Operation::List);
+    let found = store.unfinished_uploads("many/").await.unwrap().unwrap();
+    assert!(found.iter().enumerate().all(|(index, upload)| upload.name == name(&format!("many/{index:06}"))));
+    assert_eq!(found.len(), 9500);
+    assert!(faulty.injected() > 5, "{}", faulty.injected());
+    assert_eq!(counters.of(Operation::List).requests, 10, "a page was asked for again that had been answered");
+}
+
+#[tokio::test]
+async fn a_delete_that_fails_is_repeated_alone() {
+    let (memory, names) = filled((0..20_500).map(|index| format!("many/{index:06}"))).await;
+    let (store, faulty, counters) = paged(memory.clone(), Operation::Delete);
+    store.delete(&names).await.unwrap();
+    assert_eq!(memory.list("", None).await.unwrap().len(), 0);
+    assert!(faulty.injected() > 5, "{}", faulty.injected());
+    assert_eq!(counters.of(Operation::Delete).requests, 21, "a request was repeated that had been answered");
 }

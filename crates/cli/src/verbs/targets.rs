@@ -18,8 +18,8 @@ use holdfast_repo::name::REPOSITORY_OBJECT;
 use holdfast_repo::record::{RepositoryRecord, decode_plain};
 use holdfast_secret::Secret;
 use holdfast_store::{
-    Capabilities, ConditionalCreate, Hurry, ListPage, ObjectInfo, ObjectName, PutMode, RetryPolicy, Store, StoreConfig,
-    StoreError, StoreErrorKind, Trials, UnfinishedUpload, Upload,
+    Capabilities, ConditionalCreate, FolderPage, Hurry, ListPage, NextUploads, ObjectInfo, ObjectName, PutMode,
+    RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
 };
 use parking_lot::Mutex;
 use std::ffi::OsString;
@@ -239,12 +239,12 @@ impl Store for AsRecorded {
         self.of(prefix).list_page(prefix, start_after, next).await
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.of(prefix).list_folders(prefix).await
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
+        self.of(prefix).list_folders_page(prefix, next).await
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
-        self.store().delete(names).await
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
+        self.store().delete_some(names).await
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
@@ -255,8 +255,12 @@ impl Store for AsRecorded {
         self.native.trials(scratch).await
     }
 
-    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
-        self.of(prefix).unfinished_uploads(prefix).await
+    async fn unfinished_page(
+        &self,
+        prefix: &str,
+        next: Option<&NextUploads>,
+    ) -> Result<Option<UnfinishedPage>, StoreError> {
+        self.of(prefix).unfinished_page(prefix, next).await
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::local_error::LocalError;
 use crate::random::Random;
-use crate::{Buffer, Failure, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
+use crate::{Buffer, Failure, FolderPage, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
 
 /// The folder of files that are being written and do not have their name yet.
 pub(super) const TEMPORARY: &str = ".holdfast-tmp";
@@ -268,22 +268,38 @@ impl Files {
         }
     }
 
-    pub(super) fn list_folders(&self, prefix: &str) -> Result<Vec<String>, LocalError> {
+    /// A page of at most `most` folders, in the order of their names.
+    pub(super) fn list_folders(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<FolderPage, LocalError> {
         let parent = prefix.trim_end_matches('/');
+        let mut page = FolderPage::default();
         if !may_be_listed(parent) {
-            return Ok(Vec::new());
+            return Ok(page);
         }
-        let mut found = Vec::new();
         let entries = match std::fs::read_dir(self.root.join(parent)) {
-            Err(error) if is_absence(&error) => return Ok(found),
+            Err(error) if is_absence(&error) => return Ok(page),
             entries => entries?,
         };
+        let mut names = BTreeSet::new();
         for entry in entries {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !entry.file_type()?.is_dir() || (parent.is_empty() && name == TEMPORARY) {
                 continue;
             }
+            if after.is_none_or(|after| name.as_str() > after) {
+                names.insert(name);
+            }
+            if names.len() > most {
+                names.pop_last();
+                page.next = names.last().cloned();
+            }
+        }
+        for name in names {
             let below = if parent.is_empty() { name.clone() } else { format!("{parent}/{name}") };
             let mut inhabited = false;
             self.walk(&below, &mut |_, _| {
@@ -291,11 +307,10 @@ impl Files {
                 false
             })?;
             if inhabited {
-                found.push(name);
+                page.folders.push(name);
             }
         }
-        found.sort();
-        Ok(found)
+        Ok(page)
     }
 
     /// Visits every object below a folder, in no particular order, until `visit` returns false. Returns false then.

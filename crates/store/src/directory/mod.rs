@@ -36,7 +36,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Upload};
+use crate::{
+    Failure, FolderPage, ListPage, MOST_DELETED, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
+    StoreErrorKind, Upload,
+};
 use files::Files;
 use local_error::LocalError;
 use upload::DirectoryUpload;
@@ -201,21 +204,22 @@ impl Store for DirectoryStore {
         .await
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let wanted = prefix.to_owned();
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
+        let (wanted, after) = (prefix.to_owned(), next.map(str::to_owned));
         self.run(Operation::ListFolders, prefix, move |files| {
             files.check_root()?;
-            files.list_folders(&wanted)
+            files.list_folders(&wanted, after.as_deref(), page::OBJECTS)
         })
         .await
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
         let first = names.first().map_or("", ObjectName::as_str);
-        let names = names.to_vec();
+        let some: Vec<ObjectName> = names.iter().take(MOST_DELETED).cloned().collect();
         self.run(Operation::Delete, first, move |files| {
             files.check_root()?;
-            files.delete(&names)
+            files.delete(&some)?;
+            Ok(some.len())
         })
         .await
     }

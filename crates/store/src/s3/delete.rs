@@ -11,10 +11,7 @@ use md5::Digest;
 
 use super::errors::{Answer, judge, judge_answer};
 use super::shared::Shared;
-use crate::{ObjectName, Operation, StoreError, StoreErrorKind};
-
-/// S3's limit for one DeleteObjects.
-const DELETE_BATCH: usize = 1000;
+use crate::{MOST_DELETED, ObjectName, Operation, StoreError, StoreErrorKind};
 
 /// How many single deletes run at once if the store does not support DeleteObjects.
 const DELETE_PARALLEL: usize = 8;
@@ -32,30 +29,30 @@ impl From<StoreError> for BatchError {
     }
 }
 
-/// Deletes many objects at once, or one by one if the store does not support that.
-pub(super) async fn delete(shared: &Shared, names: &[ObjectName]) -> Result<(), StoreError> {
+/// Deletes the first objects in one request, or the first few one by one if the store does not support that. Returns
+/// how many.
+pub(super) async fn delete_some(shared: &Shared, names: &[ObjectName]) -> Result<usize, StoreError> {
     if let [name] = names {
-        return delete_one(shared, name).await;
+        delete_one(shared, name).await?;
+        return Ok(1);
     }
-    for batch in names.chunks(DELETE_BATCH) {
-        if !shared.no_delete_objects.load(Ordering::Relaxed) {
-            match delete_batch(shared, batch).await {
-                Ok(()) => continue,
-                Err(BatchError::Failed(error)) => return Err(error),
-                Err(BatchError::Refused) => {
-                    tracing::debug!(store = %shared.describe(), "the store refuses DeleteObjects, deleting one by one");
-                    shared.no_delete_objects.store(true, Ordering::Relaxed);
-                }
+    if !shared.no_delete_objects.load(Ordering::Relaxed) {
+        let batch = &names[..names.len().min(MOST_DELETED)];
+        match delete_batch(shared, batch).await {
+            Ok(()) => return Ok(batch.len()),
+            Err(BatchError::Failed(error)) => return Err(error),
+            Err(BatchError::Refused) => {
+                tracing::debug!(store = %shared.describe(), "the store refuses DeleteObjects, deleting one by one");
+                shared.no_delete_objects.store(true, Ordering::Relaxed);
             }
         }
-        for group in batch.chunks(DELETE_PARALLEL) {
-            try_join_all(group.iter().map(|name| delete_one(shared, name))).await?;
-        }
     }
-    Ok(())
+    let group = &names[..names.len().min(DELETE_PARALLEL)];
+    try_join_all(group.iter().map(|name| delete_one(shared, name))).await?;
+    Ok(group.len())
 }
 
-async fn delete_one(shared: &Shared, name: &ObjectName) -> Result<(), StoreError> {
+pub(super) async fn delete_one(shared: &Shared, name: &ObjectName) -> Result<(), StoreError> {
     let request = shared.client.delete_object().bucket(&shared.bucket).key(name.as_str());
     match request.send().await {
         Ok(_) => Ok(()),

@@ -46,11 +46,12 @@ use aws_sdk_s3::config::http::HttpRequest;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::get_object::builders::GetObjectFluentBuilder;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::types::CommonPrefix;
 use bytes::Bytes;
 
 use crate::{
-    Checksums, Failure, ListPage, Location, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreConfig, StoreError,
-    StoreErrorKind, Trials, UnfinishedUpload, Upload, Uploads, check_size,
+    Checksums, Failure, FolderPage, ListPage, Location, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store,
+    StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload, Uploads, check_size,
 };
 use errors::judge;
 use receive::{last, receive, system_time, whole_crc32c, whole_size};
@@ -373,35 +374,20 @@ impl Store for S3Store {
         Ok(ListPage { objects, next })
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
         if can_hold_nothing(prefix) {
-            return Ok(Vec::new());
+            return Ok(FolderPage::default());
         }
-        let (mut found, mut next) = (Vec::new(), None);
-        loop {
-            let (page, more) = self.page(Operation::ListFolders, prefix, None, Some("/"), next.as_deref()).await?;
-            for folder in page.common_prefixes() {
-                let name = folder
-                    .prefix()
-                    .and_then(|folder| folder.strip_prefix(prefix))
-                    .and_then(|folder| folder.strip_suffix('/'));
-                match name {
-                    Some(name) if !name.is_empty() => found.push(name.to_owned()),
-                    _ => {}
-                }
-            }
-            next = more;
-            if next.is_none() {
-                break;
-            }
-        }
-        found.sort();
-        found.dedup();
-        Ok(found)
+        let (page, next) = self.page(Operation::ListFolders, prefix, None, Some("/"), next).await?;
+        let name = |folder: &CommonPrefix| {
+            let name = folder.prefix()?.strip_prefix(prefix)?.strip_suffix('/')?;
+            (!name.is_empty()).then(|| name.to_owned())
+        };
+        Ok(FolderPage { folders: page.common_prefixes().iter().filter_map(name).collect(), next })
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
-        delete::delete(&self.shared, names).await
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
+        delete::delete_some(&self.shared, names).await
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
@@ -415,8 +401,12 @@ impl Store for S3Store {
         trials::run(&self.shared, scratch).await
     }
 
-    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
-        unfinished::list(&self.shared, prefix).await
+    async fn unfinished_page(
+        &self,
+        prefix: &str,
+        next: Option<&NextUploads>,
+    ) -> Result<Option<UnfinishedPage>, StoreError> {
+        unfinished::page(&self.shared, prefix, next).await
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
-use super::delete::delete;
+use super::delete::delete_one;
 use super::errors::judge;
 use super::shared::Shared;
 use super::upload::S3Upload;
@@ -65,7 +65,7 @@ pub(super) async fn run(shared: &Arc<Shared>, scratch: &ObjectName) -> Result<Tr
 
 async fn one_by_one(shared: &Arc<Shared>, names: &[ObjectName]) -> Result<(), StoreError> {
     for name in names {
-        delete(shared, std::slice::from_ref(name)).await?;
+        delete_one(shared, name).await?;
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials, UnfinishedUpload, Upload,
+    FolderPage, ListPage, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials,
+    UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// Shared counters; any number of stores may use the same.
@@ -146,12 +147,12 @@ impl Store for Counted {
         self.counters.count(Operation::List, 0, none, self.inner.list_page(prefix, start_after, next)).await
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.counters.count(Operation::ListFolders, 0, none, self.inner.list_folders(prefix)).await
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
+        self.counters.count(Operation::ListFolders, 0, none, self.inner.list_folders_page(prefix, next)).await
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
-        self.counters.count(Operation::Delete, 0, none, self.inner.delete(names)).await
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
+        self.counters.count(Operation::Delete, 0, none, self.inner.delete_some(names)).await
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
@@ -164,8 +165,12 @@ impl Store for Counted {
         self.counters.count(Operation::Put, 0, none, self.inner.trials(scratch)).await
     }
 
-    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
-        self.counters.count(Operation::List, 0, none, self.inner.unfinished_uploads(prefix)).await
+    async fn unfinished_page(
+        &self,
+        prefix: &str,
+        next: Option<&NextUploads>,
+    ) -> Result<Option<UnfinishedPage>, StoreError> {
+        self.counters.count(Operation::List, 0, none, self.inner.unfinished_page(prefix, next)).await
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 
 use crate::random::Random;
 use crate::{
-    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
-    UnfinishedUpload, Upload,
+    Failure, FolderPage, ListPage, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
+    StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// What goes wrong.
@@ -320,14 +320,13 @@ impl Store for Faulty {
         self.pass(Operation::List, prefix, call, hidden).await
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let call = self.inner.list_folders(prefix);
-        self.pass(Operation::ListFolders, prefix, call, unharmed).await
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
+        self.pass(Operation::ListFolders, prefix, self.inner.list_folders_page(prefix, next), unharmed).await
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
         let first = names.first().map_or("", ObjectName::as_str);
-        self.pass(Operation::Delete, first, self.inner.delete(names), unharmed).await
+        self.pass(Operation::Delete, first, self.inner.delete_some(names), unharmed).await
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
@@ -341,8 +340,12 @@ impl Store for Faulty {
         self.pass(Operation::Put, scratch.as_str(), call, unharmed).await
     }
 
-    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
-        self.pass(Operation::List, prefix, self.inner.unfinished_uploads(prefix), unharmed).await
+    async fn unfinished_page(
+        &self,
+        prefix: &str,
+        next: Option<&NextUploads>,
+    ) -> Result<Option<UnfinishedPage>, StoreError> {
+        self.pass(Operation::List, prefix, self.inner.unfinished_page(prefix, next), unharmed).await
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {

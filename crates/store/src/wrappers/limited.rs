@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
-    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
-    UnfinishedUpload, Upload,
+    Failure, FolderPage, ListPage, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
+    StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// Lets a limited number of requests through at once; the others wait.
@@ -85,15 +85,15 @@ impl Store for Limited {
         self.inner.list_page(prefix, start_after, next).await
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
         let _permit = self.permit(Operation::ListFolders, prefix).await?;
-        self.inner.list_folders(prefix).await
+        self.inner.list_folders_page(prefix, next).await
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
         let first = names.first().map_or("", ObjectName::as_str);
         let _permit = self.permit(Operation::Delete, first).await?;
-        self.inner.delete(names).await
+        self.inner.delete_some(names).await
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
@@ -107,9 +107,13 @@ impl Store for Limited {
         self.inner.trials(scratch).await
     }
 
-    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+    async fn unfinished_page(
+        &self,
+        prefix: &str,
+        next: Option<&NextUploads>,
+    ) -> Result<Option<UnfinishedPage>, StoreError> {
         let _permit = self.permit(Operation::List, prefix).await?;
-        self.inner.unfinished_uploads(prefix).await
+        self.inner.unfinished_page(prefix, next).await
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
-    UnfinishedUpload, Upload,
+    Failure, FolderPage, ListPage, MOST_DELETED, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store,
+    StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// Puts `prefix/` before every name.
@@ -106,14 +106,15 @@ impl Store for Prefixed {
         Ok(ListPage { objects: objects.collect(), next: page.next })
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
         let full = format!("{}{prefix}", self.folder);
-        self.inner.list_folders(&full).await.map_err(|error| self.translate(error))
+        self.inner.list_folders_page(&full, next).await.map_err(|error| self.translate(error))
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
-        let full: Result<Vec<_>, _> = names.iter().map(|name| self.full(Operation::Delete, name)).collect();
-        self.inner.delete(&full?).await.map_err(|error| self.translate(error))
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
+        let some = names.iter().take(MOST_DELETED);
+        let full: Result<Vec<_>, _> = some.map(|name| self.full(Operation::Delete, name)).collect();
+        self.inner.delete_some(&full?).await.map_err(|error| self.translate(error))
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
@@ -128,15 +129,19 @@ impl Store for Prefixed {
         self.inner.trials(&full).await.map_err(|error| self.translate(error))
     }
 
-    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
+    async fn unfinished_page(
+        &self,
+        prefix: &str,
+        next: Option<&NextUploads>,
+    ) -> Result<Option<UnfinishedPage>, StoreError> {
         let full = format!("{}{prefix}", self.folder);
-        let found = self.inner.unfinished_uploads(&full).await.map_err(|error| self.translate(error))?;
-        Ok(found.map(|found| {
-            let inside = found.into_iter().filter_map(|upload| {
+        let found = self.inner.unfinished_page(&full, next).await.map_err(|error| self.translate(error))?;
+        Ok(found.map(|page| {
+            let inside = page.uploads.into_iter().filter_map(|upload| {
                 let name = ObjectName::new(upload.name.as_str().strip_prefix(&self.folder)?).ok()?;
                 Some(UnfinishedUpload { name, ..upload })
             });
-            inside.collect()
+            UnfinishedPage { uploads: inside.collect(), next: page.next }
         }))
     }
 

@@ -30,8 +30,8 @@ use super::hurry::{Hurry, SILENCE};
 use crate::compare::same_content;
 use crate::random::Random;
 use crate::{
-    Failure, ListPage, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind, Trials,
-    UnfinishedUpload, Upload,
+    Failure, FolderPage, ListPage, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
+    StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// From this attempt on the log says so at warning level: one or two failures are normal with object stores.
@@ -376,13 +376,13 @@ impl Store for Retry {
         self.run(Operation::List, prefix, || self.inner.list_page(prefix, start_after, next)).await.result
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.run(Operation::ListFolders, prefix, || self.inner.list_folders(prefix)).await.result
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
+        self.run(Operation::ListFolders, prefix, || self.inner.list_folders_page(prefix, next)).await.result
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
         let first = names.first().map_or("", ObjectName::as_str);
-        self.run(Operation::Delete, first, || self.inner.delete(names)).await.result
+        self.run(Operation::Delete, first, || self.inner.delete_some(names)).await.result
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
@@ -396,8 +396,12 @@ impl Store for Retry {
         self.run(Operation::Put, scratch.as_str(), || self.inner.trials(scratch)).await.result
     }
 
-    async fn unfinished_uploads(&self, prefix: &str) -> Result<Option<Vec<UnfinishedUpload>>, StoreError> {
-        self.run(Operation::List, prefix, || self.inner.unfinished_uploads(prefix)).await.result
+    async fn unfinished_page(
+        &self,
+        prefix: &str,
+        next: Option<&NextUploads>,
+    ) -> Result<Option<UnfinishedPage>, StoreError> {
+        self.run(Operation::List, prefix, || self.inner.unfinished_page(prefix, next)).await.result
     }
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {

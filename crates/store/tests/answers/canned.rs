@@ -11,6 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
+    /// Path and query.
+    pub(crate) target: String,
     /// The number of earlier requests of this method.
     pub(crate) number: usize,
     headers: Vec<(String, String)>,
@@ -120,7 +122,8 @@ async fn read(socket: &mut TcpStream) -> Option<Request> {
     };
     let head = String::from_utf8(bytes[..head_end].to_vec()).ok()?;
     let mut lines = head.lines();
-    let method = lines.next()?.split(' ').next()?.to_owned();
+    let mut words = lines.next()?.split(' ').map(str::to_owned);
+    let (method, target) = (words.next()?, words.next()?);
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
@@ -135,5 +138,5 @@ async fn read(socket: &mut TcpStream) -> Option<Request> {
         let read = socket.read(&mut buffer).await.ok().filter(|read| *read > 0)?;
         body.extend_from_slice(&buffer[..read]);
     }
-    Some(Request { method, number: 0, headers, body: body.into() })
+    Some(Request { method, target, number: 0, headers, body: body.into() })
 }

@@ -5,6 +5,7 @@
 mod canned;
 mod conditions;
 mod own_certificates;
+mod pages;
 mod proxies;
 mod tls;
 

@@ -65,12 +65,12 @@ impl Store for Unconditional {
         self.0.list_page(prefix, start_after, next).await
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.0.list_folders(prefix).await
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
+        self.0.list_folders_page(prefix, next).await
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
-        self.0.delete(names).await
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
+        self.0.delete_some(names).await
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {

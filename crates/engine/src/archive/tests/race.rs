@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_repo::record::{self, ConditionalCreate, RepositoryRecord, StoreCapabilities};
-use holdfast_store::{ListPage, MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload};
+use holdfast_store::{FolderPage, ListPage, MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload};
 use holdfast_testkit::random::Random;
 use parking_lot::Mutex;
 
@@ -82,12 +82,12 @@ impl Store for Careless {
         self.inner.list_page(prefix, start_after, next).await
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.inner.list_folders(prefix).await
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
+        self.inner.list_folders_page(prefix, next).await
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
-        self.inner.delete(names).await
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
+        self.inner.delete_some(names).await
     }
 
     async fn begin_upload(&self, name: &ObjectName, _: PutMode) -> Result<Box<dyn Upload>, StoreError> {

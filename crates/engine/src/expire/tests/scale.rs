@@ -11,7 +11,9 @@ use chrono::TimeDelta;
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalSegmentSize};
 use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::BackupRecord;
-use holdfast_store::{ListPage, MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload};
+use holdfast_store::{
+    FolderPage, ListPage, MOST_DELETED, MemoryStore, ObjectInfo, ObjectName, PutMode, Store, StoreError, Upload,
+};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -129,24 +131,23 @@ impl Store for Long {
         Ok(page)
     }
 
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+    async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
+        self.wait().await;
         if !prefix.starts_with(&self.folder) {
-            self.wait().await;
-            return self.inner.list_folders(prefix).await;
+            return self.inner.list_folders_page(prefix, next).await;
         }
         let groups: BTreeSet<String> = (1..=SEGMENTS).step_by(256).map(|number| segment(number).group()).collect();
-        // As many pages as a bucket needs.
-        for _ in 0..groups.len().div_ceil(1000) {
-            self.wait().await;
-        }
-        Ok(groups.into_iter().collect())
+        let mut later = groups.into_iter().filter(|group| next.is_none_or(|next| group.as_str() > next));
+        let folders: Vec<String> = later.by_ref().take(1000).collect();
+        let next = later.next().and_then(|_| folders.last().cloned());
+        Ok(FolderPage { folders, next })
     }
 
-    async fn delete(&self, names: &[ObjectName]) -> Result<(), StoreError> {
+    async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
         self.wait().await;
-        assert!(names.len() <= 1000, "a request deletes a thousand");
+        let some = &names[..names.len().min(MOST_DELETED)];
         let mut others = Vec::new();
-        for name in names {
+        for name in some {
             if name.as_ref().starts_with(&self.folder) {
                 let number = self.lower_bound(name.as_ref());
                 self.gone.lock()[usize::try_from(number).unwrap()] = true;
@@ -154,7 +155,8 @@ impl Store for Long {
                 others.push(name.clone());
             }
         }
-        self.inner.delete(&others).await
+        self.inner.delete(&others).await?;
+        Ok(some.len())
     }
 
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
