@@ -162,13 +162,14 @@ pub struct S3Config {
 pub struct Timeouts {
     /// Until the TCP connection and TLS are established.
     pub connect: Duration,
-    /// From sending the request to the last byte of the answer.
+    /// The longest time in which no byte moves, and the time from sending a request to the last byte of its answer. For
+    /// every 16 KiB of a body, a second is added to that.
     pub attempt: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        // An 8 MiB part over 1 Mbit/s takes 67 s: slow lines must not fail.
+        // Some stores need a minute to complete a large upload, and send nothing meanwhile.
         Self { connect: Duration::from_secs(5), attempt: Duration::from_mins(2) }
     }
 }

@@ -27,6 +27,7 @@ mod delete;
 mod dial;
 mod errors;
 mod http;
+mod patience;
 mod put;
 mod receive;
 mod settings;
@@ -54,7 +55,8 @@ use crate::{
     StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload, Uploads, check_size,
 };
 use errors::judge;
-use receive::{last, receive, system_time, whole_crc32c, whole_size};
+use patience::Patience;
+use receive::{Unreceived, last, receive, system_time, whole_crc32c, whole_size};
 use settings::Settings;
 use shared::Shared;
 use upload::S3Upload;
@@ -97,7 +99,7 @@ impl S3Store {
                 proxy,
                 settings: Settings::new(&config.s3),
                 capabilities: config.capabilities,
-                attempt_timeout: config.timeouts.attempt,
+                patience: Patience::new(config.timeouts, config.hurry.clone()),
                 no_checksums: AtomicBool::new(false),
                 no_delete_objects: AtomicBool::new(false),
                 no_condition: AtomicBool::new(false),
@@ -118,7 +120,7 @@ impl S3Store {
             .set_sse_customer_key_md5(settings.customer_key_md5())
     }
 
-    /// The body of an answer, under the time limit of one attempt.
+    /// The body of an answer, under the time limits of its size.
     async fn body(
         &self,
         operation: Operation,
@@ -138,14 +140,15 @@ impl S3Store {
     ) -> Result<Bytes, StoreError> {
         let fail = |kind, detail| self.shared.fail(operation, name.as_str(), kind, detail);
         let length = output.content_length().and_then(|length| usize::try_from(length).ok());
-        let received = tokio::time::timeout(self.shared.attempt_timeout, receive(output.body, length, most));
-        match received.await {
+        let patience = &self.shared.patience;
+        let limit = patience.limit(length.unwrap_or(0) as u64);
+        match tokio::time::timeout(limit, receive(output.body, length, most, patience.silence())).await {
             Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(error)) => Err(fail(StoreErrorKind::Unreachable, error)),
-            Err(_) => Err(fail(
-                StoreErrorKind::Timeout,
-                format!("the body did not come within {:?}", self.shared.attempt_timeout),
-            )),
+            Ok(Err(Unreceived::Broken(error))) => Err(fail(StoreErrorKind::Unreachable, error)),
+            Ok(Err(Unreceived::Still)) => {
+                Err(fail(StoreErrorKind::Timeout, format!("no byte of the body came for {:?}", patience.silence())))
+            }
+            Err(_) => Err(fail(StoreErrorKind::Timeout, format!("the body did not come within {limit:?}"))),
         }
     }
 

@@ -54,9 +54,10 @@ impl Shared {
         mode: PutMode,
         checksum: Option<String>,
     ) -> Result<(), StoreError> {
-        match self.send_put(name, body.into(), mode, checksum, false).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.error(Operation::Put, name.as_str(), error)),
+        match self.patience.while_moving(self.send_put(name, body.into(), mode, checksum, false)).await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(self.error(Operation::Put, name.as_str(), error)),
+            None => Err(self.still(Operation::Put, name.as_str())),
         }
     }
 
@@ -70,6 +71,7 @@ impl Shared {
         unsigned: bool,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
         let settings = &self.settings;
+        let limits = self.patience.sending(body.size_hint().0);
         let request = self
             .client
             .put_object()
@@ -86,6 +88,7 @@ impl Shared {
             .set_sse_customer_key_md5(settings.customer_key_md5())
             .body(body)
             .customize()
+            .config_override(limits)
             .mutate_request(Shared::name_checksum);
         let request = if settings.tls || unsigned { request.disable_payload_signing() } else { request };
         request.send().await

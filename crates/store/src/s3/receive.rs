@@ -1,6 +1,6 @@
 //! Reads an answer: its body, and what its headers say about the object.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::ChecksumType;
@@ -27,13 +27,41 @@ pub(super) fn whole_crc32c(header: Option<&str>, kind: Option<&ChecksumType>, et
     Some(u32::from_be_bytes(bytes.try_into().ok()?))
 }
 
+/// Why a body did not arrive.
+#[derive(Debug)]
+pub(super) enum Unreceived {
+    /// The connection broke, or the body does not fit its header.
+    Broken(String),
+    /// Nothing more came for the longest time without a byte.
+    Still,
+}
+
+impl From<String> for Unreceived {
+    fn from(reason: String) -> Self {
+        Self::Broken(reason)
+    }
+}
+
+/// The next piece of a body, which may take `silence`.
+async fn next(body: &mut ByteStream, silence: Duration) -> Result<Option<Bytes>, Unreceived> {
+    match tokio::time::timeout(silence, body.try_next()).await {
+        Ok(piece) => Ok(piece.map_err(|error| errors::chain(&error))?),
+        Err(_) => Err(Unreceived::Still),
+    }
+}
+
 /// Receives a body into one buffer of the announced length, without a second copy. Of a body of more than `most` bytes,
 /// the rest is not received. The caller judges a body that is too short or too long.
-pub(super) async fn receive(mut body: ByteStream, length: Option<usize>, most: u64) -> Result<Bytes, String> {
+pub(super) async fn receive(
+    mut body: ByteStream,
+    length: Option<usize>,
+    most: u64,
+    silence: Duration,
+) -> Result<Bytes, Unreceived> {
     let Some(length) = length.filter(|length| *length <= MAX_RECEIVED_BYTES) else {
         let mut received = Vec::new();
         while received.len() as u64 <= most
-            && let Some(piece) = body.try_next().await.map_err(|error| errors::chain(&error))?
+            && let Some(piece) = next(&mut body, silence).await?
         {
             received.extend_from_slice(&piece);
         }
@@ -41,7 +69,7 @@ pub(super) async fn receive(mut body: ByteStream, length: Option<usize>, most: u
     };
     let mut buffer = Buffer::zeroed(length).map_err(|error| error.to_string())?;
     let mut filled = 0;
-    while let Some(piece) = body.try_next().await.map_err(|error| errors::chain(&error))? {
+    while let Some(piece) = next(&mut body, silence).await? {
         let place = buffer.get_mut(filled..filled + piece.len());
         place
             .ok_or_else(|| format!("the body is longer than the {length} bytes of its header"))?

@@ -12,7 +12,8 @@ use aws_sdk_s3::types::ChecksumMode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::errors::{Judged, judge};
+use super::errors::{Judged, judge, judged};
+use super::patience::Patience;
 use super::receive::whole_crc32c;
 use super::settings::Settings;
 use crate::error::NO_CREDENTIALS_CAME;
@@ -29,7 +30,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     /// What is known about the store.
     pub(super) capabilities: Capabilities,
-    pub(super) attempt_timeout: std::time::Duration,
+    pub(super) patience: Patience,
     /// Set after the store refused our checksum headers.
     pub(super) no_checksums: AtomicBool,
     /// Set after the store refused DeleteObjects.
@@ -80,6 +81,12 @@ impl Shared {
         let mut error = self.fail(operation, name, judged.kind, detail);
         error.failure_mut().source = source;
         error
+    }
+
+    /// A request was given up because no byte moved.
+    pub(super) fn still(&self, operation: Operation, name: &str) -> StoreError {
+        let detail = format!("no byte came or went for {:?}", self.patience.silence());
+        self.judged(operation, name, judged(StoreErrorKind::Timeout, detail), None)
     }
 
     pub(super) fn error<E>(&self, operation: Operation, name: &str, error: SdkError<E, HttpResponse>) -> StoreError

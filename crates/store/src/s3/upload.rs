@@ -192,9 +192,13 @@ impl Upload for S3Upload {
             .set_sse_customer_key_md5(settings.customer_key_md5())
             .body(ByteStream::from(body))
             .customize()
+            .config_override(shared.patience.sending(size_bytes as u64))
             .mutate_request(Shared::name_checksum);
         let request = if settings.tls { request.disable_payload_signing() } else { request };
-        let output = request.send().await.map_err(|error| shared.error(Operation::Part, self.name.as_str(), error))?;
+        let Some(output) = shared.patience.while_moving(request.send()).await else {
+            return Err(shared.still(Operation::Part, self.name.as_str()));
+        };
+        let output = output.map_err(|error| shared.error(Operation::Part, self.name.as_str(), error))?;
         let part = Part { size_bytes, crc32c, etag: output.e_tag().map(str::to_owned) };
         self.parts.lock().insert(number, part);
         Ok(())

@@ -47,6 +47,11 @@ impl Hurry {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// All bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
     pub(super) fn has_begun(&self) -> bool {
         *self.0.begun.borrow()
     }
@@ -59,13 +64,12 @@ impl Hurry {
     /// Returns when the hurry has begun and no byte has moved for [`SILENCE`].
     pub(super) async fn silence(&self, pace: &dyn Pace) {
         self.begun().await;
-        let bytes = || self.0.bytes.load(Ordering::Relaxed);
-        let (mut before, mut since) = (bytes(), pace.now());
+        let (mut before, mut since) = (self.bytes(), pace.now());
         while pace.now().saturating_sub(since) < SILENCE {
             pace.sleep(LOOK_AGAIN_AFTER).await;
             let had_time = !self.has_begun();
             self.begun().await;
-            let moved = bytes();
+            let moved = self.bytes();
             if had_time || moved != before {
                 (before, since) = (moved, pace.now());
             }

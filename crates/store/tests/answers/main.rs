@@ -7,6 +7,7 @@ mod conditions;
 mod own_certificates;
 mod pages;
 mod proxies;
+mod slow;
 mod tls;
 
 use std::sync::atomic::{AtomicBool, Ordering};
