@@ -75,6 +75,20 @@ fn places_and_keys_that_are_wrong() {
              hint:  create the bucket, or correct `url`\n",
     );
     remote.faults.clear();
+    // A lifecycle rule moved the oldest object.
+    remote.faults.inject(Fault::new(Effect::Status(403, "InvalidObjectState"), When::Always));
+    remote.bench.fails(
+        "an archived object",
+        &["list"],
+        22,
+        "error: object holdfast.json in s3://holdfast/pg is in an archive storage class: HTTP 403 InvalidObjectState: \
+         injected\n\
+             while: get holdfast.json from s3://holdfast/pg, opening the repository s3://holdfast/pg\n\
+             hint:  it is not lost: restore it (RestoreObject, which may take hours) and copy it to a storage class \
+         that can be read at once; then leave the repository's prefix out of the lifecycle rule that moves objects, and \
+         look at `storage_class` of this [[repo]]\n",
+    );
+    remote.faults.clear();
     remote.configure("holdfast", &keys("nobody", &credentials.secret_key));
     remote.bench.fails(
         "unknown key",
