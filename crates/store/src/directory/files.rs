@@ -389,11 +389,23 @@ fn taken(path: &Path) -> LocalError {
 
 /// Gives a file a name that must be free.
 fn create_name(from: &Path, to: &Path) -> Result<(), Errno> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+    let named = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Not every file system (NFS, some FUSE) has the flag; all of them have links, and a link never replaces a
         // file. The temporary name is removed when the Temporary is dropped.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rustix::fs::link(from, to),
         result => result,
+    };
+    match named {
+        // The server of a network file system made the link and its answer was lost, so the kernel asked again.
+        Err(Errno::EXIST) if is_same_file(from, to) => Ok(()),
+        named => named,
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (std::fs::symlink_metadata(one), std::fs::symlink_metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
     }
 }
 
@@ -446,4 +458,22 @@ pub(super) fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let mut buffer = Buffer::zeroed(length)?;
     file.read_exact_at(&mut buffer, range.start)?;
     Ok(buffer.freeze(length))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_link_whose_answer_was_lost_is_ours_and_another_file_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::write(&from, "x").unwrap();
+        std::fs::hard_link(&from, &to).unwrap();
+        assert_eq!(create_name(&from, &to), Ok(()));
+        std::fs::remove_file(&to).unwrap();
+        std::fs::write(&to, "x").unwrap();
+        assert_eq!(create_name(&from, &to), Err(Errno::EXIST));
+    }
 }
