@@ -1,6 +1,7 @@
 //! An unreachable store: `archive_command` loses nothing, `restore_command` does not end recovery early, and a standby
 //! waits.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use holdfast_testkit::postgres::{Cluster, Shutdown};
@@ -11,7 +12,7 @@ use super::kit::{
     add_to_wal_table, holds, http_faults, no_divergence, no_gaps, small, stop, tcp_proxy, with_second_repository,
 };
 use crate::stage::attack::{back_up, fill_segments, load, objects, segment_path, segments, sum, wal_object};
-use crate::stage::{Plan, Seal, Stage, wait_promoted};
+use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 /// The exit code "unreachable".
 const UNREACHABLE: i32 = 24;
@@ -323,6 +324,41 @@ async fn a_fast_shutdown_ends_with_a_store_that_resets_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_shutdown_ends_with_a_store_that_never_answers() {
     a_fast_shutdown_ends(Fails::IsSilent).await;
+}
+
+/// A repository on a network mount whose server is gone: system calls do not return. Opening a FIFO does the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fast_shutdown_ends_with_a_directory_that_never_answers() {
+    let plan = Plan { store: StoreKind::Directory, ..small(Seal::KeyFile) };
+    let Some(mut stage) = Stage::start(18, plan).await else { return };
+    add_to_wal_table(&stage, "timeout = \"10m\"");
+    load(&stage.cluster).await;
+    back_up(&stage);
+    stage.archive_now().await;
+    let record = stage.repository_folder().join("holdfast.json");
+    let aside = stage.scratch.path().join("holdfast.json.aside");
+    std::fs::rename(&record, &aside).expect("move the record aside");
+    let made = Command::new("mkfifo").args(["-m", "666"]).arg(&record).status().expect("run mkfifo");
+    assert!(made.success(), "{made}");
+    fill_segments(&stage.cluster, 3).await;
+    let expected = sum(&stage.cluster).await;
+    let began = Instant::now();
+    stage.cluster.stop(Shutdown::Fast).await.expect("the server stops");
+    assert!(began.elapsed() < Duration::from_mins(1), "the stop took {:?}", began.elapsed());
+    let log = stage.cluster.log_text();
+    assert!(log.contains(&format!("exit code {UNREACHABLE}")), "{log}");
+    let waiting = segments(stage.cluster.data(), "ready");
+    assert!(waiting.len() >= 3, "{waiting:?}");
+
+    std::fs::remove_file(&record).expect("remove the FIFO");
+    std::fs::rename(&aside, &record).expect("bring the record back");
+    stage.cluster.start().await.expect("start the server again");
+    stage.archive_now().await;
+    assert!(waiting.iter().all(|segment| wal_object(&stage, segment).is_some()), "{waiting:?}");
+    no_gaps(&stage);
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(sum(&restored).await, expected);
 }
 
 /// A segment that was fetched ahead is delivered while the store is away.

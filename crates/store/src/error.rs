@@ -266,6 +266,10 @@ impl StoreError {
             StoreErrorKind::Throttled => {
                 "lower the number of requests in flight, or ask the provider for a higher limit"
             }
+            StoreErrorKind::Timeout if local => {
+                "look at the file system: the server of a network mount may be gone, or a disk hangs; run this again when \
+                 it answers"
+            }
             StoreErrorKind::Timeout | StoreErrorKind::Unreachable => {
                 "check `endpoint`, the network and the state of the server"
             }
@@ -370,6 +374,17 @@ mod tests {
         assert_eq!(absent.to_string(), "object a/b does not exist in s3://bucket");
         assert_eq!(absent.doing(), "get a/b from s3://bucket");
         assert_eq!(error(StoreErrorKind::Other, Operation::List, "").doing(), "list a/b in s3://bucket");
+        let mut still = error(StoreErrorKind::Timeout, Operation::Put, "the file system has not answered for 120 s");
+        still.failure_mut().store = "file:///srv/backups".to_owned();
+        let text = "file:///srv/backups did not answer in time: the file system has not answered for 120 s";
+        assert_eq!(still.to_string(), text);
+        assert_eq!(
+            still.hint(),
+            Some(
+                "look at the file system: the server of a network mount may be gone, or a disk hangs; run this again \
+                 when it answers"
+            )
+        );
     }
 
     #[test]

@@ -40,7 +40,9 @@ pub async fn open_counted(config: &StoreConfig, counters: Arc<Counters>) -> Resu
             prefix.clone_from(wanted);
             Arc::new(S3Store::new(config).await?)
         }
-        Location::Directory(path) => Arc::new(DirectoryStore::open(path).await?),
+        Location::Directory(path) => {
+            Arc::new(DirectoryStore::open_within(path, config.timeouts.attempt, config.hurry.clone()).await?)
+        }
         Location::Memory => Arc::new(MemoryStore::new()),
     };
     let counted = Arc::new(Counted::new(back_end, counters));

@@ -111,7 +111,9 @@ fn spool(context: &Context, file: &Path) -> Option<Spool> {
 pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Failure> {
     let config = &context.config;
     let hurry = Hurry::default();
-    let targets = targets::for_archiver(context, config.wal.timeout, &hurry).await?;
+    // Opening a directory may hang as well.
+    let opening = targets::for_archiver(context, config.wal.timeout, &hurry);
+    let targets = hurrying_when_stopping(path, &hurry, opening).await?;
     let spool = spool(context, path);
     let options = PushOptions {
         cluster: config.cluster.name.clone(),
@@ -173,7 +175,8 @@ const STANDBY_WAIT: Duration = Duration::from_secs(20);
 pub(super) async fn push_standby(context: &Context, path: &Path, wait: Option<Duration>) -> Result<ExitCode, Failure> {
     let config = &context.config;
     let hurry = Hurry::default();
-    let targets = targets::for_archiver(context, config.wal.timeout, &hurry).await?;
+    let opening = targets::for_archiver(context, config.wal.timeout, &hurry);
+    let targets = hurrying_when_stopping(path, &hurry, opening).await?;
     let options = StandbyPushOptions {
         cluster: config.cluster.name.clone(),
         owner: config.cluster.owner.clone(),

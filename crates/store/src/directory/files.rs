@@ -15,6 +15,7 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::local_error::LocalError;
+use super::watch::{PIECE_BYTES, Watch};
 use crate::random::Random;
 use crate::{Buffer, Failure, FolderPage, ObjectName, Operation, PutMode, StoreError, StoreErrorKind};
 
@@ -46,6 +47,21 @@ pub(super) struct Temporary {
 impl Temporary {
     pub(super) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Writes bytes at their place, in pieces. In a hurry each piece is synced, so that the caller sees it move.
+    pub(super) fn write(&self, body: &[u8], offset: u64, watch: &Watch) -> Result<(), LocalError> {
+        let mut at = offset;
+        for piece in body.chunks(PIECE_BYTES) {
+            self.file.write_all_at(piece, at)?;
+            at += piece.len() as u64;
+            watch.go_on()?;
+            if watch.in_hurry() {
+                self.file.sync_data()?;
+                watch.go_on()?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -139,9 +155,10 @@ impl Files {
     }
 
     /// Removes what killed processes left. A failure does no harm.
-    pub(super) fn clean(&self) {
+    pub(super) fn clean(&self, watch: &Watch) {
         let Ok(entries) = std::fs::read_dir(self.root.join(TEMPORARY)) else { return };
         for entry in entries.flatten() {
+            watch.moved();
             let age = entry
                 .metadata()
                 .and_then(|metadata| metadata.modified())
@@ -204,14 +221,22 @@ impl Files {
     }
 
     /// Steps 2 to 4 of a write.
-    pub(super) fn publish(&self, temporary: &Temporary, name: &ObjectName, mode: PutMode) -> Result<(), LocalError> {
+    pub(super) fn publish(
+        &self,
+        temporary: &Temporary,
+        name: &ObjectName,
+        mode: PutMode,
+        watch: &Watch,
+    ) -> Result<(), LocalError> {
         let path = self.path(name)?;
         let folder = path.parent().unwrap_or(&self.root);
+        watch.syncs(temporary.file.metadata()?.len());
         temporary.file.sync_all()?;
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.make_chain(folder) {
+            watch.go_on()?;
+            match self.make_chain(folder, watch) {
                 Ok(()) => {}
                 // A parent folder was deleted between two system calls.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < FOLDER_TRIES => {
@@ -221,6 +246,7 @@ impl Files {
                 }
                 Err(error) => return Err(in_the_way(error)),
             }
+            watch.go_on()?;
             let named = match mode {
                 PutMode::Create => create_name(&temporary.path, &path),
                 PutMode::Overwrite => rustix::fs::rename(&temporary.path, &path),
@@ -232,13 +258,15 @@ impl Files {
                 Err(error) => return Err(in_the_way(error.into())),
             }
         }
+        watch.moved();
         sync_folder(folder)?;
+        watch.moved();
         // It was perhaps exchanged meanwhile.
         self.check_root()
     }
 
     /// Makes the folders down to `folder`. Syncs their chain up to the root once per process.
-    fn make_chain(&self, folder: &Path) -> io::Result<()> {
+    fn make_chain(&self, folder: &Path, watch: &Watch) -> io::Result<()> {
         let mut synced = self.synced.lock();
         if synced.contains(folder) {
             return Ok(());
@@ -256,6 +284,7 @@ impl Files {
             if let Some(parent) = link.parent() {
                 sync_folder(parent)?;
             }
+            watch.moved();
             synced.insert(link.to_owned());
         }
         Ok(())
@@ -274,6 +303,7 @@ impl Files {
         prefix: &str,
         after: Option<&str>,
         most: usize,
+        watch: &Watch,
     ) -> Result<FolderPage, LocalError> {
         let parent = prefix.trim_end_matches('/');
         let mut page = FolderPage::default();
@@ -287,6 +317,7 @@ impl Files {
         let mut names = BTreeSet::new();
         for entry in entries {
             let entry = entry?;
+            watch.moved();
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !entry.file_type()?.is_dir() || (parent.is_empty() && name == TEMPORARY) {
                 continue;
@@ -302,7 +333,7 @@ impl Files {
         for name in names {
             let below = if parent.is_empty() { name.clone() } else { format!("{parent}/{name}") };
             let mut inhabited = false;
-            self.walk(&below, &mut |_, _| {
+            self.walk(&below, watch, &mut |_, _| {
                 inhabited = true;
                 false
             })?;
@@ -314,13 +345,19 @@ impl Files {
     }
 
     /// Visits every object below a folder, in no particular order, until `visit` returns false. Returns false then.
-    fn walk(&self, folder: &str, visit: &mut impl FnMut(ObjectName, &std::fs::Metadata) -> bool) -> io::Result<bool> {
+    fn walk(
+        &self,
+        folder: &str,
+        watch: &Watch,
+        visit: &mut impl FnMut(ObjectName, &std::fs::Metadata) -> bool,
+    ) -> io::Result<bool> {
         let entries = match std::fs::read_dir(self.root.join(folder)) {
             Err(error) if is_absence(&error) => return Ok(true),
             entries => entries?,
         };
         for entry in entries {
             let entry = entry?;
+            watch.moved();
             let Ok(name) = entry.file_name().into_string() else { continue };
             if folder.is_empty() && name == TEMPORARY {
                 continue;
@@ -332,7 +369,7 @@ impl Files {
                 metadata => metadata?,
             };
             if metadata.is_dir() {
-                if !self.walk(&below, visit)? {
+                if !self.walk(&below, watch, visit)? {
                     return Ok(false);
                 }
             } else if metadata.is_file() {
@@ -352,9 +389,10 @@ impl Files {
     }
 
     /// Removes files, then the folders they leave empty, then syncs the folders that remain.
-    pub(super) fn delete(&self, names: &[ObjectName]) -> Result<(), LocalError> {
+    pub(super) fn delete(&self, names: &[ObjectName], watch: &Watch) -> Result<(), LocalError> {
         let mut touched = BTreeSet::new();
         for name in names {
+            watch.go_on()?;
             let path = self.path(name)?;
             match std::fs::remove_file(&path) {
                 Err(error) if is_absence(&error) => continue,
@@ -372,7 +410,7 @@ impl Files {
         for folder in touched {
             match sync_folder(&folder) {
                 Err(error) if !is_absence(&error) => return Err(error.into()),
-                _ => {}
+                _ => watch.moved(),
             }
         }
         Ok(())
@@ -453,10 +491,15 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Reads exactly `range`, which the caller has checked against the size.
-pub(super) fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+pub(super) fn read_at(file: &File, range: Range<u64>, watch: &Watch) -> io::Result<Bytes> {
     let length = usize::try_from(range.end - range.start).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     let mut buffer = Buffer::zeroed(length)?;
-    file.read_exact_at(&mut buffer, range.start)?;
+    let mut at = range.start;
+    for piece in buffer.chunks_mut(PIECE_BYTES) {
+        file.read_exact_at(piece, at)?;
+        at += piece.len() as u64;
+        watch.moved();
+    }
     Ok(buffer.freeze(length))
 }
 

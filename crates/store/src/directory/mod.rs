@@ -17,7 +17,8 @@
 //!   is never reported as a missing object. [`DirectoryStore::create`] makes it.
 //! - Files are 0600, folders 0700, whatever the umask. If root writes below a directory of another user, the files get
 //!   that user as owner. Otherwise one command typed as root would close the archive to PostgreSQL. All I/O runs on
-//!   tokio's blocking pool; if a future is dropped, its write still runs to the end.
+//!   tokio's blocking pool. An operation that makes no step for the time limit is given up, as one whose future is
+//!   dropped: it ends at its next step, and its outcome is unknown (see `watch`).
 //! - A listing is read in pages, in the order of the names. At most one page and the names of one folder are in memory
 //!   (see `page`).
 //! - Nothing else may write below the root. An object cannot have the name of a folder (`a` beside `a/b`).
@@ -26,28 +27,32 @@ mod files;
 mod local_error;
 mod page;
 mod upload;
+mod watch;
 
-use std::io::Read as _;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Failure, FolderPage, ListPage, MOST_DELETED, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
-    StoreErrorKind, Upload,
+    Failure, FolderPage, Hurry, ListPage, MOST_DELETED, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
+    StoreErrorKind, Timeouts, Upload,
 };
 use files::Files;
 use local_error::LocalError;
 use upload::DirectoryUpload;
+use watch::{Waiting, Watch, Working};
 
 /// A store whose objects are files below one directory.
 #[derive(Clone, Debug)]
 pub struct DirectoryStore {
     files: Arc<Files>,
+    /// The longest time without a step of an operation.
+    limit: Duration,
+    hurry: Hurry,
 }
 
 impl DirectoryStore {
@@ -56,12 +61,19 @@ impl DirectoryStore {
     /// # Errors
     /// `NoSuchBucket` if it does not exist, `InvalidConfig` if it is not a directory or its path is not UTF-8.
     pub async fn open(root: &Path) -> Result<Self, StoreError> {
-        let files = Files::new(root)?;
-        let store = Self { files: Arc::new(files) };
+        Self::open_within(root, Timeouts::default().attempt, Hurry::default()).await
+    }
+
+    /// The same, with the longest time without a step of an operation. In a hurry it is a few seconds.
+    ///
+    /// # Errors
+    /// As [`DirectoryStore::open`]; `Timeout` if the file system does not answer.
+    pub async fn open_within(root: &Path, limit: Duration, hurry: Hurry) -> Result<Self, StoreError> {
+        let store = Self { files: Arc::new(Files::new(root)?), limit, hurry };
         store
-            .run(Operation::Open, "", |files| {
+            .run(Operation::Open, "", |files, watch| {
                 files.check_root()?;
-                files.clean();
+                files.clean(watch);
                 Ok(())
             })
             .await?;
@@ -73,33 +85,26 @@ impl DirectoryStore {
     /// # Errors
     /// As [`DirectoryStore::open`], and the errors of making directories.
     pub async fn create(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { files: Arc::new(Files::new(root)?) };
-        store.run(Operation::Open, "", |files| Ok(files.make_root()?)).await?;
+        let limit = Timeouts::default().attempt;
+        let store = Self { files: Arc::new(Files::new(root)?), limit, hurry: Hurry::default() };
+        store.run(Operation::Open, "", |files, _| Ok(files.make_root()?)).await?;
         Self::open(root).await
     }
 
+    /// Runs an operation on the pool for blocking calls, and gives it up when it makes no step for too long. Then its
+    /// outcome is unknown, as after a lost answer of S3.
     async fn run<T: Send + 'static>(
         &self,
         operation: Operation,
         name: &str,
-        work: impl FnOnce(&Files) -> Result<T, LocalError> + Send + 'static,
+        work: impl FnOnce(&Files, &Watch) -> Result<T, LocalError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let files = Arc::clone(&self.files);
-        let worked = tokio::task::spawn_blocking(move || {
-            // The whole disk may be missing: the object is absent only if the root is there.
-            work(&files).map_err(|trouble| match trouble.kind {
-                Some(StoreErrorKind::NotFound) => files.check_root().err().unwrap_or(trouble),
-                _ => trouble,
-            })
-        });
-        let trouble = match worked.await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(trouble)) => trouble,
-            Err(join) => LocalError {
-                kind: Some(StoreErrorKind::Cancelled),
-                detail: String::new(),
-                source: Some(Box::new(join)),
+        let trouble = match Watch::begin(self.files.root(), self.hurry.clone()) {
+            Ok(watch) => match self.watched(watch, work).await {
+                Ok(value) => return Ok(value),
+                Err(trouble) => trouble,
             },
+            Err(refused) => refused,
         };
         let kind = trouble.kind.unwrap_or(StoreErrorKind::Other);
         let detail = if kind == StoreErrorKind::NotFound { String::new() } else { trouble.detail };
@@ -108,41 +113,73 @@ impl DirectoryStore {
             Failure { store: self.describe(), name: name.to_owned(), operation, detail, source: trouble.source },
         ))
     }
+
+    async fn watched<T: Send + 'static>(
+        &self,
+        watch: Arc<Watch>,
+        work: impl FnOnce(&Files, &Watch) -> Result<T, LocalError> + Send + 'static,
+    ) -> Result<T, LocalError> {
+        let files = Arc::clone(&self.files);
+        let (waiting, working) = (Waiting(Arc::clone(&watch)), Working(watch));
+        let worked = tokio::task::spawn_blocking(move || {
+            let working = working;
+            let watch = &working.0;
+            // The whole disk may be missing: the object is absent only if the root is there.
+            work(&files, watch).map_err(|trouble| match trouble.kind {
+                Some(StoreErrorKind::NotFound) => files.check_root().err().unwrap_or(trouble),
+                _ => trouble,
+            })
+        });
+        tokio::select! {
+            biased;
+            worked = worked => worked.unwrap_or_else(|join| {
+                let kind = Some(StoreErrorKind::Cancelled);
+                Err(LocalError { kind, detail: String::new(), source: Some(Box::new(join)) })
+            }),
+            silent = waiting.0.still(self.limit) => {
+                let detail = format!("the file system has not answered for {} s", silent.as_secs());
+                Err(LocalError::new(StoreErrorKind::Timeout, detail))
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl Store for DirectoryStore {
     async fn put(&self, name: &ObjectName, body: Bytes, mode: PutMode) -> Result<(), StoreError> {
         let target = name.clone();
-        self.run(Operation::Put, name.as_str(), move |files| {
+        self.run(Operation::Put, name.as_str(), move |files, watch| {
             files.check_root()?;
             if mode == PutMode::Create {
                 files.must_be_absent(&target)?;
             }
+            watch.go_on()?;
             let temporary = files.temporary()?;
-            temporary.file().write_all_at(&body, 0)?;
-            files.publish(&temporary, &target, mode)
+            temporary.write(&body, 0, watch)?;
+            files.publish(&temporary, &target, mode, watch)
         })
         .await
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
         let target = name.clone();
-        self.run(Operation::Get, name.as_str(), move |files| Ok(Bytes::from(std::fs::read(files.path(&target)?)?)))
-            .await
+        self.run(Operation::Get, name.as_str(), move |files, watch| {
+            let (file, size) = files.open(&target)?;
+            Ok(files::read_at(&file, 0..size, watch)?)
+        })
+        .await
     }
 
     async fn get_at_most(&self, name: &ObjectName, most: u64) -> Result<Bytes, StoreError> {
         let target = name.clone();
-        let found = self.run(Operation::Get, name.as_str(), move |files| {
+        let found = self.run(Operation::Get, name.as_str(), move |files, watch| {
+            // Objects are never written in place: a file does not grow.
             let (file, size) = files.open(&target)?;
-            let mut body = Vec::new();
-            // Objects are never written in place, so a file that has grown is not one of ours.
-            file.take(most.saturating_add(1)).read_to_end(&mut body)?;
-            Ok((Bytes::from(body), size))
+            let body = if size > most { Bytes::new() } else { files::read_at(&file, 0..size, watch)? };
+            Ok((body, size))
         });
         let (body, size) = found.await?;
-        crate::check_size(&self.describe(), name, size.max(body.len() as u64), most)?;
+        crate::check_size(&self.describe(), name, size, most)?;
         Ok(body)
     }
 
@@ -151,29 +188,29 @@ impl Store for DirectoryStore {
             return Ok(Bytes::new());
         }
         let target = name.clone();
-        self.run(Operation::GetRange, name.as_str(), move |files| {
+        self.run(Operation::GetRange, name.as_str(), move |files, watch| {
             let (file, size) = files.open(&target)?;
             if range.end > size {
                 let detail = format!("{size} bytes, asked for {}..{}", range.start, range.end);
                 return Err(LocalError::new(StoreErrorKind::Truncated, detail));
             }
-            Ok(files::read_at(&file, range)?)
+            Ok(files::read_at(&file, range, watch)?)
         })
         .await
     }
 
     async fn get_tail(&self, name: &ObjectName, bytes: u64) -> Result<(Bytes, u64), StoreError> {
         let target = name.clone();
-        self.run(Operation::GetTail, name.as_str(), move |files| {
+        self.run(Operation::GetTail, name.as_str(), move |files, watch| {
             let (file, size) = files.open(&target)?;
-            Ok((files::read_at(&file, size.saturating_sub(bytes)..size)?, size))
+            Ok((files::read_at(&file, size.saturating_sub(bytes)..size, watch)?, size))
         })
         .await
     }
 
     async fn head(&self, name: &ObjectName) -> Result<ObjectInfo, StoreError> {
         let target = name.clone();
-        self.run(Operation::Head, name.as_str(), move |files| {
+        self.run(Operation::Head, name.as_str(), move |files, _| {
             files.check_root()?;
             let metadata = std::fs::metadata(files.path(&target)?)?;
             if !metadata.is_file() {
@@ -197,18 +234,18 @@ impl Store for DirectoryStore {
     ) -> Result<ListPage, StoreError> {
         let after = next.into_iter().chain(start_after).max().map(str::to_owned);
         let wanted = prefix.to_owned();
-        self.run(Operation::List, prefix, move |files| {
+        self.run(Operation::List, prefix, move |files, watch| {
             files.check_root()?;
-            page::read(files, &wanted, after.as_deref(), page::OBJECTS)
+            page::read(files, &wanted, after.as_deref(), page::OBJECTS, watch)
         })
         .await
     }
 
     async fn list_folders_page(&self, prefix: &str, next: Option<&str>) -> Result<FolderPage, StoreError> {
         let (wanted, after) = (prefix.to_owned(), next.map(str::to_owned));
-        self.run(Operation::ListFolders, prefix, move |files| {
+        self.run(Operation::ListFolders, prefix, move |files, watch| {
             files.check_root()?;
-            files.list_folders(&wanted, after.as_deref(), page::OBJECTS)
+            files.list_folders(&wanted, after.as_deref(), page::OBJECTS, watch)
         })
         .await
     }
@@ -216,9 +253,9 @@ impl Store for DirectoryStore {
     async fn delete_some(&self, names: &[ObjectName]) -> Result<usize, StoreError> {
         let first = names.first().map_or("", ObjectName::as_str);
         let some: Vec<ObjectName> = names.iter().take(MOST_DELETED).cloned().collect();
-        self.run(Operation::Delete, first, move |files| {
+        self.run(Operation::Delete, first, move |files, watch| {
             files.check_root()?;
-            files.delete(&some)?;
+            files.delete(&some, watch)?;
             Ok(some.len())
         })
         .await
@@ -227,11 +264,12 @@ impl Store for DirectoryStore {
     async fn begin_upload(&self, name: &ObjectName, mode: PutMode) -> Result<Box<dyn Upload>, StoreError> {
         let target = name.clone();
         let temporary = self
-            .run(Operation::BeginUpload, name.as_str(), move |files| {
+            .run(Operation::BeginUpload, name.as_str(), move |files, watch| {
                 files.check_root()?;
                 if mode == PutMode::Create {
                     files.must_be_absent(&target)?;
                 }
+                watch.go_on()?;
                 files.temporary()
             })
             .await?;
@@ -242,3 +280,6 @@ impl Store for DirectoryStore {
         format!("file://{}", self.files.root().display())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use std::io;
 
 use super::files::{Files, TEMPORARY, is_absence, may_be_listed};
 use super::local_error::LocalError;
+use super::watch::Watch;
 use crate::{ListPage, ObjectInfo, ObjectName};
 
 /// Objects of a page: few enough to hold, many enough that reading the folders above them again costs little.
@@ -22,12 +23,19 @@ pub(super) const OBJECTS: usize = 4096;
 const END_OF_FOLDER: char = char::MAX;
 
 /// Reads the page of at most `most` objects after `after`.
-pub(super) fn read(files: &Files, prefix: &str, after: Option<&str>, most: usize) -> Result<ListPage, LocalError> {
+pub(super) fn read(
+    files: &Files,
+    prefix: &str,
+    after: Option<&str>,
+    most: usize,
+    watch: &Watch,
+) -> Result<ListPage, LocalError> {
     let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
     if !may_be_listed(folder) {
         return Ok(ListPage::default());
     }
-    let mut page = Page { files, prefix, after: after.unwrap_or_default(), most, objects: Vec::new(), next: None };
+    let after = after.unwrap_or_default();
+    let mut page = Page { files, prefix, after, most, watch, objects: Vec::new(), next: None };
     page.folder(folder)?;
     Ok(ListPage { objects: page.objects, next: page.next })
 }
@@ -37,6 +45,7 @@ struct Page<'a> {
     prefix: &'a str,
     after: &'a str,
     most: usize,
+    watch: &'a Watch,
     objects: Vec<ObjectInfo>,
     /// Where the next page continues; set when this page is full and there is more.
     next: Option<String>,
@@ -70,6 +79,7 @@ impl Page<'_> {
             entries => entries?,
         };
         for entry in entries {
+            self.watch.moved();
             let Some(key) = key(folder, &entry?)? else { continue };
             if !self.wants(&key) {
                 continue;
@@ -93,6 +103,7 @@ impl Page<'_> {
     }
 
     fn object(&mut self, key: &str) -> io::Result<()> {
+        self.watch.moved();
         let name = match ObjectName::new(key) {
             Ok(name) => name,
             Err(error) => {
@@ -143,6 +154,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::Hurry;
 
     fn make(root: &Path, names: &[String]) {
         for name in names {
@@ -158,7 +170,8 @@ mod tests {
         let (mut found, mut next) = (Vec::new(), None);
         loop {
             let after = next.as_deref().into_iter().chain(after).max();
-            let page = read(&files, prefix, after, most).unwrap();
+            let watch = Watch::begin(root, Hurry::default()).unwrap();
+            let page = read(&files, prefix, after, most, &watch).unwrap();
             assert!(page.objects.len() <= most, "{} objects in a page of {most}", page.objects.len());
             found.extend(page.objects.into_iter().map(|info| info.name.to_string()));
             match page.next {

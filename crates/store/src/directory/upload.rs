@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,8 +16,12 @@ use rustix::fs::Advice;
 use super::DirectoryStore;
 use super::files::Temporary;
 use super::local_error::LocalError;
+use super::watch::Watch;
 use crate::parts::total_size;
 use crate::{ObjectName, Operation, PutMode, StoreError, StoreErrorKind, Upload};
+
+/// How long the end of an upload waits until its temporary file is removed; after that the file is removed later.
+const REMOVE_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct DirectoryUpload {
@@ -50,6 +54,21 @@ impl DirectoryUpload {
     }
 }
 
+impl Drop for DirectoryUpload {
+    /// Removes the temporary file. A network mount whose server is gone must not stop the task that drops the upload.
+    fn drop(&mut self) {
+        let Some(temporary) = self.growing.temporary.lock().take() else { return };
+        let (removed, wait) = mpsc::sync_channel(1);
+        let remove = std::thread::Builder::new().spawn(move || {
+            drop(temporary);
+            removed.send(()).ok();
+        });
+        if remove.is_ok() {
+            wait.recv_timeout(REMOVE_WITHIN).ok();
+        }
+    }
+}
+
 impl Growing {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
@@ -61,7 +80,7 @@ impl Growing {
     }
 
     /// Writes every part whose place is known. The lock is not held during the write, so parts are written in parallel.
-    fn write(&self, number: u32, body: Bytes) -> Result<(), LocalError> {
+    fn write(&self, number: u32, body: Bytes, watch: &Watch) -> Result<(), LocalError> {
         let temporary = self.temporary()?;
         let (part_size, ready) = {
             let mut state = self.state();
@@ -77,7 +96,7 @@ impl Growing {
         };
         let mut result = Ok(());
         for (number, body) in ready {
-            let written = write_part(&temporary, u64::from(number).saturating_sub(1), part_size, &body);
+            let written = write_part(&temporary, u64::from(number).saturating_sub(1), part_size, &body, watch);
             let mut state = self.state();
             match written {
                 Ok(()) => {
@@ -93,11 +112,17 @@ impl Growing {
     }
 }
 
-fn write_part(temporary: &Temporary, index: u64, part_size: u64, body: &Bytes) -> Result<(), LocalError> {
+fn write_part(
+    temporary: &Temporary,
+    index: u64,
+    part_size: u64,
+    body: &Bytes,
+    watch: &Watch,
+) -> Result<(), LocalError> {
     let Some(offset) = index.checked_mul(part_size) else {
         return Err(LocalError::new(StoreErrorKind::InvalidConfig, "the part's number is too large"));
     };
-    temporary.file().write_all_at(body, offset)?;
+    temporary.write(body, offset, watch)?;
     // Begins to write the range back without waiting (Linux: filemap_fdatawrite_range), which keeps the sync at the end
     // short and the page cache for PostgreSQL. Only advice: a failure changes nothing.
     let length = NonZeroU64::new(body.len() as u64);
@@ -111,14 +136,14 @@ fn write_part(temporary: &Temporary, index: u64, part_size: u64, body: &Bytes) -
 impl Upload for DirectoryUpload {
     async fn part(&self, number: u32, body: Bytes) -> Result<(), StoreError> {
         let growing = Arc::clone(&self.growing);
-        self.store.run(Operation::Part, self.name.as_str(), move |_| growing.write(number, body)).await
+        self.store.run(Operation::Part, self.name.as_str(), move |_, watch| growing.write(number, body, watch)).await
     }
 
     async fn try_complete(&self) -> Result<(), StoreError> {
         let growing = Arc::clone(&self.growing);
         let (name, mode) = (self.name.clone(), self.mode);
         self.store
-            .run(Operation::Complete, self.name.as_str(), move |files| {
+            .run(Operation::Complete, self.name.as_str(), move |files, watch| {
                 let temporary = growing.temporary()?;
                 {
                     let state = growing.state();
@@ -133,7 +158,7 @@ impl Upload for DirectoryUpload {
                     // A part that was sent twice may have been longer the first time.
                     temporary.file().set_len(total)?;
                 }
-                files.publish(&temporary, &name, mode)
+                files.publish(&temporary, &name, mode, watch)
             })
             .await
     }
@@ -141,7 +166,7 @@ impl Upload for DirectoryUpload {
     async fn try_abort(&self) -> Result<(), StoreError> {
         let growing = Arc::clone(&self.growing);
         self.store
-            .run(Operation::Abort, self.name.as_str(), move |_| {
+            .run(Operation::Abort, self.name.as_str(), move |_, _| {
                 *growing.temporary.lock() = None;
                 Ok(())
             })

@@ -13,7 +13,7 @@ use super::retry::Pace;
 
 /// How long a caller in a hurry waits for the next byte. `pg_ctl stop` waits 60 seconds, and in that time the archiver
 /// may try a file six times. A line of 1 Mbit/s needs some seconds for the bytes that the kernel accepted at once.
-pub(super) const SILENCE: Duration = Duration::from_secs(5);
+pub(crate) const SILENCE: Duration = Duration::from_secs(5);
 
 /// The interval between two looks at the count of bytes.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
@@ -52,7 +52,7 @@ impl Hurry {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         *self.0.begun.borrow()
     }
 

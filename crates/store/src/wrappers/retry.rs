@@ -191,7 +191,7 @@ impl Retry {
     }
 
     /// The same, for a store whose connections count their bytes in the hurry. A request is given up if the server
-    /// accepts it and does not answer. A write to a directory cannot be given up.
+    /// accepts it and does not answer. A directory counts steps instead of bytes, and gives up its operations itself.
     #[must_use]
     pub fn by_network(self) -> Self {
         Self { by_network: true, ..self }
