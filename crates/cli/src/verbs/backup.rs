@@ -54,12 +54,14 @@ pub(super) async fn run(context: &Context, args: &BackupArgs) -> Result<ExitCode
     };
     // A path that is not a data directory has its own error message.
     read_control_file(&options.pgdata)?;
-    places::refuse_repositories_in(context, &options.pgdata)?;
     let mut failed = Vec::new();
     let mut targets = Vec::new();
     for configured in &config.repositories {
         match targets::one(configured, targets::Directory::MustExist, None).await {
-            Ok(target) => targets.push(target),
+            Ok(target) => {
+                places::refuse_repository_in(configured, &options.pgdata)?;
+                targets.push(target);
+            }
             Err(failure) => {
                 failed.push(Failed { repository: configured.location().to_string(), failure, may_exist: false });
             }

@@ -3,6 +3,7 @@
 
 use super::Context;
 use crate::config::libpq;
+use crate::config::repository::Repository;
 use crate::failure::Failure;
 use holdfast_engine::path_overlap::{Identity, Place, of_data_directory, refuse_overlap};
 use holdfast_store::Location;
@@ -11,7 +12,7 @@ use std::path::Path;
 /// Everything that the configuration names, and this program with its configuration file.
 pub(super) fn needed(context: &Context) -> Vec<Place> {
     let mut places = repositories(context);
-    let files = context.config.repositories.iter().flat_map(crate::config::repository::Repository::files);
+    let files = context.config.repositories.iter().flat_map(Repository::files);
     places.extend(files.map(|(what, path)| Place::new(what, path)));
     places.push(Place::new("the spool", &context.config.wal.spool));
     places.extend(context.config_file.iter().map(|path| Place::new("the configuration file", path)));
@@ -49,19 +50,26 @@ pub(super) fn of_original(context: &Context, target: &Path) -> Vec<Place> {
 /// Refuses a repository inside the data directory, or around it. A restore of that directory would remove it, one disk
 /// failure would destroy both, and every backup would contain all earlier ones.
 pub(super) fn refuse_repositories_in(context: &Context, pgdata: &Path) -> Result<(), Failure> {
+    context.config.repositories.iter().try_for_each(|repository| refuse_repository_in(repository, pgdata))
+}
+
+/// The same for one repository. A caller that must not hang opens it first: on a network mount whose server is gone,
+/// only opening has a time limit.
+pub(super) fn refuse_repository_in(repository: &Repository, pgdata: &Path) -> Result<(), Failure> {
+    let Some(place) = place_of(repository) else { return Ok(()) };
     for used in of_data_directory(pgdata) {
-        for repository in repositories(context) {
-            refuse_overlap(&repository, &used)?;
-        }
+        refuse_overlap(&place, &used)?;
     }
     Ok(())
 }
 
-fn repositories(context: &Context) -> Vec<Place> {
-    let locations = context.config.repositories.iter().map(crate::config::repository::Repository::location);
-    let place = |location: &Location| match location {
+fn place_of(repository: &Repository) -> Option<Place> {
+    match repository.location() {
         Location::Directory(path) => Some(Place::new("the repository", path)),
         Location::S3 { .. } | Location::Memory => None,
-    };
-    locations.filter_map(place).collect()
+    }
+}
+
+fn repositories(context: &Context) -> Vec<Place> {
+    context.config.repositories.iter().filter_map(place_of).collect()
 }
