@@ -1,9 +1,10 @@
 //! Reads records found by listing a folder, and separates those that cannot be read.
 //!
 //! Invariant: a bad record affects only what it names. A record that is damaged, swapped, listed but missing, on a bad
-//! sector of a disk, in an archive storage class, or written by a newer release is set aside with its error. A command that needs it gets the error;
-//! every other command reports it. A failure of the whole store (unavailable, slow, credentials refused) is an error at
-//! once: such a record is not bad, and without it an older one could be taken for the newest.
+//! sector of a disk, in an archive storage class, or written by a newer release is set aside with its error. A command
+//! that needs it gets the error; every other command reports it. A failure of the whole store (unavailable, slow,
+//! credentials refused) is an error at once: such a record is not bad, and without it an older one could be taken for
+//! the newest.
 
 use std::error::Error as _;
 use std::future::Future;

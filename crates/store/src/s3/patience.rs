@@ -19,7 +19,7 @@ const LEAST_RATE: u64 = 16 << 10;
 pub(super) struct Patience {
     timeouts: Timeouts,
     /// Counts the bytes of all connections to the store. Those of other requests count as well: the limit by the size
-    /// of the body ends a request that hides behind them.
+    /// of the body ends a request that is silent beside them.
     moves: Hurry,
 }
 

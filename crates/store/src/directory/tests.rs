@@ -122,7 +122,7 @@ async fn an_operation_that_moves_may_take_longer_than_the_limit() {
     syncing.await.unwrap();
 }
 
-/// The write hangs before its object has a name, and goes on after its caller has heard of a timeout.
+/// The write hangs before its object has a name, and continues after its caller got a timeout.
 #[tokio::test]
 async fn a_write_that_was_given_up_does_not_come_later() {
     let folder = tempfile::tempdir().unwrap();
