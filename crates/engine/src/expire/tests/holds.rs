@@ -58,7 +58,7 @@ async fn a_hold_that_keeps_less_than_an_earlier_one_says_so() {
     let bench = Bench::with_days(false, 3).await;
     held(&bench, None, true).await.unwrap();
     let notes = held(&bench, Some(bench.now + TimeDelta::days(1)), false).await.unwrap();
-    assert!(notes[0].contains("until it is released, was longer"), "{notes:?}");
+    assert!(notes[0].contains("longer one (until it is released)"), "{notes:?}");
     assert!(notes[1].contains("kept the WAL after the backup as well"), "{notes:?}");
     let notes = held(&bench, None, true).await.unwrap();
     assert_eq!(notes, [""; 0]);
