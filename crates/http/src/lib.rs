@@ -1,4 +1,4 @@
-//! HTTP for the operator and the instance manager: a small HTTP/1.1 server and client for a few ports.
+//! HTTP for the operator, the instance manager and the agent: a small HTTP/1.1 server and client for a few ports.
 //!
 //! - the accept loop of every port ([`listen`])
 //! - answers to the requests of one connection ([`serve`])

@@ -48,7 +48,11 @@ pub(super) async fn run(context: &Context, wal_cache: Option<&Path>, look: Look)
     if let Some(path) = wal_cache
         && let Err(error) = cache.save(path)
     {
-        tracing::warn!(path = %path.display(), %error, "the file of --wal-cache cannot be written: the next run lists all WAL again");
+        tracing::warn!(
+            path = %path.display(),
+            %error,
+            "the file of --wal-cache cannot be written: the next run lists all WAL again"
+        );
     }
     answers.print(context, |repositories| InfoReport { cluster: cluster.clone(), now, repositories })
 }
