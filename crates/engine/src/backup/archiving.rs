@@ -72,8 +72,8 @@ async fn gap_before_inner(
     )))
 }
 
-/// How this server came to its timeline: from its own history file, or the one in the archive. If there is neither, only
-/// backups of the same timeline count as earlier.
+/// How this server came to its timeline: from its own history file, or the one in the archive. If there is neither,
+/// only backups of the same timeline count as earlier.
 async fn history(repository: &Repository, claim: &ClaimRecord, timeline: TimelineId, pgdata: &Path) -> Ancestry {
     if timeline == TimelineId::FIRST {
         return Ancestry::alone(timeline);

@@ -51,8 +51,8 @@ async fn check_inner(repository: &Repository, name: &str, index: &PackIndex) -> 
     Ok(())
 }
 
-/// Opens the frames in these bytes, which begin at `start` of the pack. Gives the offset of the first frame with a chunk
-/// that has another hash.
+/// Opens the frames in these bytes, which begin at `start` of the pack. Gives the offset of the first frame with a
+/// chunk that has another hash.
 fn compare(opener: &ObjectOpener, frames: &[PackFrame], start: u64, bytes: &[u8]) -> Result<Option<u64>, Error> {
     let mut buffers = FrameBuffers::default();
     for frame in frames {

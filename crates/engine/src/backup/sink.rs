@@ -3,8 +3,8 @@
 //!
 //! Order in the repository: packs appear as they are finished, and the manifest after the last pack ([`Sink::finish`]).
 //! If the store does not compare checksums, each pack is fetched and compared before the manifest is finished. The
-//! caller reads the manifest back, and writes `backup.json`. Every repository has its own sink, because places in packs differ with encryption.
-//! Data is read and compressed once for all of them.
+//! caller reads the manifest back, and writes `backup.json`. Every repository has its own sink, because places in packs
+//! differ with encryption. Data is read and compressed once for all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

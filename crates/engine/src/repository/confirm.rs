@@ -12,17 +12,15 @@
 use std::time::Duration;
 
 use holdfast_repo::manifest::PackEntry;
-use holdfast_store::{Capabilities, Checksums, ConditionalCreate, Store, StoreErrorKind, Uploads};
+use holdfast_store::{Capabilities, Checksums, ConditionalCreate, StoreErrorKind, Uploads};
 
 use super::capabilities::capabilities;
+use super::read_back::{FETCHES, differs};
 use super::{Repository, object_name};
-use crate::error::{Cause, Error, ResultExt};
+use crate::error::{Error, ResultExt};
 
 /// How many bytes are fetched at a time.
 const COMPARED_BYTES: u64 = 8 << 20;
-
-/// How often an object is fetched before it counts as damaged: the bytes may have been changed on their way back.
-const FETCHES: u32 = 2;
 
 /// An object that is larger is written in parts, if the store can do that.
 pub(crate) const WAL_PART_BYTES: usize = 32 << 20;
@@ -53,7 +51,7 @@ impl Repository {
 /// trusted.
 ///
 /// # Errors
-/// [`Cause::NotReadable`] if the store has something else; [`Cause::Store`].
+/// `NotReadable` if the store has something else, and those of the store.
 pub(crate) async fn confirm(repository: &Repository, object: &str, sent: Sent) -> Result<(), Error> {
     let confirmed = async {
         let kept = checked_size(repository, object, sent.size_bytes).await?;
@@ -128,26 +126,6 @@ pub(crate) async fn agrees(repository: &Repository, entry: &PackEntry) -> Result
     compared.await.doing(|| format!("confirming that {} is stored in {}", entry.name, repository.describe()))
 }
 
-/// Reads back a record that was just sent, and compares every byte.
-///
-/// # Errors
-/// Those of [`confirm`].
-pub(super) async fn confirm_bytes(store: &dyn Store, object: &str, sent: &[u8]) -> Result<(), Error> {
-    let name = object_name(object)?;
-    for _ in 0..FETCHES {
-        match store.get_at_most(&name, sent.len() as u64).await {
-            Ok(stored) if stored == sent => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == StoreErrorKind::TooLarge => {}
-            Err(error) if error.kind() == StoreErrorKind::NotFound => {
-                return Err(differs(store, object, "it is not there".to_owned()));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(differs(store, object, "what the store has is not what was sent".to_owned()))
-}
-
 /// Checks the size of the stored object; gives its checksum, if the store has one.
 async fn checked_size(repository: &Repository, object: &str, size_bytes: u64) -> Result<Option<u32>, Error> {
     let store = &**repository.store();
@@ -197,10 +175,6 @@ fn compare(repository: &Repository, object: &str, found: u32, sent: u32) -> Resu
     Err(differs(&**repository.store(), object, reason))
 }
 
-fn differs(store: &dyn Store, object: &str, reason: String) -> Error {
-    Cause::NotReadable { store: store.describe(), name: object.to_owned(), reason }.into()
-}
-
 /// The same repository, on a store that was seen not to compare checksums.
 #[cfg(test)]
 pub(crate) fn not_compared(repository: &Repository) -> Repository {
@@ -225,11 +199,16 @@ mod tests {
     use holdfast_store::{Fault, FaultRule, Faulty, MemoryStore, Operation, PutMode};
 
     use super::*;
+    use crate::error::Cause;
     use crate::repository::{RepositoryTarget, Unlock, init};
 
     /// A repository whose reads return one flipped bit for names that begin with `main/`, `times` times.
     async fn flipping(operation: Operation, times: u64) -> Repository {
-        let rule = FaultRule::new(&[operation], 1.0, Fault::FlipBit).on("main/").times(times);
+        faulty(operation, Fault::FlipBit, times).await
+    }
+
+    async fn faulty(operation: Operation, fault: Fault, times: u64) -> Repository {
+        let rule = FaultRule::new(&[operation], 1.0, fault).on("main/").times(times);
         let store = Arc::new(Faulty::new(Arc::new(MemoryStore::new()), 7, vec![rule]));
         let target = RepositoryTarget { store, unlock: Unlock::NotEncrypted };
         init::init(&target, "2026-11-30T11:00:00Z".parse().unwrap()).await.unwrap().repository
@@ -264,6 +243,11 @@ mod tests {
         damaged.create_record("main/leases/two.json", &lease()).await.unwrap();
         let damaged = not_compared(&flipping(Operation::Get, 2).await);
         assert!(is_not_readable(damaged.replace_record("main/leases/one.json", &lease()).await));
+        // rclone repeats the checksum of the request, so the client sees that the bytes are others.
+        for kind in [StoreErrorKind::Corrupt, StoreErrorKind::Truncated, StoreErrorKind::TooLarge] {
+            let damaged = not_compared(&faulty(Operation::Get, Fault::Refuse(kind), 2).await);
+            assert!(is_not_readable(damaged.create_record("main/leases/one.json", &lease()).await), "{kind:?}");
+        }
         // A bit that changed on its way back.
         let unlucky = not_compared(&flipping(Operation::Get, 1).await);
         unlucky.create_record("main/leases/one.json", &lease()).await.unwrap();

@@ -22,7 +22,7 @@ use holdfast_store::{
 };
 
 use super::capabilities::{conditional, recorded};
-use super::confirm::confirm_bytes;
+use super::read_back::read_back;
 use super::{Repository, RepositoryTarget, Unlock, first_slot, object_name, read_repository_record, remains};
 use crate::error::{Cause, Error, ResultExt};
 
@@ -184,7 +184,7 @@ pub(crate) async fn create(
 async fn confirm_new(store: &Arc<dyn Store>, seen: Capabilities, name: &str, object: &[u8]) -> Result<(), Error> {
     match seen.checksums {
         Checksums::Kept => Ok(()),
-        Checksums::NotCompared => confirm_bytes(&**store, name, object).await,
+        Checksums::NotCompared => read_back(&**store, &object_name(name)?, object).await,
     }
 }
 

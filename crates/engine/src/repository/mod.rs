@@ -9,7 +9,7 @@
 //! - [`claim`]: who owns an archive, checked before anything is written.
 //! - [`begin`]: the claim for a cluster that is about to exist.
 //! - [`catalog`]: the backups; [`snapshots`]: the records of volume snapshots.
-//! - `confirm`: compares what was sent with what the store has.
+//! - `confirm`, `read_back`: compare what was sent with what the store has.
 //! - `ledger`: events, decisions and holds; `leases`: the objects that runs use; `machine`: the machine of a run.
 //! - [`drills`], [`verified`]: results of drills and verifications.
 //! - [`listed`]: reads many records and separates those that cannot be read.
@@ -27,6 +27,7 @@ pub(crate) mod ledger;
 pub mod listed;
 pub(crate) mod machine;
 mod object_end;
+mod read_back;
 mod remains;
 pub(crate) mod slots;
 pub mod snapshots;
@@ -44,6 +45,7 @@ use holdfast_store::{ObjectName, PutMode, Store, StoreErrorKind};
 
 use self::features::Features;
 use self::listed::Unreadable;
+use self::read_back::read_back;
 use self::slots::{Opened, Slots};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
@@ -51,6 +53,9 @@ use crate::pipeline::budget::ByteBudget;
 /// The most bytes of a record. The largest, `backup.json`, names every database and tablespace: ten thousand of them
 /// are a megabyte.
 const RECORD_BYTES_AT_MOST: u64 = 16 << 20;
+
+/// The bytes of large ends of objects that are in memory at the same time, before they are opened: one of the largest.
+const LARGE_PARTS_BYTES: u64 = 64 << 20;
 
 /// A configured repository that is not open yet.
 #[derive(Debug, Clone)]
@@ -236,14 +241,14 @@ impl Repository {
             record::check_repository_mac(&object, record.repository_id, key)
                 .doing(|| format!("reading {}", name::REPOSITORY_OBJECT))?;
         }
-        let large_parts = ByteBudget::new(object_end::LARGE_PARTS_BYTES);
+        let large_parts = ByteBudget::new(LARGE_PARTS_BYTES);
         Ok(Self { inner: Arc::new(Inner { store, record, opened, features, large_parts }) })
     }
 
     /// Makes a repository from known parts.
     pub(super) fn assemble(store: Arc<dyn Store>, record: RepositoryRecord, key: Option<RepositoryKey>) -> Self {
         let opened = Opened { key, ..Opened::default() };
-        let (features, large_parts) = (Features::default(), ByteBudget::new(object_end::LARGE_PARTS_BYTES));
+        let (features, large_parts) = (Features::default(), ByteBudget::new(LARGE_PARTS_BYTES));
         Self { inner: Arc::new(Inner { store, record, opened, features, large_parts }) }
     }
 
@@ -270,14 +275,14 @@ impl Repository {
         self.inner.record.repository_id
     }
 
-    /// Key slots that could not be read, or are of a newer kind; another slot opened the repository. If the target names
-    /// its slot, only few slots were read: [`Repository::further_slots_left_out`] has the others.
+    /// Key slots that could not be read, or are of a newer kind; another slot opened the repository. If the target
+    /// names its slot, only few slots were read: [`Repository::further_slots_left_out`] has the others.
     pub fn slots_left_out(&self) -> &[Unreadable<SlotName>] {
         &self.inner.opened.left_out
     }
 
-    /// Reads the key slots that were not needed to open the repository, and gives those that cannot be read, or are of a
-    /// newer kind.
+    /// Reads the key slots that were not needed to open the repository, and gives those that cannot be read, or are of
+    /// a newer kind.
     ///
     /// # Errors
     /// [`Cause::Store`] if the store cannot be asked.
@@ -384,14 +389,10 @@ impl Repository {
             let why = format!("{name} would have {bytes} bytes, more than the {most} that a reader accepts");
             return Err(Cause::Refused(why).into());
         }
-        let object = Bytes::from(object);
+        let (object, object_name) = (Bytes::from(object), object_name(name)?);
         let written = async {
-            self.store().put(&object_name(name)?, object.clone(), mode).await?;
-            if self.compares_checksums() {
-                Ok(())
-            } else {
-                confirm::confirm_bytes(&**self.store(), name, &object).await
-            }
+            self.store().put(&object_name, object.clone(), mode).await?;
+            if self.compares_checksums() { Ok(()) } else { read_back(&**self.store(), &object_name, &object).await }
         };
         written.await.doing(|| format!("writing {name} to {}", self.describe()))
     }

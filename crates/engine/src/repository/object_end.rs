@@ -5,7 +5,7 @@
 //! size. If the wanted part begins before that end, the whole part is fetched once.
 //!
 //! Anyone who may write to the store can put an object there whose last part has 64 MiB. Many of them may be asked for
-//! at the same time, so all parts that are larger than usual share one budget ([`LARGE_PARTS_BYTES`]).
+//! at the same time, so all parts that are larger than usual share one budget of the repository.
 
 use holdfast_repo::frame::{HEAD_FRAME_BYTES, TailPart};
 use holdfast_repo::manifest::ManifestEnd;
@@ -24,9 +24,6 @@ const MANIFEST_END_BYTES: u64 = 256 << 10;
 
 /// The size of the facts of nearly every segment, in bytes.
 const FACTS_BYTES: u64 = 4096;
-
-/// The bytes of larger parts that are in memory at the same time, before they are opened: one of the largest.
-pub(super) const LARGE_PARTS_BYTES: u64 = 64 << 20;
 
 impl Repository {
     /// Reads the index of a pack of this size in bytes.
@@ -63,8 +60,8 @@ impl Repository {
         facts.doing(|| format!("reading the facts of {name} in {}", self.describe()))
     }
 
-    /// Reads the last part of an object. The last `usual_bytes` of the object are fetched first. `find` finds the part in
-    /// the bytes of an end, given the size of the whole object, or says which bytes it needs.
+    /// Reads the last part of an object. The last `usual_bytes` of the object are fetched first. `find` finds the part
+    /// in the bytes of an end, given the size of the whole object, or says which bytes it needs.
     async fn last_part<T>(
         &self,
         object_type: ObjectType,

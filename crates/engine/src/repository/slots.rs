@@ -4,11 +4,12 @@
 //! `keys/<slot>.json` are read. An object that is not a slot, is damaged, or is of a newer kind is left out if another
 //! slot opens. The cost is limited: the number of slots that are read, their size, and the total work of their key
 //! derivations. If the configuration names a slot, only that slot and those that can follow it in a rotation are read,
-//! and the others only if none of these opens. The named slot is tried first, then the cheap ones, so that a slot that needs
-//! gigabytes does not delay the others. Among slots of equal cost, those that begin an epoch come first: a rotation
-//! makes such a slot. After an interrupted rotation a secret opens slots of two epochs. Then the later one counts, and
-//! a little more work is spent to find it. Only the names show whether there was a later epoch, so neither damage nor
-//! any number of other objects can hide it. Otherwise a writer would not notice that its key is an earlier one.
+//! and the others only if none of these opens. The named slot is tried first, then the cheap ones, so that a slot that
+//! needs gigabytes does not delay the others. Among slots of equal cost, those that begin an epoch come first: a
+//! rotation makes such a slot. After an interrupted rotation a secret opens slots of two epochs. Then the later one
+//! counts, and a little more work is spent to find it. Only the names show whether there was a later epoch, so neither
+//! damage nor any number of other objects can hide it. Otherwise a writer would not notice that its key is an earlier
+//! one.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -97,8 +98,8 @@ impl Slots {
         Self::read_some(store, hint, Which::All).await
     }
 
-    /// Reads the hinted slot and those that can follow it in a rotation; all slots if there are none of these. So with a
-    /// hint a command makes as many requests whatever other slots there are. If none of these opens, the caller reads
+    /// Reads the hinted slot and those that can follow it in a rotation; all slots if there are none of these. So with
+    /// a hint a command makes as many requests whatever other slots there are. If none of these opens, the caller reads
     /// all of them.
     pub(super) async fn read_following(store: &Arc<dyn Store>, hint: Option<&SlotName>) -> Result<Self, Error> {
         Self::read_some(store, hint, if hint.is_some() { Which::Following } else { Which::All }).await

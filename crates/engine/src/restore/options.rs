@@ -35,8 +35,8 @@ pub struct RestoreOptions {
     pub discard_wal: bool,
     /// What the restore and the restored server need: no directory of the restore may contain it or be inside it.
     pub places: Vec<Place>,
-    /// The directories of the data directory from which this one may be a copy, if they are not the same: its links lead
-    /// to them. No directory of the restore may be one of them, except a tablespace in `reuse_tablespaces`.
+    /// The directories of the data directory from which this one may be a copy, if they are not the same: its links
+    /// lead to them. No directory of the restore may be one of them, except a tablespace in `reuse_tablespaces`.
     pub originals: Vec<Place>,
     /// The configured retention, which decides whether the WAL that the restored server fetches may be removed; `None`
     /// if something else keeps that WAL meanwhile.

@@ -46,8 +46,8 @@ pub(super) struct Wanted<'a> {
 ///
 /// A tablespace directory that is not empty may be used only in two cases: the resume point of the data directory names
 /// it; or the data directory is the same cluster's by its control file, and its own link leads there. An empty data
-/// directory proves nothing: the tablespace may belong to a healthy server. Neither does the link of a copy: it leads to
-/// the tablespace of its original, which is refused even while no server runs there.
+/// directory proves nothing: the tablespace may belong to a healthy server. Neither does the link of a copy: it leads
+/// to the tablespace of its original, which is refused even while no server runs there.
 pub(super) fn inspect(layout: &Layout, wanted: &Wanted<'_>) -> Result<TargetState, Error> {
     for name in wanted.reuse_tablespaces {
         layout.named(name)?;

@@ -82,8 +82,8 @@ impl PackIndex {
         Self::from_end_at_most(opener, end, object_size, MAX_FRAME_RAW)
     }
 
-    /// As [`PackIndex::from_end`], for an index of at most `most_raw` bytes after decompression. A larger one is refused
-    /// before it is fetched or opened.
+    /// As [`PackIndex::from_end`], for an index of at most `most_raw` bytes after decompression. A larger one is
+    /// refused before it is fetched or opened.
     ///
     /// # Errors
     /// Those of [`PackIndex::from_end`]; [`Fault::TooLong`] for a larger index.
