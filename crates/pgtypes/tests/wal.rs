@@ -10,6 +10,7 @@ use holdfast_pgtypes::wal::ddl_record::DdlRecord;
 use holdfast_pgtypes::wal::join::{CrossingRecord, HeadContinuation, TailFragment, join};
 use holdfast_pgtypes::wal::reader::{ReadEnd, WalSegment};
 use holdfast_pgtypes::wal::record::{Event, XactEndKind};
+use holdfast_pgtypes::wal::record_part::parts_make_a_record;
 use holdfast_pgtypes::wal::scan::{SegmentFacts, TimeBound, find_first_after, find_xact_end, xid_precedes};
 use holdfast_pgtypes::{Lsn, PgVersion, SegmentName, TimelineId, WalSegmentSize};
 use proptest::prelude::*;
@@ -328,6 +329,67 @@ fn long_records_are_followed_over_pages_and_segments() {
     assert_eq!(middle.head_continuation.unwrap().end_lsn, None);
     let last = writer.facts(3, 3);
     assert_eq!((last.commits, last.is_incomplete), (1, true));
+}
+
+#[test]
+fn every_crc_is_checked_if_that_is_asked_for() {
+    for (bytes, version) in [(SEGMENT_15, PgVersion::V15), (SEGMENT_18, PgVersion::V18)] {
+        let whole = segment(bytes, version);
+        let places = |records: &mut dyn Iterator<Item = holdfast_pgtypes::wal::reader::PassedRecord>| {
+            records.map(|record| (record.lsn, record.end_lsn, record.previous)).collect::<Vec<_>>()
+        };
+        let found = places(&mut whole.records_with_every_crc());
+        assert_eq!(found, places(&mut whole.records()));
+        // A bit of a record that nobody reports.
+        let quiet = whole.records().skip(1).find(|record| record.event.is_none() && record.ddl.is_none()).unwrap();
+        let at = usize::try_from(quiet.lsn.as_u64() - whole.name.start_lsn(megabyte()).as_u64()).unwrap() + 26;
+        let mut changed = bytes.to_vec();
+        *changed.get_mut(at).unwrap() ^= 1;
+        let changed = segment(&changed, version);
+        assert_eq!(changed.records().count(), found.len());
+        let mut records = changed.records_with_every_crc();
+        // The reader ends before the record.
+        let passed = records.by_ref().count();
+        assert_eq!(found.get(passed).unwrap().0, quiet.lsn);
+        assert_eq!(records.end(), Some(ReadEnd::Stopped));
+    }
+}
+
+#[test]
+fn the_parts_of_a_record_in_four_segments_have_its_crc() {
+    let mut writer = Writer::new(3);
+    writer.commit(10, 30_000);
+    writer.record(0, 0, 10, &vec![7; 3 << 20]);
+    writer.commit(11, 0);
+    let parts = |writer: &Writer| {
+        let part = |index| {
+            let (name, bytes) = writer.segment(3, index);
+            let segment = WalSegment { bytes, name, size: megabyte(), version: PgVersion::V15 };
+            let mut records = segment.records_with_every_crc();
+            records.by_ref().for_each(drop);
+            records.tail_part().or(records.head_part()).unwrap().clone()
+        };
+        (0..4).map(part).collect::<Vec<_>>()
+    };
+    let found = parts(&writer);
+    assert!(parts_make_a_record(&found));
+    assert!(!parts_make_a_record(found.get(1..).unwrap()) && !parts_make_a_record(found.get(..3).unwrap()));
+    *writer.wal.get_mut((2 << 20) + 5000).unwrap() ^= 1;
+    assert!(!parts_make_a_record(&parts(&writer)));
+}
+
+#[test]
+fn the_record_that_begins_a_timeline_names_both() {
+    for (info, expected) in [(0x00, Some((2, 1))), (0x90, Some((2, 1))), (0x10, None), (0x80, None)] {
+        let mut writer = Writer::new(3);
+        let mut data = 5_u64.to_le_bytes().to_vec();
+        data.extend([2_u32, 1, 0, 0].into_iter().flat_map(u32::to_le_bytes));
+        writer.record(0, info, 0, &data);
+        let (name, bytes) = writer.segment(3, 0);
+        let segment = WalSegment { bytes, name, size: megabyte(), version: PgVersion::V15 };
+        let found = segment.records_with_every_crc().next().unwrap().timeline_start;
+        assert_eq!(found.map(|start| (start.timeline, start.previous)), expected, "{info:02X}");
+    }
 }
 
 /// The main data of a commit that drops files with these numbers, each of a relation whose definition changed.

@@ -15,6 +15,7 @@
 //! - [`reader`]: follows records over pages
 //! - [`scan`]: the facts of one segment, and searches for recovery targets
 //! - [`join`]: the record that crosses from one segment into the next
+//! - [`record_part`]: the CRC of a record that lies in several segments
 
 pub mod catalog_name;
 pub mod database_mark;
@@ -24,6 +25,7 @@ pub mod join;
 pub mod page;
 pub mod reader;
 pub mod record;
+pub mod record_part;
 pub mod relation_file;
 pub mod scan;
 pub mod segment_check;

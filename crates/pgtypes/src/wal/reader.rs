@@ -8,7 +8,8 @@
 //! error.
 //!
 //! Records that no caller needs are skipped by their length. The reader looks at the bytes and the CRC only of the
-//! records that `RecordHeader::is_of_interest` and `RecordHeader::may_tell_of_ddl` select.
+//! records that `RecordHeader::is_of_interest` and `RecordHeader::may_tell_of_ddl` select. With
+//! [`WalSegment::records_with_every_crc`] it checks the CRC of every record, as PostgreSQL does when it replays.
 
 use crate::bytes::u32_at;
 use crate::lsn::Lsn;
@@ -17,7 +18,8 @@ use crate::version::PgVersion;
 use crate::wal::ddl_record::DdlRecord;
 use crate::wal::join::{HeadContinuation, JOIN_BYTES, TailFragment};
 use crate::wal::page::WalPageHeader;
-use crate::wal::record::{Event, RECORD_HEADER_SIZE, RecordHeader, crc_holds};
+use crate::wal::record::{Event, RECORD_HEADER_SIZE, RecordHeader, TimelineStart, crc_holds};
+use crate::wal::record_part::RecordPart;
 
 /// The bytes of a WAL segment and their expected identity. The bytes may be fewer than the segment's size.
 #[derive(Debug, Clone, Copy)]
@@ -35,12 +37,18 @@ pub struct WalSegment<'a> {
 impl<'a> WalSegment<'a> {
     /// Begins to read the segment's records.
     pub fn records(self) -> RecordReader<'a> {
-        RecordReader::new(self, JOIN_BYTES)
+        RecordReader::new(self, JOIN_BYTES, Checked::Reported)
+    }
+
+    /// The same, but the CRC of every record is checked, and the parts of records that cross a boundary of the segment
+    /// are known by their CRCs.
+    pub fn records_with_every_crc(self) -> RecordReader<'a> {
+        RecordReader::new(self, JOIN_BYTES, Checked::Every)
     }
 
     /// The same, but the records at the segment's boundaries are kept whole. They can have 1 GiB each.
     pub fn records_with_whole_ends(self) -> RecordReader<'a> {
-        RecordReader::new(self, usize::MAX)
+        RecordReader::new(self, usize::MAX, Checked::Reported)
     }
 
     /// The header of the page at this offset, if the page belongs to this segment.
@@ -58,6 +66,14 @@ impl<'a> WalSegment<'a> {
     fn lsn(&self, offset: usize) -> Lsn {
         self.name.start_lsn(self.size).saturating_add(offset as u64)
     }
+}
+
+/// The records whose bytes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checked {
+    /// Those that are reported.
+    Reported,
+    Every,
 }
 
 /// Why a reader ended.
@@ -82,6 +98,10 @@ pub struct PassedRecord {
     pub event: Option<Event>,
     /// What the record tells about DDL. The end of a transaction is an event as well.
     pub ddl: Option<DdlRecord>,
+    /// Where the record before it begins, as it says.
+    pub previous: Lsn,
+    /// The timelines that it names, if it may begin one. Known only if the CRC of every record is checked.
+    pub timeline_start: Option<TimelineStart>,
 }
 
 /// Reads the records of a segment, first to last.
@@ -91,12 +111,15 @@ pub struct RecordReader<'a> {
     block_size: usize,
     /// The number of bytes that are kept of a record on each side of a segment boundary.
     keep: usize,
+    checked: Checked,
     /// Offset of the next record, or of the page it is on.
     at: usize,
     /// Where the last record began.
     previous: Option<Lsn>,
     head: Option<HeadContinuation>,
     tail: Option<TailFragment>,
+    head_part: Option<RecordPart>,
+    tail_part: Option<RecordPart>,
     end: Option<ReadEnd>,
 }
 
@@ -113,9 +136,20 @@ enum Walk {
 }
 
 impl<'a> RecordReader<'a> {
-    fn new(segment: WalSegment<'a>, keep: usize) -> Self {
-        let mut reader =
-            Self { segment, block_size: 0, keep, at: 0, previous: None, head: None, tail: None, end: None };
+    fn new(segment: WalSegment<'a>, keep: usize, checked: Checked) -> Self {
+        let mut reader = Self {
+            segment,
+            block_size: 0,
+            keep,
+            checked,
+            at: 0,
+            previous: None,
+            head: None,
+            tail: None,
+            head_part: None,
+            tail_part: None,
+            end: None,
+        };
         if reader.open().is_none() {
             reader.end = Some(ReadEnd::Stopped);
         }
@@ -136,7 +170,13 @@ impl<'a> RecordReader<'a> {
         }
         let remaining = Some(first.remaining).filter(|remaining| *remaining != 0)?;
         let mut bytes = Vec::new();
-        match self.walk(first.size(), remaining as usize, &mut bytes, self.keep) {
+        let keep = if self.checked == Checked::Every { usize::MAX } else { self.keep };
+        let walked = self.walk(first.size(), remaining as usize, &mut bytes, keep);
+        if self.checked == Checked::Every && matches!(walked, Walk::Complete { .. } | Walk::SegmentEnd { .. }) {
+            self.head_part = Some(RecordPart::of(&bytes));
+            bytes.truncate(self.keep);
+        }
+        match walked {
             Walk::Complete { next } => {
                 self.at = next;
                 self.head = Some(HeadContinuation { remaining, end_lsn: Some(self.segment.lsn(next)), bytes });
@@ -160,6 +200,17 @@ impl<'a> RecordReader<'a> {
     /// only if the record may be one that is reported.
     pub const fn tail(&self) -> Option<&TailFragment> {
         self.tail.as_ref()
+    }
+
+    /// The same bytes as [`Self::head`], for the CRC of the record. Known only if the CRC of every record is checked.
+    pub const fn head_part(&self) -> Option<&RecordPart> {
+        self.head_part.as_ref()
+    }
+
+    /// The same bytes as [`Self::tail`], for the CRC of the record. Known once the reader has ended, and only if the CRC
+    /// of every record is checked.
+    pub const fn tail_part(&self) -> Option<&RecordPart> {
+        self.tail_part.as_ref()
     }
 
     /// Why the reader ended; `None` before it has.
@@ -256,7 +307,7 @@ impl<'a> RecordReader<'a> {
 
         let mut kept = Vec::new();
         let keep = match RecordHeader::parse(self.segment.bytes.get(at..page_end).unwrap_or_default()) {
-            Some(header) if !is_read(&header) => RECORD_HEADER_SIZE,
+            Some(header) if !self.is_read(&header) => RECORD_HEADER_SIZE,
             _ => length,
         };
         match self.walk(at, length, &mut kept, keep) {
@@ -269,8 +320,11 @@ impl<'a> RecordReader<'a> {
             }
             Walk::SegmentEnd { taken } => {
                 self.end = Some(ReadEnd::Whole);
+                if self.checked == Checked::Every {
+                    self.tail_part = Some(RecordPart::of(&kept));
+                }
                 kept.truncate(self.keep);
-                if RecordHeader::parse(&kept).is_none_or(|header| is_read(&header)) {
+                if RecordHeader::parse(&kept).is_none_or(|header| self.is_read(&header)) {
                     self.tail = Some(TailFragment { lsn, total_length, in_segment: taken as u32, bytes: kept });
                 }
                 None
@@ -284,6 +338,11 @@ impl<'a> RecordReader<'a> {
         }
     }
 
+    /// Whether the bytes of a record are needed, and not only its length.
+    fn is_read(&self, header: &RecordHeader) -> bool {
+        self.checked == Checked::Every || is_reported(header)
+    }
+
     /// Whether the header of the record at `lsn` links to the record before.
     fn follows(&self, header: &RecordHeader, lsn: Lsn) -> bool {
         self.previous.map_or(header.previous < lsn, |previous| header.previous == previous)
@@ -292,24 +351,25 @@ impl<'a> RecordReader<'a> {
     fn passed(&mut self, lsn: Lsn, header: &RecordHeader, bytes: &[u8], next: usize) -> Option<PassedRecord> {
         let end_lsn = self.segment.lsn(next);
         let (mut event, mut ddl) = (None, None);
-        if is_read(header) {
-            if !crc_holds(bytes) {
-                return None;
-            }
+        if self.is_read(header) && !crc_holds(bytes) {
+            return None;
+        }
+        if is_reported(header) {
             event = Event::read(bytes, lsn, end_lsn, self.segment.version);
             ddl = DdlRecord::read(bytes, self.segment.version);
         }
+        let timeline_start = if self.checked == Checked::Every { TimelineStart::read(bytes) } else { None };
         self.at = next;
         self.previous = Some(lsn);
         if header.is_switch() {
             self.end = Some(ReadEnd::Switch);
         }
-        Some(PassedRecord { lsn, end_lsn, event, ddl })
+        Some(PassedRecord { lsn, end_lsn, event, ddl, previous: header.previous, timeline_start })
     }
 }
 
-/// Whether the bytes of a record are needed, and not only its length.
-const fn is_read(header: &RecordHeader) -> bool {
+/// Whether a record may be one whose content is reported.
+const fn is_reported(header: &RecordHeader) -> bool {
     header.is_of_interest() || header.may_tell_of_ddl()
 }
 

@@ -165,6 +165,29 @@ pub struct Checkpoint {
     pub kind: CheckpointKind,
 }
 
+/// What the record says with which a server begins a timeline: a checkpoint, or the end of recovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimelineStart {
+    /// The timeline, `ThisTimeLineID`.
+    pub timeline: u32,
+    /// The timeline that it continues, `PrevTimeLineID`; the same one in a checkpoint of a server that was only started
+    /// again.
+    pub previous: u32,
+}
+
+impl TimelineStart {
+    /// Reads `XLOG_CHECKPOINT_SHUTDOWN` or `XLOG_END_OF_RECOVERY`; `None` for every other record. Both begin with eight
+    /// bytes, a redo LSN or a time, and continue with the two timelines.
+    pub(crate) fn read(record: &[u8]) -> Option<Self> {
+        let header = RecordHeader::parse(record)?;
+        if header.resource_manager != RM_XLOG || !matches!(header.operation(), 0x00 | 0x90) {
+            return None;
+        }
+        let data = main_data(record)?;
+        Some(Self { timeline: u32_at(data, 8)?, previous: u32_at(data, 12)? })
+    }
+}
+
 /// The content of a record that is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
