@@ -11,9 +11,9 @@ use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
     self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    DecidedWal, DrillFound, EncryptionKind, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry, LedgerRecord,
-    ManifestEntry, PackRange, RecordBody, RecordSeal, RepairedObject, RepositoryRecord, RunIdentity, SnapshotRecord,
-    SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
+    DecidedWal, DrillFound, EncryptionKind, GapOutcome, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry,
+    LedgerRecord, ManifestEntry, PackRange, RecordBody, RecordSeal, RepairedObject, RepositoryRecord, RunIdentity,
+    SnapshotRecord, SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
 };
 use holdfast_secret::Secret;
 use std::fmt::Debug;
@@ -226,6 +226,16 @@ fn gap() -> LedgerRecord {
     })
 }
 
+fn gap_closed() -> LedgerRecord {
+    ledger(LedgerEntry::GapClosed {
+        claim: ClaimNumber::FIRST,
+        first: "000000020000000B00000002".parse().unwrap(),
+        last: "000000020000000B00000003".parse().unwrap(),
+        count: 2,
+        outcome: GapOutcome::CameBack,
+    })
+}
+
 fn divergence() -> LedgerRecord {
     ledger(LedgerEntry::Divergence {
         claim: ClaimNumber::FIRST,
@@ -273,6 +283,7 @@ fn removal() -> LedgerRecord {
         size_bytes: 3_456_789,
         run: None,
         found_later: false,
+        wal: Vec::new(),
     })
 }
 
@@ -298,6 +309,23 @@ fn removal_that_was_found() -> LedgerRecord {
         size_bytes: 3_456_789,
         run: Some("4c1f6a52".parse().unwrap()),
         found_later: true,
+        wal: Vec::new(),
+    })
+}
+
+fn removal_with_its_wal() -> LedgerRecord {
+    ledger(LedgerEntry::Removal {
+        backups: Vec::new(),
+        pack_count: 0,
+        wal_file_count: 255,
+        size_bytes: 3_456_789,
+        run: Some("4c1f6a52".parse().unwrap()),
+        found_later: false,
+        wal: vec![DecidedWal {
+            claim: ClaimNumber::FIRST,
+            first: "000000010000000000000001".parse().unwrap(),
+            last: "0000000100000000000000FF".parse().unwrap(),
+        }],
     })
 }
 
@@ -428,12 +456,14 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/backup.json"), &backup());
     check(include_bytes!("samples/snapshot.json"), &snapshot());
     check(include_bytes!("samples/ledger-gap.json"), &gap());
+    check(include_bytes!("samples/ledger-gap-closed.json"), &gap_closed());
     check(include_bytes!("samples/ledger-divergence.json"), &divergence());
     check(include_bytes!("samples/ledger-deletion.json"), &deletion());
     check(include_bytes!("samples/ledger-deletion-2.json"), &deletion_of_packs_and_wal());
     check(include_bytes!("samples/ledger-removing.json"), &removing());
     check(include_bytes!("samples/ledger-removal.json"), &removal());
     check(include_bytes!("samples/ledger-removal-2.json"), &removal_that_was_found());
+    check(include_bytes!("samples/ledger-removal-3.json"), &removal_with_its_wal());
     check(include_bytes!("samples/ledger-hold.json"), &hold());
     check(include_bytes!("samples/ledger-hold-wal.json"), &hold_with_wal());
     check(include_bytes!("samples/ledger-key.json"), &key_change());

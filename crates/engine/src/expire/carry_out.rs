@@ -61,6 +61,8 @@ pub(super) struct Done {
     pub(super) backups: Vec<BackupId>,
     pub(super) packs: u64,
     pub(super) wal_files: u64,
+    /// The whole segments among these files, as ranges of numbers.
+    pub(super) wal: BTreeMap<(ClaimNumber, TimelineId), Vec<(u64, u64)>>,
     pub(super) size_bytes: u64,
     /// Whether another user started during the removal, so that the rest was left for the next run.
     pub(super) disturbed: bool,
@@ -71,6 +73,21 @@ pub(super) struct Done {
 impl Done {
     pub(super) fn is_nothing(&self) -> bool {
         self.backups.is_empty() && self.packs == 0 && self.wal_files == 0
+    }
+
+    /// Notes that a WAL file was deleted.
+    fn wal_file(&mut self, object: &ObjectName, claims: &BTreeMap<ClaimNumber, ClaimRecord>) {
+        self.wal_files += 1;
+        let Ok(ObjectPath::WalFile { claim, file: WalFileName::Segment(segment), .. }) = object.as_ref().parse() else {
+            return;
+        };
+        let Some(size) = claims.get(&claim).map(|claim| claim.wal_segment_size) else { return };
+        let number = segment.number(size);
+        let ranges = self.wal.entry((claim, segment.timeline())).or_default();
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
     }
 }
 
@@ -170,7 +187,9 @@ async fn wal(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<()
             }
             let chunk: Vec<_> = waiting.drain(..waiting.len().min(AT_ONCE * DELETES_AT_ONCE)).collect();
             delete(job, done, chunk.iter().map(|(name, _)| name)).await?;
-            done.wal_files += chunk.len() as u64;
+            for (name, _) in &chunk {
+                done.wal_file(name, job.claims);
+            }
             done.size_bytes += chunk.iter().map(|(_, size)| size).sum::<u64>();
         }
         if is_last {

@@ -5,11 +5,14 @@
 //! or if a request to delete fails and nobody knows how much of it was done. Then the next run looks which objects are
 //! gone, writes the `removal` entry, and deletes the `removing` entries. Both kinds carry the id of the run that
 //! removed, so that nothing is recorded twice.
+//!
+//! `removal` names the segments that are gone: `wal verify` takes no other missing segment for one that `expire` removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::TimeDelta;
-use holdfast_repo::name::{BackupId, LedgerKind, LedgerTime, PackId, RunId};
+use holdfast_pgtypes::TimelineId;
+use holdfast_repo::name::{BackupId, ClaimNumber, LedgerKind, LedgerTime, PackId, RunId};
 use holdfast_repo::record::{DecidedWal, LedgerEntry, LedgerRecord, PackRange};
 use holdfast_retention as planner;
 
@@ -60,10 +63,52 @@ pub(super) async fn end(to: Writing<'_>, run: &RunId, began: &[String], done: &D
             size_bytes: done.size_bytes,
             run: Some(run.clone()),
             found_later: false,
+            wal: Vec::new(),
         };
-        to.repository.write_ledger(to.cluster, to.host, to.now, entry).await?;
+        let ranges = done.wal.iter().flat_map(|((claim, timeline), ranges)| {
+            let ranges: planner::NumberRanges = ranges.iter().copied().collect();
+            wal_ranges(*claim, *timeline, &ranges)
+        });
+        write(to, entry, ranges).await?;
     }
     to.repository.delete_ledger(began).await
+}
+
+fn wal_ranges(claim: ClaimNumber, timeline: TimelineId, ranges: &planner::NumberRanges) -> Vec<planner::WalRange> {
+    ranges.iter().map(|(first, last)| planner::WalRange { claim, timeline, first, last }).collect()
+}
+
+/// Writes a `removal` entry with the segments that are gone. What one entry cannot hold is in further ones. These are
+/// written first and name no run: an entry with the run says that everything is recorded.
+async fn write(
+    to: Writing<'_>,
+    entry: LedgerEntry,
+    ranges: impl Iterator<Item = planner::WalRange>,
+) -> Result<(), Error> {
+    let ranges: Vec<DecidedWal> = ranges.filter_map(|range| decided_wal(&range, to.claims)).collect();
+    let mut pieces: Vec<&[DecidedWal]> = ranges.chunks(RANGES_AT_MOST).collect();
+    let own = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        let more = LedgerEntry::Removal {
+            backups: Vec::new(),
+            pack_count: 0,
+            wal_file_count: 0,
+            size_bytes: 0,
+            run: None,
+            found_later: false,
+            wal: piece.to_vec(),
+        };
+        to.repository.write_ledger(to.cluster, to.host, to.now, more).await?;
+    }
+    let entry = match entry {
+        LedgerEntry::Removal { backups, pack_count, wal_file_count, size_bytes, run, found_later, wal: _ } => {
+            let wal = own.to_vec();
+            LedgerEntry::Removal { backups, pack_count, wal_file_count, size_bytes, run, found_later, wal }
+        }
+        other => other,
+    };
+    to.repository.write_ledger(to.cluster, to.host, to.now, entry).await?;
+    Ok(())
 }
 
 /// What one run was removing.
@@ -113,7 +158,7 @@ pub(super) async fn settle(to: Writing<'_>, found: &Gathered, notes: &mut Vec<St
     };
     for (run, removing) in runs {
         if !recorded.contains(&run) {
-            let Some(entry) = gone(&run, &removing, found) else {
+            let Some((entry, ranges)) = gone(&run, &removing, found) else {
                 notes.push(format!(
                     "what the run {run} removed is not recorded, because the record of a claim cannot be read"
                 ));
@@ -127,7 +172,7 @@ pub(super) async fn settle(to: Writing<'_>, found: &Gathered, notes: &mut Vec<St
                      {wal_file_count} WAL segments",
                     backups.len()
                 ));
-                to.repository.write_ledger(to.cluster, to.host, to.now, entry).await?;
+                write(to, entry, ranges.into_iter()).await?;
             }
         }
         to.repository.delete_ledger(&removing.names).await?;
@@ -148,8 +193,8 @@ async fn recorded(to: Writing<'_>, since: LedgerTime) -> Result<BTreeSet<RunId>,
     Ok(runs)
 }
 
-/// The `removal` entry for the objects that are gone; `None` if that cannot be known.
-fn gone(run: &RunId, removing: &Unsettled, found: &Gathered) -> Option<LedgerEntry> {
+/// The `removal` entry for the objects that are gone, and the whole segments among them; `None` if that cannot be known.
+fn gone(run: &RunId, removing: &Unsettled, found: &Gathered) -> Option<(LedgerEntry, Vec<planner::WalRange>)> {
     let Gathered { catalog, claims, users, .. } = found;
     let packs: BTreeMap<PackId, u64> = catalog.packs.iter().map(|pack| (pack.id, pack.size_bytes)).collect();
     let (mut pack_count, mut left_bytes) = (0, 0);
@@ -161,7 +206,7 @@ fn gone(run: &RunId, removing: &Unsettled, found: &Gathered) -> Option<LedgerEnt
             }
         }
     }
-    let mut wal_file_count = 0;
+    let (mut wal_file_count, mut ranges) = (0, Vec::new());
     for range in &removing.wal {
         let size = claims.get(&range.claim)?.wal_segment_size;
         let wal = &catalog.claims.get(&range.claim)?.wal;
@@ -169,15 +214,20 @@ fn gone(run: &RunId, removing: &Unsettled, found: &Gathered) -> Option<LedgerEnt
         let partials = wal.partials.iter().filter(|partial| partial.timeline() == timeline);
         let partials = partials.map(|partial| partial.number(size)).map(|number| (number, number));
         let there: planner::NumberRanges = wal.of(timeline).iter().chain(partials).collect();
-        let gone = planner::NumberRanges::of(range.first.number(size), range.last.number(size)).without(&there);
+        let decided = planner::NumberRanges::of(range.first.number(size), range.last.number(size));
+        let segments: planner::NumberRanges = wal.of(timeline).iter().collect();
+        ranges.extend(wal_ranges(range.claim, timeline, &decided.without(&segments)));
+        let gone = decided.without(&there);
         wal_file_count += gone.iter().map(|(first, last)| last - first + 1).sum::<u64>();
     }
-    Some(LedgerEntry::Removal {
+    let entry = LedgerEntry::Removal {
         backups: removing.backups.difference(&users.complete).copied().collect(),
         pack_count,
         wal_file_count,
         size_bytes: removing.pack_bytes.saturating_sub(left_bytes),
         run: Some(run.clone()),
         found_later: true,
-    })
+        wal: Vec::new(),
+    };
+    Some((entry, ranges))
 }

@@ -14,6 +14,8 @@ const FORMAT: &str = "%Y%m%dT%H%M%S%.6fZ";
 pub enum LedgerKind {
     /// WAL that should be in the archive is missing.
     Gap,
+    /// Missing WAL is in the archive again, or nothing needs it any more.
+    GapClosed,
     /// Two different contents were offered for one WAL file name.
     Divergence,
     /// A deletion was decided.
@@ -43,8 +45,9 @@ impl LedgerKind {
     /// The word of [`LedgerKind::Drill`].
     pub(super) const DRILL: &'static str = "drill";
 
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Gap,
+        Self::GapClosed,
         Self::Divergence,
         Self::Deletion,
         Self::Removing,
@@ -61,6 +64,7 @@ impl LedgerKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gap => "gap",
+            Self::GapClosed => "gap-closed",
             Self::Divergence => "divergence",
             Self::Deletion => "deletion",
             Self::Removing => "removing",
@@ -89,7 +93,7 @@ impl FromStr for LedgerKind {
             NameError::new(
                 "ledger kind",
                 text,
-                "gap, divergence, deletion, removing, removal, hold, verification, key, drill, copy or repair",
+                "gap, gap-closed, divergence, deletion, removing, removal, hold, verification, key, drill, copy or repair",
             )
         })
     }

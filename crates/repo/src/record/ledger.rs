@@ -37,6 +37,19 @@ pub enum LedgerEntry {
         /// How the gap arose or was found.
         reason: String,
     },
+    /// Segments that earlier entries of the kind `gap` name are no longer missed.
+    GapClosed {
+        /// Claim that the segments belong to.
+        claim: ClaimNumber,
+        /// The first of these segments.
+        first: SegmentName,
+        /// The last of these segments.
+        last: SegmentName,
+        /// Number of these segments.
+        count: u64,
+        /// Why they are no longer missed.
+        outcome: GapOutcome,
+    },
     /// A WAL file was offered whose content differs from the stored one.
     Divergence {
         /// Claim that the file belongs to.
@@ -103,6 +116,10 @@ pub enum LedgerEntry {
         /// counts segments, and `size_bytes` counts packs.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         found_later: bool,
+        /// The whole segments that were deleted, so that nobody takes them for a gap. Nothing is known of earlier
+        /// entries without it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        wal: Vec<DecidedWal>,
     },
     /// While this entry exists, a backup is not deleted, whatever the policy says.
     Hold {
@@ -205,6 +222,16 @@ pub enum LedgerEntry {
     },
 }
 
+/// Why the segments of a gap are no longer missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GapOutcome {
+    /// They are in the archive again.
+    CameBack,
+    /// They are still missing, and no backup needs them any more.
+    NotNeeded,
+}
+
 /// An object that was brought back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairedObject {
@@ -299,6 +326,7 @@ impl LedgerEntry {
     pub fn kind(&self) -> LedgerKind {
         match self {
             Self::Gap { .. } => LedgerKind::Gap,
+            Self::GapClosed { .. } => LedgerKind::GapClosed,
             Self::Divergence { .. } => LedgerKind::Divergence,
             Self::Deletion { .. } => LedgerKind::Deletion,
             Self::Removing { .. } => LedgerKind::Removing,
@@ -320,6 +348,7 @@ impl RecordBody for LedgerRecord {
             at: "/entry/kind",
             values: &[
                 "gap",
+                "gap-closed",
                 "divergence",
                 "deletion",
                 "removing",
@@ -333,5 +362,6 @@ impl RecordBody for LedgerRecord {
             ],
         },
         Closed { at: "/entry/change", values: &["add", "rotate", "remove"] },
+        Closed { at: "/entry/outcome", values: &["came-back", "not-needed"] },
     ];
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use super::*;
+use holdfast_pgtypes::SegmentName;
 use proptest::prelude::*;
 
 const NAME: &str = "main/backups/20260822T101500Z/start.json";
@@ -133,6 +134,11 @@ fn a_word_of_a_later_release_is_newer_and_not_damaged() {
     };
     let ledger = LedgerRecord { time: start().started, host: String::new(), software_version: String::new(), entry };
     newer(&ledger, "/entry/kind", "lease".into(), "entry.kind \"lease\" of the ledger record");
+    let segment: SegmentName = "000000010000000000000001".parse().unwrap();
+    let (first, last, outcome) = (segment, segment, GapOutcome::CameBack);
+    let entry = LedgerEntry::GapClosed { claim: start().claim, first, last, count: 1, outcome };
+    let ledger = LedgerRecord { entry, ..ledger };
+    newer(&ledger, "/entry/outcome", "forgotten".into(), "entry.outcome \"forgotten\" of the ledger record");
 
     let other = text().replace("\"backup-start\"", "\"drill\"");
     let error = decode_plain::<StartRecord>(other.as_bytes()).unwrap_err();

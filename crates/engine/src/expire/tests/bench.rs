@@ -259,6 +259,17 @@ impl Bench {
         removed
     }
 
+    /// The segments of timeline 1 that the ledger names as removed.
+    pub(super) async fn recorded_wal(&self) -> BTreeSet<u64> {
+        let listed = self.repository.ledger(&self.cluster, LedgerKind::Removal).await.unwrap();
+        let wal = listed.records.into_iter().filter_map(|(_, record)| match record.entry {
+            LedgerEntry::Removal { wal, .. } => Some(wal),
+            _ => None,
+        });
+        let size = WalSegmentSize::DEFAULT;
+        wal.flatten().flat_map(|range| range.first.number(size)..=range.last.number(size)).collect()
+    }
+
     /// The number of ledger entries of a kind.
     pub(super) async fn ledger(&self, kind: &str) -> usize {
         self.names("ledger/").await.iter().filter(|name| name.ends_with(&format!("-{kind}.json"))).count()

@@ -38,6 +38,7 @@ async fn check_end(bench: &Bench, what: &str) {
     assert_eq!((bench.ledger("deletion").await, bench.ledger("removing").await), (0, 0), "{what}");
     // However the runs ended, the ledger records each removal exactly once.
     assert_eq!(bench.recorded_removed().await, (vec![bench.id(0), bench.id(1)], 3, first_segment(2) - 1), "{what}");
+    assert_eq!(bench.recorded_wal().await, (1..first_segment(2)).collect(), "{what}");
 }
 
 async fn faulty(bench: &Bench, seed: u64, rules: Vec<FaultRule>) -> (Repository, Faulty) {

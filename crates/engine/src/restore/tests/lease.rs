@@ -173,6 +173,7 @@ async fn wal_that_was_removed_meanwhile_is_noticed_before_anything_is_written() 
         size_bytes: 1,
         run: None,
         found_later: false,
+        wal: Vec::new(),
     };
     sample.repository.write_ledger(&options.cluster, "db2", options.now, entry).await.unwrap();
     let removes: Arc<dyn Progress> = Arc::new(Removes(Arc::clone(&sample.store), segment.unwrap()));
