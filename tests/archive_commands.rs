@@ -62,9 +62,14 @@ async fn an_archive_command_that_stores_nothing_is_named() {
     let mended = "SELECT current_setting('archive_command') <> '/bin/true'";
     stage.cluster.wait_for(mended, LIMIT).await.expect("reload");
     stage.archive_now().await;
-    stage.ok(&["check"]);
+    let (code, found) = {
+        let output = stage.run(&["check"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert!(code == Some(3) && found.contains("until the next backup: run `holdfast backup` now"), "{found}");
     let third = warnings(&stage);
     assert!(third.len() == 1 && third[0].contains("WAL segment(s) between backup "), "{third:?}");
+    stage.ok(&["check"]);
     assert_eq!(warnings(&stage), [""; 0]);
 
     let restored = stage.restore_and_start("restored", &[]).await;

@@ -40,3 +40,4 @@ mod stores;
 mod verify;
 mod wal_ddl;
 mod wal_find;
+mod wal_verify;

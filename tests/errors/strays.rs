@@ -134,6 +134,7 @@ async fn foreign_files_anywhere_stop_nothing_and_damage_is_reported() {
         format!("backup {}", backups[0]),
         format!("backup {}", backups[2]),
         "snapshot 20260101T000000Z".to_owned(),
+        "gap 20260101T000000.000000Z".to_owned(),
     ];
     assert_eq!(named, expected);
     assert_eq!(info["claims"][0]["reach"][0]["windows"].as_array().expect("windows").len(), 1, "{info}");

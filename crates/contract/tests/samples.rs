@@ -23,6 +23,7 @@ use holdfast_contract::report::snapshot::{RecordReport, SnapshotListReport};
 use holdfast_contract::report::verify::VerifyReport;
 use holdfast_contract::report::wal::{GetReport, PushReport, StandbyPushReport, WalListReport};
 use holdfast_contract::report::wal_find::WalFindReport;
+use holdfast_contract::report::wal_verify::WalVerifyReport;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -52,6 +53,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("info", through::<InfoReport>),
     ("info-2", through::<InfoReport>),
     ("info-3", through::<InfoReport>),
+    ("info-4", through::<InfoReport>),
     ("key-list", through::<KeyListReport>),
     ("key-rotate", through::<KeyChangeReport>),
     ("list", through::<ListReport>),
@@ -77,6 +79,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("wal-push-behind-fork", through::<PushReport>),
     ("wal-push-marked", through::<PushReport>),
     ("wal-push-standby", through::<StandbyPushReport>),
+    ("wal-verify", through::<WalVerifyReport>),
 ];
 
 fn folder() -> std::path::PathBuf {

@@ -31,6 +31,7 @@ pub mod archive;
 pub mod backup;
 mod carry;
 pub mod check;
+pub mod continuity;
 pub mod copy;
 pub mod drill;
 pub mod error;

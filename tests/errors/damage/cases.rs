@@ -266,7 +266,7 @@ pub(super) const WAL_OBJECTS: &[Case] = &[
         status: 61,
         error: "WAL segment $WANTED is missing on the way to the end of the archived WAL",
         doing: "choosing a backup of main for the end of the archived WAL, restoring main into $DIR/target",
-        hint: "what can be restored: $LSN ($TIME) to $LSN on timeline 1",
+        hint: "what can be restored: $LSN ($TIME) to $LSN on timeline 1\n       if a server, a standby or an old archive still has the missing WAL, `holdfast wal verify --heal DIR` brings it back",
     },
     Case {
         object: Object::Summary,

@@ -16,6 +16,7 @@ mod restore;
 mod target;
 mod verify;
 mod wal_find;
+mod wal_verify;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use restore::RestoreArgs;
 pub use target::TargetArgs;
 pub use verify::{VerifyArgs, WhichRepository};
 pub use wal_find::WalFindArgs;
+pub use wal_verify::WalVerifyArgs;
 
 use crate::config::reader::absolute;
 use crate::config::units::duration;
@@ -238,6 +240,8 @@ pub enum WalCommand {
     },
     /// List what is archived, with its gaps
     List,
+    /// Follow the archived WAL along every timeline, find gaps and what they cost, and heal them
+    Verify(WalVerifyArgs),
     /// Find a drop, a transaction, a time or a restore point in the archived WAL, and print the flags to restore to it
     Find(WalFindArgs),
 }
@@ -379,6 +383,9 @@ impl Args {
             Command::Verify(verify) if verify.jobs.is_some() => {
                 set("restore.jobs", "--jobs", &|written| written.restore.jobs = verify.jobs);
             }
+            Command::Wal(WalCommand::Verify(verify)) if verify.jobs.is_some() => {
+                set("restore.jobs", "--jobs", &|written| written.restore.jobs = verify.jobs);
+            }
             Command::Drill(drill) => {
                 let text = |path: Option<&PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
                 if drill.jobs.is_some() {
@@ -454,6 +461,7 @@ impl Args {
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",
+            Command::Wal(WalCommand::Verify(_)) => "verifying the archived WAL",
             Command::Wal(WalCommand::Find(_)) => "searching the archived WAL",
             Command::Snapshot(SnapshotCommand::Record { .. }) => "recording snapshots",
             Command::Snapshot(SnapshotCommand::List) => "listing the snapshots",

@@ -61,7 +61,8 @@ impl FromStr for WhichRepository {
     }
 }
 
-fn percent(text: &str) -> Result<u8, String> {
+/// A percentage from 1 to 100, with or without its sign.
+pub(super) fn percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse();
     number.ok().filter(|percent| (1..=100).contains(percent)).ok_or_else(|| "expected 1% to 100%".to_owned())
 }

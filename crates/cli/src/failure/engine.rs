@@ -482,7 +482,7 @@ impl Explain for Unreachable {
                 failure.hint(lines.join("\n"))
             }
             _ if self.windows().is_empty() && self.other_lines().is_empty() => {
-                let begun = self.only_begun().map(|line| format!("{line}\n")).unwrap_or_default();
+                let begun = of_missing_wal(self).map(|line| format!("{line}\n")).unwrap_or_default();
                 failure.hint(format!("{begun}`holdfast info` shows what can be restored"))
             }
             _ => {
@@ -492,11 +492,18 @@ impl Explain for Unreachable {
                 }
                 let others = self.other_lines().iter();
                 lines.extend(others.map(|line| format!("not followed; --target-timeline {}: {line}", line.timeline)));
-                lines.extend(self.only_begun());
+                lines.extend(of_missing_wal(self));
                 failure.hint(format!("what can be restored: {}", lines.join("\n")))
             }
         }
     }
+}
+
+/// What to do about missing WAL.
+fn of_missing_wal(why: &Unreachable) -> Option<String> {
+    let heal = "if a server, a standby or an old archive still has the missing WAL, `holdfast wal verify --heal DIR` brings \
+                it back";
+    why.only_begun().or_else(|| matches!(why, Unreachable::Hole { .. }).then(|| heal.to_owned()))
 }
 
 fn listed<T: ToString>(items: &[T]) -> String {

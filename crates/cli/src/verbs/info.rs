@@ -15,6 +15,7 @@ use holdfast_contract::report::info::{
     Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, NotLookedAt, RepositoryInfo, Snapshots, WalEnd,
 };
 use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, Wanted, list_settled};
+use holdfast_engine::continuity::{RecordedGap, recorded_gaps};
 use holdfast_engine::drill::drills;
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::repository::Repository;
@@ -22,6 +23,7 @@ use holdfast_engine::restore::{Reached, reach};
 use holdfast_engine::verify::{Verifications, verifications};
 use holdfast_pgtypes::recovery_target::moment;
 use holdfast_pgtypes::{Lsn, TimelineId};
+use holdfast_repo::catalog::SegmentRange;
 use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
 use holdfast_repo::recovery::{Beginning, Newer, ReachableWindow};
 use std::fmt::Write;
@@ -90,6 +92,8 @@ async fn of_repository(
     remarks.note("drill", &drilled.unreadable);
     remarks.note("snapshot", &snapshots.unreadable);
     let snapshots = snapshots.records;
+    let recorded = recorded_gaps(repository, cluster, &claims).await?;
+    remarks.note("gap", &recorded.unreadable);
     let crew = Crew::new(context.config.restore.jobs.get());
     let mut claimed = Vec::new();
     for claim in claims {
@@ -143,6 +147,7 @@ async fn of_repository(
                 reach: of_snapshots.timelines,
             },
             not_looked_at,
+            recorded_gaps: recorded.of_claim(claim.number, &listed.whole()),
             wal_end: wal.as_ref().and_then(|wal| wal_end(wal, &claim)),
             backups: backups_of(&claim, &backups, &verified, now),
             last_wal_age_seconds: last_wal_stored.map(|stored| time::ago(stored, now).as_secs()),
@@ -288,12 +293,30 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
             );
         }
         for gap in &timeline.gaps {
+            let recorded = claimed.recorded_gaps.iter().find(|recorded| is_within(recorded, gap));
+            let since = recorded.map(|recorded| format!(", recorded {}", time::shown(recorded.since)));
             let _ = writeln!(
                 text,
-                "    GAP       timeline {}: {} to {} ({}) are missing",
-                timeline.timeline, gap.first, gap.last, gap.count
+                "    GAP       timeline {}: {} to {} ({}) are missing{}",
+                timeline.timeline,
+                gap.first,
+                gap.last,
+                gap.count,
+                since.unwrap_or_default()
             );
         }
+    }
+    let listed = || wal.iter().flat_map(|wal| &wal.timelines).flat_map(|timeline| &timeline.gaps);
+    for recorded in claimed.recorded_gaps.iter().filter(|recorded| !listed().any(|gap| is_within(recorded, gap))) {
+        let _ = writeln!(
+            text,
+            "    GAP       timeline {}: {} to {} ({}) are missing, recorded {}",
+            recorded.first.timeline(),
+            recorded.first,
+            recorded.last,
+            recorded.count,
+            time::shown(recorded.since)
+        );
     }
     for timeline in reach {
         if let Some(reason) = &timeline.unreadable {
@@ -348,6 +371,11 @@ fn claim_text(text: &mut String, claimed: &ClaimInfo, number: usize, now: DateTi
             "    to restore: holdfast restore{repo} --pgdata DIR; add --target-time \"...+00\" for an earlier moment, --plan to look first"
         );
     }
+}
+
+/// Whether a recorded gap is within one that the listing shows.
+fn is_within(recorded: &RecordedGap, gap: &SegmentRange) -> bool {
+    gap.timeline == recorded.first.timeline() && gap.first <= recorded.first && recorded.last <= gap.last
 }
 
 /// How a restore comes to follow a timeline; nothing to say where there is but one.

@@ -34,6 +34,7 @@ mod unreadable;
 mod verify;
 mod wal;
 mod wal_find;
+mod wal_verify;
 
 use crate::args::{Args, BackupArgs, Command, Output, RepoCommand, SnapshotCommand, WalCommand};
 use crate::exit_code::ExitCode;
@@ -95,6 +96,7 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
         Command::Wal(WalCommand::Get { name, dest, .. }) => wal::get(&context, name, dest).await,
         Command::Wal(WalCommand::List) => wal::list(&context).await,
+        Command::Wal(WalCommand::Verify(args)) => wal_verify::run(&context, args).await,
         Command::Wal(WalCommand::Find(args)) => wal_find::run(&context, args).await,
         Command::Snapshot(SnapshotCommand::Record { .. }) => snapshot::record(&context).await,
         Command::Snapshot(SnapshotCommand::List) => snapshot::list(&context).await,

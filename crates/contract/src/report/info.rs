@@ -4,6 +4,7 @@ use super::drill::Drilled;
 use super::list::Unfinished;
 use super::verify::Verified;
 use super::wal::ClaimWal;
+use super::wal_verify::RecordedGap;
 use super::{PerRepository, RepositoryDescription, UnreadableRecord};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
@@ -80,6 +81,9 @@ pub struct ClaimInfo {
     /// What was not checked in a long archive; it is in no other field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_looked_at: Option<NotLookedAt>,
+    /// Missing WAL that `wal verify` recorded, and that is still missed.
+    #[serde(default)]
+    pub recorded_gaps: Vec<RecordedGap>,
 }
 
 /// Where recoveries could begin whose WAL was not listed: it may be complete, or not.

@@ -24,7 +24,7 @@ use crate::repository::{Repository, object_name};
 const OVERTAKEN_WITHIN: TimeDelta = TimeDelta::minutes(2);
 
 /// How long a listing for reports is repeated.
-const SHOW_AT_LEAST: Duration = Duration::from_secs(5);
+pub(crate) const SHOW_AT_LEAST: Duration = Duration::from_secs(5);
 
 /// The pause between two listings.
 pub(crate) const LIST_AGAIN_AFTER: Duration = Duration::from_secs(1);

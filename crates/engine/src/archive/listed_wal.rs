@@ -184,6 +184,17 @@ impl ListedWal {
         &self.inventory
     }
 
+    /// The same without the segments whose object is too small to be one.
+    pub fn whole(&self) -> WalInventory {
+        let mut whole = self.inventory.clone();
+        for (file, _) in &self.stunted {
+            if let WalFileName::Segment(segment) = file {
+                whole.remove(*segment);
+            }
+        }
+        whole
+    }
+
     /// The same in a form for reports.
     pub fn describe(&self) -> ClaimWal {
         let timeline = |(timeline, sums): (&TimelineId, &Sums)| {

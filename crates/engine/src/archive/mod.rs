@@ -56,7 +56,7 @@ pub use holdfast_contract::report::wal::{
 };
 pub use known_logs::{ArchivePlace, KnownLogs, WalCache};
 pub use late::list_settled;
-pub(crate) use late::{LIST_AGAIN_AFTER, is_young, list_within};
+pub(crate) use late::{LIST_AGAIN_AFTER, SHOW_AT_LEAST, is_young, list_within};
 pub use list::list;
 pub use listed_wal::ListedWal;
 pub use mark::marked_durable;

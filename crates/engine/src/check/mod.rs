@@ -2,11 +2,12 @@
 //!
 //! Steps: open the repositories; compare the data directory with the claims; try the stores as `repo init` does; check
 //! that the server belongs to the data directory and archives; write a restore point, finish its WAL segment, and wait
-//! for the segment in every repository. The last step is the important one: every committed transaction takes this
-//! path.
+//! for the segment in every repository: every committed transaction takes this path; follow the WAL from the newest
+//! backup to it.
 //!
 //! Only a restore point and a claim remain (the first archived segment would take that claim as well).
 
+mod continuity;
 mod uploads;
 
 use std::path::PathBuf;
@@ -143,12 +144,14 @@ async fn run_steps(
     let connection = Connection::open(&settings).await?;
     let facts = ServerFacts::ask(&connection).await?;
     check_server(&connection, &facts, options, report).await?;
-    if facts.in_recovery {
+    let timeline = if facts.in_recovery {
         report.add(
             "archiving",
             Verdict::Warning,
             "this server is a standby, which cannot write a restore point: run the check on the primary as well",
         );
+        let control = read_control_file(&options.pgdata)?;
+        control.min_recovery_timeline.map_or(control.timeline, |reached| reached.max(control.timeline))
     } else {
         let archived = Archived { repositories: &repositories, claims: &claims, options, cancel };
         let size = read_control_file(&options.pgdata)?.wal_segment_size;
@@ -165,8 +168,12 @@ async fn run_steps(
                 ),
             ),
         }
-    }
+        segment.timeline()
+    };
     connection.close().await;
+    for (repository, claim) in repositories.iter().zip(&claims) {
+        continuity::look(repository, claim, timeline, options.now, cancel, report).await?;
+    }
     Ok(())
 }
 

@@ -1,15 +1,15 @@
-//! For `verify`: the timelines along which an archive can be restored, the backups to begin with, and the gaps in its
-//! WAL.
+//! For `verify`, `wal verify` and `check`: the timelines along which an archive can be restored, the backups to begin
+//! with, and the gaps in its WAL.
 //!
 //! This is the planner's first step for every timeline of a claim, as [`super::reach`] does for `info`. It can be
 //! repeated with less WAL and fewer backups: that gives the windows that remain without the damaged ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
-use holdfast_pgtypes::{PgVersion, TimelineId};
+use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, PgVersion, TimelineId};
 use holdfast_repo::catalog::{SegmentRange, WalInventory};
 use holdfast_repo::name::BackupId;
 use holdfast_repo::record::ClaimRecord;
@@ -35,10 +35,25 @@ pub(crate) struct Chains {
 /// What can be restored along one timeline.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
+    /// The path to the timeline.
+    pub(crate) ancestry: Ancestry,
+    /// The gaps after the first stretch that have WAL after them, oldest first.
+    pub(crate) holes: Vec<LineHole>,
     /// The stretches with a usable backup, oldest first.
     pub(crate) stretches: Vec<Stretch>,
     /// Backups that lack WAL between their start and stop.
     pub(crate) rejected: Vec<Rejection>,
+}
+
+/// A gap in the WAL of a line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LineHole {
+    /// The missing segments, under the names that recovery asks for.
+    pub(crate) hole: Hole,
+    /// The last stretch before it.
+    pub(crate) before: usize,
+    /// The first stretch after it; `None` if no backup begins after it.
+    pub(crate) after: Option<usize>,
 }
 
 /// A run of WAL without a gap, and the backups with which a recovery along it can begin.
@@ -83,6 +98,11 @@ impl Chains {
         known.into_iter().skip(1).filter(|timeline| !has_file.contains(timeline)).collect()
     }
 
+    /// The history files that can be read.
+    pub(crate) fn histories(&self) -> &BTreeMap<TimelineId, HistoryFile> {
+        &self.archive.histories
+    }
+
     /// The listed WAL.
     pub(crate) fn wal(&self) -> &WalInventory {
         &self.archive.wal
@@ -115,7 +135,8 @@ impl Chains {
             };
             let Ok(path) = RecoveryPath::find(&request, &world) else { continue };
             let rejected = path.rejected().to_vec();
-            lines.push(Line { stretches: stretches(&path), rejected });
+            let ancestry = path.ancestry().clone();
+            lines.push(Line { ancestry, holes: holes(&path), stretches: stretches(&path), rejected });
         }
         lines
     }
@@ -131,14 +152,7 @@ impl Chains {
     ) -> Result<Vec<Error>, Error> {
         let mut damaged = Vec::new();
         // The claim is of a PostgreSQL version that this release does not know, so its WAL cannot be read.
-        let Ok(version) = PgVersion::new(self.archive.claim.pg_major) else { return Ok(damaged) };
-        let lookup = WalLookup {
-            repository: repository.clone(),
-            claim: Arc::clone(&self.archive.claim),
-            version,
-            crew: crew.clone(),
-            cancel: cancel.clone(),
-        };
+        let Some(lookup) = self.lookup(repository, crew, cancel) else { return Ok(damaged) };
         for stretch in lines.iter_mut().flat_map(|line| &mut line.stretches) {
             let of_stretch = self.beginnings.iter().filter(|begins| stretch.backups.contains(&begins.backup_id));
             let Some(start) = of_stretch.map(|begins| begins.start_lsn).min() else { continue };
@@ -150,6 +164,56 @@ impl Chains {
         }
         Ok(damaged)
     }
+
+    /// The last transaction of a stretch before an LSN; `None` if there is none, or if the WAL cannot be read.
+    pub(crate) async fn last_before(
+        &self,
+        stretch: &Stretch,
+        end: Lsn,
+        repository: &Repository,
+        crew: &Crew,
+        cancel: &CancellationToken,
+    ) -> Result<Option<DateTime<Utc>>, Error> {
+        let Some(lookup) = self.lookup(repository, crew, cancel) else { return Ok(None) };
+        let of_stretch = self.beginnings.iter().filter(|begins| stretch.backups.contains(&begins.backup_id));
+        let Some(start) = of_stretch.map(|begins| begins.start_lsn).min() else { return Ok(None) };
+        let size = self.archive.claim.wal_segment_size;
+        let mut run = stretch.run.clone();
+        let last = (end.as_u64() / size.as_u64()).checked_sub(1);
+        let before = run.segments.iter().filter_map(|range| {
+            let last = range.last.number(size).min(last?);
+            SegmentRange::new(range.timeline, range.first.number(size), last, size)
+        });
+        run.segments = before.collect();
+        run.end_lsn = end.min(run.end_lsn);
+        match lookup.last_transaction(&run, start, DateTime::<Utc>::MAX_UTC).await {
+            Err(error) if error.is_of_one_object() => Ok(None),
+            found => found,
+        }
+    }
+
+    fn lookup(&self, repository: &Repository, crew: &Crew, cancel: &CancellationToken) -> Option<WalLookup> {
+        let version = PgVersion::new(self.archive.claim.pg_major).ok()?;
+        let claim = Arc::clone(&self.archive.claim);
+        let (repository, crew, cancel) = (repository.clone(), crew.clone(), cancel.clone());
+        Some(WalLookup { repository, claim, version, crew, cancel })
+    }
+}
+
+/// The gaps of a path after its first usable backup. The stretches are the runs that have one, in their order.
+fn holes(path: &RecoveryPath) -> Vec<LineHole> {
+    let runs = path.runs();
+    let with_backup: Vec<usize> =
+        (0..runs.len()).filter(|run| path.candidates().iter().any(|candidate| candidate.run == *run)).collect();
+    let mut found = Vec::new();
+    for (number, run) in runs.iter().enumerate() {
+        // After the last run there is no WAL: a timeline that has only begun.
+        let Some(hole) = run.hole.filter(|_| number + 1 < runs.len()) else { continue };
+        let Some(before) = with_backup.iter().rposition(|run| *run <= number) else { continue };
+        let after = with_backup.iter().position(|run| *run > number);
+        found.push(LineHole { hole, before, after });
+    }
+    found
 }
 
 fn stretches(path: &RecoveryPath) -> Vec<Stretch> {

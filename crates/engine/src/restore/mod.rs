@@ -53,7 +53,7 @@ use holdfast_repo::manifest::Manifest;
 use holdfast_repo::recovery::RecoveryPlan;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use chain::{Chains, Line};
+pub(crate) use chain::{Chains, Line, LineHole, Stretch};
 pub(crate) use coalesce::{Fetches, FrameWork, Wanted};
 pub(crate) use ddl_search::{DdlSearch, Span};
 pub(crate) use fetch::open as open_checked;

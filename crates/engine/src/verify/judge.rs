@@ -13,7 +13,7 @@ use crate::error::{Cause, Error};
 
 /// What an error says about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Judged {
+pub(crate) enum Judged {
     /// The object is not what was written.
     Damaged { kind: DamageKind, object: String, problem: String },
     /// A newer release wrote the object.
@@ -23,7 +23,7 @@ pub(super) enum Judged {
 }
 
 /// Judges an error of reading an object; `object` is the one that was read, if the error does not name another.
-pub(super) fn judge(error: &Error, object: &str) -> Judged {
+pub(crate) fn judge(error: &Error, object: &str) -> Judged {
     let of = |named: &str| {
         let known = named.parse::<ObjectPath>().is_ok();
         if known { named.to_owned() } else { object.to_owned() }

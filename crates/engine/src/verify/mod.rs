@@ -21,7 +21,7 @@
 
 mod chains;
 mod findings;
-mod judge;
+pub(crate) mod judge;
 mod packs;
 mod repair;
 mod run;
@@ -120,7 +120,7 @@ pub fn random_sample(percent: u8) -> Result<Sample, Error> {
 }
 
 /// Whether an object is in the sample; without one, every object is.
-fn is_chosen(sample: Option<Sample>, object: &str) -> bool {
+pub(crate) fn is_chosen(sample: Option<Sample>, object: &str) -> bool {
     let Some(sample) = sample else { return true };
     let mut hasher = blake3::Hasher::new();
     hasher.update(&sample.seed.to_le_bytes()).update(object.as_bytes());

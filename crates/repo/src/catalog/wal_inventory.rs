@@ -87,6 +87,13 @@ impl WalInventory {
         }
     }
 
+    /// Takes out a segment: one that cannot be read does not count.
+    pub fn remove(&mut self, segment: SegmentName) {
+        if let Some(ranges) = self.segments.get_mut(&segment.timeline()) {
+            ranges.remove(segment.number(self.size));
+        }
+    }
+
     /// Records that a segment of the timeline was stored at this time, by the store's clock.
     pub fn stored_at(&mut self, timeline: TimelineId, moment: DateTime<Utc>) {
         let last = self.stored.entry(timeline).or_insert(moment);
@@ -224,6 +231,14 @@ impl Ranges {
 
     fn insert(&mut self, number: u64) {
         self.insert_range(number, number);
+    }
+
+    fn remove(&mut self, number: u64) {
+        let Some((first, last)) = self.holding(number) else { return };
+        let at = self.0.partition_point(|&(start, _)| start < first);
+        let before = number.checked_sub(1).filter(|end| *end >= first).map(|end| (first, end));
+        let after = number.checked_add(1).filter(|start| *start <= last).map(|start| (start, last));
+        self.0.splice(at..=at, before.into_iter().chain(after));
     }
 
     /// Adds the numbers from `first` to `last`, both included.

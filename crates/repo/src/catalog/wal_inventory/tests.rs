@@ -78,6 +78,10 @@ proptest! {
             prop_assert_eq!(wal.contains(segment(number)), set.contains(&number));
         }
         let missing: Vec<SegmentName> = (from..=from + length).filter(|n| !set.contains(n)).map(segment).collect();
+        let mut without = wal.clone();
+        without.remove(segment(from));
+        let expected = inventory(set.iter().copied().filter(|n| *n != from));
+        prop_assert_eq!(without.ranges(TimelineId::FIRST), expected.ranges(TimelineId::FIRST));
         let holes = wal.holes(segment(from), segment(from + length));
         prop_assert_eq!(holes.iter().flat_map(|hole| hole.names(SIZE)).collect::<Vec<_>>(), missing);
         for pair in holes.windows(2) {
