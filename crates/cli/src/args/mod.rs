@@ -461,6 +461,7 @@ impl Args {
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",
+            Command::Wal(WalCommand::Verify(verify)) if !verify.heal.is_empty() => "healing the archived WAL",
             Command::Wal(WalCommand::Verify(_)) => "verifying the archived WAL",
             Command::Wal(WalCommand::Find(_)) => "searching the archived WAL",
             Command::Snapshot(SnapshotCommand::Record { .. }) => "recording snapshots",

@@ -1,7 +1,8 @@
-//! `holdfast wal verify`: which WAL, and how much of it.
+//! `holdfast wal verify`: which WAL, how much of it, and from where it is healed.
 
 use super::verify::{WhichRepository, percent};
 use holdfast_pgtypes::TimelineId;
+use std::path::PathBuf;
 
 /// `holdfast wal verify`
 #[derive(Clone, Debug, clap::Args)]
@@ -21,6 +22,10 @@ pub struct WalVerifyArgs {
     /// Choose the same segments as the run that printed this number
     #[arg(long, value_name = "NUMBER", requires = "sample")]
     pub seed: Option<u64>,
+    /// Archive missing files that this directory still has: pg_wal of a server, or an archive of plain WAL files; may
+    /// be given several times
+    #[arg(long, value_name = "DIR")]
+    pub heal: Vec<PathBuf>,
     /// Do not record gaps in the repository
     #[arg(long)]
     pub no_record: bool,

@@ -10,7 +10,7 @@ use crate::output::size::{duration, size};
 use crate::output::table::{Align, Table};
 use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::wal_verify::{
-    WalFinding, WalFindingKind, WalFindingWeight, WalVerified, WalVerifyReport,
+    WalFinding, WalFindingKind, WalFindingWeight, WalHealing, WalVerified, WalVerifyReport,
 };
 use holdfast_engine::continuity::{WalVerification, WalVerifyOptions, wal_verify};
 use holdfast_engine::repository::Repository;
@@ -31,7 +31,11 @@ pub(super) async fn run(context: &Context, args: &WalVerifyArgs) -> Result<ExitC
         let url = one.location().to_string();
         let verified = Box::pin(async {
             let target = targets::one(one, targets::Directory::MustExist, None).await?;
-            let repository = Repository::open(&target).await?;
+            let repository = if args.heal.is_empty() {
+                Repository::open(&target).await?
+            } else {
+                Repository::open_to_write(&target).await?
+            };
             one_repository(context, &repository, index + 1, &options).await
         });
         let failure = match verified.await {
@@ -76,6 +80,8 @@ fn options(context: &Context, args: &WalVerifyArgs) -> Result<WalVerifyOptions, 
         timeline: args.timeline,
         level: if args.deep || sample.is_some() { Level::Deep } else { Level::Shallow },
         sample,
+        heal_from: args.heal.clone(),
+        compression: config.wal.compression,
         remember: !args.no_record,
         jobs: config.restore.jobs.get(),
         memory_bytes: config.backup.memory_bytes,
@@ -105,6 +111,7 @@ async fn one_repository(
     let WalVerification {
         claims,
         findings,
+        healing,
         notes,
         segment_count,
         compared_count,
@@ -118,6 +125,7 @@ async fn one_repository(
         interrupted: interrupted.as_ref().map(Failure::brief),
         claims,
         findings,
+        healing,
         notes,
         segment_count,
         compared_count,
@@ -193,6 +201,9 @@ fn text(
     if !table.is_empty() {
         text.push_str(&table.render());
     }
+    if let Some(healing) = &found.healing {
+        healing_text(&mut text, healing);
+    }
     for finding in &found.findings {
         finding_text(&mut text, finding);
     }
@@ -250,5 +261,15 @@ fn finding_text(text: &mut String, finding: &WalFinding) {
     }
     if finding.weight == WalFindingWeight::Loss {
         let _ = writeln!(text, "    to do: {}", finding.advice);
+    }
+}
+
+fn healing_text(text: &mut String, healing: &WalHealing) {
+    for healed in &healing.healed {
+        let _ = writeln!(text, "  HEALED {} of claim {}, from {}", healed.file, healed.claim, healed.from);
+    }
+    for left in &healing.left {
+        let more = if left.count > 1 { format!(" and the {} after it", left.count - 1) } else { String::new() };
+        let _ = writeln!(text, "  NOT HEALED {}{more} of claim {}: {}", left.file, left.claim, left.reason);
     }
 }

@@ -39,6 +39,9 @@ pub struct WalVerified {
     pub claims: Vec<ClaimWalVerified>,
     /// What was found, by claim, timeline and segment.
     pub findings: Vec<WalFinding>,
+    /// What was brought back from a folder, if that was asked for. The findings are those after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healing: Option<WalHealing>,
     /// Further notes, as text for people.
     pub notes: Vec<String>,
     /// The number of segments whose names and sizes were looked at.
@@ -198,6 +201,39 @@ impl fmt::Display for LostMoments {
         }
         write!(formatter, ", on timeline {}", self.timeline)
     }
+}
+
+/// What was brought back from a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalHealing {
+    /// Files that are in the archive again.
+    pub healed: Vec<HealedFile>,
+    /// Missing files that no folder could give back.
+    pub left: Vec<UnhealedFile>,
+}
+
+/// A file that is in the archive again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealedFile {
+    /// The number of the claim.
+    pub claim: ClaimNumber,
+    /// The file.
+    pub file: WalFileName,
+    /// The path that it came from.
+    pub from: String,
+}
+
+/// A missing file that no folder could give back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnhealedFile {
+    /// The number of the claim.
+    pub claim: ClaimNumber,
+    /// The file; of several in a row with the same reason, the first.
+    pub file: WalFileName,
+    /// The number of files in a row.
+    pub count: u64,
+    /// The reason, as text for people.
+    pub reason: String,
 }
 
 /// Missing WAL that an earlier `wal verify` recorded in the ledger, and that is still missed.

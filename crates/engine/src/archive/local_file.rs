@@ -148,7 +148,7 @@ impl LocalFile {
 ///
 /// The parent is derived from the text of the path: `pg_wal` may be a symbolic link, whose `..` is not the data
 /// directory.
-fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
+pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
     let Some(pgdata) = path.parent().and_then(Path::parent) else { return Ok(None) };
     let control = pgdata.join("global").join("pg_control");
     let bytes = match std::fs::read(&control) {

@@ -44,6 +44,7 @@ mod standby;
 pub(crate) mod stored;
 mod transfers;
 mod wal_folders;
+mod whole_file;
 
 pub use archiver::{Archiver, Durable};
 pub use deliver::{ArchiveContext, Destination, archive_file};
@@ -72,6 +73,7 @@ pub(crate) use standby::stored_facts;
 pub use standby::{StandbyPushOptions, push_standby, server_is_stopping};
 pub(crate) use stored::wal_object_name;
 pub use wal_folders::{WalFolders, Wanted};
+pub(crate) use whole_file::{FolderOwner, archive_as_judged, owner_of_folder, read_local};
 
 #[cfg(test)]
 mod tests;

@@ -201,23 +201,30 @@ impl Reader {
         Ok(serde_json::from_value(facts.facts).ok().and_then(|facts| Ends::of_facts(segment, &facts)))
     }
 
+    /// The bytes of a segment, verified to the last one.
+    pub(super) async fn whole(&self, claim: &ClaimRecord, segment: SegmentName) -> Result<Vec<u8>, Error> {
+        if self.cancel.is_cancelled() {
+            return Err(Cause::Cancelled.into());
+        }
+        let file = WalFileName::Segment(segment);
+        let object = wal_object_name(&self.repository, &claim.cluster, claim, &file);
+        let read = read_whole(&self.repository, claim, &object, &file, &self.crew).await;
+        if let Some((bytes, _)) = read.doing(|| format!("reading WAL segment {segment}"))? {
+            return Ok(bytes);
+        }
+        let (store, detail) = (self.repository.describe(), "a listing named it".to_owned());
+        let missing = Failure { store, name: object, operation: Operation::Get, detail, source: None };
+        Err(StoreError::new(StoreErrorKind::NotFound, missing).into())
+    }
+
     async fn by_bytes(
         &self,
         claim: &ClaimRecord,
         version: PgVersion,
         segment: SegmentName,
     ) -> Result<Option<Ends>, Error> {
-        if self.cancel.is_cancelled() {
-            return Err(Cause::Cancelled.into());
-        }
-        let file = WalFileName::Segment(segment);
-        let object = wal_object_name(&self.repository, &claim.cluster, claim, &file);
-        let _permit = self.budget.acquire(memory_needed(claim, file)).await;
-        let Some((bytes, _)) = read_whole(&self.repository, claim, &object, &file, &self.crew).await? else {
-            let (store, detail) = (self.repository.describe(), "a listing named it".to_owned());
-            let missing = Failure { store, name: object, operation: Operation::Get, detail, source: None };
-            return Err(StoreError::new(StoreErrorKind::NotFound, missing).into());
-        };
+        let _permit = self.budget.acquire(memory_needed(claim, WalFileName::Segment(segment))).await;
+        let bytes = self.whole(claim, segment).await?;
         self.read_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.progress.advance(bytes.len() as u64);
         let size = claim.wal_segment_size;

@@ -2,7 +2,7 @@
 
 use holdfast_contract::report::wal_verify::WalFindingKind as Kind;
 use holdfast_contract::report::wal_verify::{TimelineVerified, WalFinding, WalFindingWeight as Weight};
-use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName, WalSegmentSize};
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 use holdfast_repo::catalog::SegmentRange;
 use holdfast_repo::name::BackupId;
 use holdfast_repo::record::ClaimRecord;
@@ -39,6 +39,19 @@ pub(super) struct Missing {
     line: usize,
     hole: Option<usize>,
     backup: Option<BackupId>,
+}
+
+/// Consecutive missing segments of a line, and what the archive has beside them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// The segments, under the names that recovery asks for, oldest first.
+    pub(super) ranges: Vec<SegmentRange>,
+    /// The segment before them, if the archive has it.
+    pub(super) before: Option<SegmentName>,
+    /// The segment after them, if the archive has it.
+    pub(super) after: Option<SegmentName>,
+    /// Where the line leaves the timeline of the last one of them, if it does.
+    pub(super) left_at: Option<Lsn>,
 }
 
 impl ClaimWal {
@@ -149,6 +162,36 @@ impl ClaimWal {
                     let pieces = pieces.filter_map(|(a, b)| SegmentRange::new(range.timeline, a, b, size));
                     found.extend(pieces.map(|range| Missing { range, line: at, hole: number, backup }));
                 }
+            }
+        }
+        found
+    }
+
+    /// The same as gaps, each once, across the ends of timelines.
+    pub(super) fn gaps_of_lines(&self) -> Vec<Gap> {
+        let size = self.size();
+        let mut found: Vec<Gap> = Vec::new();
+        let missing = self.missing();
+        let follows = |a: &Missing, b: &Missing| {
+            (a.line, a.hole, a.backup) == (b.line, b.hole, b.backup)
+                && a.range.last.number(size) + 1 == b.range.first.number(size)
+        };
+        for group in missing.chunk_by(follows) {
+            let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+            let Some(ancestry) = self.lines.get(first.line).map(|line| &line.ancestry) else { continue };
+            let neighbour = |number: Option<u64>| {
+                let name = ancestry.segment_containing(Lsn::new(number?.checked_mul(size.as_u64())?), size);
+                let is_stunted = self.stunted.iter().any(|(file, _)| *file == WalFileName::Segment(name));
+                (self.chains.wal().contains(name) && !is_stunted).then_some(name)
+            };
+            let gap = Gap {
+                ranges: group.iter().map(|missing| missing.range).collect(),
+                before: neighbour(first.range.first.number(size).checked_sub(1)),
+                after: neighbour(last.range.last.number(size).checked_add(1)),
+                left_at: ancestry.span(last.range.timeline).and_then(|span| span.end),
+            };
+            if !found.contains(&gap) {
+                found.push(gap);
             }
         }
         found

@@ -4,14 +4,18 @@
 //! [`wal_verify`] is the verb `wal verify`. Steps: list the WAL of each claim by its log folders; follow each timeline
 //! that a backup leads to, as recovery would ([`crate::restore`]); find gaps, objects that are too small, histories
 //! that are missing or contradict each other, and partial segments ([`look`]); compare neighbouring segments, by stored
-//! facts or by their bytes ([`compare`]); write to the ledger which gaps are new and which are over ([`record`]).
-//! [`state`] is the short form for `check`: whether what happens now can be restored.
+//! facts or by their bytes ([`compare`]); bring missing files back from folders, if that is asked for ([`heal`]); write
+//! to the ledger which gaps are new and which are over ([`record`]). [`state`] is the short form for `check`: whether
+//! what happens now can be restored.
 //!
 //! Only what a recovery needs is a gap: WAL before the oldest backup or snapshot is not, nor are segments of a timeline
 //! after the point where the next one left it, nor WAL that `expire` removed ([`removed`]), nor segments that may still
 //! be on their way ([`young`]).
 //!
 //! What cannot be read is never taken for something that is there, or for something that nobody needs.
+//!
+//! Nothing is ever replaced: a healed file is created under the rules of `wal push`. After a kill, whole files are
+//! healed or not. What is left of a gap is judged again in the next run, which also writes to the ledger.
 //!
 //! Memory does not grow with the number of segments: a listing is kept as ranges, and of the compared segments only the
 //! last one.
@@ -20,9 +24,11 @@ mod alarm;
 mod compare;
 mod ends;
 mod findings;
+mod heal;
 mod histories;
 mod look;
 mod losses;
+mod proof;
 mod record;
 mod remember;
 mod removed;
@@ -32,14 +38,16 @@ mod young;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::verify::{Level, Sample};
 pub use holdfast_contract::report::wal_verify::RecordedGap;
-use holdfast_contract::report::wal_verify::{ClaimWalVerified, WalFinding};
+use holdfast_contract::report::wal_verify::{ClaimWalVerified, WalFinding, WalHealing};
 use holdfast_pgtypes::TimelineId;
+use holdfast_repo::Compression;
 use holdfast_repo::name::ClusterName;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +70,10 @@ pub struct WalVerifyOptions {
     pub level: Level,
     /// With [`Level::Deep`], reads only this sample of the segments; `None` for all.
     pub sample: Option<Sample>,
+    /// Folders from which missing files are brought back: `pg_wal` of a server, or an archive of plain files.
+    pub heal_from: Vec<PathBuf>,
+    /// The compression of files that are brought back.
+    pub compression: Compression,
     /// Whether gaps are written to the ledger.
     pub remember: bool,
     /// Threads that decompress and check; 0 for one per processor.
@@ -79,8 +91,10 @@ pub struct WalVerifyOptions {
 pub struct WalVerification {
     /// The claims, oldest first.
     pub claims: Vec<ClaimWalVerified>,
-    /// What was found.
+    /// What was found; after a healing, what is left.
     pub findings: Vec<WalFinding>,
+    /// What was brought back; `None` if that was not asked for.
+    pub healing: Option<WalHealing>,
     /// Further notes for people.
     pub notes: Vec<String>,
     /// The number of listed segments.
@@ -95,11 +109,12 @@ pub struct WalVerification {
     pub interrupted: Option<Error>,
 }
 
-/// Follows the WAL of a cluster in one repository.
+/// Follows the WAL of a cluster in one repository, and heals it if that is asked for.
 ///
 /// # Errors
-/// [`Cause::NoClaim`] if nothing was ever archived for the cluster, [`Cause::Cancelled`]. Any other failure is in
-/// [`WalVerification::interrupted`], with all findings before it.
+/// [`Cause::NoClaim`] if nothing was ever archived for the cluster, [`Cause::Refused`] or [`Cause::File`] if a folder
+/// to heal from cannot be used, [`Cause::WrongCluster`] if it is of another cluster, [`Cause::Cancelled`]. Any other
+/// failure is in [`WalVerification::interrupted`], with all findings before it.
 pub async fn wal_verify(
     repository: &Repository,
     options: &WalVerifyOptions,
@@ -122,5 +137,13 @@ pub async fn wal_verify(
 }
 
 fn is_refusal(error: &Error) -> bool {
-    matches!(*error.what, Cause::NoClaim { .. } | Cause::Cancelled)
+    matches!(
+        *error.what,
+        Cause::NoClaim { .. }
+            | Cause::Cancelled
+            | Cause::Refused(_)
+            | Cause::File { .. }
+            | Cause::ControlFile { .. }
+            | Cause::WrongCluster { .. }
+    )
 }

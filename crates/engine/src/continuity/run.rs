@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use holdfast_contract::report::verify::Level;
 use holdfast_contract::report::wal_verify::WalFindingKind as Kind;
-use holdfast_contract::report::wal_verify::{ClaimWalVerified, WalFinding, WalFindingWeight as Weight};
+use holdfast_contract::report::wal_verify::{ClaimWalVerified, WalFinding, WalFindingWeight as Weight, WalHealing};
 use holdfast_pgtypes::{Lsn, PgVersion, SegmentName, WalFileName, WalSegmentSize};
 use holdfast_repo::catalog::{SegmentRange, WalInventory};
 use holdfast_repo::name::{ClaimNumber, LedgerKind};
@@ -52,6 +52,7 @@ pub(super) struct Run<'a> {
     pub(super) recorded: RecordedGaps,
     /// Whether nothing was left out that may need WAL: every timeline was followed, and every record could be read.
     pub(super) is_complete: bool,
+    pub(super) healing: Option<WalHealing>,
     pub(super) notes: Vec<String>,
     segment_count: u64,
     compared_count: u64,
@@ -82,6 +83,7 @@ impl<'a> Run<'a> {
             claims: Vec::new(),
             recorded: RecordedGaps::default(),
             is_complete: true,
+            healing: None,
             notes: Vec::new(),
             segment_count: 0,
             compared_count: 0,
@@ -92,6 +94,9 @@ impl<'a> Run<'a> {
     /// Runs all steps in order.
     pub(super) async fn all(&mut self) -> Result<(), Error> {
         self.look().boxed().await?;
+        if !self.options.heal_from.is_empty() {
+            self.heal().boxed().await?;
+        }
         let compared = self.compare().boxed().await;
         self.is_complete &= compared.is_ok();
         self.divergences().await?;
@@ -101,7 +106,7 @@ impl<'a> Run<'a> {
     }
 
     /// Lists the WAL of every claim, and adds what the listings show. Forgets what an earlier listing showed.
-    async fn look(&mut self) -> Result<(), Error> {
+    pub(super) async fn look(&mut self) -> Result<(), Error> {
         self.reader.progress.phase("looking at the WAL", None);
         (self.findings, self.claims, self.notes) = (Findings::default(), Vec::new(), Vec::new());
         (self.segment_count, self.times_asked) = (0, 0);
@@ -351,6 +356,7 @@ impl<'a> Run<'a> {
         WalVerification {
             claims,
             findings,
+            healing: self.healing,
             notes,
             segment_count: self.segment_count,
             compared_count: self.compared_count,

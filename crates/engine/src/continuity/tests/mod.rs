@@ -1,13 +1,15 @@
-//! Every kind of finding in an archive in memory, with its words.
+//! Every kind of finding in an archive in memory, with its words, and what can be healed.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod ends;
+mod healing;
 mod kinds;
 mod ledger;
 mod scale;
 mod wal;
 mod young;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -42,6 +44,7 @@ fn now() -> DateTime<Utc> {
 
 /// An archive with segments of a server, and a backup that starts in segment 3 and stops in segment 4.
 struct Bench {
+    folder: tempfile::TempDir,
     store: MemoryStore,
     target: RepositoryTarget,
     repository: Repository,
@@ -69,7 +72,16 @@ impl Bench {
         server.write_into(13);
 
         let first = "20260801T000000Z".parse().unwrap();
-        let bench = Self { store, target, repository, claim, server, first, minutes: AtomicI64::new(0) };
+        let bench = Self {
+            folder: tempfile::tempdir().unwrap(),
+            store,
+            target,
+            repository,
+            claim,
+            server,
+            first,
+            minutes: AtomicI64::new(0),
+        };
         for number in 1..=12 {
             bench.archive(&bench.server, number).await;
         }
@@ -204,6 +216,8 @@ impl Bench {
             timeline: None,
             level: Level::Shallow,
             sample: None,
+            heal_from: Vec::new(),
+            compression: "zstd:1".parse().unwrap(),
             remember: true,
             jobs: 2,
             memory_bytes: 64 << 20,
@@ -238,6 +252,18 @@ impl Bench {
             });
         }
         entries
+    }
+}
+
+impl Bench {
+    /// A folder with segments of a server, in a data directory without a control file.
+    fn folder_of(&self, server: &Writer, numbers: impl IntoIterator<Item = u64>) -> PathBuf {
+        let folder = self.folder.path().join("archive");
+        std::fs::create_dir_all(&folder).unwrap();
+        for number in numbers {
+            std::fs::write(folder.join(server.name(number).to_string()), server.segment(number)).unwrap();
+        }
+        folder
     }
 }
 

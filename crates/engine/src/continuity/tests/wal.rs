@@ -37,8 +37,15 @@ impl Writer {
 
     /// Continues on another timeline.
     pub(super) fn promote(&mut self, timeline: u32) {
+        let parent = self.timeline.get();
         self.timeline = TimelineId::new(timeline).unwrap();
         self.salt = u64::from(timeline);
+        // XLOG_END_OF_RECOVERY: a time, and both timelines.
+        self.page_header_if_due(0);
+        let lsn = self.lsn().as_u64();
+        let data = [&[255, 16][..], &[0; 8], &timeline.to_le_bytes(), &parent.to_le_bytes()].concat();
+        self.write(0, 0x90, &data);
+        self.previous = lsn;
     }
 
     /// Where the next record begins, or the page that it is on.
