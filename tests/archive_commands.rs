@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::stage::attack::age;
 use crate::stage::{Plan, Seal, Stage, StoreKind};
 
 const LIMIT: Duration = Duration::from_mins(3);
@@ -62,6 +63,8 @@ async fn an_archive_command_that_stores_nothing_is_named() {
     let mended = "SELECT current_setting('archive_command') <> '/bin/true'";
     stage.cluster.wait_for(mended, LIMIT).await.expect("reload");
     stage.archive_now().await;
+    // Otherwise the missing segments may still be on their way.
+    age(&stage);
     let (code, found) = {
         let output = stage.run(&["check"]);
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())

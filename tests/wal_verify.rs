@@ -1,14 +1,13 @@
 //! `holdfast wal verify` against real servers and S3: gaps are found, recorded, alarmed and healed; what is restored is
 //! started and read.
 
-use std::fs::File;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::stage::attack::{objects, segment_path, wal_object};
+use crate::stage::attack::{age, objects, segment_path, wal_object};
 use crate::stage::{Plan, Stage, wait_promoted};
 use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::user::run_as_postgres;
@@ -18,15 +17,6 @@ const LIMIT: Duration = Duration::from_mins(3);
 fn plan() -> Plan {
     // The server keeps what it has archived, so that it can give it back.
     Plan { wal_segment_mib: 1, settings: vec![("wal_keep_size", "512MB".to_owned())], ..Plan::default() }
-}
-
-/// Makes all archived WAL look old: in a young gap, a segment might still be on its way.
-fn age(stage: &Stage) {
-    let long_ago = SystemTime::now() - Duration::from_mins(10);
-    for name in objects(stage).into_keys().filter(|name| name.contains("/wal/")) {
-        let file = File::open(stage.repository_folder().join(name)).expect("open an object");
-        file.set_modified(long_ago).expect("make it old");
-    }
 }
 
 /// Removes a segment from the bucket.
@@ -272,6 +262,56 @@ async fn timelines_are_followed_through_a_promotion() {
     assert_eq!(rows(&restored).await, "1,2,3,4,5");
 }
 
+/// Starts a copy of the stopped server without a recovery. It does not archive.
+async fn copied(stage: &Stage) -> Cluster {
+    let folder = stage.target("copy");
+    let mut command = Command::new("cp");
+    command.arg("-a").arg(stage.cluster.data()).arg(&folder);
+    assert!(run_as_postgres(&mut command).expect("drop to PostgreSQL's user").status().expect("run cp").success());
+    let mut copy = Cluster::adopt(&stage.installation, &folder).expect("take over the copy");
+    copy.override_setting("archive_mode", "off");
+    copy.start().await.unwrap_or_else(|e| panic!("{e}\n{}", copy.log_text()));
+    copy
+}
+
+/// A copy that writes as much as its original, and ends its segments as often, has other transactions at the same
+/// positions. What it has is of this cluster and has the right names, and it heals nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_writes_as_much_heals_nothing() {
+    let Some(mut stage) = Stage::start(18, plan()).await else { return };
+    stage.cluster.sql("CREATE TABLE t (n int)").await.expect("make a table");
+    stage.ok(&["backup"]);
+    insert(&stage, 1).await;
+    archived(&stage).await;
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+    let copy = copied(&stage).await;
+    stage.cluster.start().await.expect("start again");
+    let mut own = Vec::new();
+    for n in 2..=4 {
+        insert(&stage, n).await;
+        copy.sql(&format!("INSERT INTO t VALUES ({})", n + 10)).await.expect("insert another row");
+        copy.sql("SELECT pg_switch_wal()").await.expect("switch");
+        own.push(archived(&stage).await);
+    }
+    let (code, report, error) = verify(&stage, &["--deep"]);
+    assert_eq!((code, findings(&report)), (0, Vec::new()), "{report:#}\n{error}");
+    let lost = &own[1];
+    lose(&stage, lost);
+    let offered = copy.data().join("pg_wal");
+    assert!(offered.join(lost).exists(), "the copy has a segment of this name");
+    let before = objects(&stage);
+    let (code, report, error) = verify(&stage, &["--heal", &offered.display().to_string(), "--no-record"]);
+    assert_eq!((code, findings(&report)), (45, vec![gap(lost, 1)]), "{report:#}\n{error}");
+    assert_eq!(report["repositories"][0]["healing"]["healed"], serde_json::json!([]), "{report:#}");
+    assert!(objects(&stage) == before, "something was stored");
+    let pg_wal = stage.cluster.data().join("pg_wal").display().to_string();
+    let (code, report, error) = verify(&stage, &["--heal", &pg_wal, "--deep"]);
+    assert_eq!((code, findings(&report)), (0, Vec::new()), "{report:#}\n{error}");
+    let restored = stage.restore_and_start("all", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(rows(&restored).await, "1,2,3,4");
+}
+
 /// Two servers with one history, then a copy of the first that was started without a recovery, archive different
 /// segments. No name is used twice, so no push is refused.
 #[tokio::test(flavor = "multi_thread")]
@@ -282,14 +322,9 @@ async fn a_segment_of_a_copied_server_is_found() {
     insert(&stage, 1).await;
     archived(&stage).await;
     stage.cluster.stop(Shutdown::Fast).await.expect("stop");
+    let copy = copied(&stage).await;
     let copied = stage.target("copy");
-    let mut command = Command::new("cp");
-    command.arg("-a").arg(stage.cluster.data()).arg(&copied);
-    assert!(run_as_postgres(&mut command).expect("drop to PostgreSQL's user").status().expect("run cp").success());
     stage.cluster.start().await.expect("start again");
-    let mut copy = Cluster::adopt(&stage.installation, &copied).expect("take over the copy");
-    copy.override_setting("archive_mode", "off");
-    copy.start().await.unwrap_or_else(|e| panic!("{e}\n{}", copy.log_text()));
 
     let fill = "INSERT INTO filler SELECT md5(random()::text) FROM generate_series(1, 20000)";
     let begun = stage.cluster.value("SELECT pg_walfile_name(pg_current_wal_lsn())").await.expect("ask");

@@ -1,12 +1,13 @@
 //! What attack tests need in addition to the stage: victims, and a look at what the store really contains.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use holdfast_testkit::postgres::Cluster;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -229,5 +230,14 @@ pub(crate) async fn fill_segments(cluster: &Cluster, count: u32) {
             )
             .await
             .expect("write WAL");
+    }
+}
+
+/// Makes all archived WAL look old: in a young gap, a segment might still be on its way.
+pub(crate) fn age(stage: &Stage) {
+    let long_ago = SystemTime::now() - Duration::from_mins(10);
+    for name in objects(stage).into_keys().filter(|name| name.contains("/wal/")) {
+        let file = File::open(stage.repository_folder().join(name)).expect("open an object");
+        file.set_modified(long_ago).expect("make it old");
     }
 }

@@ -177,7 +177,7 @@ impl Run<'_> {
             let all = names().count();
             return Ok(Err(format!("{shown} has {count} of the {all} missing segments, and not {lacks}")));
         }
-        let (Some(before), Some(after)) = (gap.before, gap.after) else {
+        let (Some(before), Some(after)) = (gap.before, gap.after.first().copied()) else {
             let reason = "the archive does not have the segments before and after it, so nothing shows that it is of \
                           the same history";
             return Ok(Err(format!("{shown}: {reason}")));
@@ -234,12 +234,22 @@ impl Run<'_> {
             Ok(_) => return Ok(Err(format!("nothing shows that {after} continues it: a record goes on after it"))),
             Err(reason) => return Ok(Err(reason)),
         };
+        let mut differs = after;
+        for &later in gap.after.iter().skip(1) {
+            if found != Agreement::Unknown || proof == Proof::Checksum || !folder.join(later.to_string()).is_file() {
+                break;
+            }
+            let archived = self.reader.whole(&wal.claim, later).await?;
+            found = self.own_copy(wal, folder, &archived, (later, later), Lsn::MAX).await?;
+            differs = later;
+        }
         Ok(match (proof, found) {
-            (_, Agreement::Differs(at)) => Err(format!("its {after} differs from the archived one from {at} on")),
+            (_, Agreement::Differs(at)) => Err(format!("its {differs} differs from the archived one from {at} on")),
             (Proof::Checksum, _) | (Proof::Link, Agreement::Same) => Ok(()),
             (Proof::Link | Proof::Nothing, _) => Err(format!(
                 "it ends between two records, and only a position joins it to the archived {after}. To prove that they \
-                 are of one history, the folder must have {after} too, with at least one record"
+                 are of one history, the folder must have {after} too, or some segments from it on, with at least one \
+                 transaction"
             )),
         })
     }
@@ -269,7 +279,7 @@ impl Run<'_> {
             let archived = WalSegment { bytes: &archived, name, size, version };
             agreement(archived, WalSegment { bytes: &bytes, name: own, size, version }, until)
         });
-        Ok(compared.await?)
+        compared.await
     }
 
     async fn scan(
@@ -284,7 +294,7 @@ impl Run<'_> {
             let ends = Ends::scan(WalSegment { bytes: &bytes, name, size, version });
             (ends, bytes)
         });
-        Ok(scanned.await?)
+        scanned.await
     }
 
     /// The history file of a timeline, if a folder has it and it is proven; otherwise the reason, or `None` if the

@@ -41,6 +41,10 @@ pub(super) struct Missing {
     backup: Option<BackupId>,
 }
 
+/// How many segments after a gap may show of which history it is. A server that does nothing for half an hour, and ends a
+/// segment each minute, writes no transaction in so many.
+const FOLLOWING: u64 = 32;
+
 /// Consecutive missing segments of a line, and what the archive has beside them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gap {
@@ -48,8 +52,8 @@ pub(super) struct Gap {
     pub(super) ranges: Vec<SegmentRange>,
     /// The segment before them, if the archive has it.
     pub(super) before: Option<SegmentName>,
-    /// The segment after them, if the archive has it.
-    pub(super) after: Option<SegmentName>,
+    /// The segments after them that the archive has, as far as they follow each other, at most [`FOLLOWING`].
+    pub(super) after: Vec<SegmentName>,
     /// Where the line leaves the timeline of the last one of them, if it does.
     pub(super) left_at: Option<Lsn>,
 }
@@ -187,7 +191,9 @@ impl ClaimWal {
             let gap = Gap {
                 ranges: group.iter().map(|missing| missing.range).collect(),
                 before: neighbour(first.range.first.number(size).checked_sub(1)),
-                after: neighbour(last.range.last.number(size).checked_add(1)),
+                after: (1..=FOLLOWING)
+                    .map_while(|step| neighbour(last.range.last.number(size).checked_add(step)))
+                    .collect(),
                 left_at: ancestry.span(last.range.timeline).and_then(|span| span.end),
             };
             if !found.contains(&gap) {

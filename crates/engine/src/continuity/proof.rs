@@ -9,10 +9,12 @@
 //!
 //! A link is only a position. Two copies of a server that write the same amount, such as nothing and then a switch of
 //! the segment, have the same positions and different records. So if only a link joins the last segment to the archive,
-//! the server must also have the archived segment after it, with the same bytes in at least one record.
+//! the server must also have an archived segment after it with the same bytes, and with a record that has a time in
+//! microseconds: the end of a transaction, or a restore point. Copies that do nothing write the same records without.
 
 use holdfast_pgtypes::wal::page::{LONG_HEADER_SIZE, SHORT_HEADER_SIZE, WalPageHeader};
 use holdfast_pgtypes::wal::reader::{PassedRecord, WalSegment};
+use holdfast_pgtypes::wal::record::Event;
 use holdfast_pgtypes::{Lsn, TimelineId, WalSegmentSize};
 
 use super::ends::{Ends, Joint, Proof, joint};
@@ -66,9 +68,9 @@ impl Chain {
 /// How far two copies of one segment are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Agreement {
-    /// The second one has no whole record.
+    /// The second one has no record that another server could not have written too.
     Unknown,
-    /// All whole records of the second one are in the first one.
+    /// All whole records of the second one are in the first one, and one of them has a time.
     Same,
     /// They differ from here on.
     Differs(Lsn),
@@ -77,8 +79,12 @@ pub(super) enum Agreement {
 /// Compares an archived segment with the copy of a server, which may still be writing it. Records of the copy count up
 /// to `until`, where its timeline was left.
 pub(super) fn agreement(archived: WalSegment<'_>, own: WalSegment<'_>, until: Lsn) -> Agreement {
-    let records = own.records_with_every_crc().take_while(|record| record.end_lsn <= until);
-    let Some(end) = records.last().map(|record| record.end_lsn) else { return Agreement::Unknown };
+    let (mut end, mut has_time) = (None, false);
+    for record in own.records_with_every_crc().take_while(|record| record.end_lsn <= until) {
+        end = Some(record.end_lsn);
+        has_time |= matches!(record.event, Some(Event::XactEnd(_) | Event::RestorePoint(_)));
+    }
+    let Some(end) = end else { return Agreement::Unknown };
     let start = own.name.start_lsn(own.size);
     let length = usize::try_from(end.as_u64().saturating_sub(start.as_u64())).unwrap_or(usize::MAX);
     let archived = archived.bytes.get(..length).unwrap_or(archived.bytes);
@@ -86,7 +92,8 @@ pub(super) fn agreement(archived: WalSegment<'_>, own: WalSegment<'_>, until: Ls
     match archived.iter().zip(own).position(|(a, b)| a != b) {
         Some(at) => Agreement::Differs(start.saturating_add(at as u64)),
         None if archived.len() < own.len() => Agreement::Differs(start.saturating_add(archived.len() as u64)),
-        None => Agreement::Same,
+        None if has_time => Agreement::Same,
+        None => Agreement::Unknown,
     }
 }
 

@@ -171,10 +171,19 @@ async fn a_position_alone_proves_nothing() {
     let reason = bench.refused(&folder).await;
     assert!(reason.contains(position), "{reason}");
     let next = folder.join(named(1, 8).to_string());
-    // An empty one, one without a record, and a recycled one say nothing.
-    let mut begun = own.segment(8);
-    begun[40..].fill(0);
-    for bytes in [Vec::new(), begun, own.segment(5)] {
+    // An empty one, one without a record, one without a transaction, and a recycled one say nothing.
+    let first_xact = {
+        let bytes = own.segment(8);
+        let segment = WalSegment { bytes: &bytes, name: named(1, 8), size: size(), version: PgVersion::V18 };
+        let first = segment.records().find(|record| record.event.is_some()).unwrap();
+        usize::try_from(first.lsn.as_u64()).unwrap() - 8 * SIZE as usize
+    };
+    let until = |end: usize| {
+        let mut begun = own.segment(8);
+        begun[end..].fill(0);
+        begun
+    };
+    for bytes in [Vec::new(), until(40), until(first_xact), own.segment(5)] {
         std::fs::write(&next, bytes).unwrap();
         assert!(bench.refused(&folder).await.contains(position));
     }
@@ -186,9 +195,7 @@ async fn a_position_alone_proves_nothing() {
     bench.folder_of(&own, [7]);
     std::fs::remove_file(&next).unwrap();
     assert!(bench.refused(&folder).await.contains(position));
-    let mut begun = own.segment(8);
-    begun[20_000..].fill(0);
-    std::fs::write(&next, begun).unwrap();
+    std::fs::write(&next, until(first_xact + 64)).unwrap();
     assert_eq!(told(&bench.heal(folder).await), [healed(7)]);
     assert_eq!(lines(&bench.verify(Level::Deep).await), [""; 0]);
 }
