@@ -22,7 +22,7 @@ use holdfast_contract::agent::{FileIdentity, PushStatus};
 use holdfast_contract::problem::ErrorReport;
 use holdfast_contract::report::wal::PushOutcome;
 use holdfast_engine::Error;
-use holdfast_engine::archive::{Archiver, Durable, Purpose, Ready};
+use holdfast_engine::archive::{Archiver, Destination, Durable, Purpose, Ready};
 use holdfast_pgtypes::WalFileName;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -337,6 +337,11 @@ impl Archiving {
     }
 
     /// How archiving goes.
+    /// The repositories that are open now.
+    pub(crate) fn destinations(&self) -> Vec<Destination> {
+        self.0.archiver.destinations()
+    }
+
     pub(crate) fn status(&self) -> PushStatus {
         let state = self.0.state.lock();
         let finished = state.files.values().filter(|tracked| tracked.is_finished()).count();

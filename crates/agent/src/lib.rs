@@ -10,6 +10,7 @@
 //! - `serving`: one connection; the lines are in [`holdfast_contract::agent`].
 //! - `archiving`, `window`: `wal push`, and what is stored ahead.
 //! - `fetching`, `following`: `wal get`, and what is fetched ahead.
+//! - `gaps`: the missing WAL that `wal verify` recorded.
 //! - `metrics`: for Prometheus. `notify`: systemd.
 //!
 //! Invariants: an answer that acknowledges is sent only after every repository has confirmed the file, as
@@ -41,6 +42,7 @@ mod archiving;
 pub mod client;
 mod fetching;
 mod following;
+mod gaps;
 mod metrics;
 mod notify;
 mod serving;
@@ -113,6 +115,7 @@ pub async fn run(agent: Agent, listening: Listening, stop: CancellationToken) ->
         settings: agent.settings,
         archiving: Archiving::start(agent.archiver, agent.ahead, work.clone()),
         fetching: Fetching::new(agent.fetcher, agent.prefetch, agent.explain_get, work.clone()),
+        gaps: gaps::Gaps::default(),
         status: AgentStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -134,6 +137,13 @@ pub async fn run(agent: Agent, listening: Listening, stop: CancellationToken) ->
             None => std::future::pending().await,
         }
     };
+    let counting = async {
+        let mut check = tokio::time::interval(gaps::CHECKED_EVERY);
+        loop {
+            check.tick().await;
+            services.gaps.look(&services.archiving.destinations(), chrono::Utc::now()).await;
+        }
+    };
     let watching = async {
         let mut watch = tokio::time::interval(LOOK_AGAIN_AFTER);
         loop {
@@ -147,6 +157,7 @@ pub async fn run(agent: Agent, listening: Listening, stop: CancellationToken) ->
         () = accepting => {}
         () = metrics => {}
         () = watching => {}
+        () = counting => {}
     }
     connections.close();
     if tokio::time::timeout(DRAINED_WITHIN, connections.wait()).await.is_err() {

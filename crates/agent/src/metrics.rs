@@ -41,6 +41,8 @@ pub(crate) const TABLE: &[Metric] = &[
     ("holdfast_agent_get_failed_total", "counter", "Calls of restore_command that failed"),
     ("holdfast_agent_get_in_flight", "gauge", "Segments that are being fetched now"),
     ("holdfast_agent_get_ahead", "gauge", "Segments that are fetched ahead"),
+    ("holdfast_agent_gap_segments", "gauge", "Archived WAL that is missing: segments that `wal verify` recorded"),
+    ("holdfast_agent_gap_read_seconds", "gauge", "Unix time at which the record of missing WAL was read"),
 ];
 
 /// Serves `/metrics` for ever.
@@ -100,12 +102,19 @@ fn text(status: &AgentStatus, waiting: &Waiting) -> String {
     ] {
         samples.set(name, &[], number(value));
     }
+    for gaps in &status.gaps {
+        let of = [("repository", gaps.repository.as_str())];
+        samples.set("holdfast_agent_gap_segments", &of, number(gaps.segment_count));
+        let seconds = u64::try_from(gaps.looked_at.timestamp()).unwrap_or_default();
+        samples.set("holdfast_agent_gap_read_seconds", &of, number(seconds));
+    }
     samples.text(TABLE, Headers::OfAll)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_contract::agent::GapStatus;
     use holdfast_contract::exit_code::ExitCode;
     use holdfast_contract::problem::{ErrorReport, Problem};
 
@@ -115,6 +124,8 @@ mod tests {
         status.push.last_failure = Some(ErrorReport::new(ExitCode::Unreachable, Problem::new("no answer")));
         status.push.last_archived_at = Some(Utc::now());
         status.push.failed = 3;
+        let repository = "s3://bucket/repository".to_owned();
+        status.gaps = vec![GapStatus { repository, segment_count: 2, looked_at: Utc::now() }];
         let hour_ago = Utc::now() - chrono::TimeDelta::hours(1);
         let waiting = Waiting { files: 4, bytes: 64 << 20, oldest: Some(hour_ago) };
         let text = text(&status, &waiting);
@@ -125,5 +136,7 @@ mod tests {
         assert!(text.contains("holdfast_agent_push_failing{code=\"unreachable\"} 1\n"), "{text}");
         assert!(text.contains("holdfast_agent_push_waiting_bytes 67108864\n"), "{text}");
         assert!(text.contains("holdfast_agent_push_lag_seconds 36"), "{text}");
+        let gaps = "holdfast_agent_gap_segments{repository=\"s3://bucket/repository\"} 2\n";
+        assert!(text.contains(gaps), "{text}");
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use crate::archiving::{Archiving, Refusal};
 use crate::client::is_trusted;
 use crate::fetching::{Fetching, Handed};
+use crate::gaps::Gaps;
 
 /// A question is a path and a few numbers.
 const LONGEST_QUESTION_BYTES: u64 = 64 << 10;
@@ -26,13 +27,15 @@ pub(crate) struct Services {
     pub(crate) settings: String,
     pub(crate) archiving: Archiving,
     pub(crate) fetching: Fetching,
+    pub(crate) gaps: Gaps,
     /// The status without the parts of the services.
     pub(crate) status: AgentStatus,
 }
 
 impl Services {
     pub(crate) fn status(&self) -> AgentStatus {
-        AgentStatus { push: self.archiving.status(), get: self.fetching.status(), ..self.status.clone() }
+        let (push, get, gaps) = (self.archiving.status(), self.fetching.status(), self.gaps.status());
+        AgentStatus { push, get, gaps, ..self.status.clone() }
     }
 }
 
@@ -104,7 +107,7 @@ async fn answer(services: &Services, line: &str) -> Handed {
         ));
     }
     match ask.request {
-        Request::Status => Handed::only(Answer::Status(services.status())),
+        Request::Status => Handed::only(Answer::Status(Box::new(services.status()))),
         Request::Push { path, file } => {
             let seen = path.clone();
             let looked = tokio::task::spawn_blocking(move || std::fs::metadata(seen)).await;

@@ -112,7 +112,7 @@ pub enum Answer {
     /// The agent does not do this; the client does it itself.
     Declined(String),
     /// The state of the agent.
-    Status(AgentStatus),
+    Status(Box<AgentStatus>),
 }
 
 /// The state of an agent, for `holdfast agent status`.
@@ -129,6 +129,19 @@ pub struct AgentStatus {
     pub push: PushStatus,
     /// Fetching.
     pub get: GetStatus,
+    /// Missing WAL in each repository; empty before the first look.
+    pub gaps: Vec<GapStatus>,
+}
+
+/// Missing WAL, as `wal verify` recorded it in a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapStatus {
+    /// The repository.
+    pub repository: String,
+    /// Segments that are recorded as missing.
+    pub segment_count: u64,
+    /// When the agent read that.
+    pub looked_at: DateTime<Utc>,
 }
 
 /// Counters of archiving.

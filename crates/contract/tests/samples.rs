@@ -40,6 +40,7 @@ fn through<T: Serialize + DeserializeOwned>(text: &str) -> serde_json::Result<Va
 
 const SAMPLES: &[(&str, Printed)] = &[
     ("agent-status", through::<AgentStatus>),
+    ("agent-status-2", through::<AgentStatus>),
     ("backup", through::<BackupReport>),
     ("backup-2", through::<BackupReport>),
     ("backup-3", through::<BackupReport>),

@@ -199,7 +199,7 @@ fn status(context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn status_text(status: &AgentStatus) -> String {
-    let AgentStatus { pid, version, since, push, get } = status;
+    let AgentStatus { pid, version, since, push, get, gaps } = status;
     let mut text = format!("agent {version}, process {pid}");
     if let Some(since) = since {
         let _ = write!(text, ", since {}", time::shown(*since));
@@ -222,5 +222,12 @@ fn status_text(status: &AgentStatus) -> String {
         "fetching:  {answered} fetched for recovery, {answered_at_once} of them before it asked; {absent} not in the \
          archive, {failed} failed\nnow:       {in_flight} on their way, {ahead} fetched ahead"
     );
+    for gap in gaps.iter().filter(|gap| gap.segment_count > 0) {
+        let _ = writeln!(
+            text,
+            "MISSING:   {} WAL segments in {}, recorded by `wal verify`",
+            gap.segment_count, gap.repository
+        );
+    }
     text
 }

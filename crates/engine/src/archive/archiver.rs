@@ -168,6 +168,11 @@ impl Archiver {
         Ok(held_by(&opened.destinations) == durable.held_by)
     }
 
+    /// The repositories that are open now: none before the first file and after a failure.
+    pub fn destinations(&self) -> Vec<Destination> {
+        self.opened.lock().as_ref().map(|opened| opened.destinations.to_vec()).unwrap_or_default()
+    }
+
     /// PostgreSQL has its answer for a file: its mark is not needed any more. Blocks.
     pub fn forget_mark(&self, durable: &Durable) {
         if let Some(spool) = &self.options.spool {

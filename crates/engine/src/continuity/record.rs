@@ -73,6 +73,11 @@ impl RecordedGaps {
         self.open.get(&place).into_iter().flatten().flat_map(|open| open.segments.iter()).collect()
     }
 
+    /// The number of segments that are recorded as missing.
+    pub fn segment_count(&self) -> u64 {
+        self.open.values().flatten().map(|open| open.segments.count()).fold(0, u64::saturating_add)
+    }
+
     /// The claims and timelines that have such a gap.
     pub(super) fn places(&self) -> Vec<(ClaimNumber, TimelineId)> {
         self.open.keys().copied().collect()
