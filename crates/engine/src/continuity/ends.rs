@@ -227,7 +227,7 @@ fn crossing(before: &Ends, after: &Ends, remaining: u32, size: WalSegmentSize) -
         return Err(reason);
     }
     let fails = || "the record that crosses into it fails its checksum".to_owned();
-    // A record that goes on in a third segment is compared where it ends.
+    // A record that continues in a third segment is compared where it ends.
     let Some(head) = after.head.as_ref().filter(|head| head.end_lsn.is_some()) else { return Ok(Proof::Nothing) };
     let end = after.links.as_ref().and_then(|links| links.head_part.as_ref());
     if let Some((parts, end)) = before.unfinished_parts().zip(end) {

@@ -1,15 +1,16 @@
 //! Brings missing files back from folders: `pg_wal` of a server that still has them, or an archive of plain files.
 //!
-//! What is stored wrong stays for ever. So a gap is judged as a whole before its first segment is stored: the folder has
-//! all of its segments, each can be read to its end with every CRC, and they are proven to be of the history that the
-//! archive has before and after the gap ([`super::proof`]). In doubt nothing is stored, and the reason is told.
+//! What is stored wrong stays for ever. So a gap is judged as a whole before its first segment is stored: the folder
+//! has all of its segments, each can be read to its end with every CRC, and they are proven to be of the history that
+//! the archive has before and after the gap ([`super::proof`]). In doubt nothing is stored, and the report has the
+//! reason.
 //!
 //! A history file does not name its cluster, and its content cannot be compared with WAL. So it is taken only from a
-//! folder that is of this cluster, if it contradicts no other history, and if the first archived segment of its timeline
-//! begins at its switch point with the record that begins a timeline.
+//! folder that is of this cluster, if it contradicts no other history, and if the first archived segment of its
+//! timeline begins at its switch point with the record that begins a timeline.
 //!
-//! One gap that cannot be healed, for whatever reason, does not keep another one from being healed. After each round the
-//! archive is listed again: what was healed may be the neighbour of another gap.
+//! One gap that cannot be healed, for whatever reason, does not keep another one from being healed. After each round
+//! the archive is listed again: what was healed may be the neighbour of another gap.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -231,7 +232,7 @@ impl Run<'_> {
         }
         let proof = match chain.add(self.scan(archived, after, version, wal).await?.0) {
             Ok(proof) if chain.is_proven() => proof,
-            Ok(_) => return Ok(Err(format!("nothing shows that {after} continues it: a record goes on after it"))),
+            Ok(_) => return Ok(Err(format!("nothing shows that {after} continues it: a record continues after it"))),
             Err(reason) => return Ok(Err(reason)),
         };
         let mut differs = after;

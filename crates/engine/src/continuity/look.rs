@@ -41,8 +41,8 @@ pub(super) struct Missing {
     backup: Option<BackupId>,
 }
 
-/// How many segments after a gap may show of which history it is. A server that does nothing for half an hour, and ends a
-/// segment each minute, writes no transaction in so many.
+/// How many segments after a gap may show of which history it is. A server that does nothing for half an hour, and ends
+/// a segment each minute, writes no transaction in so many.
 const FOLLOWING: u64 = 32;
 
 /// Consecutive missing segments of a line, and what the archive has beside them.

@@ -6,7 +6,8 @@
 //! gone, writes the `removal` entry, and deletes the `removing` entries. Both kinds carry the id of the run that
 //! removed, so that nothing is recorded twice.
 //!
-//! `removal` names the segments that are gone: `wal verify` takes no other missing segment for one that `expire` removed.
+//! `removal` names the segments that are gone: `wal verify` takes no other missing segment for one that `expire`
+//! removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -193,7 +194,8 @@ async fn recorded(to: Writing<'_>, since: LedgerTime) -> Result<BTreeSet<RunId>,
     Ok(runs)
 }
 
-/// The `removal` entry for the objects that are gone, and the whole segments among them; `None` if that cannot be known.
+/// The `removal` entry for the objects that are gone, and the whole segments among them; `None` if that cannot be
+/// known.
 fn gone(run: &RunId, removing: &Unsettled, found: &Gathered) -> Option<(LedgerEntry, Vec<planner::WalRange>)> {
     let Gathered { catalog, claims, users, .. } = found;
     let packs: BTreeMap<PackId, u64> = catalog.packs.iter().map(|pack| (pack.id, pack.size_bytes)).collect();

@@ -207,8 +207,8 @@ impl<'a> RecordReader<'a> {
         self.head_part.as_ref()
     }
 
-    /// The same bytes as [`Self::tail`], for the CRC of the record. Known once the reader has ended, and only if the CRC
-    /// of every record is checked.
+    /// The same bytes as [`Self::tail`], for the CRC of the record. Known once the reader has ended, and only if the
+    /// CRC of every record is checked.
     pub const fn tail_part(&self) -> Option<&RecordPart> {
         self.tail_part.as_ref()
     }

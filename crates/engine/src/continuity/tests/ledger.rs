@@ -92,7 +92,7 @@ async fn the_state_says_since_when_nothing_can_be_restored() {
     assert_eq!(state_of(&bench, 2).await, State::NoBackup);
 }
 
-/// An empty or damaged object has the name of a segment, and is none.
+/// An empty or damaged object with the name of a segment is not a segment.
 #[tokio::test]
 async fn a_segment_that_cannot_be_read_is_not_there() {
     let bench = Bench::new().await;
