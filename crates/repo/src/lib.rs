@@ -60,6 +60,7 @@ pub mod pack;
 pub mod record;
 pub mod recovery;
 pub mod wal_object;
+pub mod wal_tail;
 
 mod cipher;
 mod object_type;

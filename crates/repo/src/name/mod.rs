@@ -28,6 +28,7 @@ mod object;
 mod pack_id;
 mod run_id;
 mod slot;
+mod tail;
 #[cfg(test)]
 mod tests;
 
@@ -40,11 +41,13 @@ pub use object::{
     MAX_PACK_NUMBER, ObjectPath, REPOSITORY_OBJECT, backup_end, backup_folder, backup_start, backup_summary,
     backups_folder, claim, claims_folder, drill, features_folder, key_slot, key_slot_removal, keys_folder, lease,
     leases_folder, ledger, ledger_folder, manifest, pack, packs_folder, snapshot, snapshots_folder, verification,
-    wal_claim_folder, wal_codec, wal_file, wal_log_folder, wal_timeline_folder,
+    wal_claim_folder, wal_codec, wal_file, wal_log_folder, wal_tail, wal_tail_claim_folder, wal_tail_folder,
+    wal_tail_timeline_folder, wal_timeline_folder,
 };
 pub use pack_id::PackId;
 pub use run_id::RunId;
 pub use slot::SlotName;
+pub use tail::TailRange;
 
 use thiserror::Error;
 

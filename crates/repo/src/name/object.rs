@@ -1,8 +1,10 @@
 //! The typed form of every object name, and the folders to list.
 
-use super::{BackupId, ClaimNumber, ClusterName, FeatureName, LedgerKind, LedgerTime, NameError, RunId, SlotName};
+use super::{
+    BackupId, ClaimNumber, ClusterName, FeatureName, LedgerKind, LedgerTime, NameError, RunId, SlotName, TailRange,
+};
 use crate::codec::Codec;
-use holdfast_pgtypes::{TimelineId, WalFileName};
+use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName};
 use std::fmt;
 use std::str::FromStr;
 
@@ -42,6 +44,21 @@ pub enum ObjectPath {
         claim: ClaimNumber,
         /// PostgreSQL's file name.
         file: WalFileName,
+        /// The compression.
+        codec: Codec,
+        /// Whether it is encrypted.
+        encrypted: bool,
+    },
+    /// `<cluster>/wal-tail/<claim>/<timeline>/<segment>/<start>-<end>.<codec>[.enc]`
+    WalTail {
+        /// The cluster that streamed it.
+        cluster: ClusterName,
+        /// The claim under which it was stored.
+        claim: ClaimNumber,
+        /// The segment that the piece is of.
+        segment: SegmentName,
+        /// Which bytes of the segment it has.
+        range: TailRange,
         /// The compression.
         codec: Codec,
         /// Whether it is encrypted.
@@ -140,6 +157,7 @@ impl ObjectPath {
             Self::Repository | Self::KeySlot(_) | Self::KeySlotRemoval(_) | Self::Feature(_) => None,
             Self::Claim { cluster, .. }
             | Self::WalFile { cluster, .. }
+            | Self::WalTail { cluster, .. }
             | Self::Pack { cluster, .. }
             | Self::BackupStart { cluster, .. }
             | Self::BackupEnd { cluster, .. }
@@ -176,6 +194,14 @@ impl ObjectPath {
                 let (_, stored) = rest.rsplit_once('/')?;
                 let (file, codec, encrypted) = split_wal_extension(stored)?;
                 Some(Self::WalFile { cluster, claim: claim.parse().ok()?, file: file.parse().ok()?, codec, encrypted })
+            }
+            "wal-tail" => {
+                let (claim, rest) = rest.split_once('/')?;
+                let (_, rest) = rest.split_once('/')?;
+                let (segment, stored) = rest.split_once('/')?;
+                let (range, codec, encrypted) = split_wal_extension(stored)?;
+                let (claim, segment, range) = (claim.parse().ok()?, segment.parse().ok()?, range.parse().ok()?);
+                Some(Self::WalTail { cluster, claim, segment, range, codec, encrypted })
             }
             "packs" => {
                 let (backup, pack) = rest.split_once('/')?;
@@ -255,6 +281,10 @@ impl fmt::Display for ObjectPath {
                 }
                 write!(formatter, "{name}.{extension}{seal}")
             }
+            Self::WalTail { cluster, claim, segment, range, codec, encrypted } => {
+                let (extension, seal) = (codec.extension(), if *encrypted { ".enc" } else { "" });
+                write!(formatter, "{}{range}.{extension}{seal}", wal_tail_folder(cluster, *claim, *segment))
+            }
             Self::Pack { cluster, backup, number } => write!(formatter, "{cluster}/packs/{backup}/{number:06}.pack"),
             Self::BackupStart { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/start.json"),
             Self::BackupEnd { cluster, backup } => write!(formatter, "{cluster}/backups/{backup}/ended.json"),
@@ -331,6 +361,35 @@ pub fn wal_log_folder(cluster: &ClusterName, claim: ClaimNumber, file: &WalFileN
     let mut name = wal_file(cluster, claim, file, Codec::Zstd, false);
     name.truncate(name.rfind('/').map_or(0, |at| at + 1));
     name
+}
+
+/// `<cluster>/wal-tail/<claim>/<timeline>/<segment>/<start>-<end>.<codec>[.enc]`: a piece of a segment that is not
+/// whole.
+pub fn wal_tail(
+    cluster: &ClusterName,
+    claim: ClaimNumber,
+    segment: SegmentName,
+    range: TailRange,
+    claim_codec: Codec,
+    encrypted: bool,
+) -> String {
+    let cluster = cluster.clone();
+    ObjectPath::WalTail { cluster, claim, segment, range, codec: claim_codec, encrypted }.to_string()
+}
+
+/// `<cluster>/wal-tail/<claim>/`: the pieces of every segment of a claim.
+pub fn wal_tail_claim_folder(cluster: &ClusterName, claim: ClaimNumber) -> String {
+    format!("{cluster}/wal-tail/{claim}/")
+}
+
+/// `<cluster>/wal-tail/<claim>/<timeline>/`: the pieces of every segment of one timeline.
+pub fn wal_tail_timeline_folder(cluster: &ClusterName, claim: ClaimNumber, timeline: TimelineId) -> String {
+    format!("{cluster}/wal-tail/{claim}/{}/", timeline.hex())
+}
+
+/// `<cluster>/wal-tail/<claim>/<timeline>/<segment>/`: the pieces of one segment.
+pub fn wal_tail_folder(cluster: &ClusterName, claim: ClaimNumber, segment: SegmentName) -> String {
+    format!("{}{segment}/", wal_tail_timeline_folder(cluster, claim, segment.timeline()))
 }
 
 /// `keys/<slot>.json`

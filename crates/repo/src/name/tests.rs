@@ -18,6 +18,7 @@ fn the_names_of_the_format() {
     let backup: BackupId = "20260822T101500Z".parse().unwrap();
     let claim_3 = ClaimNumber::new(3).unwrap();
     let segment: WalFileName = "000000010000000A000000FF".parse().unwrap();
+    let tail_segment: SegmentName = "000000010000000A000000FF".parse().unwrap();
     let wal = |file: &str, codec, encrypted| wal_file(&cluster, claim_3, &file.parse().unwrap(), codec, encrypted);
     let ledger_time = LedgerTime::new("2026-08-22T10:15:00.0000019Z".parse().unwrap()).unwrap();
     let table = [
@@ -43,6 +44,10 @@ fn the_names_of_the_format() {
         ),
         // A history file is zstd whatever the claim's codec is.
         (wal("0000001A.history", Codec::Lz4, true), "main/wal/3/0000001A/0000001A.history.zst.enc"),
+        (
+            wal_tail(&cluster, claim_3, tail_segment, TailRange::new(0, 0x4_0000).unwrap(), Codec::Zstd, true),
+            "main/wal-tail/3/00000001/000000010000000A000000FF/00000000-00040000.zst.enc",
+        ),
         (pack(&cluster, &backup, 42), "main/packs/20260822T101500Z/000042.pack"),
         (backup_start(&cluster, &backup), "main/backups/20260822T101500Z/start.json"),
         (backup_end(&cluster, &backup), "main/backups/20260822T101500Z/ended.json"),
@@ -117,6 +122,14 @@ fn what_is_almost_a_name_is_refused() {
         "main/wal/1/00000001/000000010000000A/00000001.history.zst",
         "main/wal/1/00000001/000000010000000A/000000010000000a000000ff.zst",
         "main/wal/1/00000001/000000010000000A/000000010000000A000000FF",
+        // another timeline, an empty range, a range that goes backwards, one in another form, none
+        "main/wal-tail/1/00000002/000000010000000A000000FF/00000000-00040000.zst",
+        "main/wal-tail/1/00000001/000000010000000A000000FF/00040000-00040000.zst",
+        "main/wal-tail/1/00000001/000000010000000A000000FF/00040000-00000000.zst",
+        "main/wal-tail/1/00000001/000000010000000A000000FF/0-40000.zst",
+        "main/wal-tail/1/00000001/000000010000000A000000FF/000000000-00040000.zst",
+        "main/wal-tail/1/00000001/000000010000000A000000FF/00000000-0004000a.zst",
+        "main/wal-tail/1/00000001/000000010000000A000000FF.zst",
         "main/wal/1/00000001/000000010000000A/000000010000000A000000FF.bz2",
         "main/wal/1/00000001/000000010000000A/000000010000000A000000FF.zst.enc.enc",
         "main/packs/20260822T101500Z/42.pack",
