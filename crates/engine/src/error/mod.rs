@@ -5,8 +5,10 @@
 //! them is a field here.
 
 mod host_fault;
+mod result_ext;
 mod scope;
 mod server_setting;
+mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +17,10 @@ use holdfast_repo as repo;
 use holdfast_store::StoreError;
 
 pub use host_fault::HostFault;
+pub use result_ext::ResultExt;
 pub use server_setting::ServerSetting;
+use text::claimed_by;
+pub(crate) use text::postgres_text;
 
 /// An error of a verb, with what the verb was doing.
 #[derive(Debug)]
@@ -49,6 +54,48 @@ pub enum Cause {
     /// A statement or the connection failed.
     #[error("{}", postgres_text(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    /// The server answered a command of the replication protocol, or its start, with an error.
+    #[error("{severity}: {message} (SQLSTATE {sqlstate})")]
+    ServerAnswer {
+        /// `ERROR` or `FATAL`, perhaps translated.
+        severity: String,
+        /// The server's message.
+        message: String,
+        /// The five characters of the error code.
+        sqlstate: String,
+    },
+    /// The connection over which a server streams its WAL has ended, or says something that is not the protocol.
+    #[error("the replication connection was lost: {reason}")]
+    StreamLost {
+        /// How it failed.
+        reason: String,
+    },
+    /// The replication slot no longer protects the WAL that is needed.
+    #[error("the replication slot {slot} is lost: {reason}")]
+    SlotLost {
+        /// The name of the slot.
+        slot: String,
+        /// What the server says.
+        reason: String,
+    },
+    /// The server no longer has WAL that the repository does not have yet.
+    #[error("WAL is missing: the repository ends at {from} on timeline {timeline}, and {reason}")]
+    WalGap {
+        /// The first missing byte.
+        from: pg::Lsn,
+        /// The timeline of the missing WAL.
+        timeline: pg::TimelineId,
+        /// What the server says.
+        reason: String,
+    },
+    /// The server's WAL is not the continuation of what the repository has.
+    #[error("the server's WAL is not that of {store}: {reason}")]
+    OtherWal {
+        /// The redacted URL of the repository.
+        store: String,
+        /// What differs.
+        reason: String,
+    },
     /// The connection string cannot be used.
     #[error("{0}")]
     Connection(String),
@@ -529,45 +576,5 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         std::error::Error::source(&*self.what)
-    }
-}
-
-impl<T: Into<Cause>> From<T> for Error {
-    fn from(what: T) -> Self {
-        Self { what: Box::new(what.into()), doing: Vec::new() }
-    }
-}
-
-/// Adds what was being done to a failed result.
-pub trait ResultExt<T> {
-    /// `phrase` completes "while …", in the present tense.
-    ///
-    /// # Errors
-    /// The failure itself, with the phrase.
-    fn doing(self, phrase: impl FnOnce() -> String) -> Result<T, Error>;
-}
-
-impl<T, E: Into<Error>> ResultExt<T> for Result<T, E> {
-    fn doing(self, phrase: impl FnOnce() -> String) -> Result<T, Error> {
-        self.map_err(|e| e.into().doing(phrase()))
-    }
-}
-
-fn claimed_by(owner: Option<&String>, system_identifier: pg::SystemIdentifier) -> String {
-    match owner {
-        Some(owner) => format!("by {owner} (system identifier {system_identifier})"),
-        None => format!("for system identifier {system_identifier}, without an owner"),
-    }
-}
-
-/// PostgreSQL's own message, not only "db error".
-pub(crate) fn postgres_text(error: &tokio_postgres::Error) -> String {
-    use std::error::Error as _;
-    if let Some(db) = error.as_db_error() {
-        return format!("{}: {} (SQLSTATE {})", db.severity(), db.message(), db.code().code());
-    }
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }

@@ -49,6 +49,11 @@ impl Error {
             Cause::SegmentSize { path, .. } => !path.is_absolute(),
             Cause::MayExist { failure, .. } => failure.is_of_repository(),
             Cause::Postgres(_)
+            | Cause::ServerAnswer { .. }
+            | Cause::StreamLost { .. }
+            | Cause::SlotLost { .. }
+            | Cause::WalGap { .. }
+            | Cause::OtherWal { .. }
             | Cause::Connection(_)
             | Cause::ConnectionParameters(_)
             | Cause::SessionLost { .. }

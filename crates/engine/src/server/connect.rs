@@ -55,14 +55,7 @@ impl Connection {
     /// `target_session_attrs` asks for; [`Cause::PostmasterPid`] if `postmaster.pid` is not what a server writes.
     /// [`Cause::Postgres`] from a server that refuses: of several, from the last one that did.
     pub async fn open(settings: &ConnectionSettings<'_>) -> Result<Self, Error> {
-        let mut described = settings.subject.to_owned();
-        let wanted = Wanted::new(settings.connection, settings.subject, settings.environment, || {
-            let found = settings.found()?;
-            if settings.connection.is_none() {
-                described = format!("{}, port {}, found in postmaster.pid", found.host, found.port);
-            }
-            Ok(found)
-        })?;
+        let (wanted, described) = settings.wanted()?;
         let connecting = || format!("connecting to PostgreSQL ({described})");
         let needs_tls = wanted.attempts.iter().any(|attempt| attempt.tls != TlsMode::Disable);
         let tls = if needs_tls { Some(Tls::new(&wanted.tls).doing(connecting)?) } else { None };
@@ -262,6 +255,19 @@ fn is_handshake(error: &tokio_postgres::Error) -> bool {
 }
 
 impl ConnectionSettings<'_> {
+    /// The parameters in their parsed form, and what they are in messages.
+    pub(super) fn wanted(&self) -> Result<(Wanted, String), Error> {
+        let mut described = self.subject.to_owned();
+        let wanted = Wanted::new(self.connection, self.subject, self.environment, || {
+            let found = self.found()?;
+            if self.connection.is_none() {
+                described = format!("{}, port {}, found in postmaster.pid", found.host, found.port);
+            }
+            Ok(found)
+        })?;
+        Ok((wanted, described))
+    }
+
     /// The address at which the server of the data directory listens.
     fn found(&self) -> Result<Found, Error> {
         let Some(pgdata) = &self.pgdata else {

@@ -6,6 +6,7 @@
 //! - [`postmaster`]: what a running server writes into its data directory.
 //! - [`identity`]: whether the server that answers is the one whose files are read.
 //! - [`facts`]: what a backup must know; [`text`]: names that are not UTF-8.
+//! - [`replication`]: the other kind of connection, over which a server streams its WAL.
 
 mod connect;
 mod control;
@@ -13,6 +14,7 @@ mod facts;
 mod identity;
 mod libpq;
 mod postmaster;
+pub(crate) mod replication;
 pub(crate) mod running;
 mod text;
 mod tls;

@@ -98,6 +98,22 @@ impl Tls {
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self(Arc::new(config)))
     }
+
+    /// Encrypts a stream that this crate opened. Returns also the data for channel binding, as [`end_point`].
+    pub(super) async fn encrypt<S>(
+        &self,
+        domain: &str,
+        stream: S,
+    ) -> io::Result<(tokio_rustls::client::TlsStream<S>, Option<Vec<u8>>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(domain.to_owned()).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await?;
+        let certificates = stream.get_ref().1.peer_certificates();
+        let binding = certificates.and_then(<[_]>::first).and_then(end_point);
+        Ok((stream, binding))
+    }
 }
 
 fn unusable(path: &Path, reason: impl Display) -> Error {
