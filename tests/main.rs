@@ -40,4 +40,5 @@ mod stores;
 mod verify;
 mod wal_ddl;
 mod wal_find;
+mod wal_receive;
 mod wal_verify;

@@ -149,7 +149,8 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
     assert_eq!(std::fs::metadata(&target).expect("look at the file").uid(), user);
     let listed = as_root(&["--output", "json", "list"]);
     let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
-    let backup = listed.pointer("/repositories/0/backups/0/backup_id").and_then(|id| id.as_str()).expect("a backup").to_owned();
+    let backup =
+        listed.pointer("/repositories/0/backups/0/backup_id").and_then(|id| id.as_str()).expect("a backup").to_owned();
     for arguments in [
         ["backup", "hold", backup.as_str(), "--reason", "a drill"].as_slice(),
         &["verify"],

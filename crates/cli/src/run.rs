@@ -99,9 +99,11 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
         verbs::refuse_after(name, *until)?;
     }
     // A promotion waits for the answer to a standby, which asks again by itself.
-    if let Command::Wal(WalCommand::Get { name, dest, until, repo: None, standby }) = &args.command
+    if let Command::Wal(WalCommand::Get { name, dest, until, repo: None, standby, tail }) = &args.command
         && let patience = standby.then_some(config.wal.timeout)
         && let Some(answer) = verbs::asking::get(&config, config_file.as_deref(), name, dest, *until, patience)
+        // The agent gives whole segments only.
+        && !(tail.is_some() && answer.as_ref().is_err_and(|failure| failure.code == ExitCode::Absent))
     {
         return answered(answer, manner.output, doing);
     }
@@ -141,7 +143,7 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
             cancellation: signals.cancellation(),
             signals: signals.clone(),
         };
-        let is_agent = matches!(args.command, Command::Agent(_));
+        let is_resident = matches!(args.command, Command::Agent(_) | Command::Wal(WalCommand::Receive(_)));
         let verb = tokio::spawn(verbs::run(args.command, context));
         let result = tokio::select! {
             joined = verb => joined.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped because of a fault in \
@@ -149,8 +151,8 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
             () = signals.second() => Err(Failure::cancelled().hint("unfinished work is left as after a crash; the \
                                                                     next run cleans up")),
         };
-        // Being stopped is the normal end of an agent.
-        *signal = if is_agent && result.is_ok() { None } else { signals.first() };
+        // Being stopped is the normal end of an agent and of a receiver.
+        *signal = if is_resident && result.is_ok() { None } else { signals.first() };
         result
     });
     // Blocking threads may be in the middle of a system call; their result no longer matters.

@@ -23,6 +23,7 @@ use holdfast_contract::report::snapshot::{RecordReport, SnapshotListReport};
 use holdfast_contract::report::verify::VerifyReport;
 use holdfast_contract::report::wal::{GetReport, PushReport, StandbyPushReport, WalListReport};
 use holdfast_contract::report::wal_find::WalFindReport;
+use holdfast_contract::report::wal_receive::{ReceiveReport, SlotReport};
 use holdfast_contract::report::wal_verify::WalVerifyReport;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,6 +67,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("repo-init", through::<InitReport>),
     ("restore", through::<RestoreReport>),
     ("restore-plan", through::<RestorePlan>),
+    ("restore-plan-2", through::<RestorePlan>),
     ("restore-snapshot", through::<SnapshotRestoreReport>),
     ("snapshot-list", through::<SnapshotListReport>),
     ("snapshot-record", through::<RecordReport>),
@@ -75,11 +77,14 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("wal-find-place", through::<WalFindReport>),
     ("wal-get", through::<GetReport>),
     ("wal-get-spool", through::<GetReport>),
+    ("wal-get-tail", through::<GetReport>),
     ("wal-list", through::<WalListReport>),
     ("wal-push", through::<PushReport>),
     ("wal-push-behind-fork", through::<PushReport>),
     ("wal-push-marked", through::<PushReport>),
     ("wal-push-standby", through::<StandbyPushReport>),
+    ("wal-receive", through::<ReceiveReport>),
+    ("wal-receive-drop-slot", through::<SlotReport>),
     ("wal-verify", through::<WalVerifyReport>),
 ];
 

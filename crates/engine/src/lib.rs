@@ -1,9 +1,9 @@
 //! The verbs of Holdfast.
 //!
 //! A verb reads the facts, plans (pure), and executes the plan. Bytes go to the store in `backup/` (data directory to
-//! packs) and `archive/` (WAL segments to objects), and come back in `restore/`. `repository/` is what they all write
-//! and read, `server/` is the PostgreSQL server of the data directory, and `pipeline/` moves many bytes at once under
-//! one byte budget.
+//! packs) and `archive/` (WAL segments to objects) and `receive/` (the same while they are written), and come back in
+//! `restore/`. `repository/` is what they all write and read, `server/` is the PostgreSQL server of the data directory,
+//! and `pipeline/` moves many bytes at once under one byte budget.
 //!
 //! Nothing here prints or exits. The caller passes the time and the environment.
 //!
@@ -41,6 +41,7 @@ pub mod keys;
 pub mod path_overlap;
 pub mod pipeline;
 pub mod progress;
+pub mod receive;
 pub mod repository;
 pub mod restore;
 pub mod server;

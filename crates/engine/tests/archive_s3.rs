@@ -139,6 +139,7 @@ impl Bench {
                 spool: Some(self.spool()),
                 repository_set: self.set(),
                 system_identifier: Some(SystemIdentifier::new(SYSTEM)),
+                tail: None,
                 crew: Crew::new(0),
                 budget: ByteBudget::new(256 << 20),
                 now: Utc::now(),

@@ -16,6 +16,7 @@ mod restore;
 mod target;
 mod verify;
 mod wal_find;
+mod wal_receive;
 mod wal_verify;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use restore::RestoreArgs;
 pub use target::TargetArgs;
 pub use verify::{VerifyArgs, WhichRepository};
 pub use wal_find::WalFindArgs;
+pub use wal_receive::WalReceiveArgs;
 pub use wal_verify::WalVerifyArgs;
 
 use crate::config::reader::absolute;
@@ -40,7 +42,7 @@ use crate::config::units::duration;
 use crate::config::validated::LogLevel;
 use crate::config::written::Written;
 use clap::{Parser, Subcommand, ValueEnum};
-use holdfast_pgtypes::SegmentName;
+use holdfast_pgtypes::{SegmentName, TimelineId};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -237,13 +239,25 @@ pub enum WalCommand {
         /// Give no segment after this one, as if it were the last in the archive
         #[arg(long, value_name = "SEGMENT")]
         until: Option<SegmentName>,
+        /// If a segment of this timeline is not whole, give what `wal receive` has stored of it; only for a recovery
+        /// that follows this timeline to its end
+        #[arg(long, value_name = "TIMELINE", value_parser = timeline, conflicts_with = "standby")]
+        tail: Option<TimelineId>,
     },
+    /// Receive the WAL of a running server through a replication slot, seconds after it was written; until it is
+    /// stopped
+    Receive(WalReceiveArgs),
     /// List what is archived, with its gaps
     List,
     /// Follow the archived WAL along every timeline, find gaps and what they cost, and heal them
     Verify(WalVerifyArgs),
     /// Find a drop, a transaction, a time or a restore point in the archived WAL, and print the flags to restore to it
     Find(WalFindArgs),
+}
+
+/// The number of a timeline.
+fn timeline(text: &str) -> Result<TimelineId, String> {
+    text.parse().ok().and_then(TimelineId::new).ok_or_else(|| "it is a number from 1".to_owned())
 }
 
 /// `holdfast snapshot`
@@ -460,6 +474,8 @@ impl Args {
             Command::Drill(_) => "drilling a restore",
             Command::Wal(WalCommand::Push { .. }) => "archiving WAL",
             Command::Wal(WalCommand::Get { .. }) => "fetching WAL",
+            Command::Wal(WalCommand::Receive(receive)) if receive.drop_slot => "dropping a replication slot",
+            Command::Wal(WalCommand::Receive(_)) => "receiving WAL",
             Command::Wal(WalCommand::List) => "listing the archived WAL",
             Command::Wal(WalCommand::Verify(verify)) if !verify.heal.is_empty() => "healing the archived WAL",
             Command::Wal(WalCommand::Verify(_)) => "verifying the archived WAL",

@@ -50,6 +50,18 @@ fn of_what(what: &Cause) -> Failure {
         Cause::Key(error) => error.explain(),
         Cause::Unreachable(error) => error.explain(),
         Cause::Postgres(error) => of_postgres(what, error),
+        Cause::ServerAnswer { sqlstate, .. } => new(ExitCode::PostgresRefused).hint(of_sqlstate(sqlstate, REPLICATING)),
+        Cause::StreamLost { .. } => new(ExitCode::PostgresConnection)
+            .hint("check that the server runs and that `cluster.connection` leads to it"),
+        Cause::SlotLost { slot, .. } => new(ExitCode::MissingObject).hint(format!(
+            "WAL may be missing in the repository: compare `holdfast wal list` with the server. If archive_command still              stores it, drop the slot (`holdfast wal receive --slot {slot} --drop-slot`) and start again; otherwise start once              with --accept-gap and take a new backup. A larger max_slot_wal_keep_size on the server prevents this"
+        )),
+        Cause::WalGap { .. } => new(ExitCode::MissingObject).hint(
+            "nothing was stored after the gap: if another server or archive_command still has this WAL, `holdfast wal push`              it, and start again; otherwise start once with --accept-gap and take a new backup: no restore can pass the gap",
+        ),
+        Cause::OtherWal { .. } => new(ExitCode::Diverged).hint(
+            "nothing was overwritten: this server was rewound or restored without a new timeline, or two servers write into              one archive. Find out which one should continue; give the other one a `cluster.name` of its own, or, if this one              should, restore it with a recovery target so that it begins a new timeline",
+        ),
         Cause::Connection(_) => new(ExitCode::PostgresConnection)
             .hint("start the server; `cluster.connection` may look like \"host=/var/run/postgresql user=postgres \
                    dbname=postgres\"; if it is not set, Holdfast finds the server by the data directory"),
@@ -331,23 +343,37 @@ fn of_postgres(what: &Cause, error: &tokio_postgres::Error) -> Failure {
         };
     };
     let state = answer.code().code();
-    Failure::new(ExitCode::PostgresRefused, what.to_string()).hint(match state {
+    Failure::new(ExitCode::PostgresRefused, what.to_string()).hint(of_sqlstate(state, BACKING_UP))
+}
+
+/// What a role needs for a backup.
+const BACKING_UP: &str = "connect as a superuser, or grant the role pg_read_all_settings, pg_checkpoint and EXECUTE on pg_backup_start, \
+             pg_backup_stop, pg_create_restore_point and pg_switch_wal";
+
+/// What a role needs to receive WAL.
+const REPLICATING: &str = "connect as a superuser or as a role with the attribute REPLICATION";
+
+fn of_sqlstate(state: &str, rights: &'static str) -> &'static str {
+    match state {
         "28P01" => {
             "the server refused the password: check the user, and password= in `cluster.connection`, \
              PGPASSWORD or the matching line of ~/.pgpass"
         }
+        _ if state.starts_with("28") && rights == REPLICATING => {
+            "check the user in `cluster.connection` against pg_hba.conf, which needs a line for the database `replication`"
+        }
         _ if state.starts_with("28") => "check the user in `cluster.connection` against pg_hba.conf",
         "3D000" => "name an existing database in `cluster.connection`, such as dbname=postgres",
-        "42501" => {
-            "connect as a superuser, or grant the role pg_read_all_settings, pg_checkpoint and EXECUTE on pg_backup_start, \
-             pg_backup_stop, pg_create_restore_point and pg_switch_wal"
-        }
+        "42501" => rights,
+        "55006" => "another receiver uses the slot: stop it, or give this one a --slot of its own",
         "53300" => "the server has no free connection: try again, or raise max_connections",
         "57P03" => "the server is starting up or shutting down: try again when it accepts connections",
-        _ if state.starts_with("57P") => "the server was stopped during this command: run it again when the server is \
-                                          up",
+        _ if state.starts_with("57P") => {
+            "the server was stopped during this command: run it again when the server is \
+                                          up"
+        }
         _ => "look in the server's log for the reason",
-    })
+    }
 }
 
 fn of_setting(what: &Cause, setting: &ServerSetting) -> Failure {

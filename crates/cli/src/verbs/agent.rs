@@ -122,7 +122,7 @@ async fn serve(context: &Context, args: &AgentArgs) -> Result<ExitCode, Failure>
 }
 
 /// Makes the targets again after a failure: certificates and secrets in files may have been replaced.
-fn reopen(context: &Context, hurry: Option<Hurry>) -> Reopen {
+pub(super) fn reopen(context: &Context, hurry: Option<Hurry>) -> Reopen {
     let context = context.clone();
     Box::new(move || {
         let (context, hurry) = (context.clone(), hurry.clone());

@@ -73,6 +73,7 @@ fn options(context: &Context, args: &DrillArgs) -> Result<DrillOptions, Failure>
             jobs: config.restore.jobs.get(),
             memory_bytes: config.backup.memory_bytes,
             restore_command: command_line::of_self(context, &format!("wal get --repo {} %f \"%p\"", args.repo))?,
+            tail_command: None,
             retention: None,
             host: time::host(),
             now: time::now(),

@@ -34,6 +34,7 @@ mod unreadable;
 mod verify;
 mod wal;
 mod wal_find;
+mod wal_receive;
 mod wal_verify;
 
 use crate::args::{Args, BackupArgs, Command, Output, RepoCommand, SnapshotCommand, WalCommand};
@@ -94,7 +95,8 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Agent(args) => agent::run(&context, args).await,
         Command::Wal(WalCommand::Push { path, standby: true, wait }) => wal::push_standby(&context, path, *wait).await,
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
-        Command::Wal(WalCommand::Get { name, dest, .. }) => wal::get(&context, name, dest).await,
+        Command::Wal(WalCommand::Get { name, dest, tail, .. }) => wal::get(&context, name, dest, *tail).await,
+        Command::Wal(WalCommand::Receive(args)) => wal_receive::run(&context, args).await,
         Command::Wal(WalCommand::List) => wal::list(&context).await,
         Command::Wal(WalCommand::Verify(args)) => wal_verify::run(&context, args).await,
         Command::Wal(WalCommand::Find(args)) => wal_find::run(&context, args).await,

@@ -146,6 +146,11 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
         jobs: config.restore.jobs.get(),
         memory_bytes: config.backup.memory_bytes,
         restore_command: command_line::of_self(context, words)?,
+        tail_command: if args.standby {
+            None
+        } else {
+            Some((command_line::of_self(context, "wal get --tail ")?, " %f \"%p\"".to_owned()))
+        },
         retention: Some(expire::policy_of(context, args.repo.saturating_sub(1))),
         host: time::host(),
         now: time::now(),

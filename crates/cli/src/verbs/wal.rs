@@ -24,7 +24,7 @@ use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::server::read_control_file;
 use holdfast_engine::{Cause, Error};
-use holdfast_pgtypes::{ControlFile, SegmentName, SystemIdentifier, WalFileName};
+use holdfast_pgtypes::{ControlFile, SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use holdfast_store::Hurry;
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -206,7 +206,12 @@ pub(super) fn of_local_file(error: &Error) -> Failure {
     failure
 }
 
-pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Result<ExitCode, Failure> {
+pub(super) async fn get(
+    context: &Context,
+    name: &str,
+    destination: &Path,
+    tail: Option<TimelineId>,
+) -> Result<ExitCode, Failure> {
     let config = &context.config;
     let name: WalFileName = name.parse().map_err(|_| {
         Failure::new(ExitCode::Usage, format!("{name:?} is not the name of a WAL file"))
@@ -239,6 +244,7 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
         spool: if config.wal.prefetch > 0 { spool(context, destination) } else { None },
         repository_set: repository_set(config),
         system_identifier,
+        tail,
         crew: Crew::new(config.restore.jobs.get().min(MOST_THREADS)),
         budget: ByteBudget::new(config.backup.memory_bytes),
         now: time::now(),
@@ -250,7 +256,7 @@ pub(super) async fn get(context: &Context, name: &str, destination: &Path) -> Re
             }
             let from = match &report.source {
                 GetSource::Spool => "the spool",
-                GetSource::Repository(url) => url,
+                GetSource::Repository(url) | GetSource::Tail(url) => url,
             };
             tracing::debug!(file = %report.file, from, ahead = report.prefetched, "fetched");
             Ok(ExitCode::Ok)

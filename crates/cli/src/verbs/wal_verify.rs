@@ -6,8 +6,8 @@ use crate::args::{WalVerifyArgs, WhichRepository};
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain as _, Failure};
 use crate::output::progress::Progress;
-use crate::output::size::{duration, size};
 use crate::output::table::{Align, Table};
+use holdfast_contract::amount::{duration, size};
 use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::wal_verify::{
     WalFinding, WalFindingKind, WalFindingWeight, WalHealing, WalVerified, WalVerifyReport,

@@ -21,6 +21,7 @@ pub mod snapshot;
 pub mod verify;
 pub mod wal;
 pub mod wal_find;
+pub mod wal_receive;
 pub mod wal_verify;
 
 use crate::problem::BriefError;

@@ -125,6 +125,8 @@ pub enum GetSource {
     Spool,
     /// This repository, by its redacted URL.
     Repository(String),
+    /// The pieces of the unfinished segment in this repository, by its redacted URL; zeros follow them.
+    Tail(String),
 }
 
 /// The report of `wal list`.

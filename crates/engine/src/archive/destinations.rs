@@ -16,7 +16,7 @@ pub(super) fn held_by(destinations: &[Destination]) -> HeldBy {
 }
 
 /// Opens all repositories at the same time and checks, or takes, the claim in each.
-pub(super) async fn open_all(
+pub(crate) async fn open_all(
     targets: &[RepositoryTarget],
     options: &PushOptions,
     identity: Option<Identity>,

@@ -13,19 +13,20 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::wal::{GetReport, GetSource};
-use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, check_segment_header};
-use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName};
+use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, NEEDED_BYTES, check_segment_header};
+use holdfast_pgtypes::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::wal_object::WalObjectFacts;
+use holdfast_repo::wal_tail::Assembly;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::{blocking, identity_of};
 use super::prefetched::{self, Prefetched};
 use super::spool::{self, RepositorySetId, Spool};
-use super::stored;
+use super::{stored, tail};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
@@ -52,6 +53,9 @@ pub struct GetOptions {
     /// The cluster whose WAL is wanted, from `pg_control` of the directory in recovery. `None` means the cluster of the
     /// claim in force.
     pub system_identifier: Option<SystemIdentifier>,
+    /// The timeline whose unfinished segments are put together from their pieces, if no repository has them whole.
+    /// Only for a recovery that follows this timeline to its end: after them there is nothing.
+    pub tail: Option<TimelineId>,
     /// The threads that decompress.
     pub crew: Crew,
     /// The limit on memory.
@@ -92,11 +96,27 @@ async fn get_inner(
     let answer = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(Cause::Cancelled.into()),
-        answer = ask_all(targets, options) => answer?,
+        answer = ask_all(targets, options) => answer,
     };
     let found = match answer {
-        Answer::Done(report) => return Ok(report),
-        Answer::Found(found) => found,
+        Ok(Answer::Done(report)) => return Ok(report),
+        Ok(Answer::Found(found)) => found,
+        Err(error) => match (&*error.what, options.unfinished()) {
+            // Every repository has answered that it does not have the segment in whole.
+            (Cause::Absent { .. }, Some(segment)) => {
+                let unfinished = unfinished(targets, options, segment, cancel).await?;
+                // It may have become whole meanwhile, and its pieces are removed then.
+                match (ask_all(targets, options).await, unfinished) {
+                    (Ok(Answer::Done(report)), _) => return Ok(report),
+                    (Ok(Answer::Found(found)), _) => found,
+                    (Err(again), Some(pieces)) if matches!(*again.what, Cause::Absent { .. }) => {
+                        return hand_over_unfinished(options, segment, pieces).await;
+                    }
+                    (Err(again), _) => return Err(again),
+                }
+            }
+            _ => return Err(error),
+        },
     };
     let size_bytes = found.raw.len() as u64;
     let Found { repository, claim, raw } = found;
@@ -120,6 +140,56 @@ async fn get_inner(
     let ((), prefetched) = futures::future::try_join(place, ahead).await?;
     let source = GetSource::Repository(repository.describe());
     Ok(GetReport { file: options.name, source, size_bytes, prefetched })
+}
+
+/// The stored beginning of a segment.
+struct Unfinished {
+    store: String,
+    claim: ClaimRecord,
+    assembly: Assembly,
+}
+
+/// Puts a segment together from the pieces of the repository that has most of it; `None` if none has any.
+async fn unfinished(
+    targets: &[RepositoryTarget],
+    options: &GetOptions,
+    segment: SegmentName,
+    cancel: &CancellationToken,
+) -> Result<Option<Unfinished>, Error> {
+    let asking = async {
+        let mut best: Option<Unfinished> = None;
+        for target in targets {
+            let repository = Repository::open(target).await?;
+            let claim = choose_claim(&repository, &options.cluster, options.system_identifier).await?;
+            let pieces = tail::list_segment(&repository, &claim, segment).await?;
+            let assembly = tail::assemble(&repository, &claim, segment, pieces, &options.crew).await?;
+            let most = best.as_ref().map_or(0, |best| best.assembly.end());
+            if assembly.end() > most && assembly.end() as usize >= NEEDED_BYTES {
+                best = Some(Unfinished { store: repository.describe(), claim, assembly });
+            }
+        }
+        Ok::<_, Error>(best)
+    };
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Cause::Cancelled.into()),
+        best = asking => best,
+    }
+}
+
+async fn hand_over_unfinished(
+    options: &GetOptions,
+    segment: SegmentName,
+    pieces: Unfinished,
+) -> Result<GetReport, Error> {
+    let Unfinished { store, claim, assembly } = pieces;
+    let end = segment.start_lsn(claim.wal_segment_size).saturating_add(u64::from(assembly.end()));
+    let raw = assembly.into_segment(claim.wal_segment_size.bytes());
+    check_segment(&raw, segment, &claim).doing(|| format!("checking the tail of {segment} from {store}"))?;
+    tracing::warn!(%segment, %end, store, "this segment is not whole in the archive: its stored beginning is given");
+    let (destination, size_bytes) = (options.destination.clone(), raw.len() as u64);
+    blocking(move || prefetched::write_whole(&destination, &raw)).await?;
+    Ok(GetReport { file: options.name, source: GetSource::Tail(store), size_bytes, prefetched: 0 })
 }
 
 /// A verified file from one repository.
@@ -339,6 +409,14 @@ async fn prefetch_one(
 }
 
 impl GetOptions {
+    /// The segment, if it may be given although it is not whole.
+    fn unfinished(&self) -> Option<SegmentName> {
+        match self.name {
+            WalFileName::Segment(segment) if self.tail == Some(segment.timeline()) => Some(segment),
+            _ => None,
+        }
+    }
+
     fn prefetched(&self, system_identifier: SystemIdentifier) -> Option<Prefetched> {
         let spool = self.spool.as_ref().filter(|_| self.prefetch > 0)?;
         Some(Prefetched::new(spool, &self.repository_set, system_identifier))

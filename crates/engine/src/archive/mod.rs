@@ -26,6 +26,7 @@ mod encode;
 mod fetcher;
 mod fork;
 mod get;
+mod hand_in;
 mod known_logs;
 mod late;
 mod list;
@@ -42,15 +43,18 @@ mod resident;
 mod spool;
 mod standby;
 pub(crate) mod stored;
+pub(crate) mod tail;
 mod transfers;
 mod wal_folders;
 mod whole_file;
 
 pub use archiver::{Archiver, Durable};
 pub use deliver::{ArchiveContext, Destination, archive_file};
+pub(crate) use destinations::open_all;
 pub use fetcher::{Fetched, Fetcher, FetcherOptions};
 pub use get::{GetOptions, get, hand_over_fetched};
 pub(crate) use get::{look_at, memory_needed, read_whole};
+pub(crate) use hand_in::hand_in;
 pub use holdfast_contract::report::wal::{
     ArchivedFile, ClaimWal, Fork, GetReport, GetSource, PushOutcome, PushReport, StandbyOutcome, StandbyPushReport,
     Stored, StoredIn, TimelineWal, WalListing,

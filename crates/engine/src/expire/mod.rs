@@ -7,7 +7,7 @@
 //!    ([`decided`]).
 //! 3. If a grace time is over, the archive is read and planned again, after the ledger was written. What both plans
 //!    remove is removed ([`carry_out`]). The ledger records what was removed, even after a crash ([`removed`]).
-//! 4. Old unfinished uploads are aborted ([`uploads`]).
+//! 4. Old unfinished uploads are aborted ([`uploads`]), and pieces of WAL segments that are whole by now are removed.
 //!
 //! Invariant: nothing is removed that a kept backup needs; in doubt everything stays. After a crash or an error
 //! anywhere, the ledger has the decisions, a half-removed backup has no `start.json`, and the next run continues.
@@ -44,6 +44,7 @@ use carry_out::{Done, Job};
 use decided::{Entry, Writing};
 use gather::{Gathered, Viewer};
 
+use crate::archive::tail;
 #[cfg(doc)]
 use crate::error::Cause;
 use crate::error::{Error, ResultExt};
@@ -186,6 +187,13 @@ impl Run<'_> {
             report.next_removal = report::next_removal(plan, &entries, grace);
         }
         report.removed.uploads = uploads::abort(repository, self.lease, &uploads, &mut report.warnings).await?;
+        self.lease.check()?;
+        for claim in claims.values() {
+            // Nothing needs them: the segments are there in whole.
+            if let Err(error) = tail::remove_leftovers(repository, claim).await {
+                report.warnings.push(format!("pieces of whole WAL segments cannot be removed: {error}"));
+            }
+        }
         Ok(report)
     }
 

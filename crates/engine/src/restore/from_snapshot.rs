@@ -188,7 +188,8 @@ async fn preflight(
         let crew = Crew::new(options.jobs);
         let mut patience = Patience::new(options.now);
         let (plan, mut notes, stored) = loop {
-            let archive = Archive::of_claim(repository, claim.clone(), vec![Beginning::from(record)]).await?;
+            let mut archive = Archive::of_claim(repository, claim.clone(), vec![Beginning::from(record)]).await?;
+            archive.add_tails(repository, options, &crew).await?;
             let with = Planning { repository, options, crew: &crew, progress: progress.as_ref(), cancel };
             match archive.plan(with).await {
                 Ok((plan, notes)) => break (plan, notes, archive.wal.clone()),

@@ -24,6 +24,7 @@ use holdfast_repo::recovery::{FactsNeeded, RecoveryPath, RecoveryRequest, RunFac
 use holdfast_repo::wal_object;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::tail;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -296,6 +297,8 @@ impl WalLookup {
                 tracing::debug!(%segment, %error, "the facts of a segment cannot be used, so it is read");
                 Ok(None)
             }
+            // It may be a segment of the tail, which has pieces only.
+            Err(error) if error.is_not_found() => Ok(None),
             found => found,
         }
     }
@@ -328,8 +331,14 @@ impl WalLookup {
         let reading = || format!("reading WAL segment {segment}");
         let most = wal_object::Bounds::of_archive(self.claim.wal_segment_size);
         let bytes = self.repository.store().get_at_most(&object_name(&object)?, most.object_bytes()).await;
-        let bytes = bytes.doing(reading)?;
+        let bytes = bytes.doing(reading);
         let (repository, size, version) = (self.repository.clone(), self.claim.wal_segment_size, self.version);
+        if bytes.as_ref().is_err_and(Error::is_not_found)
+            && let Some(raw) = tail::unfinished_segment(&repository, &self.claim, segment, &self.crew).await?
+        {
+            return self.crew.run(move || look(WalSegment { bytes: &raw, name: segment, size, version })).await;
+        }
+        let bytes = bytes?;
         self.crew
             .run(move || {
                 let (raw, _) = wal_object::decode_within(most, &object, &bytes, repository.id(), repository.key())?;

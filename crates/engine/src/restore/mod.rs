@@ -26,6 +26,7 @@ mod fetch;
 mod files;
 mod foreign;
 mod from_snapshot;
+mod histories;
 mod late;
 mod layout;
 mod lookup;
@@ -42,6 +43,7 @@ mod settings;
 mod stored;
 mod trial;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,6 +61,7 @@ pub(crate) use ddl_search::{DdlSearch, Span};
 pub(crate) use fetch::open as open_checked;
 pub(crate) use foreign::refuse_made_again;
 pub use from_snapshot::{plan_snapshot, restore_snapshot};
+pub(crate) use histories::read_history;
 pub use holdfast_contract::report::restore::{
     RestorePlan, RestoreReport, SnapshotRestoreReport, TablespacePlace, TargetState,
 };
@@ -68,7 +71,7 @@ pub(crate) use lookup::WalLookup;
 pub(crate) use manifest::read_manifest;
 pub use options::RestoreOptions;
 pub(crate) use packs::Packs;
-pub(crate) use preflight::{Archive, read_history};
+pub(crate) use preflight::Archive;
 pub use reach::{Reached, reach};
 pub use resume::{RESUME_POINT, ResumePoint};
 pub(crate) use settings::ARCHIVES_NOTHING;
@@ -391,7 +394,10 @@ fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan, in_place: b
         action: options.target_action,
         standby: options.standby,
         archiving: options.archiving,
-        restore_command: &options.restore_command,
+        restore_command: match (plan.tail_lsn, &options.tail_command) {
+            (Some(_), Some((before, after))) => Cow::Owned(format!("{before}{}{after}", plan.timeline)),
+            _ => Cow::Borrowed(&options.restore_command),
+        },
         in_place,
     }
 }

@@ -10,18 +10,18 @@ use std::sync::Arc;
 
 use holdfast_contract::report::restore::TargetState;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
-use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId, WalFileName};
+use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId};
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::manifest::Manifest;
-use holdfast_repo::name::{self, BackupId, ClusterName};
+use holdfast_repo::name::{BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
 use holdfast_repo::recovery::{
     Beginning, LikelyStart, Newer, OtherLine, RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld, Unreachable,
 };
-use holdfast_repo::wal_object;
 use tokio_util::sync::CancellationToken;
 
 use super::RestoreOptions;
+use super::histories::read_histories;
 use super::late::Patience;
 use super::layout::{self, Layout, PathIndex};
 use super::lookup::WalLookup;
@@ -31,12 +31,12 @@ use super::prepare::{self, Wanted};
 use super::resume::{ResumePoint, VERSION};
 use super::settings::SIGNAL_FILES;
 use super::stored::check_packs;
-use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted as WantedWal};
+use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted as WantedWal, tail};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
+use crate::repository::Repository;
 use crate::repository::listed::{Listed, Unreadable};
-use crate::repository::{Repository, object_name};
 
 /// The file that `ALTER SYSTEM` writes.
 pub(super) const AUTO_CONF: &str = "postgresql.auto.conf";
@@ -272,6 +272,7 @@ impl Archive {
                 let listed = folders.list(with.repository, wanted, known).await?;
                 known.absorb(listed.whole_logs());
                 self.wal = listed.inventory().clone();
+                self.add_tails(with.repository, with.options, with.crew).await?;
                 match self.plan(with).await {
                     Ok(planned) => return Ok(planned),
                     Err(error) if !matches!(&*error.what, Cause::Unreachable(_)) => return Err(error),
@@ -292,6 +293,7 @@ impl Archive {
             known.absorb(shown.whole_logs());
             self.not_looked_at = of_claim().filter(|beginning| !shown.covers(beginning.start_lsn)).count();
             self.wal = shown.inventory().clone();
+            self.add_tails(with.repository, with.options, with.crew).await?;
         }
         self.plan(with).await
     }
@@ -331,6 +333,19 @@ impl Archive {
             unreadable_histories,
             not_looked_at: 0,
         })
+    }
+
+    /// Adds the segments that are not whole, if the recovery may read them.
+    pub(super) async fn add_tails(
+        &mut self,
+        repository: &Repository,
+        options: &RestoreOptions,
+        crew: &Crew,
+    ) -> Result<(), Error> {
+        if options.tail_command.is_none() {
+            return Ok(());
+        }
+        tail::add_tails(repository, &self.claim, &mut self.wal, crew).await
     }
 
     /// This archive in the form for the planner.
@@ -379,6 +394,12 @@ impl Archive {
         }
         notes.extend(path.other_lines().iter().filter_map(|line| newer_note(plan.timeline, line)));
         let partial = self.wal.partials().filter(|segment| segment.timeline() == plan.timeline).max();
+        if let Some(end) = plan.tail_lsn {
+            notes.push(format!(
+                "the end of the archive, up to {end}, is not in whole segments yet but in pieces from `wal receive`; \
+                 restore_command puts them together"
+            ));
+        }
         if let (Some(partial), RecoveryTarget::Latest) = (partial, &options.request.target) {
             notes.push(format!("{partial}.partial is in the archive; PostgreSQL does not replay partial segments"));
         }
@@ -465,40 +486,6 @@ fn newer_note(timeline: TimelineId, line: &OtherLine) -> Option<String> {
          --target-timeline {}",
         line.timeline
     ))
-}
-
-/// The histories, and separately those that cannot be read: most recoveries need one history or none.
-async fn read_histories(
-    repository: &Repository,
-    claim: &ClaimRecord,
-    wal: &WalInventory,
-) -> Result<(BTreeMap<TimelineId, HistoryFile>, Vec<Unreadable<TimelineId>>), Error> {
-    let object = |timeline| {
-        let file = WalFileName::History(timeline);
-        name::wal_file(&claim.cluster, claim.number, &file, claim.wal_codec, repository.is_encrypted())
-    };
-    let names = wal.histories().map(|timeline| (timeline, object(timeline)));
-    let listed = Listed::read(names.collect(), |timeline| async move {
-        Ok((timeline, read_history(repository, claim, timeline).await?))
-    });
-    let Listed { records, unreadable } = listed.await?;
-    Ok((records.into_iter().collect(), unreadable))
-}
-
-/// The history file of a timeline in the archive.
-pub(crate) async fn read_history(
-    repository: &Repository,
-    claim: &ClaimRecord,
-    timeline: TimelineId,
-) -> Result<HistoryFile, Error> {
-    let file = WalFileName::History(timeline);
-    let object = name::wal_file(&claim.cluster, claim.number, &file, claim.wal_codec, repository.is_encrypted());
-    let reading = || format!("reading the history of timeline {timeline}");
-    let most = wal_object::Bounds::TEXT;
-    let bytes = repository.store().get_at_most(&object_name(&object)?, most.object_bytes()).await.doing(reading)?;
-    let (raw, _) =
-        wal_object::decode_within(most, &object, &bytes, repository.id(), repository.key()).doing(reading)?;
-    HistoryFile::parse(timeline, &raw).map_err(|e| Cause::Malformed { name: object, reason: e.to_string() }.into())
 }
 
 /// The files of a backup that are kept in memory.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lookup::WalLookup;
 use super::preflight::Archive;
-use crate::archive::ListedWal;
+use crate::archive::{ListedWal, tail};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
@@ -67,7 +67,8 @@ pub async fn reach(
     cancel: &CancellationToken,
 ) -> Result<Reached, Error> {
     let looking = async {
-        let archive = Archive::of_listed(repository, claim.clone(), wal, backups.to_vec()).await?;
+        let mut archive = Archive::of_listed(repository, claim.clone(), wal, backups.to_vec()).await?;
+        tail::add_tails(repository, claim, &mut archive.wal, crew).await?;
         let version = match PgVersion::new(claim.pg_major) {
             Ok(version) => version,
             // The claim is of a PostgreSQL version that this release does not know. The rest of the archive is still

@@ -6,6 +6,8 @@
 //! matters: `assign_recovery_target_*` (`xlogrecovery.c`, `guc.c` before 15) refuses any other target, even an empty
 //! one, once one is set. So the empty ones come first and ours comes last.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::TablespaceMap;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction, moment};
@@ -67,7 +69,7 @@ pub(crate) const ARCHIVES_NOTHING: &str = "archive_mode is off in this copy: it 
 const COMMENT_START: &[u8] = b"# Holdfast: recovery settings of the restore of backup ";
 
 /// The facts for the recovery settings.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Recovery<'a> {
     /// What the user asked for.
     pub request: &'a RecoveryRequest,
@@ -80,7 +82,7 @@ pub(super) struct Recovery<'a> {
     /// Whether the copy archives.
     pub archiving: Archiving,
     /// `restore_command`
-    pub restore_command: &'a str,
+    pub restore_command: Cow<'a, str>,
     /// Whether a tablespace is a directory in `pg_tblspc`.
     pub in_place: bool,
 }
@@ -95,7 +97,7 @@ pub(super) const SIGNAL_FILES: [&str; 2] = ["recovery.signal", "standby.signal"]
 
 /// The lines that a restore adds to `postgresql.auto.conf`, without line ends.
 pub(super) fn lines(recovery: &Recovery<'_>, now: DateTime<Utc>) -> Vec<String> {
-    let Recovery { request, plan, action, standby, archiving, restore_command, in_place } = *recovery;
+    let Recovery { request, plan, action, standby, archiving, ref restore_command, in_place } = *recovery;
     let (target, value) = match &request.target {
         RecoveryTarget::Latest => ("", String::new()),
         RecoveryTarget::Immediate => ("recovery_target", "immediate".to_owned()),

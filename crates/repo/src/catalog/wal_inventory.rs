@@ -6,7 +6,7 @@
 use super::SegmentRange;
 use crate::name::{ClaimNumber, ClusterName, ObjectPath};
 use chrono::{DateTime, Utc};
-use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName, WalSegmentSize};
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which WAL files of one claim are in the repository.
@@ -18,7 +18,20 @@ pub struct WalInventory {
     backup_histories: BTreeSet<SegmentName>,
     histories: BTreeSet<TimelineId>,
     stored: BTreeMap<TimelineId, DateTime<Utc>>,
+    tails: BTreeMap<TimelineId, Tail>,
     stray_count: u64,
+}
+
+/// Segments of a timeline that are not whole, and of which pieces from streaming exist: one after the other, without a
+/// hole before `end`, which is in the last of them or at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// The number of the first segment.
+    pub(crate) first: u64,
+    /// The number of the last segment.
+    pub(crate) last: u64,
+    /// The end of the stored bytes.
+    pub(crate) end: Lsn,
 }
 
 /// Segment numbers as sorted ranges, both ends included, with at least one missing number between two of them.
@@ -35,6 +48,7 @@ impl WalInventory {
             backup_histories: BTreeSet::new(),
             histories: BTreeSet::new(),
             stored: BTreeMap::new(),
+            tails: BTreeMap::new(),
             stray_count: 0,
         }
     }
@@ -105,6 +119,22 @@ impl WalInventory {
         self.stored.get(&timeline).copied()
     }
 
+    /// Records the tail of a timeline: pieces that begin with this segment, and their end. Recovery can use it only if
+    /// it follows the timeline to its end.
+    pub fn add_tail(&mut self, first: SegmentName, end: Lsn) {
+        let last = SegmentName::ending_at(end, first.timeline(), self.size);
+        if first.is_valid_for(self.size) && end > first.start_lsn(self.size) {
+            self.segments.entry(first.timeline()).or_default();
+            let tail = Tail { first: first.number(self.size), last: last.number(self.size), end };
+            self.tails.insert(first.timeline(), tail);
+        }
+    }
+
+    /// The tail of a timeline.
+    pub(crate) fn tail(&self, timeline: TimelineId) -> Option<Tail> {
+        self.tails.get(&timeline).copied()
+    }
+
     /// Adds the segments of a range.
     pub fn add_range(&mut self, range: SegmentRange) {
         let (first, last) = (range.first.number(self.size), range.last.number(self.size));
@@ -122,6 +152,7 @@ impl WalInventory {
         for (timeline, moment) in other.stored {
             self.stored_at(timeline, moment);
         }
+        self.tails.extend(other.tails);
         self.partials.extend(other.partials);
         self.backup_histories.extend(other.backup_histories);
         self.histories.extend(other.histories);

@@ -57,6 +57,10 @@ pub struct RecoveryPlan {
     pub window: ReachableWindow,
     /// Timelines whose content the chosen one does not include.
     pub other_lines: Vec<OtherLine>,
+    /// The end of the archive, if recovery may read up to it and its last segments are pieces from streaming: then
+    /// `restore_command` must give them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail_lsn: Option<Lsn>,
 }
 
 /// Why a candidate cannot be used for the target.
@@ -220,6 +224,7 @@ impl RecoveryPath {
             None => (Vec::new(), None),
         };
         let segment_count = segments.iter().map(|range| range.count).sum();
+        let tail_lsn = self.runs.get(candidate.run).and_then(|run| run.tail_lsn);
         RecoveryPlan {
             backup: backup.backup_id,
             begins_with: backup.kind,
@@ -241,6 +246,7 @@ impl RecoveryPath {
                 to_time: None,
             }),
             other_lines: self.others.clone(),
+            tail_lsn,
         }
     }
 

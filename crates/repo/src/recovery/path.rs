@@ -19,6 +19,9 @@ pub struct WalRun {
     pub start_lsn: Lsn,
     /// The end of the WAL that may be replayed: the end of the last segment, or the LSN at which the path leaves it.
     pub end_lsn: Lsn,
+    /// The same, if the last segments are not whole and only pieces of them exist.
+    #[serde(skip)]
+    pub tail_lsn: Option<Lsn>,
     /// The missing segments after the run; `None` at the end of the archive.
     pub hole: Option<Hole>,
     #[serde(skip)]
@@ -274,6 +277,8 @@ struct Piece {
     first: u64,
     last: u64,
     cut: Option<Lsn>,
+    /// The end of what is stored of the last segment, if it is not whole. Nothing follows then.
+    tail_end: Option<Lsn>,
 }
 
 /// The runs of WAL along an ancestry. The cost grows with the number of ranges, not of segments.
@@ -300,8 +305,10 @@ fn wal_runs(ancestry: &Ancestry, wal: &WalInventory) -> Vec<WalRun> {
         };
         let segments = ranges(run, size);
         let start_lsn = Lsn::new(head.first.saturating_mul(size.as_u64()));
-        let end_lsn = tail.cut.unwrap_or_else(|| Lsn::new((tail.last + 1).saturating_mul(size.as_u64())));
-        built.push(WalRun { segments, start_lsn, end_lsn, hole, first: head.first, last: tail.last });
+        let end_lsn =
+            tail.cut.or(tail.tail_end).unwrap_or_else(|| Lsn::new((tail.last + 1).saturating_mul(size.as_u64())));
+        let tail_lsn = tail.tail_end;
+        built.push(WalRun { segments, start_lsn, end_lsn, tail_lsn, hole, first: head.first, last: tail.last });
     }
     built
 }
@@ -331,14 +338,22 @@ fn pieces(ancestry: &Ancestry, wal: &WalInventory) -> Vec<Piece> {
         if first_owned >= owned_until {
             continue;
         }
+        // Only the timeline that is followed to its end has a tail.
+        let tail = if span.end.is_none() { wal.tail(span.timeline) } else { None };
+        let tail = tail.filter(|tail| tail.first >= first_owned);
+        if let Some(tail) = tail {
+            let (timeline, tail_end) = (span.timeline, Some(tail.end));
+            pieces.push(Piece { timeline, first: tail.first, last: tail.last, cut: None, tail_end });
+        }
         for &(first, last) in wal.number_ranges(span.timeline).iter().rev() {
             let (first, last) = (first.max(first_owned), last.min(owned_until - 1));
             if first <= last {
-                pieces.push(Piece { timeline: span.timeline, first, last, cut: None });
+                pieces.push(Piece { timeline: span.timeline, first, last, cut: None, tail_end: None });
             }
         }
         let switches_inside = span.start.as_u64() % size.as_u64() != 0;
-        if switches_inside && !holds(wal, span.timeline, first_owned, size) {
+        let begins_with_tail = tail.is_some_and(|tail| tail.first == first_owned);
+        if switches_inside && !begins_with_tail && !holds(wal, span.timeline, first_owned, size) {
             // Only a copy under an older name exists: its part before the switch is on the path.
             let mut older = spans.iter().take(index).rev().filter(|older| begin(older.start) <= first_owned);
             if let Some(older) = older.find(|older| holds(wal, older.timeline, first_owned, size)) {
@@ -347,6 +362,7 @@ fn pieces(ancestry: &Ancestry, wal: &WalInventory) -> Vec<Piece> {
                     first: first_owned,
                     last: first_owned,
                     cut: Some(older.end.unwrap_or(span.start)),
+                    tail_end: None,
                 });
             }
         }

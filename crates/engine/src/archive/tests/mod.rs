@@ -9,6 +9,7 @@ mod race;
 mod resident;
 mod scale;
 mod standby;
+mod tail;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -142,6 +143,7 @@ impl Bench {
             spool: Some(self.opened_spool()),
             repository_set: self.set(),
             system_identifier: Some(SystemIdentifier::new(SYSTEM)),
+            tail: None,
             crew: self.crew.clone(),
             budget: ByteBudget::new(MINIMUM_BYTES),
             now: Utc::now(),

@@ -209,6 +209,7 @@ impl Bench {
             jobs: 2,
             memory_bytes: 32 << 20,
             restore_command: "holdfast wal get %f %p".to_owned(),
+            tail_command: None,
             retention: None,
             host: "db2".to_owned(),
             now: now(),

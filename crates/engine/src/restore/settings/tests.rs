@@ -33,6 +33,7 @@ fn plan(timeline: u32, history_files: &[u32]) -> RecoveryPlan {
             to_time: None,
         },
         other_lines: Vec::new(),
+        tail_lsn: None,
     }
 }
 
@@ -55,7 +56,7 @@ fn recovery<'a>(
     standby: bool,
 ) -> Recovery<'a> {
     let archiving = Archiving::AsBackedUp;
-    let restore_command = "holdfast wal get %f %p";
+    let restore_command = "holdfast wal get %f %p".into();
     Recovery { request, plan, action, standby, archiving, restore_command, in_place: false }
 }
 

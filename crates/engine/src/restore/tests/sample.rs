@@ -372,6 +372,7 @@ impl Sample {
             jobs: 2,
             memory_bytes: 64 << 20,
             restore_command: "holdfast wal get %f %p".to_owned(),
+            tail_command: None,
             retention: Some(holdfast_retention::Policy::default()),
             host: "db2".to_owned(),
             now: now(),

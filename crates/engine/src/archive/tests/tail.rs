@@ -1,0 +1,154 @@
+//! Pieces of a segment that is not whole: what is stored, what recovery gets of them, and who gets nothing.
+
+use holdfast_pgtypes::{SegmentName, WalSegmentSize};
+use holdfast_repo::name::{ObjectPath, TailRange};
+use holdfast_store::{Fault, FaultRule, ObjectName, PutMode, Store as _, StoreErrorKind};
+
+use super::*;
+use crate::archive::deliver::Destination;
+use crate::archive::tail::{add_tails, list_segment, remove_leftovers, store_piece};
+
+const FIRST: TailRange = range(0, 100_000);
+const SECOND: TailRange = range(100_000, 100_001);
+const THIRD: TailRange = range(100_001, 300_000);
+
+const fn range(start: u32, end: u32) -> TailRange {
+    match TailRange::new(start, end) {
+        Some(range) => range,
+        None => panic!("an empty range"),
+    }
+}
+
+fn named(number: u64) -> SegmentName {
+    name(number).parse().unwrap()
+}
+
+impl Bench {
+    async fn destination_of(&self, repository: usize) -> Destination {
+        let repository = self.open(repository).await;
+        let claim = repository.current_claim(&self.cluster).await.unwrap();
+        Destination { repository, claim }
+    }
+
+    async fn store(&self, repository: usize, range: TailRange, content: &[u8]) -> Result<(), Error> {
+        let destination = self.destination_of(repository).await;
+        let raw = content[range.start() as usize..range.end() as usize].to_vec().into();
+        store_piece(&destination, named(2), range, raw, "zstd:1".parse().unwrap(), &self.crew).await
+    }
+
+    async fn with_tail(bench: Self, pieces: &[TailRange]) -> Self {
+        let path = bench.segments(1, 1).remove(0);
+        bench.push(&path).await.unwrap();
+        for repository in 0..bench.targets.len() {
+            for piece in pieces {
+                bench.store(repository, *piece, &segment(2, 1)).await.unwrap();
+            }
+        }
+        bench
+    }
+
+    /// The bytes before the zeros of what recovery gets; 0 if it gets nothing.
+    async fn given(&self, tail: Option<TimelineId>) -> usize {
+        match self.get_with(&GetOptions { tail, ..self.get_options(&name(2)) }).await {
+            Ok(_) => {
+                let given = std::fs::read(self.destination()).unwrap();
+                assert_eq!(given.len(), SIZE as usize);
+                let end = given.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                assert_eq!(given[..end], segment(2, 1)[..end]);
+                end
+            }
+            Err(error) if is_absent(&error) => 0,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn piece(&self, repository: usize, wanted: TailRange) -> ObjectName {
+        let objects = self.objects(repository, "main/wal-tail/").await;
+        let is_wanted =
+            |name: &&String| matches!(name.parse(), Ok(ObjectPath::WalTail { range, .. }) if range == wanted);
+        objects.iter().find(is_wanted).unwrap().parse().unwrap()
+    }
+}
+
+/// The last byte of a segment's part may be zero by chance.
+fn about(expected: u32, found: usize) {
+    assert!((expected as usize - 16..=expected as usize).contains(&found), "{found} of {expected} bytes");
+}
+
+#[tokio::test]
+async fn recovery_gets_the_stored_beginning_and_nobody_else_does() {
+    for bench in [Bench::new(1).await, Bench::encrypted().await, Bench::new(2).await] {
+        let bench = Bench::with_tail(bench, &[FIRST, SECOND, THIRD]).await;
+        about(THIRD.end(), bench.given(Some(TimelineId::FIRST)).await);
+        assert_eq!(bench.given(None).await, 0);
+        assert_eq!(bench.given(TimelineId::new(2)).await, 0, "another timeline is followed");
+        // A whole segment comes first.
+        let path = bench.wal(&name(2), &segment(2, 1));
+        bench.push(&path).await.unwrap();
+        about(SIZE, bench.given(Some(TimelineId::FIRST)).await);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_or_missing_piece_ends_the_tail() {
+    let bench = Bench::with_tail(Bench::new(1).await, &[FIRST, SECOND, THIRD]).await;
+    let store = bench.stores[0].clone();
+    let second = bench.piece(0, SECOND).await;
+    let third = bench.piece(0, THIRD).await;
+    let sound = store.get(&third).await.unwrap();
+    let mut damaged = sound.to_vec();
+    damaged[200] ^= 1;
+    store.put(&third, damaged.into(), PutMode::Overwrite).await.unwrap();
+    about(SECOND.end(), bench.given(Some(TimelineId::FIRST)).await);
+    store.put(&third, sound, PutMode::Overwrite).await.unwrap();
+    store.delete(&[second]).await.unwrap();
+    about(FIRST.end(), bench.given(Some(TimelineId::FIRST)).await);
+    // A piece of another run that overlaps closes the hole.
+    bench.store(0, range(99_000, 100_050), &segment(2, 1)).await.unwrap();
+    about(THIRD.end(), bench.given(Some(TimelineId::FIRST)).await);
+}
+
+#[tokio::test]
+async fn a_piece_of_another_segment_is_not_believed() {
+    let bench = Bench::with_tail(Bench::new(1).await, &[FIRST]).await;
+    let store = bench.stores[0].clone();
+    let first = bench.piece(0, FIRST).await;
+    let moved: ObjectName = first.to_string().replace(&name(2), &name(3)).parse().unwrap();
+    store.put(&moved, store.get(&first).await.unwrap(), PutMode::Create).await.unwrap();
+    let options = GetOptions { tail: Some(TimelineId::FIRST), ..bench.get_options(&name(3)) };
+    let error = bench.get_with(&options).await.unwrap_err();
+    assert!(is_absent(&error), "{error}");
+}
+
+#[tokio::test]
+async fn a_piece_is_stored_once_and_never_replaced() {
+    let bench = Bench::with_tail(Bench::new(1).await, &[FIRST]).await;
+    bench.store(0, FIRST, &segment(2, 1)).await.unwrap();
+    let error = bench.store(0, FIRST, &segment(2, 9)).await.unwrap_err();
+    assert_eq!(kind(&error), "Divergence", "{error}");
+    about(FIRST.end(), bench.given(Some(TimelineId::FIRST)).await);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_a_doubt_and_no_end() {
+    let mut bench = Bench::with_tail(Bench::new(1).await, &[FIRST, SECOND]).await;
+    let rule = FaultRule::new(&[], 1.0, Fault::Refuse(StoreErrorKind::Unreachable)).on("main/wal-tail/");
+    bench.faulty(0, vec![rule]);
+    let options = GetOptions { tail: Some(TimelineId::FIRST), ..bench.get_options(&name(2)) };
+    let error = bench.get_with(&options).await.unwrap_err();
+    assert_eq!(kind(&error), "Store", "{error}");
+}
+
+#[tokio::test]
+async fn leftovers_of_whole_segments_are_removed() {
+    let bench = Bench::with_tail(Bench::new(1).await, &[FIRST, SECOND]).await;
+    let Destination { repository, claim } = bench.destination_of(0).await;
+    assert_eq!(remove_leftovers(&repository, &claim).await.unwrap(), 0);
+    let mut listed = holdfast_repo::catalog::WalInventory::new(WalSegmentSize::new(SIZE).unwrap());
+    add_tails(&repository, &claim, &mut listed, &bench.crew).await.unwrap();
+    assert_eq!(listed.timelines().count(), 1, "the tail makes the timeline known");
+    let path = bench.wal(&name(2), &segment(2, 1));
+    bench.push(&path).await.unwrap();
+    assert_eq!(remove_leftovers(&repository, &claim).await.unwrap(), 2);
+    assert_eq!(list_segment(&repository, &claim, named(2)).await.unwrap(), []);
+}

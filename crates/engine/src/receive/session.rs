@@ -1,0 +1,336 @@
+//! One connection: identity, repositories, slot, histories, the first segment, and then the stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_contract::report::wal_receive::ReceiveReport;
+use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId, WalFileName};
+use holdfast_repo::record::LedgerEntry;
+use holdfast_repo::wal_tail::chain_from;
+use tokio_util::sync::CancellationToken;
+
+use super::ReceiveOptions;
+use super::position::{Server, ServerIsBehind, StoredWal, first_segment};
+use super::slot;
+use super::stream::{Compared, Course, Stream, StreamEnd};
+use crate::archive::tail::{self, TailPieces};
+use crate::archive::{Archiver, Destination, WalFolders, Wanted, hand_in, open_all, wal_object_name};
+use crate::error::{Cause, Error, ResultExt};
+use crate::repository::RepositoryTarget;
+use crate::repository::claim::Identity;
+use crate::repository::leases::Clock;
+use crate::server::replication::{Begun, Replication, SystemFacts};
+
+/// How long a session that is told to end stores what is in hand. WAL that is not stored by then stays in the slot.
+pub(super) const STOPS_WITHIN: Duration = Duration::from_secs(20);
+
+/// Larger segments are not sent once more only to be compared.
+const COMPARED_AT_MOST: u32 = 64 << 20;
+
+/// What claims and messages call the server.
+const SERVER: &str = "the server that is streamed";
+
+/// What all sessions share.
+pub(super) struct Shared<'a> {
+    pub(super) options: &'a ReceiveOptions<'a>,
+    pub(super) archiver: Arc<Archiver>,
+    pub(super) clock: Clock,
+    pub(super) report: ReceiveReport,
+    /// Where to begin after a gap that was accepted.
+    pub(super) skip_to: Option<Lsn>,
+    /// Whether the next session compares the last whole segment with the server's.
+    pub(super) compares: bool,
+    /// Whether this session has received WAL.
+    pub(super) has_streamed: bool,
+}
+
+/// How a session ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The caller wanted it.
+    Stopped,
+    /// The timeline has ended; the next session follows the next one.
+    AtTimelineEnd,
+    /// The server no longer has the segment that was to be compared; the next session begins after it.
+    NotCompared,
+    /// WAL is missing, and that was accepted: the next session begins here.
+    Skip(Lsn),
+}
+
+/// A connection that streams.
+struct Prepared {
+    stream: Stream,
+    identity: Identity,
+    ancestry: Ancestry,
+    /// The first segment that is not stored in whole.
+    first: SegmentName,
+    /// Whether the stream begins with the segment before it.
+    begins_before: bool,
+    /// The oldest WAL that the slot keeps.
+    kept: Option<Lsn>,
+}
+
+/// Runs one session.
+pub(super) async fn run(
+    targets: &[RepositoryTarget],
+    shared: &mut Shared<'_>,
+    stop: &CancellationToken,
+) -> Result<Ended, Error> {
+    let prepared = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(Ended::Stopped),
+        prepared = prepare(targets, shared) => prepared?,
+    };
+    // Everything of this timeline is stored already.
+    let Some(Prepared { stream, identity, ancestry, first, begins_before, kept }) = prepared else {
+        return Ok(Ended::AtTimelineEnd);
+    };
+    match stream.run(shared, stop).await {
+        Ok(StreamEnd::Stopped) => Ok(Ended::Stopped),
+        Ok(StreamEnd::TimelineEnded(end)) => {
+            let (timeline, next, switch) = (first.timeline(), end.next, end.switch_lsn);
+            tracing::info!(%timeline, %next, %switch, "the timeline has ended");
+            Ok(Ended::AtTimelineEnd)
+        }
+        Err(error) if begins_before && is_gone(&error) => {
+            tracing::info!(%first, "the server no longer has the segment before, so that one is not compared");
+            shared.compares = false;
+            Ok(Ended::NotCompared)
+        }
+        Err(error) => {
+            let size = identity.wal_segment_size;
+            let error = of_start(error, shared.options, first.start_lsn(size), first.timeline());
+            match (&*error.what, kept) {
+                (Cause::WalGap { .. }, Some(kept)) if shared.options.accept_gap => {
+                    accept(targets, shared, identity, first, ancestry.segment_containing(kept, size)).await?;
+                    Ok(Ended::Skip(kept))
+                }
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+/// All steps before the stream; `None` if its timeline has nothing more.
+async fn prepare(targets: &[RepositoryTarget], shared: &mut Shared<'_>) -> Result<Option<Prepared>, Error> {
+    let options = shared.options;
+    let mut connection = Replication::open(&options.replication()).await?;
+    let version = connection.version()?;
+    let facts = connection.identify_system().await?;
+    let size = connection.wal_segment_size().await?;
+    let identity = Identity { system_identifier: facts.system_identifier, version, wal_segment_size: size };
+    let mut push = options.push.clone();
+    (push.path, push.now) = (SERVER.into(), shared.clock.now());
+    let destinations = open_all(targets, &push, Some(identity)).await?;
+
+    let ancestry = path_of(&mut connection, facts).await?;
+    let slot = slot::prepare(&mut connection, version, options).await?;
+    let (mut stored, tails) = stored_wal(&destinations, &ancestry, slot.restart_lsn.filter(|_| !slot.is_new)).await?;
+    let (flushed, is_new) = (facts.flushed, slot.is_new);
+    let server = Server { ancestry, size, flushed, slot: slot.restart_lsn, slot_is_new: is_new };
+    let first = first_to_stream(&server, &mut stored, &destinations, &tails, shared).await?;
+    let first = match shared.skip_to {
+        Some(skip_to) if skip_to > first.start_lsn(size) => server.ancestry.segment_containing(skip_to, size),
+        _ => first,
+    };
+    archive_histories(&mut connection, shared, &server.ancestry, first.timeline(), &stored).await?;
+
+    let is_wanted = std::mem::replace(&mut shared.compares, true);
+    let compared = if is_wanted { compared(&server, first, &stored, &destinations).await? } else { None };
+    let begins_with = compared.as_ref().map_or(first, |compared| compared.segment);
+    let (from, timeline) = (begins_with.start_lsn(size), first.timeline());
+    tracing::info!(%first, %timeline, %from, slot = options.slot, "receiving WAL");
+    shared.report.timeline = Some(timeline);
+    match connection.start(&options.slot, from, timeline).await {
+        Ok(Begun::Streaming) => {}
+        Ok(Begun::AtEnd(_)) => return Ok(None),
+        Err(error) => return Err(of_start(error, options, from, timeline)),
+    }
+    let (begins_before, kept) = (compared.is_some(), slot.restart_lsn);
+    let course = Course { first, size, destinations: Arc::new(destinations), tails, compared };
+    let stream = Stream::new(connection, course, shared).await?;
+    Ok(Some(Prepared { stream, identity, ancestry: server.ancestry, first, begins_before, kept }))
+}
+
+/// The segment before the first one, if it is of the same timeline and stored in whole: a server that was rewound has
+/// other WAL there, even if nothing is stored of the first segment.
+async fn compared(
+    server: &Server,
+    first: SegmentName,
+    stored: &[StoredWal],
+    destinations: &[Destination],
+) -> Result<Option<Compared>, Error> {
+    let Some(segment) = first.previous(server.size) else { return Ok(None) };
+    let is_on_path = server.ancestry.segment_containing(segment.start_lsn(server.size), server.size) == segment;
+    if !is_on_path || server.size.bytes() > COMPARED_AT_MOST {
+        return Ok(None);
+    }
+    let mut hashes = Vec::new();
+    for (one, Destination { repository, claim }) in stored.iter().zip(destinations) {
+        if !one.inventory.contains(segment) {
+            continue;
+        }
+        let object = wal_object_name(repository, &claim.cluster, claim, &WalFileName::Segment(segment));
+        match repository.wal_facts(&object).await {
+            Ok(facts) => hashes.push((repository.describe(), facts.blake3)),
+            // `verify` reports it.
+            Err(error) if matches!(*error.what, Cause::Format(_)) => {
+                tracing::warn!(%segment, %error, "the last whole segment cannot be compared with the server's");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((!hashes.is_empty()).then_some(Compared { segment, hashes }))
+}
+
+/// `errcode_for_file_access` of a segment that was removed.
+const UNDEFINED_FILE: &str = "58P01";
+
+/// Whether the server says that it no longer has a segment.
+fn is_gone(error: &Error) -> bool {
+    matches!(&*error.what, Cause::ServerAnswer { sqlstate, .. } if sqlstate == UNDEFINED_FILE)
+}
+
+/// Gives the errors that mean "the WAL is gone" and "the slot is gone" their own kind.
+fn of_start(error: Error, options: &ReceiveOptions<'_>, from: Lsn, timeline: TimelineId) -> Error {
+    // Of a slot that was invalidated.
+    const NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    let changed = match &*error.what {
+        Cause::ServerAnswer { sqlstate, message, .. } if sqlstate == UNDEFINED_FILE => {
+            Cause::WalGap { from, timeline, reason: format!("the server says: {message}") }
+        }
+        Cause::ServerAnswer { sqlstate, message, .. } if sqlstate == NOT_IN_PREREQUISITE_STATE => {
+            Cause::SlotLost { slot: options.slot.clone(), reason: format!("the server says: {message}") }
+        }
+        _ => return error,
+    };
+    Error { what: Box::new(changed), doing: error.doing }.doing("receiving WAL")
+}
+
+/// The timelines that lead to the server's own.
+async fn path_of(connection: &mut Replication, facts: SystemFacts) -> Result<Ancestry, Error> {
+    if facts.timeline == TimelineId::FIRST {
+        return Ok(Ancestry::alone(facts.timeline));
+    }
+    Ok(Ancestry::from_history(&connection.history(facts.timeline).await?.history))
+}
+
+/// The segment with which to begin. A segment that is stored in pieces from its beginning to its end is archived from
+/// them: the slot may have let it go, because all of it was durable.
+async fn first_to_stream(
+    server: &Server,
+    stored: &mut [StoredWal],
+    destinations: &[Destination],
+    tails: &[TailPieces],
+    shared: &Shared<'_>,
+) -> Result<SegmentName, Error> {
+    loop {
+        let first = first_segment(server, stored).map_err(|ServerIsBehind { store, stored }| {
+            let (timeline, end) = (server.ancestry.timeline(), server.flushed);
+            let reason =
+                format!("the repository has WAL up to {stored} of timeline {timeline}, but the server ends at {end}");
+            Error::from(Cause::OtherWal { store, reason })
+        })?;
+        let mut whole = None;
+        for (Destination { repository, claim }, pieces) in destinations.iter().zip(tails) {
+            let Some(pieces) = pieces.get(&first) else { continue };
+            if chain_from(pieces, 0).last().is_none_or(|last| last.end() < server.size.bytes()) {
+                continue;
+            }
+            let crew = &shared.options.push.crew;
+            let assembly = tail::assemble(repository, claim, first, pieces.clone(), crew).await?;
+            if assembly.end() == server.size.bytes() {
+                whole = Some(assembly);
+                break;
+            }
+        }
+        let Some(assembly) = whole else { return Ok(first) };
+        let (file, content) = (WalFileName::Segment(first), assembly.into_segment(server.size.bytes()));
+        hand_in(&shared.archiver, &shared.options.folder, file, content, shared.clock.now()).await?;
+        tracing::info!(%first, "archived a segment from its pieces");
+        for (Destination { repository, claim }, one) in destinations.iter().zip(stored.iter_mut()) {
+            one.inventory.add(file);
+            if let Err(error) = tail::remove_pieces(repository, claim, first, None).await {
+                tracing::info!(%first, %error, "the pieces of an archived segment could not be removed yet");
+            }
+        }
+    }
+}
+
+/// Lists what each repository has: whole segments, and pieces of every timeline of the path.
+async fn stored_wal(
+    destinations: &[Destination],
+    ancestry: &Ancestry,
+    from: Option<Lsn>,
+) -> Result<(Vec<StoredWal>, Vec<TailPieces>), Error> {
+    let (mut stored, mut tails) = (Vec::new(), Vec::new());
+    for Destination { repository, claim } in destinations {
+        let wanted = from.map_or(Wanted::Newest, Wanted::From);
+        let listed = WalFolders::read_and_list(repository, claim, wanted).await?;
+        let mut pieces = TailPieces::new();
+        for span in ancestry.path() {
+            pieces.extend(tail::list_timeline(repository, claim, span.timeline).await?);
+        }
+        let ends = pieces.iter().filter_map(|(segment, ranges)| {
+            let end = ranges.iter().map(|range| range.end()).max()?;
+            Some((*segment, end))
+        });
+        stored.push(StoredWal {
+            store: repository.describe(),
+            inventory: listed.inventory().clone(),
+            tail: ends.collect(),
+        });
+        tails.push(pieces);
+    }
+    Ok((stored, tails))
+}
+
+/// Archives the history files of the timelines from the streamed one on, where a repository lacks one.
+async fn archive_histories(
+    connection: &mut Replication,
+    shared: &Shared<'_>,
+    ancestry: &Ancestry,
+    streamed: TimelineId,
+    stored: &[StoredWal],
+) -> Result<(), Error> {
+    let timelines = ancestry.path().iter().map(|span| span.timeline);
+    for timeline in timelines.filter(|timeline| *timeline >= streamed && *timeline != TimelineId::FIRST) {
+        if stored.iter().all(|one| one.inventory.histories().any(|found| found == timeline)) {
+            continue;
+        }
+        let text = connection.history(timeline).await?;
+        let (file, content) = (WalFileName::History(timeline), text.content.to_vec());
+        hand_in(&shared.archiver, &shared.options.folder, file, content, shared.clock.now()).await?;
+        tracing::info!(%file, "archived the history of a timeline");
+    }
+    Ok(())
+}
+
+/// Records a gap that the caller accepts, in every repository.
+async fn accept(
+    targets: &[RepositoryTarget],
+    shared: &Shared<'_>,
+    identity: Identity,
+    first: SegmentName,
+    next: SegmentName,
+) -> Result<(), Error> {
+    let size = identity.wal_segment_size;
+    let count = next.number(size).saturating_sub(first.number(size));
+    let Some(last) = next.previous(size).map(|last| last.on_timeline(first.timeline())).filter(|_| count > 0) else {
+        return Ok(());
+    };
+    let options = shared.options;
+    tracing::warn!(%first, %last, count, "these segments are missing, and that was accepted (--accept-gap): take a new \
+                                         backup now");
+    let mut push = options.push.clone();
+    (push.path, push.now) = (SERVER.into(), shared.clock.now());
+    for Destination { repository, claim } in open_all(targets, &push, Some(identity)).await? {
+        let reason = "the server no longer had this WAL when `wal receive` asked for it".to_owned();
+        let entry = LedgerEntry::Gap { claim: claim.number, first, last, count, reason };
+        repository
+            .write_ledger(&push.cluster, &push.host, shared.clock.now(), entry)
+            .await
+            .doing(|| "recording the gap".to_owned())?;
+    }
+    Ok(())
+}

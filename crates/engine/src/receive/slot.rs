@@ -1,0 +1,80 @@
+//! The replication slot: what the server says about it, and how it is made.
+
+use holdfast_pgtypes::{Lsn, PgVersion};
+
+use super::ReceiveOptions;
+use crate::error::{Cause, Error, ResultExt};
+use crate::server::Connection;
+use crate::server::replication::{Replication, Slot};
+
+/// The slot as it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UsedSlot {
+    /// The oldest WAL that it keeps.
+    pub(super) restart_lsn: Option<Lsn>,
+    /// Whether it was made for this session.
+    pub(super) is_new: bool,
+}
+
+/// Finds the slot, or makes it. A slot that keeps no WAL any more is an error.
+pub(super) async fn prepare(
+    connection: &mut Replication,
+    version: PgVersion,
+    options: &ReceiveOptions<'_>,
+) -> Result<UsedSlot, Error> {
+    let name = options.slot.as_str();
+    if let Some(slot) = read(connection, version, options).await? {
+        if slot.restart_lsn.is_some() {
+            return Ok(UsedSlot { restart_lsn: slot.restart_lsn, is_new: false });
+        }
+        let reason = "the server keeps no WAL for it any more (wal_status is lost), as max_slot_wal_keep_size or an \
+                      idle time limit says";
+        if !options.accept_gap {
+            return Err(Cause::SlotLost { slot: name.to_owned(), reason: reason.to_owned() }.into());
+        }
+        tracing::warn!(slot = name, reason, "the slot is made again");
+        connection.drop_slot(name).await?;
+    }
+    let made = connection.create_slot(name, options.temporary).await?;
+    if made {
+        let kind = if options.temporary { "temporary" } else { "permanent" };
+        tracing::info!(
+            slot = name,
+            kind,
+            "made the replication slot; the server keeps WAL for it until it is received or the slot is dropped"
+        );
+    }
+    let slot = read(connection, version, options).await?;
+    Ok(UsedSlot { restart_lsn: slot.and_then(|slot| slot.restart_lsn), is_new: made })
+}
+
+/// What the server says about the slot; `None` if there is no such slot.
+async fn read(
+    connection: &mut Replication,
+    version: PgVersion,
+    options: &ReceiveOptions<'_>,
+) -> Result<Option<Slot>, Error> {
+    if version >= PgVersion::V15 {
+        return connection.read_slot(&options.slot).await;
+    }
+    // Older servers have no such command: an ordinary session asks.
+    let session = Connection::open(&options.connection).await?;
+    let row = session
+        .client()
+        .query_opt(
+            "SELECT restart_lsn::text, wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = $1",
+            &[&options.slot],
+        )
+        .await
+        .map_err(|error| session.statement_error(error))
+        .doing(|| format!("reading the replication slot {}", options.slot));
+    let row = row?;
+    session.close().await;
+    let Some(row) = row else { return Ok(None) };
+    let (restart, is_lost): (Option<&str>, Option<bool>) = (row.get(0), row.get(1));
+    let Some(restart) = restart.filter(|_| is_lost != Some(true)) else { return Ok(Some(Slot { restart_lsn: None })) };
+    match restart.parse() {
+        Ok(lsn) => Ok(Some(Slot { restart_lsn: Some(lsn) })),
+        Err(_) => Err(Cause::Internal(format!("pg_replication_slots says restart_lsn {restart}")).into()),
+    }
+}

@@ -1,0 +1,548 @@
+//! The stream of one timeline: WAL comes in, pieces and segments go out, and the server hears what is durable.
+//!
+//! One piece and one segment are on their way at a time. While the segment before is being archived, the next one is
+//! received; if it becomes whole too, nothing more is read, and the server waits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use holdfast_pgtypes::{Lsn, SegmentName, WalFileName, WalSegmentSize};
+use holdfast_repo::ChunkHash;
+use holdfast_repo::name::TailRange;
+use holdfast_repo::wal_tail::Assembly;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::cut::{self, Waiting};
+use super::durable::Durable;
+use super::session::{STOPS_WITHIN, Shared};
+use crate::archive::tail::{self, TailPieces};
+use crate::archive::{Destination, hand_in};
+use crate::error::{Cause, Error};
+use crate::server::replication::{Replication, StandbyStatus, Streamed, TimelineEnd};
+
+/// How often the server hears something. Its limit, `wal_sender_timeout`, is a minute by default.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// After this time without a word, the server is asked for one.
+const ASK_AFTER: Duration = Duration::from_secs(15);
+
+/// A server that says nothing for this time, although it was asked, is taken for lost.
+const SILENT_AT_MOST: Duration = Duration::from_mins(1);
+
+/// How long what was received is kept and stored after the connection is lost. It may be the only copy, and the store
+/// repeats each request for a while.
+const KEEPS_FOR: Duration = Duration::from_mins(2);
+
+/// Where a stream begins, and where it goes.
+pub(super) struct Course {
+    pub(super) first: SegmentName,
+    pub(super) size: WalSegmentSize,
+    pub(super) destinations: Arc<Vec<Destination>>,
+    /// The pieces that each destination has.
+    pub(super) tails: Vec<TailPieces>,
+    /// The whole segment before the first one, which the stream begins with.
+    pub(super) compared: Option<Compared>,
+}
+
+/// A segment that is stored in whole, and that the server sends once more to show that its WAL is the same.
+pub(super) struct Compared {
+    pub(super) segment: SegmentName,
+    /// The hash of its content in each repository, with the repository's redacted URL.
+    pub(super) hashes: Vec<(String, ChunkHash)>,
+}
+
+/// How a stream ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    Stopped,
+    TimelineEnded(TimelineEnd),
+}
+
+/// The segment that is being received.
+struct Current {
+    name: SegmentName,
+    content: Vec<u8>,
+    /// Everything before this byte is in pieces, stored or on their way.
+    cut_to: u32,
+    has_pieces: bool,
+    /// Where the pieces begin that are not merged into a larger one, and how many they are.
+    unmerged: (u32, u32),
+    /// Since when the first byte after `cut_to` waits.
+    waits_since: Option<Instant>,
+    /// What each destination has of it, until it is compared with what the server sends.
+    stored: Vec<(String, Assembly)>,
+}
+
+impl Current {
+    /// A segment of which nothing is known.
+    fn of(name: SegmentName, size: WalSegmentSize) -> Self {
+        let content = Vec::with_capacity(size.bytes() as usize);
+        Self { name, content, cut_to: 0, has_pieces: false, unmerged: (0, 0), waits_since: None, stored: Vec::new() }
+    }
+}
+
+/// A piece that waits for its turn.
+struct Piece {
+    segment: SegmentName,
+    range: TailRange,
+    content: Bytes,
+}
+
+/// The result of a task.
+#[derive(Debug, Clone, Copy)]
+enum Done {
+    Piece(SegmentName, TailRange),
+    Segment(SegmentName),
+    Removed,
+}
+
+/// What happened.
+enum Event {
+    Task(Result<Done, Error>),
+    Server(Result<Streamed, Error>),
+    Stop,
+    Tick,
+}
+
+/// What ends the stream once everything in hand is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    Timeline,
+    Stop(Instant),
+    /// The connection is gone. What was received may be the only copy.
+    Lost(Instant),
+}
+
+pub(super) struct Stream {
+    connection: Replication,
+    course: Course,
+    current: Current,
+    /// Received, and not yet in a segment.
+    incoming: Bytes,
+    /// The end of the server's WAL, as it said last.
+    server_end: Lsn,
+    rests: VecDeque<Piece>,
+    tasks: JoinSet<Result<Done, Error>>,
+    sends: Option<SegmentName>,
+    archives: bool,
+    /// Segments that are stored in whole and still have pieces.
+    to_remove: Vec<SegmentName>,
+    durable: Durable,
+    /// Whether what is stored of the first segment is what the server has. Before that, nothing is reported.
+    is_proven: bool,
+    told: StandbyStatus,
+    told_at: Instant,
+    heard_at: Instant,
+    /// Whether the server waits for a report.
+    is_asked: bool,
+}
+
+impl Stream {
+    pub(super) async fn new(connection: Replication, course: Course, shared: &Shared<'_>) -> Result<Self, Error> {
+        let current = match &course.compared {
+            Some(compared) => Current::of(compared.segment, course.size),
+            None => begin(&course, course.first, shared).await?,
+        };
+        let start = course.first.start_lsn(course.size);
+        let now = Instant::now();
+        Ok(Self {
+            connection,
+            current,
+            incoming: Bytes::new(),
+            server_end: start,
+            rests: VecDeque::new(),
+            tasks: JoinSet::new(),
+            sends: None,
+            archives: false,
+            to_remove: Vec::new(),
+            durable: Durable::from(start),
+            is_proven: false,
+            told: StandbyStatus::default(),
+            told_at: now,
+            heard_at: now,
+            is_asked: false,
+            course,
+        })
+    }
+
+    /// Receives until the timeline ends or `stop`, and until everything that was received is durable.
+    pub(super) async fn run(mut self, shared: &mut Shared<'_>, stop: &CancellationToken) -> Result<StreamEnd, Error> {
+        let mut ending = Ending::No;
+        let mut loss = None;
+        loop {
+            self.take_in(shared).await?;
+            self.prove(ending != Ending::No)?;
+            self.send_due(shared, ending != Ending::No)?;
+            self.remove_pieces();
+            if loss.is_none()
+                && let Err(error) = self.tell(shared).await
+            {
+                (loss, ending) = (Some(error), Ending::Lost(Instant::now() + KEEPS_FOR));
+            }
+            let is_done = self.is_all_durable();
+            match ending {
+                Ending::Timeline if is_done => {
+                    return Ok(StreamEnd::TimelineEnded(self.connection.leave_timeline().await?));
+                }
+                Ending::Stop(deadline) if is_done || Instant::now() >= deadline => {
+                    self.warn_of_rest();
+                    self.connection.stop().await;
+                    return Ok(StreamEnd::Stopped);
+                }
+                Ending::Lost(deadline) if is_done || Instant::now() >= deadline => {
+                    self.warn_of_rest();
+                    if self.is_proven {
+                        shared.report.durable_lsn = Some(self.durable.reached());
+                    }
+                    return Err(loss.unwrap_or_else(|| Cause::Internal("a connection was lost".to_owned()).into()));
+                }
+                _ => {}
+            }
+            let may_read = self.incoming.is_empty() && ending == Ending::No;
+            let event = self.event(may_read, stop, ending != Ending::No && ending != Ending::Timeline, shared).await?;
+            match event {
+                Event::Task(done) => self.finished(done?, shared),
+                Event::Server(Err(error)) => {
+                    (loss, ending) = (Some(error), Ending::Lost(Instant::now() + KEEPS_FOR));
+                }
+                Event::Server(Ok(streamed)) => {
+                    self.heard_at = Instant::now();
+                    match streamed {
+                        Streamed::Wal { start, data, server_end } => {
+                            shared.has_streamed = true;
+                            self.receive(start, data, server_end)?;
+                        }
+                        Streamed::Keepalive { reply_requested: true } => self.is_asked = true,
+                        Streamed::Keepalive { reply_requested: false } => {}
+                        Streamed::TimelineEnded => ending = Ending::Timeline,
+                    }
+                }
+                Event::Stop => ending = Ending::Stop(Instant::now() + STOPS_WITHIN),
+                Event::Tick => {}
+            }
+        }
+    }
+
+    fn warn_of_rest(&self) {
+        if !self.is_all_durable() {
+            tracing::warn!(
+                received = %self.received(), durable = %self.durable.reached(),
+                "not everything that was received could be stored in time; the slot on the server keeps it"
+            );
+        }
+    }
+
+    async fn event(
+        &mut self,
+        may_read: bool,
+        stop: &CancellationToken,
+        is_stopping: bool,
+        shared: &Shared<'_>,
+    ) -> Result<Event, Error> {
+        if may_read && self.heard_at.elapsed() >= SILENT_AT_MOST {
+            let reason = format!("the server has said nothing for {} s", SILENT_AT_MOST.as_secs());
+            return Ok(Event::Server(Err(Cause::StreamLost { reason }.into())));
+        }
+        let interval = shared.options.interval;
+        let piece = self.current.waits_since.map_or(REPORT_EVERY, |since| interval.saturating_sub(since.elapsed()));
+        // A piece that is due waits for the one before it, which is an event of its own.
+        let tick = if piece.is_zero() { REPORT_EVERY } else { piece.min(REPORT_EVERY) };
+        tokio::select! {
+            biased;
+            Some(joined) = self.tasks.join_next() => {
+                let done = joined.map_err(|e| Cause::Internal(format!("a transfer failed unexpectedly: {e}")))?;
+                Ok(Event::Task(done))
+            }
+            () = stop.cancelled(), if !is_stopping => Ok(Event::Stop),
+            streamed = self.connection.next(), if may_read => Ok(Event::Server(streamed)),
+            () = tokio::time::sleep(tick) => Ok(Event::Tick),
+        }
+    }
+
+    fn size(&self) -> u32 {
+        self.course.size.bytes()
+    }
+
+    fn start(&self) -> Lsn {
+        self.current.name.start_lsn(self.course.size)
+    }
+
+    fn received(&self) -> Lsn {
+        self.start().saturating_add((self.current.content.len() + self.incoming.len()) as u64)
+    }
+
+    fn is_all_durable(&self) -> bool {
+        self.tasks.is_empty() && self.rests.is_empty() && self.durable.reached() >= self.received()
+    }
+
+    /// Accepts WAL that the server sent. It must continue what was received.
+    fn receive(&mut self, start: Lsn, data: Bytes, server_end: Lsn) -> Result<(), Error> {
+        let expected = self.received();
+        if start != expected {
+            let reason = format!("the server sent WAL from {start}, but {expected} comes next");
+            return Err(Cause::StreamLost { reason }.into());
+        }
+        self.server_end = server_end;
+        self.incoming = data;
+        Ok(())
+    }
+
+    /// Moves what was received into segments, and sends whole segments to the archiver.
+    async fn take_in(&mut self, shared: &mut Shared<'_>) -> Result<(), Error> {
+        loop {
+            let room = self.size() as usize - self.current.content.len();
+            if room == 0 {
+                self.prove(false)?;
+                if self.archives {
+                    return Ok(());
+                }
+                self.complete(shared).await?;
+                continue;
+            }
+            if self.incoming.is_empty() {
+                return Ok(());
+            }
+            let part = self.incoming.split_to(room.min(self.incoming.len()));
+            self.current.waits_since.get_or_insert_with(Instant::now);
+            self.current.content.extend_from_slice(part.chunk());
+            shared.report.received_lsn = Some(self.received());
+        }
+    }
+
+    /// Whether the current segment is stored in whole and is only compared.
+    fn compares(&self) -> bool {
+        self.course.compared.as_ref().is_some_and(|compared| compared.segment == self.current.name)
+    }
+
+    fn compare(&self) -> Result<(), Error> {
+        let hash = ChunkHash::of(&self.current.content);
+        let others = self.course.compared.iter().flat_map(|compared| &compared.hashes);
+        match others.into_iter().find(|(_, stored)| *stored != hash) {
+            None => Ok(()),
+            Some((store, _)) => {
+                let reason = format!("the server has other WAL in segment {} than the repository", self.current.name);
+                Err(Cause::OtherWal { store: store.clone(), reason }.into())
+            }
+        }
+    }
+
+    /// The current segment is whole: archives it, and begins the next one.
+    async fn complete(&mut self, shared: &Shared<'_>) -> Result<(), Error> {
+        if self.compares() {
+            self.compare()?;
+            self.current = begin(&self.course, self.course.first, shared).await?;
+            return Ok(());
+        }
+        let end = self.current.name.end_lsn(self.course.size);
+        let next = self.current.name.next(self.course.size);
+        let next = next.ok_or_else(|| Cause::Internal(format!("{end} is the end of all WAL")))?;
+        let rest = TailRange::new(self.current.cut_to, self.size());
+        if let Some(range) = rest.filter(|range| cut::rest_is_piece(range.length(), self.current.has_pieces)) {
+            let content = self.current.content.get(range.start() as usize..).unwrap_or_default();
+            let content = Bytes::copy_from_slice(content);
+            self.rests.push_back(Piece { segment: self.current.name, range, content });
+        }
+        let begun = begin(&self.course, next, shared).await?;
+        let Current { name, content, has_pieces, .. } = std::mem::replace(&mut self.current, begun);
+        if has_pieces {
+            self.to_remove.push(name);
+        }
+        let (archiver, now) = (Arc::clone(&shared.archiver), shared.clock.now());
+        let folder = shared.options.folder.clone();
+        self.archives = true;
+        self.tasks.spawn(async move {
+            hand_in(&archiver, &folder, WalFileName::Segment(name), content, now).await?;
+            Ok(Done::Segment(name))
+        });
+        Ok(())
+    }
+
+    /// Compares what is stored of the current segment with what the server sent, once all of that is received, or as
+    /// far as the timeline goes.
+    fn prove(&mut self, is_last: bool) -> Result<(), Error> {
+        if self.compares() {
+            return Ok(());
+        }
+        let received = u32::try_from(self.current.content.len()).unwrap_or(u32::MAX);
+        let stored_to = self.current.stored.iter().map(|(_, assembly)| assembly.end()).max().unwrap_or(0);
+        if received == 0 || (received < stored_to && !is_last) {
+            return Ok(());
+        }
+        for (store, assembly) in &self.current.stored {
+            let common = assembly.content().len().min(self.current.content.len());
+            let (there, here) = (assembly.content().get(..common), self.current.content.get(..common));
+            if there != here {
+                let at = (0..common).find(|at| assembly.content().get(*at) != self.current.content.get(*at));
+                let lsn = self.start().saturating_add(at.unwrap_or_default() as u64);
+                let reason = format!(
+                    "from {lsn} on timeline {} the server has other WAL than the repository",
+                    self.current.name.timeline()
+                );
+                return Err(Cause::OtherWal { store: store.clone(), reason }.into());
+            }
+        }
+        if !self.current.stored.is_empty() {
+            self.current.stored.clear();
+            self.current.cut_to = self.current.cut_to.min(received);
+            self.current.unmerged = (self.current.cut_to, 0);
+            let end = self.start().saturating_add(u64::from(self.current.cut_to));
+            self.durable.add(self.start(), end);
+        }
+        self.is_proven = true;
+        Ok(())
+    }
+
+    /// Sends the next piece, if one is due and none is on its way. At the end of the stream everything is due.
+    fn send_due(&mut self, shared: &Shared<'_>, is_ending: bool) -> Result<(), Error> {
+        if self.sends.is_some() {
+            return Ok(());
+        }
+        let piece = match self.rests.pop_front() {
+            Some(rest) => rest,
+            None => match self.next_piece(shared, is_ending)? {
+                Some(piece) => piece,
+                None => return Ok(()),
+            },
+        };
+        let Piece { segment, range, content } = piece;
+        let is_merged =
+            segment == self.current.name && range.end() == self.current.unmerged.0 && self.current.unmerged.1 == 0;
+        self.sends = Some(segment);
+        let destinations = Arc::clone(&self.course.destinations);
+        let (compression, crew) = (shared.options.push.compression, shared.options.push.crew.clone());
+        self.tasks.spawn(async move {
+            let storing = destinations
+                .iter()
+                .map(|destination| tail::store_piece(destination, segment, range, content.clone(), compression, &crew));
+            // All continue to their end even if one fails: what is stored now need not be sent again.
+            let stored = futures::future::join_all(storing).await;
+            stored.into_iter().collect::<Result<Vec<()>, _>>()?;
+            if is_merged {
+                remove(&destinations, segment, Some(range)).await;
+            }
+            Ok(Done::Piece(segment, range))
+        });
+        Ok(())
+    }
+
+    fn next_piece(&mut self, shared: &Shared<'_>, is_ending: bool) -> Result<Option<Piece>, Error> {
+        if self.compares() || !self.is_proven || !self.current.stored.is_empty() {
+            return Ok(None);
+        }
+        let current = &mut self.current;
+        let received = u32::try_from(current.content.len()).unwrap_or(u32::MAX);
+        let size = self.course.size.as_u64();
+        let here = current.name.start_lsn(self.course.size).saturating_add(u64::from(received));
+        let waiting = Waiting {
+            bytes: received - current.cut_to,
+            since: current.waits_since.map_or(Duration::ZERO, |since| since.elapsed()),
+            is_catching_up: !is_ending && self.server_end.as_u64().saturating_sub(here.as_u64()) >= size,
+        };
+        let (merged_from, count) = current.unmerged;
+        if count >= cut::MERGED_PIECES && !is_ending {
+            current.unmerged = (current.cut_to, 0);
+            if let Some(range) = cut::merged(count, merged_from, current.cut_to) {
+                let content = current.content.get(range.start() as usize..range.end() as usize).unwrap_or_default();
+                let content = Bytes::copy_from_slice(content);
+                return Ok(Some(Piece { segment: current.name, range, content }));
+            }
+        }
+        let interval = if is_ending { Duration::ZERO } else { shared.options.interval };
+        let Some(bytes) = cut::due(waiting, interval) else { return Ok(None) };
+        let range = TailRange::new(current.cut_to, current.cut_to + bytes)
+            .ok_or_else(|| Cause::Internal(format!("a piece of {bytes} bytes at {}", current.cut_to)))?;
+        let content = current.content.get(range.start() as usize..range.end() as usize).unwrap_or_default();
+        let piece = Piece { segment: current.name, range, content: Bytes::copy_from_slice(content) };
+        current.cut_to = range.end();
+        current.has_pieces = true;
+        current.unmerged.1 += 1;
+        current.waits_since = (range.end() < received).then(Instant::now);
+        Ok(Some(piece))
+    }
+
+    fn finished(&mut self, done: Done, shared: &mut Shared<'_>) {
+        let size = self.course.size;
+        match done {
+            Done::Piece(segment, range) => {
+                self.sends = None;
+                shared.report.pieces += 1;
+                let start = segment.start_lsn(size);
+                let at = |offset: u32| start.saturating_add(u64::from(offset));
+                self.durable.add(at(range.start()), at(range.end()));
+            }
+            Done::Segment(segment) => {
+                self.archives = false;
+                shared.report.segments += 1;
+                tracing::info!(%segment, "archived");
+                self.durable.add(segment.start_lsn(size), segment.end_lsn(size));
+            }
+            Done::Removed => {}
+        }
+    }
+
+    /// Removes the pieces of segments that are stored in whole, once none of them is on its way.
+    fn remove_pieces(&mut self) {
+        let reached = self.durable.reached();
+        let (sends, rests, size) = (self.sends, &self.rests, self.course.size);
+        let archives = self.archives;
+        let may_go = |segment: &SegmentName| {
+            !archives
+                && segment.end_lsn(size) <= reached
+                && sends != Some(*segment)
+                && rests.iter().all(|rest| rest.segment != *segment)
+        };
+        for segment in self.to_remove.extract_if(.., |segment| may_go(segment)) {
+            let destinations = Arc::clone(&self.course.destinations);
+            self.tasks.spawn(async move {
+                remove(&destinations, segment, None).await;
+                Ok(Done::Removed)
+            });
+        }
+    }
+
+    /// Reports to the server what is durable: when that has changed, when some time has passed, and when it asks.
+    async fn tell(&mut self, shared: &mut Shared<'_>) -> Result<(), Error> {
+        let flushed = if self.is_proven { self.durable.reached() } else { Lsn::INVALID };
+        let wants_reply = self.heard_at.elapsed() >= ASK_AFTER;
+        let status = StandbyStatus { written: self.received(), flushed, wants_reply };
+        if flushed != self.told.flushed || self.is_asked || self.told_at.elapsed() >= REPORT_EVERY {
+            self.connection.report(status, shared.clock.now()).await?;
+            (self.told, self.told_at, self.is_asked) = (status, Instant::now(), false);
+            if flushed.is_valid() {
+                shared.report.durable_lsn = Some(flushed);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes pieces that are stored in another form by now: all, or those within another one. `expire` removes what
+/// stays.
+async fn remove(destinations: &[Destination], segment: SegmentName, within: Option<TailRange>) {
+    for Destination { repository, claim } in destinations {
+        if let Err(error) = tail::remove_pieces(repository, claim, segment, within).await {
+            tracing::info!(%segment, %error, "pieces that are no longer needed could not be removed yet");
+        }
+    }
+}
+
+/// Begins a segment, with what the destinations have of it.
+async fn begin(course: &Course, name: SegmentName, shared: &Shared<'_>) -> Result<Current, Error> {
+    let mut stored = Vec::new();
+    let mut has_pieces = false;
+    for (destination, pieces) in course.destinations.iter().zip(&course.tails) {
+        let Destination { repository, claim } = destination;
+        let pieces = pieces.get(&name).cloned().unwrap_or_default();
+        has_pieces |= !pieces.is_empty();
+        let crew = &shared.options.push.crew;
+        stored.push((repository.describe(), tail::assemble(repository, claim, name, pieces, crew).await?));
+    }
+    let cut_to = stored.iter().map(|(_, assembly)| assembly.end()).min().unwrap_or(0);
+    stored.retain(|(_, assembly)| assembly.end() > 0);
+    Ok(Current { cut_to, has_pieces, unmerged: (cut_to, 0), stored, ..Current::of(name, course.size) })
+}
