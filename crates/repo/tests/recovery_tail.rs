@@ -1,6 +1,6 @@
 //! The planner and the tail of an archive: pieces of segments that are not whole.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::unwrap_used, clippy::unwrap_in_result, reason = "a failed unwrap is a failed test")]
 
 use std::collections::BTreeMap;
 
