@@ -36,7 +36,7 @@ pub struct Argon2Cost {
 }
 
 impl Default for Argon2Cost {
-    /// 64 MiB, 3 passes, 1 lane, about 165 ms of a core: the second recommendation of RFC 9106, with one lane instead
+    /// 64 MiB, 3 passes, 1 lane, about 110 ms of a core: the second recommendation of RFC 9106, with one lane instead
     /// of four, because an `archive_command` should not use four cores.
     fn default() -> Self {
         Self { memory_kib: 64 * 1024, iterations: 3, parallelism: 1 }
