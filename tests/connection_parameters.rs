@@ -30,6 +30,13 @@ fn check(stage: &Stage, connection: &str) -> (Option<i32>, String) {
     check_with(stage, connection, &[])
 }
 
+/// The same of a command that needs a replication connection and nothing else.
+fn replicate(stage: &Stage, connection: &str) -> (Option<i32>, String) {
+    let arguments = ["wal", "receive", "--slot", "nothing", "--drop-slot"];
+    let output = stage.command_with(&config(stage, connection), &arguments).output().expect("run holdfast");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 /// Writes a file that belongs to PostgreSQL's user.
 fn own(stage: &Stage, path: &Path, content: &str, mode: u32) {
     fs::write(path, content).expect("write a file");
@@ -85,6 +92,10 @@ const HBA: &str = "local all all trust\n\
     hostssl all certified 127.0.0.1/32 cert\n\
     hostssl all postgres 127.0.0.1/32 trust\n\
     hostnossl all plain 127.0.0.1/32 trust\n\
+    hostssl replication secret 127.0.0.1/32 scram-sha-256\n\
+    hostssl replication certified 127.0.0.1/32 cert\n\
+    hostssl replication postgres 127.0.0.1/32 trust\n\
+    hostnossl replication plain 127.0.0.1/32 trust\n\
     host all all 127.0.0.1/32 reject\n";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,6 +146,8 @@ async fn tls_works_as_in_libpq() {
     for connection in &right {
         let (code, text) = check(&stage, connection);
         assert_eq!(code, Some(0), "{connection}: {text}");
+        let (code, text) = replicate(&stage, connection);
+        assert_eq!(code, Some(0), "a replication connection with {connection}: {text}");
     }
     let wrong = [
         (format!("{tls} sslmode=disable"), 51, "no encryption"),

@@ -51,17 +51,9 @@ fn of_what(what: &Cause) -> Failure {
         Cause::Unreachable(error) => error.explain(),
         Cause::Postgres(error) => of_postgres(what, error),
         Cause::ServerAnswer { sqlstate, .. } => new(ExitCode::PostgresRefused).hint(of_sqlstate(sqlstate, REPLICATING)),
-        Cause::StreamLost { .. } => new(ExitCode::PostgresConnection)
-            .hint("check that the server runs and that `cluster.connection` leads to it"),
-        Cause::SlotLost { slot, .. } => new(ExitCode::MissingObject).hint(format!(
-            "WAL may be missing in the repository: compare `holdfast wal list` with the server. If archive_command still              stores it, drop the slot (`holdfast wal receive --slot {slot} --drop-slot`) and start again; otherwise start once              with --accept-gap and take a new backup. A larger max_slot_wal_keep_size on the server prevents this"
-        )),
-        Cause::WalGap { .. } => new(ExitCode::MissingObject).hint(
-            "nothing was stored after the gap: if another server or archive_command still has this WAL, `holdfast wal push`              it, and start again; otherwise start once with --accept-gap and take a new backup: no restore can pass the gap",
-        ),
-        Cause::OtherWal { .. } => new(ExitCode::Diverged).hint(
-            "nothing was overwritten: this server was rewound or restored without a new timeline, or two servers write into              one archive. Find out which one should continue; give the other one a `cluster.name` of its own, or, if this one              should, restore it with a recovery target so that it begins a new timeline",
-        ),
+        Cause::StreamLost { .. } | Cause::SlotLost { .. } | Cause::WalGap { .. } | Cause::OtherWal { .. } => {
+            of_receiving(what)
+        }
         Cause::Connection(_) => new(ExitCode::PostgresConnection)
             .hint("start the server; `cluster.connection` may look like \"host=/var/run/postgresql user=postgres \
                    dbname=postgres\"; if it is not set, Holdfast finds the server by the data directory"),
@@ -239,6 +231,30 @@ fn of_what(what: &Cause) -> Failure {
         Cause::Cancelled => Failure::cancelled(),
         // A new variant has its own text.
         _ => Failure::internal(what.to_string()),
+    }
+}
+
+/// Why `wal receive` ended.
+fn of_receiving(what: &Cause) -> Failure {
+    let new = |code| Failure::new(code, what.to_string());
+    match what {
+        Cause::SlotLost { slot, .. } => new(ExitCode::MissingObject).hint(format!(
+            "WAL may be missing in the repository: compare `holdfast wal list` with the server. If archive_command still \
+             stores it, drop the slot (`holdfast wal receive --slot {slot} --drop-slot`) and start again; otherwise start \
+             once with --accept-gap and take a new backup. A larger max_slot_wal_keep_size on the server prevents this"
+        )),
+        Cause::WalGap { .. } => new(ExitCode::MissingObject).hint(
+            "nothing was stored after the gap: if another server or archive_command still has this WAL, `holdfast wal \
+             push` it, and start again; otherwise start once with --accept-gap and take a new backup: no restore can \
+             pass the gap",
+        ),
+        Cause::OtherWal { .. } => new(ExitCode::Diverged).hint(
+            "nothing was overwritten: this server was rewound or restored without a new timeline, or two servers write \
+             into one archive. Find out which one should continue; give the other one a `cluster.name` of its own, or, \
+             if this one should, restore it with a recovery target so that it begins a new timeline",
+        ),
+        _ => new(ExitCode::PostgresConnection)
+            .hint("check that the server runs and that `cluster.connection` leads to it"),
     }
 }
 

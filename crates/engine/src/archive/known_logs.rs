@@ -2,7 +2,8 @@
 //!
 //! Segments are never replaced, and a log that has all of its segments gets no more. But a person can remove objects.
 //! So this knowledge is valid for a day, for each log by itself, and only for reports to people and for status fields:
-//! a restore uses only what it has listed itself. Each report lists a bounded part of the archive, so a long archive becomes known step by step.
+//! a restore uses only what it has listed itself. Each report lists a bounded part of the archive, so a long archive
+//! becomes known step by step.
 
 use std::collections::BTreeMap;
 use std::io;

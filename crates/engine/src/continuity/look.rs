@@ -42,7 +42,7 @@ pub(super) struct Missing {
 }
 
 /// How many segments after a gap may show of which history it is. A server that does nothing for half an hour, and ends
-/// a segment each minute, writes no transaction in so many.
+/// a segment each minute, writes no transaction in 30.
 const FOLLOWING: u64 = 32;
 
 /// Consecutive missing segments of a line, and what the archive has beside them.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_repo::name::TailRange;
 
-/// So many bytes are stored without waiting for the interval.
+/// This many bytes are stored without waiting for the interval.
 const ENOUGH_BYTES: u32 = 256 << 10;
 
 /// The largest piece: a reader gets several at the same time, and one that was lost on its way is sent again.
@@ -36,7 +36,7 @@ pub(super) fn due(waiting: Waiting, interval: Duration) -> Option<u32> {
     is_due.then_some(bytes.min(MOST_BYTES))
 }
 
-/// After so many pieces they are stored once more as one, and removed: at one a second, a segment that takes an hour
+/// When a segment has this many pieces, they are stored once more as one, and removed: at one a second, a segment that takes an hour
 /// would have thousands, and a recovery would fetch all of them one by one.
 pub(super) const MERGED_PIECES: u32 = 64;
 

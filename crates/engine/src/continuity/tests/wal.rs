@@ -110,7 +110,7 @@ impl Writer {
         self.record();
     }
 
-    /// Writes a record of no interest with so many bytes.
+    /// Writes a record of no interest with `size_bytes` bytes.
     pub(super) fn long_record(&mut self, size_bytes: usize) {
         self.page_header_if_due(0);
         let lsn = self.lsn().as_u64();
