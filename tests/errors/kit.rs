@@ -219,7 +219,7 @@ impl Bench {
     /// Writes a whole configuration.
     pub(crate) fn configure_whole(&self, text: &str) {
         let text = text.replace("$DIR", &self.scratch.path().display().to_string());
-        self.scratch.write("holdfast.toml", text).expect("write the configuration");
+        self.scratch.write_secret("holdfast.toml", text).expect("write the configuration");
     }
 
     /// `holdfast` as PostgreSQL's user, with an environment that only keeps it from asking a cloud machine. `$DIR` in

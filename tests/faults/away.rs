@@ -237,7 +237,7 @@ async fn a_repository_that_goes_away_costs_its_own_backup_and_no_other() {
 
     // A new archive is not begun while a repository is away that might refuse this server.
     let text = stage.config_text().replace("name = \"main\"", "name = \"other\"");
-    let config = stage.scratch.write("other.toml", text).expect("write a configuration");
+    let config = stage.scratch.write_secret("other.toml", text).expect("write a configuration");
     let output = stage.command_with(&config, &["backup"]).output().expect("run holdfast");
     assert!(!output.status.success(), "{output:?}");
     let began = objects(&stage).into_keys().filter(|name| name.starts_with("other/")).collect::<Vec<_>>();

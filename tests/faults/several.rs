@@ -105,7 +105,7 @@ async fn one_of_two_repositories_fails_a_backup_in_its_own_way() {
     // The only repository in doubt: the whole backup may exist.
     let config = stage.config_text();
     let block = format!("[[repo]]\nurl = \"file://{}\"\nencryption = \"none\"\n\n", second.display());
-    let config = stage.scratch.write("one.toml", config.replacen(&block, "", 1)).expect("write a configuration");
+    let config = stage.scratch.write_secret("one.toml", config.replacen(&block, "", 1)).expect("write a configuration");
     proxy.inject(of_record(Effect::LostAnswer, "PUT"));
     proxy.inject(of_record(Effect::LostRequest, "GET"));
     proxy.inject(of_record(Effect::LostRequest, "HEAD"));

@@ -137,7 +137,7 @@ impl Stage {
             None => repository_lines(&plan, s3.as_ref(), &scratch, "repository"),
         };
         let text = config_text(&plan, &scratch, cluster.data(), &[repository]);
-        scratch.write("holdfast.toml", text).expect("write the configuration");
+        scratch.write_secret("holdfast.toml", text).expect("write the configuration");
         cluster.start().await.expect("start the server");
         let stage = Self { installation, cluster, scratch, s3, foreign, moto, config, holdfast };
         stage.ok(&["repo", "init"]);
@@ -253,7 +253,7 @@ impl Stage {
 
     /// Writes a second configuration file.
     pub(crate) fn write_config(&self, name: &str, text: &str) -> PathBuf {
-        self.scratch.write(name, text).expect("write a configuration")
+        self.scratch.write_secret(name, text).expect("write a configuration")
     }
 
     /// The text of the stage's configuration.

@@ -53,7 +53,7 @@ impl Stage {
         folder.folder("spool")?;
         cluster.start().await?;
         let stage = Self { restored: None, cluster, s3, holdfast, installation, folder };
-        stage.folder.write("holdfast.toml", stage.config_text())?;
+        stage.folder.write_secret("holdfast.toml", stage.config_text())?;
         Ok(stage)
     }
 
