@@ -6,6 +6,7 @@
 //! that are needed in memory; and the target directories. Nothing is written here.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use holdfast_contract::report::restore::TargetState;
@@ -423,9 +424,8 @@ impl Archive {
         }
         if self.not_looked_at > 0 {
             let number = self.not_looked_at;
-            phrase.push_str(&format!(
-                " (the WAL of the {number} oldest was not looked at; `--backup` names one of them)"
-            ));
+            // Writing to a string cannot fail.
+            let _ = write!(phrase, " (the WAL of the {number} oldest was not looked at; `--backup` names one of them)");
         }
         phrase
     }
