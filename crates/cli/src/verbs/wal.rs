@@ -112,7 +112,7 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
     let config = &context.config;
     let hurry = Hurry::default();
     // Opening a directory may hang as well.
-    let opening = targets::for_archiver(context, config.wal.timeout, &hurry);
+    let opening = Box::pin(targets::for_archiver(context, config.wal.timeout, &hurry));
     let targets = hurrying_when_stopping(path, &hurry, opening).await?;
     let spool = spool(context, path);
     let options = PushOptions {
@@ -175,7 +175,7 @@ const STANDBY_WAIT: Duration = Duration::from_secs(20);
 pub(super) async fn push_standby(context: &Context, path: &Path, wait: Option<Duration>) -> Result<ExitCode, Failure> {
     let config = &context.config;
     let hurry = Hurry::default();
-    let opening = targets::for_archiver(context, config.wal.timeout, &hurry);
+    let opening = Box::pin(targets::for_archiver(context, config.wal.timeout, &hurry));
     let targets = hurrying_when_stopping(path, &hurry, opening).await?;
     let options = StandbyPushOptions {
         cluster: config.cluster.name.clone(),

@@ -12,7 +12,7 @@ use super::*;
 use crate::{Retry, RetryPolicy};
 
 /// A generous limit for what must not hang.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
