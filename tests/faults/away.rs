@@ -387,7 +387,8 @@ async fn a_segment_in_the_spool_needs_no_store() {
     let (code, text) = stage.fails(&["wal", "get", "0000000100000000000000FF", &destination]);
     assert_eq!(code, FOR_RECOVERY + UNREACHABLE, "{text}");
     // The store's client is not even made: without this file it could not be.
-    let config = stage.config_text().replace("[[repo]]", "[[repo]]\nca_file = \"/nowhere/ca.pem\"");
+    let config = stage.config_text().replace("http://", "https://");
+    let config = config.replace("[[repo]]", "[[repo]]\nca_file = \"/nowhere/ca.pem\"");
     stage.write_config("holdfast.toml", &config);
     assert!(!stage.run(&["list"]).status.success(), "the store can be opened without its certificates");
     let report = stage.json(&["wal", "get", &wanted[3], &destination]);
