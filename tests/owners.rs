@@ -108,7 +108,7 @@ async fn commands_typed_as_root_do_not_stop_the_archive() {
     let connection = format!("[cluster]\nconnection = \"{}\"", stage.cluster.connection_string("postgres"));
     let text =
         text.replace(url, &format!("url = \"file://{}\"", repository.display())).replace("[cluster]", &connection);
-    stage.write_config("holdfast.toml", &text);
+    stage.write_config("holdfast.toml", &format!("{text}\n[retention]\nwindow = \"30d\"\n"));
     let as_root = |arguments: &[&str]| {
         let mut command = Command::new(&stage.holdfast);
         command.arg("--config").arg(&stage.config).args(arguments).current_dir("/");

@@ -60,6 +60,7 @@ async fn no_limit_of_the_server_ends_a_backup() {
     for major in [18, 14, 13] {
         let Some(stage) = Stage::start(major, plan()).await else { continue };
         bulk(&stage.cluster, "load", 24).await;
+        bulk(&stage.cluster, "more", 24).await;
         let mut settings = vec![
             ("statement_timeout", "2s"),
             ("lock_timeout", "2s"),
@@ -93,7 +94,7 @@ async fn no_limit_of_the_server_ends_a_backup() {
         // The start of a backup is one long statement while it waits for a spread checkpoint.
         let slow_start = stage.config_text().replace("start_fast = true", "start_fast = false");
         stage.write_config("holdfast.toml", &slow_start);
-        bulk(&stage.cluster, "more", 24).await;
+        stage.cluster.sql("UPDATE public.more SET id = id WHERE id % 8 = 0").await.expect("dirty the buffers");
         let backup = stage.spawn(&["backup"]);
         let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'active' \
                      AND query LIKE 'SELECT %pg_%start%' AND pid <> pg_backend_pid()";
