@@ -123,6 +123,9 @@ async fn a_receiver_that_is_killed_continues_without_a_gap() {
     }
     let running = receiver(&stage, &["--interval", "100ms"]);
     streaming(&stage.cluster).await;
+    let (code, text) = stage.fails(&["wal", "receive", "--slot", "another"]);
+    assert_eq!(code, 70, "{text}");
+    assert!(text.contains("another wal receive of ") && text.contains("is running"), "{text}");
     tokio::time::sleep(Duration::from_secs(3)).await;
     let journal = writer.stop().await.expect("end the writer");
     stage.cluster.sql("SELECT pg_switch_wal()").await.expect("switch");

@@ -20,7 +20,7 @@ use super::stored::wal_object_name;
 use crate::repository::Repository;
 
 /// The smallest size of a WAL object: its head.
-const LEAST_OBJECT_BYTES: u64 = HEAD_FRAME_BYTES as u64;
+pub(super) const LEAST_OBJECT_BYTES: u64 = HEAD_FRAME_BYTES as u64;
 
 /// The WAL of one claim, as a listing shows it.
 #[derive(Debug, Clone)]

@@ -18,6 +18,7 @@ use holdfast_store::{PutMode, StoreErrorKind};
 use serde_json::json;
 
 use super::deliver::Destination;
+use super::listed_wal::LEAST_OBJECT_BYTES;
 use super::stored;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
@@ -80,6 +81,8 @@ pub(crate) async fn remove_leftovers(repository: &Repository, claim: &ClaimRecor
     for segment in list(repository, claim, &folder).await?.into_keys() {
         let whole = stored::wal_object_name(repository, &claim.cluster, claim, &WalFileName::Segment(segment));
         match repository.store().head(&object_name(&whole)?).await {
+            // An object that is too small to be WAL is not the segment.
+            Ok(found) if found.size_bytes < LEAST_OBJECT_BYTES => {}
             Ok(_) => removed += remove_pieces(repository, claim, segment, None).await?,
             Err(error) if error.kind() == StoreErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),

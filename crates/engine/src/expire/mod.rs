@@ -7,7 +7,9 @@
 //!    ([`decided`]).
 //! 3. If a grace time is over, the archive is read and planned again, after the ledger was written. What both plans
 //!    remove is removed ([`carry_out`]). The ledger records what was removed, even after a crash ([`removed`]).
-//! 4. Old unfinished uploads are aborted ([`uploads`]), and pieces of WAL segments that are whole by now are removed.
+//! 4. Old unfinished uploads are aborted ([`uploads`]).
+//!
+//! Between the second step and the third, pieces of WAL segments that are whole by now are removed.
 //!
 //! Invariant: nothing is removed that a kept backup needs; in doubt everything stays. After a crash or an error
 //! anywhere, the ledger has the decisions, a half-removed backup has no `start.json`, and the next run continues.
@@ -172,6 +174,13 @@ impl Run<'_> {
         report.uploads_going = uploads.len() as u64;
         report.window_start = options.window_start(plan.now);
 
+        self.lease.check()?;
+        for claim in claims.values() {
+            // Nothing needs them, because the segments are there in whole. After WAL was removed, nobody could tell.
+            if let Err(error) = tail::remove_leftovers(repository, claim).await {
+                report.warnings.push(format!("pieces of whole WAL segments cannot be removed: {error}"));
+            }
+        }
         if entries.iter().any(|entry| entry.decision.is_ripe(self.clock.now(), grace)) {
             let mut done = Done::default();
             let removed = Box::pin(self.carry_out(&mut entries, &mut done)).await;
@@ -188,12 +197,6 @@ impl Run<'_> {
         }
         report.removed.uploads = uploads::abort(repository, self.lease, &uploads, &mut report.warnings).await?;
         self.lease.check()?;
-        for claim in claims.values() {
-            // Nothing needs them: the segments are there in whole.
-            if let Err(error) = tail::remove_leftovers(repository, claim).await {
-                report.warnings.push(format!("pieces of whole WAL segments cannot be removed: {error}"));
-            }
-        }
         Ok(report)
     }
 

@@ -27,17 +27,20 @@ pub(super) struct Waiting {
     /// Whether the server has more than a segment that is not received yet: then this segment becomes whole in a
     /// moment, and would be stored twice.
     pub(super) is_catching_up: bool,
+    /// Whether nothing of it belongs to the timeline of the stream: it repeats the segment of the timeline before. A
+    /// piece of it would hide the same WAL of that timeline from a recovery, which asks for the newer one first.
+    pub(super) is_all_older: bool,
 }
 
 /// The size in bytes of the next piece; `None` if none is due.
 pub(super) fn due(waiting: Waiting, interval: Duration) -> Option<u32> {
-    let Waiting { bytes, since, is_catching_up } = waiting;
-    let is_due = bytes > 0 && !is_catching_up && (bytes >= ENOUGH_BYTES || since >= interval);
+    let Waiting { bytes, since, is_catching_up, is_all_older } = waiting;
+    let is_due = bytes > 0 && !is_catching_up && !is_all_older && (bytes >= ENOUGH_BYTES || since >= interval);
     is_due.then_some(bytes.min(MOST_BYTES))
 }
 
-/// When a segment has this many pieces, they are stored once more as one, and removed: at one a second, a segment that takes an hour
-/// would have thousands, and a recovery would fetch all of them one by one.
+/// When a segment has this many pieces, they are stored once more as one, and removed: at one a second, a segment that
+/// takes an hour would have thousands, and a recovery would fetch all of them one by one.
 pub(super) const MERGED_PIECES: u32 = 64;
 
 /// The range of the last `pieces` pieces, from `start` to `end`, if they are stored as one now. `None` if there are too
@@ -58,8 +61,10 @@ mod tests {
     #[test]
     fn a_piece_is_due_by_its_size_or_by_its_age() {
         let second = Duration::from_secs(1);
-        let waiting =
-            |bytes, millis, is_catching_up| Waiting { bytes, since: Duration::from_millis(millis), is_catching_up };
+        let waiting = |bytes, millis, is_catching_up| {
+            let since = Duration::from_millis(millis);
+            Waiting { bytes, since, is_catching_up, is_all_older: false }
+        };
         for (what, waiting, expected) in [
             ("nothing waits", waiting(0, 5000, false), None),
             ("young and small", waiting(100, 999, false), None),
@@ -67,6 +72,7 @@ mod tests {
             ("large", waiting(ENOUGH_BYTES, 0, false), Some(ENOUGH_BYTES)),
             ("larger than a piece", waiting(MOST_BYTES + 1, 0, false), Some(MOST_BYTES)),
             ("the segment comes in a moment", waiting(MOST_BYTES, 5000, true), None),
+            ("of the timeline before", Waiting { is_all_older: true, ..waiting(MOST_BYTES, 5000, false) }, None),
         ] {
             assert_eq!(due(waiting, second), expected, "{what}");
         }

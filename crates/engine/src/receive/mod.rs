@@ -4,7 +4,9 @@
 //! - `slot`, `position`: the replication slot, and the segment with which a session begins.
 //! - `session`: one connection: everything before the stream, and what its end means.
 //! - `stream`: the stream of one timeline: bytes in, pieces and segments out, and what is reported to the server.
-//! - `cut`, `durable`: when a piece is due, and up to where everything is stored. Pure.
+//! - `cut`, `durable`, `ending`: when a piece is due, up to where everything is stored, and how long an end may take.
+//!   Pure.
+//! - `lock`: one receiver at a time in one folder.
 //!
 //! Invariants: "flushed" is reported to the server only up to an LSN before which every byte is in every configured
 //! repository, confirmed as `archive` confirms segments, or in pieces confirmed the same way. Nothing is reported
@@ -16,6 +18,8 @@
 
 mod cut;
 mod durable;
+mod ending;
+mod lock;
 mod position;
 mod run;
 mod session;

@@ -29,6 +29,8 @@ pub(super) struct Server {
     pub(super) size: WalSegmentSize,
     /// The end of its durable WAL.
     pub(super) flushed: Lsn,
+    /// Whether it is a standby, which may lag.
+    pub(super) in_recovery: bool,
     /// The oldest WAL that the slot keeps.
     pub(super) slot: Option<Lsn>,
     /// Whether the slot was made a moment ago, so that it says nothing about what this side has.
@@ -126,7 +128,7 @@ mod tests {
 
     fn server(slot: Option<Lsn>, slot_is_new: bool) -> Server {
         let ancestry = Ancestry::alone(TimelineId::FIRST);
-        Server { ancestry, size: SIZE, flushed: at(9, 500), slot, slot_is_new }
+        Server { ancestry, size: SIZE, flushed: at(9, 500), in_recovery: false, slot, slot_is_new }
     }
 
     /// On timeline 2, which began in the middle of segment 5.

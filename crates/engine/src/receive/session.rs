@@ -1,7 +1,6 @@
 //! One connection: identity, repositories, slot, histories, the first segment, and then the stream.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use holdfast_contract::report::wal_receive::ReceiveReport;
 use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId, WalFileName};
@@ -11,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::ReceiveOptions;
 use super::position::{Server, ServerIsBehind, StoredWal, first_segment};
-use super::slot;
-use super::stream::{Compared, Course, Stream, StreamEnd};
+use super::slot::{self, UsedSlot};
+use super::stream::{Compared, Course, Stream, StreamEnd, read_stored};
 use crate::archive::tail::{self, TailPieces};
 use crate::archive::{Archiver, Destination, WalFolders, Wanted, hand_in, open_all, wal_object_name};
 use crate::error::{Cause, Error, ResultExt};
@@ -20,9 +19,6 @@ use crate::repository::RepositoryTarget;
 use crate::repository::claim::Identity;
 use crate::repository::leases::Clock;
 use crate::server::replication::{Begun, Replication, SystemFacts};
-
-/// How long a session that is told to end stores what is in hand. WAL that is not stored by then stays in the slot.
-pub(super) const STOPS_WITHIN: Duration = Duration::from_secs(20);
 
 /// Larger segments are not sent once more only to be compared.
 const COMPARED_AT_MOST: u32 = 64 << 20;
@@ -42,6 +38,10 @@ pub(super) struct Shared<'a> {
     pub(super) compares: bool,
     /// Whether this session has received WAL.
     pub(super) has_streamed: bool,
+    /// Up to where everything was durable when this session lost its connection.
+    pub(super) reached: Option<Lsn>,
+    /// Whether a slot that the server had invalidated was made again, and no WAL has come since.
+    pub(super) made_again: bool,
 }
 
 /// How a session ended without an error.
@@ -55,10 +55,19 @@ pub(super) enum Ended {
     NotCompared,
     /// WAL is missing, and that was accepted: the next session begins here.
     Skip(Lsn),
+    /// The server had invalidated the slot, and a new one was made.
+    MadeAgain,
+}
+
+/// What comes of everything before the stream.
+enum Prepared {
+    Streaming(Box<Streaming>),
+    /// The session has ended already.
+    Ended(Ended),
 }
 
 /// A connection that streams.
-struct Prepared {
+struct Streaming {
     stream: Stream,
     identity: Identity,
     ancestry: Ancestry,
@@ -81,9 +90,9 @@ pub(super) async fn run(
         () = stop.cancelled() => return Ok(Ended::Stopped),
         prepared = prepare(targets, shared) => prepared?,
     };
-    // Everything of this timeline is stored already.
-    let Some(Prepared { stream, identity, ancestry, first, begins_before, kept }) = prepared else {
-        return Ok(Ended::AtTimelineEnd);
+    let Streaming { stream, identity, ancestry, first, begins_before, kept } = match prepared {
+        Prepared::Streaming(streaming) => *streaming,
+        Prepared::Ended(ended) => return Ok(ended),
     };
     match stream.run(shared, stop).await {
         Ok(StreamEnd::Stopped) => Ok(Ended::Stopped),
@@ -99,10 +108,16 @@ pub(super) async fn run(
         }
         Err(error) => {
             let size = identity.wal_segment_size;
-            let error = of_start(error, shared.options, first.start_lsn(size), first.timeline());
+            // What this session has stored before is not missing.
+            let reached = shared.reached.unwrap_or_else(|| first.start_lsn(size));
+            let first = SegmentName::containing(reached, first.timeline(), size);
+            let error = of_start(error, shared.options, reached, first.timeline());
             match (&*error.what, kept) {
-                (Cause::WalGap { .. }, Some(kept)) if shared.options.accept_gap => {
-                    accept(targets, shared, identity, first, ancestry.segment_containing(kept, size)).await?;
+                (Cause::WalGap { .. }, Some(kept))
+                    if shared.options.accept_gap
+                        && accept(targets, shared, identity, first, ancestry.segment_containing(kept, size))
+                            .await? =>
+                {
                     Ok(Ended::Skip(kept))
                 }
                 _ => Err(error),
@@ -111,8 +126,8 @@ pub(super) async fn run(
     }
 }
 
-/// All steps before the stream; `None` if its timeline has nothing more.
-async fn prepare(targets: &[RepositoryTarget], shared: &mut Shared<'_>) -> Result<Option<Prepared>, Error> {
+/// All steps before the stream.
+async fn prepare(targets: &[RepositoryTarget], shared: &mut Shared<'_>) -> Result<Prepared, Error> {
     let options = shared.options;
     let mut connection = Replication::open(&options.replication()).await?;
     let version = connection.version()?;
@@ -126,8 +141,11 @@ async fn prepare(targets: &[RepositoryTarget], shared: &mut Shared<'_>) -> Resul
     let ancestry = path_of(&mut connection, facts).await?;
     let slot = slot::prepare(&mut connection, version, options).await?;
     let (mut stored, tails) = stored_wal(&destinations, &ancestry, slot.restart_lsn.filter(|_| !slot.is_new)).await?;
-    let (flushed, is_new) = (facts.flushed, slot.is_new);
-    let server = Server { ancestry, size, flushed, slot: slot.restart_lsn, slot_is_new: is_new };
+    // After the listing: what `wal push` has stored meanwhile must not look as if the server had lost it.
+    let now = same_server(facts, connection.identify_system().await?)?;
+    let in_recovery = connection.is_in_recovery(version).await?;
+    let (slot_is_new, slot_from) = (slot.is_new, slot.restart_lsn);
+    let server = Server { ancestry, size, flushed: now.flushed, in_recovery, slot: slot_from, slot_is_new };
     let first = first_to_stream(&server, &mut stored, &destinations, &tails, shared).await?;
     let first = match shared.skip_to {
         Some(skip_to) if skip_to > first.start_lsn(size) => server.ancestry.segment_containing(skip_to, size),
@@ -139,17 +157,46 @@ async fn prepare(targets: &[RepositoryTarget], shared: &mut Shared<'_>) -> Resul
     let compared = if is_wanted { compared(&server, first, &stored, &destinations).await? } else { None };
     let begins_with = compared.as_ref().map_or(first, |compared| compared.segment);
     let (from, timeline) = (begins_with.start_lsn(size), first.timeline());
+    let stored = read_stored(&destinations, &tails, first, &options.push.crew).await?;
     tracing::info!(%first, %timeline, %from, slot = options.slot, "receiving WAL");
     shared.report.timeline = Some(timeline);
     match connection.start(&options.slot, from, timeline).await {
         Ok(Begun::Streaming) => {}
-        Ok(Begun::AtEnd(_)) => return Ok(None),
-        Err(error) => return Err(of_start(error, options, from, timeline)),
+        // Everything of this timeline is stored already.
+        Ok(Begun::AtEnd(_)) => return Ok(Prepared::Ended(Ended::AtTimelineEnd)),
+        Err(error) => {
+            let error = of_start(error, options, from, timeline);
+            if !matches!(&*error.what, Cause::SlotLost { .. }) || !makes_again(shared, slot) {
+                return Err(error);
+            }
+            tracing::warn!(%error, slot = options.slot, "the slot is made again");
+            slot::make_again(&mut connection, options).await?;
+            connection.close().await;
+            shared.made_again = true;
+            return Ok(Prepared::Ended(Ended::MadeAgain));
+        }
     }
-    let (begins_before, kept) = (compared.is_some(), slot.restart_lsn);
-    let course = Course { first, size, destinations: Arc::new(destinations), tails, compared };
-    let stream = Stream::new(connection, course, shared).await?;
-    Ok(Some(Prepared { stream, identity, ancestry: server.ancestry, first, begins_before, kept }))
+    let timeline_start = server.ancestry.span(timeline).map_or(Lsn::INVALID, |span| span.start);
+    let (begins_before, destinations) = (compared.is_some(), Arc::new(destinations));
+    let course = Course { first, size, destinations, stored, timeline_start, server_end: server.flushed, compared };
+    let stream = Stream::new(connection, course);
+    let ancestry = server.ancestry;
+    Ok(Prepared::Streaming(Box::new(Streaming { stream, identity, ancestry, first, begins_before, kept: slot_from })))
+}
+
+/// Whether a slot that the server does not serve is made again: once, if a gap was accepted, and only if it was there
+/// before. A new one that is not served either needs somebody.
+fn makes_again(shared: &Shared<'_>, slot: UsedSlot) -> bool {
+    shared.options.accept_gap && !shared.made_again && !slot.is_new
+}
+
+/// The later facts, if they are about the same server and timeline. A promotion in between needs a new session.
+fn same_server(before: SystemFacts, now: SystemFacts) -> Result<SystemFacts, Error> {
+    if (before.system_identifier, before.timeline) == (now.system_identifier, now.timeline) {
+        return Ok(now);
+    }
+    let reason = format!("the server has changed from timeline {} to {}", before.timeline, now.timeline);
+    Err(Cause::StreamLost { reason }.into())
 }
 
 /// The segment before the first one, if it is of the same timeline and stored in whole: a server that was rewound has
@@ -227,6 +274,14 @@ async fn first_to_stream(
     loop {
         let first = first_segment(server, stored).map_err(|ServerIsBehind { store, stored }| {
             let (timeline, end) = (server.ancestry.timeline(), server.flushed);
+            if server.in_recovery {
+                // It gets the rest from its primary. If it does not, each attempt says so in the log.
+                let reason = format!(
+                    "the server is a standby and ends at {end} of timeline {timeline}, but {store} has WAL up to \
+                     {stored}"
+                );
+                return Cause::StreamLost { reason }.into();
+            }
             let reason =
                 format!("the repository has WAL up to {stored} of timeline {timeline}, but the server ends at {end}");
             Error::from(Cause::OtherWal { store, reason })
@@ -277,7 +332,8 @@ async fn stored_wal(
         });
         stored.push(StoredWal {
             store: repository.describe(),
-            inventory: listed.inventory().clone(),
+            // A damaged object is not WAL: nothing after it is reported because of it.
+            inventory: listed.whole(),
             tail: ends.collect(),
         });
         tails.push(pieces);
@@ -306,18 +362,18 @@ async fn archive_histories(
     Ok(())
 }
 
-/// Records a gap that the caller accepts, in every repository.
+/// Records a gap that the caller accepts, in every repository. Returns whether there is one.
 async fn accept(
     targets: &[RepositoryTarget],
     shared: &Shared<'_>,
     identity: Identity,
     first: SegmentName,
     next: SegmentName,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let size = identity.wal_segment_size;
     let count = next.number(size).saturating_sub(first.number(size));
     let Some(last) = next.previous(size).map(|last| last.on_timeline(first.timeline())).filter(|_| count > 0) else {
-        return Ok(());
+        return Ok(false);
     };
     let options = shared.options;
     tracing::warn!(%first, %last, count, "these segments are missing, and that was accepted (--accept-gap): take a new \
@@ -332,5 +388,5 @@ async fn accept(
             .await
             .doing(|| "recording the gap".to_owned())?;
     }
-    Ok(())
+    Ok(true)
 }

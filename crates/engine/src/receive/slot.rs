@@ -35,20 +35,40 @@ pub(super) async fn prepare(
         tracing::warn!(slot = name, reason, "the slot is made again");
         connection.drop_slot(name).await?;
     }
-    let made = connection.create_slot(name, options.temporary).await?;
+    let made = make(connection, options).await?;
+    match read(connection, version, options).await? {
+        Some(slot) => Ok(UsedSlot { restart_lsn: slot.restart_lsn, is_new: made }),
+        None => {
+            let text = format!(
+                "the replication slot {name} is not a physical one: choose another name with --slot; it stays as it is"
+            );
+            Err(Cause::ConnectionParameters(text).into())
+        }
+    }
+}
+
+/// Drops a physical slot that the server does not serve any more, and makes it again.
+pub(super) async fn make_again(connection: &mut Replication, options: &ReceiveOptions<'_>) -> Result<(), Error> {
+    connection.drop_slot(&options.slot).await?;
+    make(connection, options).await?;
+    Ok(())
+}
+
+async fn make(connection: &mut Replication, options: &ReceiveOptions<'_>) -> Result<bool, Error> {
+    let made = connection.create_slot(&options.slot, options.temporary).await?;
     if made {
         let kind = if options.temporary { "temporary" } else { "permanent" };
         tracing::info!(
-            slot = name,
+            slot = options.slot,
             kind,
             "made the replication slot; the server keeps WAL for it until it is received or the slot is dropped"
         );
     }
-    let slot = read(connection, version, options).await?;
-    Ok(UsedSlot { restart_lsn: slot.and_then(|slot| slot.restart_lsn), is_new: made })
+    Ok(made)
 }
 
-/// What the server says about the slot; `None` if there is no such slot.
+/// What the server says about the slot; `None` if there is no physical slot of this name. PostgreSQL 15 and later refuse
+/// to read a logical one.
 async fn read(
     connection: &mut Replication,
     version: PgVersion,
@@ -62,7 +82,8 @@ async fn read(
     let row = session
         .client()
         .query_opt(
-            "SELECT restart_lsn::text, wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = $1",
+            "SELECT restart_lsn::text, wal_status = 'lost' FROM pg_replication_slots
+             WHERE slot_name = $1 AND slot_type = 'physical'",
             &[&options.slot],
         )
         .await

@@ -3,7 +3,7 @@
 //! One piece and one segment are on their way at a time. While the segment before is being archived, the next one is
 //! received; if it becomes whole too, nothing more is read, and the server waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::cut::{self, Waiting};
 use super::durable::Durable;
-use super::session::{STOPS_WITHIN, Shared};
+use super::ending::Ending;
+use super::session::Shared;
 use crate::archive::tail::{self, TailPieces};
 use crate::archive::{Destination, hand_in};
 use crate::error::{Cause, Error};
+use crate::pipeline::crew::Crew;
 use crate::server::replication::{Replication, StandbyStatus, Streamed, TimelineEnd};
 
 /// How often the server hears something. Its limit, `wal_sender_timeout`, is a minute by default.
@@ -33,19 +35,33 @@ const ASK_AFTER: Duration = Duration::from_secs(15);
 /// A server that says nothing for this time, although it was asked, is taken for lost.
 const SILENT_AT_MOST: Duration = Duration::from_mins(1);
 
-/// How long what was received is kept and stored after the connection is lost. It may be the only copy, and the store
-/// repeats each request for a while.
-const KEEPS_FOR: Duration = Duration::from_mins(2);
+/// How long the end of the connection may take. The server notices it in any case.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where a stream begins, and where it goes.
 pub(super) struct Course {
     pub(super) first: SegmentName,
     pub(super) size: WalSegmentSize,
     pub(super) destinations: Arc<Vec<Destination>>,
-    /// The pieces that each destination has.
-    pub(super) tails: Vec<TailPieces>,
+    /// What the destinations have of the segments that are not whole. It is read before the stream begins: the server
+    /// waits for a status while it streams, and a store may be slow.
+    pub(super) stored: BTreeMap<SegmentName, Stored>,
+    /// Where the timeline begins: in the middle of a segment, after a promotion.
+    pub(super) timeline_start: Lsn,
+    /// The end of the server's durable WAL, as it said before.
+    pub(super) server_end: Lsn,
     /// The whole segment before the first one, which the stream begins with.
     pub(super) compared: Option<Compared>,
+}
+
+/// What the destinations have of a segment that is not whole.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// The usable beginning in each repository that has one, with the repository's redacted URL.
+    assemblies: Vec<(String, Assembly)>,
+    /// Up to where all of them have it, in bytes.
+    everywhere_to: u32,
+    has_pieces: bool,
 }
 
 /// A segment that is stored in whole, and that the server sends once more to show that its WAL is the same.
@@ -78,10 +94,11 @@ struct Current {
 }
 
 impl Current {
-    /// A segment of which nothing is known.
-    fn of(name: SegmentName, size: WalSegmentSize) -> Self {
+    /// A segment of which nothing is received.
+    fn of(name: SegmentName, size: WalSegmentSize, stored: Stored) -> Self {
+        let Stored { assemblies: stored, everywhere_to: cut_to, has_pieces } = stored;
         let content = Vec::with_capacity(size.bytes() as usize);
-        Self { name, content, cut_to: 0, has_pieces: false, unmerged: (0, 0), waits_since: None, stored: Vec::new() }
+        Self { name, content, cut_to, has_pieces, unmerged: (cut_to, 0), waits_since: None, stored }
     }
 }
 
@@ -106,16 +123,6 @@ enum Event {
     Server(Result<Streamed, Error>),
     Stop,
     Tick,
-}
-
-/// What ends the stream once everything in hand is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    No,
-    Timeline,
-    Stop(Instant),
-    /// The connection is gone. What was received may be the only copy.
-    Lost(Instant),
 }
 
 pub(super) struct Stream {
@@ -143,18 +150,18 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) async fn new(connection: Replication, course: Course, shared: &Shared<'_>) -> Result<Self, Error> {
+    pub(super) fn new(connection: Replication, mut course: Course) -> Self {
         let current = match &course.compared {
-            Some(compared) => Current::of(compared.segment, course.size),
-            None => begin(&course, course.first, shared).await?,
+            Some(compared) => Current::of(compared.segment, course.size, Stored::default()),
+            None => course.begin(course.first),
         };
         let start = course.first.start_lsn(course.size);
         let now = Instant::now();
-        Ok(Self {
+        Self {
             connection,
             current,
             incoming: Bytes::new(),
-            server_end: start,
+            server_end: course.server_end,
             rests: VecDeque::new(),
             tasks: JoinSet::new(),
             sends: None,
@@ -167,7 +174,7 @@ impl Stream {
             heard_at: now,
             is_asked: false,
             course,
-        })
+        }
     }
 
     /// Receives until the timeline ends or `stop`, and until everything that was received is durable.
@@ -175,41 +182,44 @@ impl Stream {
         let mut ending = Ending::No;
         let mut loss = None;
         loop {
-            self.take_in(shared).await?;
-            self.prove(ending != Ending::No)?;
-            self.send_due(shared, ending != Ending::No)?;
+            self.take_in(shared)?;
+            self.prove(ending.is_ending())?;
+            self.send_due(shared, ending.is_ending())?;
             self.remove_pieces();
             if loss.is_none()
                 && let Err(error) = self.tell(shared).await
             {
-                (loss, ending) = (Some(error), Ending::Lost(Instant::now() + KEEPS_FOR));
+                (loss, ending) = (Some(error), ending.lose(Instant::now()));
             }
-            let is_done = self.is_all_durable();
+            let is_done = self.is_done();
             match ending {
                 Ending::Timeline if is_done => {
-                    return Ok(StreamEnd::TimelineEnded(self.connection.leave_timeline().await?));
+                    return tokio::select! {
+                        biased;
+                        () = stop.cancelled() => Ok(StreamEnd::Stopped),
+                        end = self.connection.leave_timeline() => Ok(StreamEnd::TimelineEnded(end?)),
+                    };
                 }
-                Ending::Stop(deadline) if is_done || Instant::now() >= deadline => {
+                Ending::Stop { until } if is_done || Instant::now() >= until => {
                     self.warn_of_rest();
-                    self.connection.stop().await;
+                    drop(tokio::time::timeout(ENDS_WITHIN, self.connection.stop()).await);
                     return Ok(StreamEnd::Stopped);
                 }
-                Ending::Lost(deadline) if is_done || Instant::now() >= deadline => {
+                Ending::Lost { until, .. } if is_done || Instant::now() >= until => {
                     self.warn_of_rest();
+                    shared.reached = Some(self.durable.reached());
                     if self.is_proven {
-                        shared.report.durable_lsn = Some(self.durable.reached());
+                        shared.report.durable_lsn = shared.reached;
                     }
                     return Err(loss.unwrap_or_else(|| Cause::Internal("a connection was lost".to_owned()).into()));
                 }
                 _ => {}
             }
-            let may_read = self.incoming.is_empty() && ending == Ending::No;
-            let event = self.event(may_read, stop, ending != Ending::No && ending != Ending::Timeline, shared).await?;
+            let may_read = self.incoming.is_empty() && !ending.is_ending();
+            let event = self.event(may_read, stop, ending.is_told(), shared).await?;
             match event {
                 Event::Task(done) => self.finished(done?, shared),
-                Event::Server(Err(error)) => {
-                    (loss, ending) = (Some(error), Ending::Lost(Instant::now() + KEEPS_FOR));
-                }
+                Event::Server(Err(error)) => (loss, ending) = (Some(error), ending.lose(Instant::now())),
                 Event::Server(Ok(streamed)) => {
                     self.heard_at = Instant::now();
                     match streamed {
@@ -222,14 +232,14 @@ impl Stream {
                         Streamed::TimelineEnded => ending = Ending::Timeline,
                     }
                 }
-                Event::Stop => ending = Ending::Stop(Instant::now() + STOPS_WITHIN),
+                Event::Stop => ending = ending.stop(Instant::now()),
                 Event::Tick => {}
             }
         }
     }
 
     fn warn_of_rest(&self) {
-        if !self.is_all_durable() {
+        if !self.is_done() {
             tracing::warn!(
                 received = %self.received(), durable = %self.durable.reached(),
                 "not everything that was received could be stored in time; the slot on the server keeps it"
@@ -241,9 +251,13 @@ impl Stream {
         &mut self,
         may_read: bool,
         stop: &CancellationToken,
-        is_stopping: bool,
+        is_told: bool,
         shared: &Shared<'_>,
     ) -> Result<Event, Error> {
+        if !may_read {
+            // Nobody listens, so its silence says nothing.
+            self.heard_at = Instant::now();
+        }
         if may_read && self.heard_at.elapsed() >= SILENT_AT_MOST {
             let reason = format!("the server has said nothing for {} s", SILENT_AT_MOST.as_secs());
             return Ok(Event::Server(Err(Cause::StreamLost { reason }.into())));
@@ -258,7 +272,7 @@ impl Stream {
                 let done = joined.map_err(|e| Cause::Internal(format!("a transfer failed unexpectedly: {e}")))?;
                 Ok(Event::Task(done))
             }
-            () = stop.cancelled(), if !is_stopping => Ok(Event::Stop),
+            () = stop.cancelled(), if !is_told => Ok(Event::Stop),
             streamed = self.connection.next(), if may_read => Ok(Event::Server(streamed)),
             () = tokio::time::sleep(tick) => Ok(Event::Tick),
         }
@@ -276,8 +290,15 @@ impl Stream {
         self.start().saturating_add((self.current.content.len() + self.incoming.len()) as u64)
     }
 
-    fn is_all_durable(&self) -> bool {
-        self.tasks.is_empty() && self.rests.is_empty() && self.durable.reached() >= self.received()
+    /// Whether everything that this stream can store is durable.
+    fn is_done(&self) -> bool {
+        let wanted = if self.is_all_older() { self.start() } else { self.received() };
+        self.tasks.is_empty() && self.rests.is_empty() && self.durable.reached() >= wanted
+    }
+
+    /// Whether the current segment has no WAL of the timeline itself yet.
+    fn is_all_older(&self) -> bool {
+        self.received() <= self.course.timeline_start
     }
 
     /// Accepts WAL that the server sent. It must continue what was received.
@@ -293,7 +314,7 @@ impl Stream {
     }
 
     /// Moves what was received into segments, and sends whole segments to the archiver.
-    async fn take_in(&mut self, shared: &mut Shared<'_>) -> Result<(), Error> {
+    fn take_in(&mut self, shared: &mut Shared<'_>) -> Result<(), Error> {
         loop {
             let room = self.size() as usize - self.current.content.len();
             if room == 0 {
@@ -301,7 +322,7 @@ impl Stream {
                 if self.archives {
                     return Ok(());
                 }
-                self.complete(shared).await?;
+                self.complete(shared)?;
                 continue;
             }
             if self.incoming.is_empty() {
@@ -332,10 +353,10 @@ impl Stream {
     }
 
     /// The current segment is whole: archives it, and begins the next one.
-    async fn complete(&mut self, shared: &Shared<'_>) -> Result<(), Error> {
+    fn complete(&mut self, shared: &Shared<'_>) -> Result<(), Error> {
         if self.compares() {
             self.compare()?;
-            self.current = begin(&self.course, self.course.first, shared).await?;
+            self.current = self.course.begin(self.course.first);
             return Ok(());
         }
         let end = self.current.name.end_lsn(self.course.size);
@@ -347,7 +368,7 @@ impl Stream {
             let content = Bytes::copy_from_slice(content);
             self.rests.push_back(Piece { segment: self.current.name, range, content });
         }
-        let begun = begin(&self.course, next, shared).await?;
+        let begun = self.course.begin(next);
         let Current { name, content, has_pieces, .. } = std::mem::replace(&mut self.current, begun);
         if has_pieces {
             self.to_remove.push(name);
@@ -370,7 +391,9 @@ impl Stream {
         }
         let received = u32::try_from(self.current.content.len()).unwrap_or(u32::MAX);
         let stored_to = self.current.stored.iter().map(|(_, assembly)| assembly.end()).max().unwrap_or(0);
-        if received == 0 || (received < stored_to && !is_last) {
+        // At the end of the server's WAL, in a segment of which nothing is stored, there is nothing to compare.
+        let is_idle = self.current.stored.is_empty() && self.server_end <= self.start();
+        if (received == 0 && !is_idle) || (received < stored_to && !is_last) {
             return Ok(());
         }
         for (store, assembly) in &self.current.stored {
@@ -434,6 +457,7 @@ impl Stream {
         if self.compares() || !self.is_proven || !self.current.stored.is_empty() {
             return Ok(None);
         }
+        let is_all_older = self.is_all_older();
         let current = &mut self.current;
         let received = u32::try_from(current.content.len()).unwrap_or(u32::MAX);
         let size = self.course.size.as_u64();
@@ -442,6 +466,7 @@ impl Stream {
             bytes: received - current.cut_to,
             since: current.waits_since.map_or(Duration::ZERO, |since| since.elapsed()),
             is_catching_up: !is_ending && self.server_end.as_u64().saturating_sub(here.as_u64()) >= size,
+            is_all_older,
         };
         let (merged_from, count) = current.unmerged;
         if count >= cut::MERGED_PIECES && !is_ending {
@@ -509,7 +534,8 @@ impl Stream {
     async fn tell(&mut self, shared: &mut Shared<'_>) -> Result<(), Error> {
         let flushed = if self.is_proven { self.durable.reached() } else { Lsn::INVALID };
         let wants_reply = self.heard_at.elapsed() >= ASK_AFTER;
-        let status = StandbyStatus { written: self.received(), flushed, wants_reply };
+        // What is only in memory is not "written": `synchronous_commit = remote_write` waits for it.
+        let status = StandbyStatus { written: flushed, flushed, wants_reply };
         if flushed != self.told.flushed || self.is_asked || self.told_at.elapsed() >= REPORT_EVERY {
             self.connection.report(status, shared.clock.now()).await?;
             (self.told, self.told_at, self.is_asked) = (status, Instant::now(), false);
@@ -531,18 +557,32 @@ async fn remove(destinations: &[Destination], segment: SegmentName, within: Opti
     }
 }
 
-/// Begins a segment, with what the destinations have of it.
-async fn begin(course: &Course, name: SegmentName, shared: &Shared<'_>) -> Result<Current, Error> {
-    let mut stored = Vec::new();
-    let mut has_pieces = false;
-    for (destination, pieces) in course.destinations.iter().zip(&course.tails) {
-        let Destination { repository, claim } = destination;
-        let pieces = pieces.get(&name).cloned().unwrap_or_default();
-        has_pieces |= !pieces.is_empty();
-        let crew = &shared.options.push.crew;
-        stored.push((repository.describe(), tail::assemble(repository, claim, name, pieces, crew).await?));
+/// Reads what the destinations have of the segments from the first one on that have pieces.
+pub(super) async fn read_stored(
+    destinations: &[Destination],
+    tails: &[TailPieces],
+    first: SegmentName,
+    crew: &Crew,
+) -> Result<BTreeMap<SegmentName, Stored>, Error> {
+    let names = tails.iter().flat_map(|pieces| pieces.keys().copied());
+    let names: BTreeSet<_> = names.filter(|name| name.timeline() == first.timeline() && *name >= first).collect();
+    let mut all = BTreeMap::new();
+    for name in names {
+        let mut assemblies = Vec::new();
+        for (Destination { repository, claim }, pieces) in destinations.iter().zip(tails) {
+            let pieces = pieces.get(&name).cloned().unwrap_or_default();
+            assemblies.push((repository.describe(), tail::assemble(repository, claim, name, pieces, crew).await?));
+        }
+        let everywhere_to = assemblies.iter().map(|(_, assembly)| assembly.end()).min().unwrap_or(0);
+        assemblies.retain(|(_, assembly)| assembly.end() > 0);
+        all.insert(name, Stored { assemblies, everywhere_to, has_pieces: true });
     }
-    let cut_to = stored.iter().map(|(_, assembly)| assembly.end()).min().unwrap_or(0);
-    stored.retain(|(_, assembly)| assembly.end() > 0);
-    Ok(Current { cut_to, has_pieces, unmerged: (cut_to, 0), stored, ..Current::of(name, course.size) })
+    Ok(all)
+}
+
+impl Course {
+    /// Begins a segment, with what the destinations have of it.
+    fn begin(&mut self, name: SegmentName) -> Current {
+        Current::of(name, self.size, self.stored.remove(&name).unwrap_or_default())
+    }
 }

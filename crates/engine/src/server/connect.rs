@@ -55,7 +55,7 @@ impl Connection {
     /// `target_session_attrs` asks for; [`Cause::PostmasterPid`] if `postmaster.pid` is not what a server writes.
     /// [`Cause::Postgres`] from a server that refuses: of several, from the last one that did.
     pub async fn open(settings: &ConnectionSettings<'_>) -> Result<Self, Error> {
-        let (wanted, described) = settings.wanted()?;
+        let (wanted, described) = settings.wanted(None)?;
         let connecting = || format!("connecting to PostgreSQL ({described})");
         let needs_tls = wanted.attempts.iter().any(|attempt| attempt.tls != TlsMode::Disable);
         let tls = if needs_tls { Some(Tls::new(&wanted.tls).doing(connecting)?) } else { None };
@@ -255,10 +255,11 @@ fn is_handshake(error: &tokio_postgres::Error) -> bool {
 }
 
 impl ConnectionSettings<'_> {
-    /// The parameters in their parsed form, and what they are in messages.
-    pub(super) fn wanted(&self) -> Result<(Wanted, String), Error> {
+    /// The parameters in their parsed form, and what they are in messages. `password_of` is the database of the line in
+    /// the password file, if it is not that of the parameters.
+    pub(super) fn wanted(&self, password_of: Option<&str>) -> Result<(Wanted, String), Error> {
         let mut described = self.subject.to_owned();
-        let wanted = Wanted::new(self.connection, self.subject, self.environment, || {
+        let wanted = Wanted::new(self.connection, self.subject, self.environment, password_of, || {
             let found = self.found()?;
             if self.connection.is_none() {
                 described = format!("{}, port {}, found in postmaster.pid", found.host, found.port);

@@ -85,11 +85,13 @@ pub(in crate::server) struct Found {
 }
 
 impl Wanted {
-    /// Parses `text` in this environment. `found` is called if no host is named.
+    /// Parses `text` in this environment. `found` is called if no host is named. `password_of` is the database of the
+    /// line in the password file, if it is not that of the parameters.
     pub(in crate::server) fn new(
         text: Option<&str>,
         subject: &str,
         environment: &Environment,
+        password_of: Option<&str>,
         found: impl FnOnce() -> Result<Found, Error>,
     ) -> Result<Self, Error> {
         let mut parameters = gather(text, subject, environment)?;
@@ -102,7 +104,7 @@ impl Wanted {
                 parameters.entry("dbname").or_insert_with(|| "postgres".to_owned());
             }
         }
-        Reader { parameters: &parameters, subject, environment }.wanted()
+        Reader { parameters: &parameters, subject, environment, password_of }.wanted()
     }
 }
 
@@ -110,6 +112,7 @@ struct Reader<'a> {
     parameters: &'a Parameters,
     subject: &'a str,
     environment: &'a Environment,
+    password_of: Option<&'a str>,
 }
 
 impl Reader<'_> {
@@ -210,7 +213,7 @@ impl Reader<'_> {
             None => self.environment.at_home(".pgpass"),
         };
         let found = || {
-            let wanted = For { host: name, port, dbname: dbname?, user: user? };
+            let wanted = For { host: name, port, dbname: self.password_of.or(dbname)?, user: user? };
             passfile::find(&passfile?, &wanted)
         };
         if let Some(password) = self.get("password").map(Secret::from).or_else(found) {
@@ -344,7 +347,9 @@ mod tests {
             home: None,
             user: Some("me".to_owned()),
         };
-        Wanted::new(text, "cluster.connection", &environment, || Ok(Found { host: "/found".to_owned(), port: 5999 }))
+        Wanted::new(text, "cluster.connection", &environment, None, || {
+            Ok(Found { host: "/found".to_owned(), port: 5999 })
+        })
     }
 
     fn shown(text: Option<&str>, variables: &[(&str, &str)]) -> Vec<String> {
@@ -392,6 +397,21 @@ mod tests {
         assert_eq!(limit("host=a"), Some(UNACKNOWLEDGED_WITHIN));
         assert_eq!(limit("host=a tcp_user_timeout=5000"), Some(Duration::from_secs(5)));
         assert_eq!(limit("host=a tcp_user_timeout=0"), None);
+    }
+
+    #[test]
+    fn a_replication_connection_has_a_line_of_its_own_in_the_password_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pass");
+        std::fs::write(&file, "db:5432:postgres:u:ordinary\ndb:5432:replication:u:streams\n").unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let text = format!("host=db user=u dbname=postgres passfile={}", file.display());
+        let environment = Environment { variables: Default::default(), home: None, user: None };
+        for (password_of, expected) in [(None, "ordinary"), (Some("replication"), "streams")] {
+            let found = || unreachable!("the host is named");
+            let wanted = Wanted::new(Some(&text), "cluster.connection", &environment, password_of, found).unwrap();
+            assert_eq!(wanted.attempts[0].config.get_password(), Some(expected.as_bytes()), "{password_of:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A connection executes commands until it streams; when the stream has ended with its timeline, it executes commands
 //! again. [`Replication::next`] is cancel-safe.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{HistoryFile, Lsn, PgVersion, SystemIdentifier, TimelineId, WalSegmentSize};
@@ -12,6 +14,12 @@ use postgres_protocol::message::frontend;
 use super::messages::{FromServer, StandbyStatus};
 use super::wire::{Received, Wire, answer, lost, text, values};
 use crate::error::{Cause, Error, ResultExt, ServerSetting};
+
+/// How long a command may take. None of them waits for anything on the server.
+const ANSWERED_WITHIN: Duration = Duration::from_mins(1);
+
+/// More rows than any command has.
+const MOST_ROWS: usize = 16;
 
 /// An open replication connection.
 pub(crate) struct Replication {
@@ -92,6 +100,12 @@ impl Replication {
         text(&value(&row, 0)?)
     }
 
+    /// Whether the server is a standby. Before 14, a server on which transactions only read is taken for one.
+    pub(crate) async fn is_in_recovery(&mut self, version: PgVersion) -> Result<bool, Error> {
+        let setting = if version >= PgVersion::V14 { "in_hot_standby" } else { "transaction_read_only" };
+        Ok(self.show(setting).await? == "on")
+    }
+
     /// The size of the server's WAL segments.
     pub(crate) async fn wal_segment_size(&mut self) -> Result<WalSegmentSize, Error> {
         let shown = self.show("wal_segment_size").await?;
@@ -164,16 +178,21 @@ impl Replication {
     /// `START_REPLICATION`
     pub(crate) async fn start(&mut self, slot: &str, from: Lsn, timeline: TimelineId) -> Result<Begun, Error> {
         let command = format!("START_REPLICATION SLOT {} PHYSICAL {from} TIMELINE {timeline}", quoted(slot));
-        self.send_query(&command).await?;
-        loop {
-            match self.wire.receive().await? {
-                Received::CopyBoth => return Ok(Begun::Streaming),
-                Received::Message(Message::RowDescription(_)) => return Ok(Begun::AtEnd(self.timeline_end().await?)),
-                Received::Message(Message::ErrorResponse(body)) => return Err(self.failed(answer(&body)).await),
-                Received::Message(Message::NoticeResponse(_) | Message::ParameterStatus(_)) => {}
-                Received::Message(_) => return Err(lost("it does not begin as the protocol says")),
+        in_time(async {
+            self.send_query(&command).await?;
+            loop {
+                match self.wire.receive().await? {
+                    Received::CopyBoth => return Ok(Begun::Streaming),
+                    Received::Message(Message::RowDescription(_)) => {
+                        return Ok(Begun::AtEnd(self.timeline_end().await?));
+                    }
+                    Received::Message(Message::ErrorResponse(body)) => return Err(self.failed(answer(&body)).await),
+                    Received::Message(Message::NoticeResponse(_) | Message::ParameterStatus(_)) => {}
+                    Received::Message(_) => return Err(lost("it does not begin as the protocol says")),
+                }
             }
-        }
+        })
+        .await
     }
 
     /// What the server sends next in the stream.
@@ -210,17 +229,20 @@ impl Replication {
     pub(crate) async fn leave_timeline(&mut self) -> Result<TimelineEnd, Error> {
         let mut message = BytesMut::new();
         frontend::copy_done(&mut message);
-        self.wire.send(&message).await?;
-        loop {
-            match self.wire.receive().await? {
-                Received::Message(Message::RowDescription(_)) => return self.timeline_end().await,
-                Received::Message(Message::ErrorResponse(body)) => return Err(answer(&body)),
-                Received::Message(Message::ReadyForQuery(_)) => {
-                    return Err(lost("the server did not say which timeline follows"));
+        in_time(async {
+            self.wire.send(&message).await?;
+            loop {
+                match self.wire.receive().await? {
+                    Received::Message(Message::RowDescription(_)) => return self.timeline_end().await,
+                    Received::Message(Message::ErrorResponse(body)) => return Err(answer(&body)),
+                    Received::Message(Message::ReadyForQuery(_)) => {
+                        return Err(lost("the server did not say which timeline follows"));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
-        }
+        })
+        .await
     }
 
     /// Ends the connection in an orderly way. The server notices it in any case.
@@ -252,8 +274,11 @@ impl Replication {
     }
 
     async fn rows(&mut self, command: &str) -> Result<Vec<Vec<Option<Bytes>>>, Error> {
-        self.send_query(command).await?;
-        self.rest_of_answer().await
+        in_time(async {
+            self.send_query(command).await?;
+            self.rest_of_answer().await
+        })
+        .await
     }
 
     async fn send_query(&mut self, command: &str) -> Result<(), Error> {
@@ -267,6 +292,9 @@ impl Replication {
         let mut rows = Vec::new();
         loop {
             match self.wire.receive().await? {
+                Received::Message(Message::DataRow(_)) if rows.len() == MOST_ROWS => {
+                    return Err(lost(format!("an answer has more than {MOST_ROWS} rows")));
+                }
                 Received::Message(Message::DataRow(row)) => rows.push(values(&row)?),
                 Received::Message(Message::ErrorResponse(body)) => return Err(self.failed(answer(&body)).await),
                 Received::Message(Message::ReadyForQuery(_)) => return Ok(rows),
@@ -285,6 +313,13 @@ impl Replication {
         }
         error
     }
+}
+
+/// A server that does not answer a command in time is taken for lost: a network that is gone says nothing.
+async fn in_time<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(ANSWERED_WITHIN, answer).await.unwrap_or_else(|_| {
+        Err(lost(format!("the server did not answer a command within {} s", ANSWERED_WITHIN.as_secs())))
+    })
 }
 
 /// Whether the server answered with this error code.

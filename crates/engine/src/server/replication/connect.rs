@@ -45,7 +45,8 @@ struct Opened {
 impl Replication {
     /// Connects and logs in.
     pub(crate) async fn open(settings: &ReplicationSettings<'_>) -> Result<Self, Error> {
-        let (wanted, described) = settings.connection.wanted()?;
+        // As libpq: the line of the password file is that of the database `replication`, as in `pg_hba.conf`.
+        let (wanted, described) = settings.connection.wanted(Some("replication"))?;
         let connecting = || format!("opening a replication connection to PostgreSQL ({described})");
         let needs_tls = wanted.attempts.iter().any(|attempt| attempt.tls != TlsMode::Disable);
         let tls = if needs_tls { Some(Tls::new(&wanted.tls).doing(connecting)?) } else { None };
