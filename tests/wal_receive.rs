@@ -179,6 +179,40 @@ async fn a_promoted_standby_is_followed_onto_its_timeline() {
     assert_eq!(lost(&restored, &journal).await, Vec::<i64>::new());
 }
 
+/// The history of timeline 2 is in the archive, but no WAL of it: everything acknowledged before the promotion is in
+/// pieces of timeline 1.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_before_a_promotion_is_restored_without_wal_of_the_new_timeline() {
+    let Some(mut stage) = Stage::start(18, plan(&[])).await else { return };
+    back_up(&stage);
+    leave_it_to_the_receiver(&stage.cluster).await;
+    let mut standby = Cluster::standby_of(&stage.cluster).await.expect("make a standby");
+    standby.start().await.expect("start the standby");
+    let running = receiver(&stage, &["--interval", "0s"]);
+    streaming(&stage.cluster).await;
+    stage.cluster.set("synchronous_standby_names", "2 (holdfast, walreceiver)").expect("set the names");
+    stage.cluster.reload().await.expect("reload");
+    let writer = RowWriter::start(&stage.cluster, Pace::default()).await.expect("start the writer");
+    writer.wait_for_rows(100).await.expect("write rows");
+    stage.cluster.kill9().await.expect("kill the primary");
+    let journal = writer.stop().await.expect("end the writer");
+    end(running);
+    standby.promote().await.expect("promote");
+    let history = standby.data().join("pg_wal/00000002.history");
+    stage.ok(&["wal", "push", &history.display().to_string()]);
+    standby.kill9().await.expect("kill the new primary");
+
+    let planned = stage.json(&["restore", "--plan", "--pgdata", &stage.target("planned").display().to_string()]);
+    assert_eq!(planned["recovery"]["timeline"], 2, "{planned}");
+    let tails = planned["recovery"]["tails"].as_array().expect("there is a tail");
+    assert_eq!(tails.iter().map(|tail| &tail["timeline"]).collect::<Vec<_>>(), [1], "{planned}");
+    assert!(tails.iter().all(|tail| tail["switch_lsn"].is_string()), "{planned}");
+    assert!(planned["notes"].to_string().contains("timeline 2 begins at "), "{planned}");
+    let restored = stage.restore_and_start("restored", &[]).await;
+    wait_promoted(&restored).await;
+    assert_eq!(lost(&restored, &journal).await, Vec::<i64>::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_slot_is_an_error_and_never_a_gap_in_silence() {
     for major in [18, 14] {

@@ -98,16 +98,20 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
     if let Command::Wal(WalCommand::Get { name, until: Some(until), .. }) = &args.command {
         verbs::refuse_after(name, *until)?;
     }
+    let is_cut = matches!(&args.command, Command::Wal(WalCommand::Get { name, tail, .. })
+        if verbs::ends_at_switch(name, tail));
     // A promotion waits for the answer to a standby, which asks again by itself.
     if let Command::Wal(WalCommand::Get { name, dest, until, repo: None, standby, tail }) = &args.command
+        && !is_cut
         && let patience = standby.then_some(config.wal.timeout)
         && let Some(answer) = verbs::asking::get(&config, config_file.as_deref(), name, dest, *until, patience)
         // The agent gives whole segments only.
-        && !(tail.is_some() && answer.as_ref().is_err_and(|failure| failure.code == ExitCode::Absent))
+        && !(!tail.is_empty() && answer.as_ref().is_err_and(|failure| failure.code == ExitCode::Absent))
     {
         return answered(answer, manner.output, doing);
     }
     if let Command::Wal(WalCommand::Get { name, dest, .. }) = &args.command
+        && !is_cut
         && let Some(report) = verbs::already_fetched(&config, name, dest)
     {
         if manner.output == Output::Json {

@@ -68,6 +68,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("restore", through::<RestoreReport>),
     ("restore-plan", through::<RestorePlan>),
     ("restore-plan-2", through::<RestorePlan>),
+    ("restore-plan-3", through::<RestorePlan>),
     ("restore-snapshot", through::<SnapshotRestoreReport>),
     ("snapshot-list", through::<SnapshotListReport>),
     ("snapshot-record", through::<RecordReport>),

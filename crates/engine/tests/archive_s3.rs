@@ -139,7 +139,7 @@ impl Bench {
                 spool: Some(self.spool()),
                 repository_set: self.set(),
                 system_identifier: Some(SystemIdentifier::new(SYSTEM)),
-                tail: None,
+                tails: Vec::new(),
                 crew: Crew::new(0),
                 budget: ByteBudget::new(256 << 20),
                 now: Utc::now(),

@@ -68,7 +68,7 @@ pub mod wal_summary;
 
 pub use backup_label::BackupLabel;
 pub use control::ControlFile;
-pub use history::{Ancestry, HistoryFile};
+pub use history::{Ancestry, HistoryFile, TimelineSpan};
 pub use lsn::Lsn;
 pub use parse_error::ParseError;
 pub use segment::{SegmentName, WalSegmentSize};

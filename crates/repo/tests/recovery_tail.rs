@@ -9,7 +9,8 @@ use holdfast_pgtypes::{HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, W
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::recovery::{
-    Beginning, BeginningKind, RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld, TargetFacts, Unreachable,
+    Beginning, BeginningKind, NeededTail, RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld, TargetFacts,
+    Unreachable,
 };
 
 const SIZE: WalSegmentSize = WalSegmentSize::DEFAULT;
@@ -84,15 +85,79 @@ fn a_tail_after_a_hole_does_not_close_it() {
 }
 
 #[test]
-fn only_the_timeline_that_is_followed_has_a_tail() {
-    let histories = promoted(at(4, 500));
+fn before_the_new_timeline_has_wal_the_old_tail_is_used_up_to_the_switch() {
+    let switch = at(4, 500);
+    let histories = promoted(switch);
     let whole = [segment(1, 2), segment(1, 3)];
-    // The old timeline went further than the switch, and nothing of the new one is stored.
-    let old = [(segment(1, 4), at(4, 9000))];
-    let found = plan(&whole, &old, &histories, RecoveryTarget::Latest).unwrap();
-    assert_eq!((found.timeline, found.tail_lsn, found.window.to_lsn), (timeline(2), None, at(4, 0)));
-    // The new one begins in the middle of a segment, of which only pieces are stored.
+    let of_old = |end_lsn| vec![NeededTail { timeline: timeline(1), end_lsn, switch_lsn: Some(switch) }];
+    // The old timeline went further than the switch, or not as far; into the next segment, too.
+    for (old_end, end) in [(at(4, 9000), switch), (switch, switch), (at(4, 300), at(4, 300)), (at(5, 100), switch)] {
+        let old = [(segment(1, 4), old_end)];
+        let found = plan(&whole, &old, &histories, RecoveryTarget::Latest).unwrap();
+        assert_eq!((found.timeline, found.tail_lsn, found.window.to_lsn), (timeline(2), Some(end), end));
+        assert_eq!(found.tails, of_old(end));
+        assert_eq!(found.segments.last().map(|range| range.last), Some(segment(1, 4)));
+        let beyond = plan(&whole, &old, &histories, RecoveryTarget::Lsn(end));
+        assert!(matches!(beyond, Err(Unreachable::BeyondArchive { .. })), "{beyond:?}");
+        assert!(plan(&whole, &old, &histories, RecoveryTarget::Lsn(at(4, 299))).is_ok());
+    }
+    // The new one has pieces that do not reach its own beginning: the old one has more.
+    for new_end in [at(4, 200), switch] {
+        let both = [(segment(1, 4), at(4, 9000)), (segment(2, 4), new_end)];
+        let found = plan(&whole, &both, &histories, RecoveryTarget::Latest).unwrap();
+        assert_eq!((found.tail_lsn, found.tails), (Some(switch), of_old(switch)));
+    }
+    // They reach further: nothing of the old one is needed.
     let new = [(segment(1, 4), at(4, 9000)), (segment(2, 4), at(4, 7000))];
     let found = plan(&whole, &new, &histories, RecoveryTarget::Latest).unwrap();
     assert_eq!((found.timeline, found.tail_lsn), (timeline(2), Some(at(4, 7000))));
+    let needed = NeededTail { timeline: timeline(2), end_lsn: at(4, 7000), switch_lsn: None };
+    assert_eq!(found.tails, [needed]);
+}
+
+#[test]
+fn old_wal_that_cannot_be_cut_at_the_switch_is_refused_and_so_is_wal_after_the_old_tail() {
+    let histories = promoted(at(4, 500));
+    let old_whole = [segment(1, 2), segment(1, 3), segment(1, 4)];
+    let found = plan(&old_whole, &[(segment(2, 4), at(4, 300))], &histories, RecoveryTarget::Latest);
+    assert!(matches!(found, Err(Unreachable::Hole { .. })), "{found:?}");
+    let new_later = [segment(1, 2), segment(1, 3), segment(2, 5)];
+    let old = [(segment(1, 4), at(4, 9000))];
+    match plan(&new_later, &old, &histories, RecoveryTarget::Latest) {
+        Err(Unreachable::Hole { hole, .. }) => assert_eq!((hole.first_missing, hole.count), (segment(2, 4), 1)),
+        found => panic!("{found:?}"),
+    }
+    assert!(plan(&new_later, &old, &histories, RecoveryTarget::Lsn(at(4, 499))).is_ok());
+}
+
+#[test]
+fn the_old_tail_leads_to_a_switch_in_a_later_segment() {
+    // Segment 4 of the old timeline is complete, in pieces; the new one begins in segment 5.
+    let histories = promoted(at(5, 500));
+    let whole = [segment(1, 2), segment(1, 3)];
+    let old = (segment(1, 4), at(5, 400));
+    let needed = |on: u32, end_lsn, switch_lsn| NeededTail { timeline: timeline(on), end_lsn, switch_lsn };
+    let found = plan(&whole, &[old], &histories, RecoveryTarget::Latest).unwrap();
+    assert_eq!((found.tail_lsn, found.segment_count), (Some(at(5, 400)), 4), "{found:?}");
+    assert_eq!(found.tails, [needed(1, at(5, 400), Some(at(5, 500)))]);
+    let both = [old, (segment(2, 5), at(6, 0))];
+    let found = plan(&whole, &both, &histories, RecoveryTarget::Latest).unwrap();
+    assert_eq!((found.tail_lsn, found.segment_count), (Some(at(6, 0)), 4), "{found:?}");
+    assert_eq!(found.tails, [needed(1, at(5, 0), Some(at(5, 500))), needed(2, at(6, 0), None)]);
+}
+
+#[test]
+fn complete_pieces_close_a_hole_between_whole_segments() {
+    let whole = [segment(1, 2), segment(1, 4)];
+    let none = BTreeMap::new();
+    let closed = plan(&whole, &[(segment(1, 3), at(4, 0))], &none, RecoveryTarget::Latest).unwrap();
+    assert_eq!((closed.tail_lsn, closed.window.to_lsn, closed.segment_count), (None, at(5, 0), 3));
+    assert_eq!(closed.tails, [NeededTail { timeline: timeline(1), end_lsn: at(4, 0), switch_lsn: None }]);
+    // The archive's end in pieces, too.
+    let tails = [(segment(1, 5), at(5, 700)), (segment(1, 3), at(4, 0))];
+    let both = plan(&whole, &tails, &none, RecoveryTarget::Latest).unwrap();
+    assert_eq!((both.tail_lsn, both.segment_count), (Some(at(5, 700)), 4));
+    assert_eq!(both.tails, [NeededTail { timeline: timeline(1), end_lsn: at(5, 700), switch_lsn: None }]);
+    let open = plan(&whole, &[(segment(1, 3), at(3, 9000))], &none, RecoveryTarget::Latest);
+    assert!(matches!(open, Err(Unreachable::Hole { .. })), "{open:?}");
 }

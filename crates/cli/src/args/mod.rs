@@ -42,7 +42,8 @@ use crate::config::units::duration;
 use crate::config::validated::LogLevel;
 use crate::config::written::Written;
 use clap::{Parser, Subcommand, ValueEnum};
-use holdfast_pgtypes::{SegmentName, TimelineId};
+use holdfast_pgtypes::SegmentName;
+use holdfast_repo::recovery::NeededTail;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -239,10 +240,10 @@ pub enum WalCommand {
         /// Give no segment after this one, as if it were the last in the archive
         #[arg(long, value_name = "SEGMENT")]
         until: Option<SegmentName>,
-        /// If a segment of this timeline is not whole, give what `wal receive` has stored of it; only for a recovery
-        /// that follows this timeline to its end
-        #[arg(long, value_name = "TIMELINE", value_parser = timeline, conflicts_with = "standby")]
-        tail: Option<TimelineId>,
+        /// If a segment of this timeline is not whole, give what `wal receive` has stored of it, and fail if that ends
+        /// before END; give nothing from SWITCH on. `holdfast restore` writes it
+        #[arg(long, value_name = "TIMELINE:END[:SWITCH]", conflicts_with = "standby")]
+        tail: Vec<NeededTail>,
     },
     /// Receive the WAL of a running server through a replication slot, seconds after it was written; until it is
     /// stopped
@@ -253,11 +254,6 @@ pub enum WalCommand {
     Verify(WalVerifyArgs),
     /// Find a drop, a transaction, a time or a restore point in the archived WAL, and print the flags to restore to it
     Find(WalFindArgs),
-}
-
-/// The number of a timeline.
-fn timeline(text: &str) -> Result<TimelineId, String> {
-    text.parse().ok().and_then(TimelineId::new).ok_or_else(|| "it is a number from 1".to_owned())
 }
 
 /// `holdfast snapshot`

@@ -128,6 +128,11 @@ fn of_what(what: &Cause) -> Failure {
             .hint("check `cluster.name`; `holdfast repo info` lists the clusters of a repository"),
         Cause::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
         Cause::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
+        Cause::TailTooShort { end, .. } => new(ExitCode::MissingObject).hint(format!(
+            "recovery stops here, because it would end before the end that was found when it was planned. Look for the \
+             missing or damaged pieces in the log of this command; to do without them, write {end} as the LSN after \
+             --tail in restore_command, and start the server again"
+        )),
         Cause::Remnant { .. } => new(ExitCode::MissingObject)
             .hint("nothing is lost, because this backup was never complete: use another one, and run `holdfast expire`"),
         Cause::LostPack { .. } => new(ExitCode::MissingObject).hint(damaged_object_hint()),

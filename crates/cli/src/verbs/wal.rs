@@ -24,7 +24,8 @@ use holdfast_engine::pipeline::budget::ByteBudget;
 use holdfast_engine::pipeline::crew::Crew;
 use holdfast_engine::server::read_control_file;
 use holdfast_engine::{Cause, Error};
-use holdfast_pgtypes::{ControlFile, SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use holdfast_pgtypes::{ControlFile, SegmentName, SystemIdentifier, WalFileName};
+use holdfast_repo::recovery::NeededTail;
 use holdfast_store::Hurry;
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -61,6 +62,13 @@ pub(crate) fn already_fetched(config: &Config, name: &str, destination: &Path) -
 pub(crate) fn only(config: &mut Config, number: usize) -> Result<(), Failure> {
     config.repositories = vec![targets::by_number(config, number)?.clone()];
     Ok(())
+}
+
+/// Whether the segment may be given only up to a switch of the timeline. Then neither the agent nor the spool, which
+/// have whole segments, may answer.
+pub(crate) fn ends_at_switch(name: &str, tails: &[NeededTail]) -> bool {
+    let Ok(WalFileName::Segment(segment)) = name.parse() else { return false };
+    tails.iter().any(|tail| tail.switch_lsn.is_some() && tail.timeline == segment.timeline())
 }
 
 /// Segments after the last wanted one count as not archived, on every timeline.
@@ -210,7 +218,7 @@ pub(super) async fn get(
     context: &Context,
     name: &str,
     destination: &Path,
-    tail: Option<TimelineId>,
+    tails: &[NeededTail],
 ) -> Result<ExitCode, Failure> {
     let config = &context.config;
     let name: WalFileName = name.parse().map_err(|_| {
@@ -236,15 +244,17 @@ pub(super) async fn get(
     if let (true, Some(failure)) = (targets.is_empty(), &doubt) {
         return Err(failure.clone());
     }
+    let prefetch = if ends_at_switch(&name.to_string(), tails) { 0 } else { config.wal.prefetch };
     let options = GetOptions {
         cluster: config.cluster.name.clone(),
         name,
         destination: destination.to_owned(),
-        prefetch: config.wal.prefetch,
-        spool: if config.wal.prefetch > 0 { spool(context, destination) } else { None },
+        prefetch,
+        spool: if prefetch > 0 { spool(context, destination) } else { None },
         repository_set: repository_set(config),
         system_identifier,
-        tail,
+        // A repository that was not asked may have the whole segment, and those after it.
+        tails: if doubt.is_none() { tails.to_vec() } else { Vec::new() },
         crew: Crew::new(config.restore.jobs.get().min(MOST_THREADS)),
         budget: ByteBudget::new(config.backup.memory_bytes),
         now: time::now(),

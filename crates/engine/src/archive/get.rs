@@ -14,10 +14,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::wal::{GetReport, GetSource};
 use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, NEEDED_BYTES, check_segment_header};
-use holdfast_pgtypes::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName};
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
+use holdfast_repo::recovery::NeededTail;
 use holdfast_repo::wal_object::WalObjectFacts;
 use holdfast_repo::wal_tail::Assembly;
 use tokio::task::JoinSet;
@@ -53,9 +54,10 @@ pub struct GetOptions {
     /// The cluster whose WAL is wanted, from `pg_control` of the directory in recovery. `None` means the cluster of the
     /// claim in force.
     pub system_identifier: Option<SystemIdentifier>,
-    /// The timeline whose unfinished segments are put together from their pieces, if no repository has them whole.
-    /// Only for a recovery that follows this timeline to its end: after them there is nothing.
-    pub tail: Option<TimelineId>,
+    /// The timelines whose unfinished segments are put together from their pieces, if no repository has them whole, with
+    /// the end that was found. Only if every configured repository is among the asked ones, because recovery ends where
+    /// the pieces end.
+    pub tails: Vec<NeededTail>,
     /// The threads that decompress.
     pub crew: Crew,
     /// The limit on memory.
@@ -70,7 +72,7 @@ pub struct GetOptions {
 /// [`Cause::Absent`] only if every repository answered that it does not have the file. Otherwise that of the first
 /// repository that could not answer: [`Cause::NoClaim`] or [`Cause::WrongCluster`] if it has no claim of the cluster,
 /// [`Cause::Format`], [`Cause::SegmentMismatch`] or [`Cause::SegmentSize`] if the object is damaged, those of
-/// [`Repository::open`]. [`Cause::File`] if the file cannot be written, [`Cause::Refused`] if no repository is given,
+/// [`Repository::open`]. [`Cause::TailTooShort`] if the pieces end before the end that was found. [`Cause::File`] if the file cannot be written, [`Cause::Refused`] if no repository is given,
 /// [`Cause::Cancelled`].
 pub async fn get(
     targets: &[RepositoryTarget],
@@ -103,14 +105,14 @@ async fn get_inner(
         Ok(Answer::Found(found)) => found,
         Err(error) => match (&*error.what, options.unfinished()) {
             // Every repository has answered that it does not have the segment in whole.
-            (Cause::Absent { .. }, Some(segment)) => {
+            (Cause::Absent { .. }, Some((segment, needed))) => {
                 let unfinished = unfinished(targets, options, segment, cancel).await?;
                 // It may have become whole meanwhile, and its pieces are removed then.
                 match (ask_all(targets, options).await, unfinished) {
                     (Ok(Answer::Done(report)), _) => return Ok(report),
                     (Ok(Answer::Found(found)), _) => found,
-                    (Err(again), Some(pieces)) if matches!(*again.what, Cause::Absent { .. }) => {
-                        return hand_over_unfinished(options, segment, pieces).await;
+                    (Err(again), pieces) if matches!(*again.what, Cause::Absent { .. }) => {
+                        return hand_over_unfinished(options, segment, needed, pieces).await;
                     }
                     (Err(again), _) => return Err(again),
                 }
@@ -119,7 +121,15 @@ async fn get_inner(
         },
     };
     let size_bytes = found.raw.len() as u64;
-    let Found { repository, claim, raw } = found;
+    let Found { repository, claim, mut raw } = found;
+    if let Some((segment, needed)) = options.unfinished() {
+        // It has become whole since the plan, perhaps with WAL that the followed timeline does not have.
+        let allowed = needed.bytes_allowed(segment, claim.wal_segment_size);
+        if (allowed as usize) < NEEDED_BYTES {
+            return Err(Cause::Absent { file: segment.to_string() }.into());
+        }
+        end_at(&mut raw, allowed);
+    }
     let destination = options.destination.clone();
     let now = options.now;
     let place = blocking(move || {
@@ -142,6 +152,11 @@ async fn get_inner(
     Ok(GetReport { file: options.name, source, size_bytes, prefetched })
 }
 
+/// Zeros from this byte on, where PostgreSQL must find no record.
+fn end_at(segment: &mut [u8], bytes_allowed: u32) {
+    segment.get_mut(bytes_allowed as usize..).unwrap_or_default().fill(0);
+}
+
 /// The stored beginning of a segment.
 struct Unfinished {
     store: String,
@@ -149,13 +164,13 @@ struct Unfinished {
     assembly: Assembly,
 }
 
-/// Puts a segment together from the pieces of the repository that has most of it; `None` if none has any.
+/// Puts a segment together from the pieces of the repository that has most of it.
 async fn unfinished(
     targets: &[RepositoryTarget],
     options: &GetOptions,
     segment: SegmentName,
     cancel: &CancellationToken,
-) -> Result<Option<Unfinished>, Error> {
+) -> Result<Unfinished, Error> {
     let asking = async {
         let mut best: Option<Unfinished> = None;
         for target in targets {
@@ -163,12 +178,11 @@ async fn unfinished(
             let claim = choose_claim(&repository, &options.cluster, options.system_identifier).await?;
             let pieces = tail::list_segment(&repository, &claim, segment).await?;
             let assembly = tail::assemble(&repository, &claim, segment, pieces, &options.crew).await?;
-            let most = best.as_ref().map_or(0, |best| best.assembly.end());
-            if assembly.end() > most && assembly.end() as usize >= NEEDED_BYTES {
+            if best.as_ref().is_none_or(|best| assembly.end() > best.assembly.end()) {
                 best = Some(Unfinished { store: repository.describe(), claim, assembly });
             }
         }
-        Ok::<_, Error>(best)
+        best.ok_or_else(|| Cause::Refused("there is no repository to fetch from".to_owned()).into())
     };
     tokio::select! {
         biased;
@@ -180,11 +194,24 @@ async fn unfinished(
 async fn hand_over_unfinished(
     options: &GetOptions,
     segment: SegmentName,
+    needed: NeededTail,
     pieces: Unfinished,
 ) -> Result<GetReport, Error> {
     let Unfinished { store, claim, assembly } = pieces;
-    let end = segment.start_lsn(claim.wal_segment_size).saturating_add(u64::from(assembly.end()));
-    let raw = assembly.into_segment(claim.wal_segment_size.bytes());
+    let size = claim.wal_segment_size;
+    let lsn = |bytes: u32| segment.start_lsn(size).saturating_add(u64::from(bytes));
+    if assembly.end() < needed.bytes_needed(segment, size) {
+        let (end, needed) = (lsn(assembly.end()), lsn(needed.bytes_needed(segment, size)));
+        return Err(Cause::TailTooShort { segment: segment.to_string(), end, needed }.into());
+    }
+    let given = assembly.end().min(needed.bytes_allowed(segment, size));
+    // Without the header of its first page, it is no segment, and has no record.
+    if (given as usize) < NEEDED_BYTES {
+        return Err(Cause::Absent { file: segment.to_string() }.into());
+    }
+    let end = lsn(given);
+    let mut raw = assembly.into_segment(size.bytes());
+    end_at(&mut raw, given);
     check_segment(&raw, segment, &claim).doing(|| format!("checking the tail of {segment} from {store}"))?;
     tracing::warn!(%segment, %end, store, "this segment is not whole in the archive: its stored beginning is given");
     let (destination, size_bytes) = (options.destination.clone(), raw.len() as u64);
@@ -409,12 +436,11 @@ async fn prefetch_one(
 }
 
 impl GetOptions {
-    /// The segment, if it may be given although it is not whole.
-    fn unfinished(&self) -> Option<SegmentName> {
-        match self.name {
-            WalFileName::Segment(segment) if self.tail == Some(segment.timeline()) => Some(segment),
-            _ => None,
-        }
+    /// The segment, if it may be given although it is not whole, and what of it.
+    fn unfinished(&self) -> Option<(SegmentName, NeededTail)> {
+        let WalFileName::Segment(segment) = self.name else { return None };
+        let tail = self.tails.iter().find(|tail| tail.timeline == segment.timeline())?;
+        Some((segment, *tail))
     }
 
     fn prefetched(&self, system_identifier: SystemIdentifier) -> Option<Prefetched> {

@@ -94,6 +94,9 @@ pub(crate) async fn remove_leftovers(repository: &Repository, claim: &ClaimRecor
 /// Adds the tails of a claim to its listed WAL. A tail begins with the segment after the last whole one, or, without
 /// whole segments, with its first piece; it ends at the first hole, and at the first piece that cannot be used.
 ///
+/// Segments before the last whole one are added too if their pieces reach their end: `archive_command` stores several
+/// segments at the same time, so the machine may die with a later one stored.
+///
 /// # Errors
 /// As [`assemble`].
 pub(crate) async fn add_tails(
@@ -108,7 +111,18 @@ pub(crate) async fn add_tails(
     let timelines: BTreeSet<TimelineId> = pieces.keys().map(|segment| segment.timeline()).collect();
     for timeline in timelines {
         let of_timeline = || pieces.iter().filter(|(segment, _)| segment.timeline() == timeline);
-        let whole = inventory.ranges(timeline).last().and_then(|range| range.last.next(size));
+        let last_whole = inventory.ranges(timeline).last().map(|range| range.last);
+        let in_holes = of_timeline().filter(|(segment, of_segment)| {
+            let reaches = || chain_from(of_segment, 0).last().is_some_and(|last| last.end() == size.bytes());
+            last_whole.is_some_and(|last| **segment < last) && !inventory.contains(**segment) && reaches()
+        });
+        for (segment, of_segment) in in_holes.collect::<Vec<_>>() {
+            let assembly = assemble(repository, claim, *segment, of_segment.clone(), crew).await?;
+            if assembly.end() == size.bytes() {
+                inventory.add_tail(*segment, segment.end_lsn(size));
+            }
+        }
+        let whole = last_whole.and_then(|last| last.next(size));
         let Some(first) = whole.or_else(|| of_timeline().map(|(segment, _)| *segment).next()) else { continue };
         let (mut segment, mut end) = (first, None);
         while let Some(of_segment) = pieces.get(&segment) {

@@ -290,6 +290,18 @@ pub enum Cause {
     /// The repository answered that this WAL file is not there.
     #[error("{file} is not in the archive")]
     Absent { file: String },
+    /// The pieces of a segment do not reach the end that `--tail` gives: some are damaged or lost.
+    #[error(
+        "of WAL segment {segment} only the pieces before {end} can be read, but the archive had all before {needed}"
+    )]
+    TailTooShort {
+        /// The name of the segment.
+        segment: String,
+        /// The end of what can be read.
+        end: pg::Lsn,
+        /// The end of what must be there.
+        needed: pg::Lsn,
+    },
     /// An object does not read back as it was stored.
     #[error("{name} in {store} is not as it was stored: {reason}")]
     NotReadable {

@@ -31,6 +31,7 @@ impl Error {
             | Cause::NoClaim { .. }
             | Cause::Divergence { .. }
             | Cause::Absent { .. }
+            | Cause::TailTooShort { .. }
             | Cause::NotReadable { .. }
             | Cause::NotArchived { .. }
             | Cause::ReplayStopped { .. }

@@ -140,9 +140,10 @@ impl Repository {
         Err(Cause::AnotherRun { verb: "claim", subject: format!("the archive {cluster}"), pid: None }.into())
     }
 
-    /// Whether there is any WAL of a claim, or any backup of the cluster.
+    /// Whether there is any WAL of a claim, in whole segments or in pieces, or any backup of the cluster.
     async fn has_archived(&self, cluster: &ClusterName, claim: ClaimNumber) -> Result<bool, Error> {
-        for folder in [name::wal_claim_folder(cluster, claim), name::backups_folder(cluster)] {
+        let wal = [name::wal_claim_folder(cluster, claim), name::wal_tail_claim_folder(cluster, claim)];
+        for folder in wal.into_iter().chain([name::backups_folder(cluster)]) {
             if !self.store().list_folders(&folder).await?.is_empty() {
                 return Ok(true);
             }

@@ -394,8 +394,11 @@ fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan, in_place: b
         action: options.target_action,
         standby: options.standby,
         archiving: options.archiving,
-        restore_command: match (plan.tail_lsn, &options.tail_command) {
-            (Some(_), Some((before, after))) => Cow::Owned(format!("{before}{}{after}", plan.timeline)),
+        restore_command: match &options.tail_command {
+            Some((before, after)) if !plan.tails.is_empty() => {
+                let tails: Vec<String> = plan.tails.iter().map(ToString::to_string).collect();
+                Cow::Owned(format!("{before}{}{after}", tails.join(" --tail ")))
+            }
             _ => Cow::Borrowed(&options.restore_command),
         },
         in_place,

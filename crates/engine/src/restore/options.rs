@@ -51,8 +51,8 @@ pub struct RestoreOptions {
     pub memory_bytes: u64,
     /// The `restore_command` for PostgreSQL, called for each WAL file.
     pub restore_command: String,
-    /// The same for a recovery along a timeline whose last segments are not whole: the text around the timeline's
-    /// number. `None` for a recovery that ends with the last whole segment.
+    /// The same for a recovery that needs segments that are not whole: the text around the values of `--tail`. `None`
+    /// for a recovery that ends with the last whole segment.
     pub tail_command: Option<(String, String)>,
     /// The name of this host, for the resume point.
     pub host: String,

@@ -401,6 +401,25 @@ impl Archive {
                  restore_command puts them together"
             ));
         }
+        if plan.tail_lsn.is_none()
+            && let Some(tail) = plan.tails.last()
+        {
+            notes.push(format!(
+                "of timeline {}, WAL before {} is in pieces from `wal receive`, not in whole segments; restore_command \
+                 puts them together",
+                tail.timeline, tail.end_lsn
+            ));
+        }
+        let begin = path.ancestry().span(plan.timeline).map(|span| span.start);
+        let end = plan.window.to_lsn;
+        if let (Some(begin), RecoveryTarget::Latest) = (begin.filter(|begin| end <= *begin), &options.request.target) {
+            let lost = if end < begin { format!(", and WAL from {end} to {begin}") } else { String::new() };
+            notes.push(format!(
+                "timeline {} begins at {begin}, but recovery ends at {end}: missing in the archive is all WAL of this \
+                 timeline{lost}",
+                plan.timeline
+            ));
+        }
         if let (Some(partial), RecoveryTarget::Latest) = (partial, &options.request.target) {
             notes.push(format!("{partial}.partial is in the archive; PostgreSQL does not replay partial segments"));
         }

@@ -9,4 +9,5 @@ mod wal_inventory;
 
 pub use backup_catalog::{BackupCatalog, BackupObjects};
 pub use segment_range::SegmentRange;
+pub(crate) use wal_inventory::Tail;
 pub use wal_inventory::WalInventory;

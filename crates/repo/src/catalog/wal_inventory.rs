@@ -18,7 +18,7 @@ pub struct WalInventory {
     backup_histories: BTreeSet<SegmentName>,
     histories: BTreeSet<TimelineId>,
     stored: BTreeMap<TimelineId, DateTime<Utc>>,
-    tails: BTreeMap<TimelineId, Tail>,
+    tails: BTreeMap<TimelineId, Vec<Tail>>,
     stray_count: u64,
 }
 
@@ -119,20 +119,19 @@ impl WalInventory {
         self.stored.get(&timeline).copied()
     }
 
-    /// Records the tail of a timeline: pieces that begin with this segment, and their end. Recovery can use it only if
-    /// it follows the timeline to its end.
+    /// Records segments of which only pieces exist: the first one, and the end of the pieces. None of them may be whole.
     pub fn add_tail(&mut self, first: SegmentName, end: Lsn) {
         let last = SegmentName::ending_at(end, first.timeline(), self.size);
         if first.is_valid_for(self.size) && end > first.start_lsn(self.size) {
             self.segments.entry(first.timeline()).or_default();
             let tail = Tail { first: first.number(self.size), last: last.number(self.size), end };
-            self.tails.insert(first.timeline(), tail);
+            self.tails.entry(first.timeline()).or_default().push(tail);
         }
     }
 
-    /// The tail of a timeline.
-    pub(crate) fn tail(&self, timeline: TimelineId) -> Option<Tail> {
-        self.tails.get(&timeline).copied()
+    /// The segments of a timeline of which only pieces exist, in any order.
+    pub(crate) fn tails(&self, timeline: TimelineId) -> &[Tail] {
+        self.tails.get(&timeline).map_or(&[], Vec::as_slice)
     }
 
     /// Adds the segments of a range.
@@ -152,7 +151,9 @@ impl WalInventory {
         for (timeline, moment) in other.stored {
             self.stored_at(timeline, moment);
         }
-        self.tails.extend(other.tails);
+        for (timeline, tails) in other.tails {
+            self.tails.entry(timeline).or_default().extend(tails);
+        }
         self.partials.extend(other.partials);
         self.backup_histories.extend(other.backup_histories);
         self.histories.extend(other.histories);

@@ -1,6 +1,8 @@
 //! Step 2: one backup and the WAL it needs.
 
-use super::{BeginningKind, Candidate, Hole, Newer, OtherLine, ReachableWindow, RecoveryPath, Unreachable, WalRun};
+use super::{
+    BeginningKind, Candidate, Hole, NeededTail, Newer, OtherLine, ReachableWindow, RecoveryPath, Unreachable, WalRun,
+};
 use crate::catalog::SegmentRange;
 use crate::name::BackupId;
 use chrono::{DateTime, Utc};
@@ -57,10 +59,12 @@ pub struct RecoveryPlan {
     pub window: ReachableWindow,
     /// Timelines whose content the chosen one does not include.
     pub other_lines: Vec<OtherLine>,
-    /// The end of the archive, if recovery may read up to it and its last segments are pieces from streaming: then
-    /// `restore_command` must give them.
+    /// The end of the archive, if recovery may read up to it and its last segments are pieces from streaming.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail_lsn: Option<Lsn>,
+    /// What recovery may read from pieces, one for each timeline: then `restore_command` must give them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tails: Vec<NeededTail>,
 }
 
 /// Why a candidate cannot be used for the target.
@@ -224,7 +228,8 @@ impl RecoveryPath {
             None => (Vec::new(), None),
         };
         let segment_count = segments.iter().map(|range| range.count).sum();
-        let tail_lsn = self.runs.get(candidate.run).and_then(|run| run.tail_lsn);
+        let run = self.runs.get(candidate.run);
+        let (tail_lsn, tails) = run.map_or((None, Vec::new()), |run| (run.tail_lsn, run.tails.clone()));
         RecoveryPlan {
             backup: backup.backup_id,
             begins_with: backup.kind,
@@ -247,6 +252,7 @@ impl RecoveryPath {
             }),
             other_lines: self.others.clone(),
             tail_lsn,
+            tails,
         }
     }
 

@@ -18,7 +18,8 @@
 //! - A segment is read from the newest timeline of the history that has begun in it (`XLogFileReadAnyTLI`). So the
 //!   segment in which a timeline begins is needed under the new name, not under the old one. If only the old one
 //!   exists, PostgreSQL reads it, and past the switch LSN that is WAL of the abandoned branch. Here the run ends at the
-//!   switch LSN.
+//!   switch LSN. If only pieces of the old one exist, `restore_command` gives nothing after the switch LSN
+//!   ([`NeededTail`]), so recovery can end there.
 //! - Recovery stops at a target only once it is consistent. A target before the backup's stop LSN is fatal ("requested
 //!   recovery stop point is before consistent recovery point"). So a backup can be used for a target at or after its
 //!   stop LSN.
@@ -40,6 +41,7 @@ mod ancestry;
 mod beginning;
 mod decide;
 mod likely_start;
+mod needed_tail;
 mod other_line;
 mod path;
 mod request;
@@ -52,6 +54,7 @@ mod tests;
 pub use beginning::{Beginning, BeginningKind};
 pub use decide::{RecoveryPlan, RunFacts, TargetFacts};
 pub use likely_start::LikelyStart;
+pub use needed_tail::{NeededTail, NeededTailError};
 pub use other_line::{Newer, OtherLine};
 pub use path::{Candidate, FactsNeeded, RecoveryPath, Rejection, WalRun};
 pub use request::RecoveryRequest;

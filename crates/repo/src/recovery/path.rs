@@ -2,13 +2,13 @@
 
 use super::ancestry::{ancestry, is_on};
 use super::other_line::other_lines;
-use super::{Beginning, Hole, Newer, OtherLine, RecoveryRequest, RecoveryWorld, Unreachable};
-use crate::catalog::{SegmentRange, WalInventory};
+use super::{Beginning, Hole, NeededTail, Newer, OtherLine, RecoveryRequest, RecoveryWorld, Unreachable};
+use crate::catalog::{SegmentRange, Tail, WalInventory};
 use crate::name::BackupId;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
-use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId, WalSegmentSize};
+use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId, TimelineSpan, WalSegmentSize};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A gapless run of WAL along the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,6 +22,9 @@ pub struct WalRun {
     /// The same, if the last segments are not whole and only pieces of them exist.
     #[serde(skip)]
     pub tail_lsn: Option<Lsn>,
+    /// What of the run exists in pieces only, one for each timeline.
+    #[serde(skip)]
+    pub tails: Vec<NeededTail>,
     /// The missing segments after the run; `None` at the end of the archive.
     pub hole: Option<Hole>,
     #[serde(skip)]
@@ -277,8 +280,10 @@ struct Piece {
     first: u64,
     last: u64,
     cut: Option<Lsn>,
-    /// The end of what is stored of the last segment, if it is not whole. Nothing follows then.
+    /// The end of what may be replayed of the last segment, if it is a tail that ends inside of it.
     tail_end: Option<Lsn>,
+    /// If only pieces of these segments exist.
+    tail: Option<NeededTail>,
 }
 
 /// The runs of WAL along an ancestry. The cost grows with the number of ranges, not of segments.
@@ -287,9 +292,7 @@ fn wal_runs(ancestry: &Ancestry, wal: &WalInventory) -> Vec<WalRun> {
     let mut runs: Vec<Vec<Piece>> = Vec::new();
     for piece in pieces(ancestry, wal) {
         match runs.last_mut() {
-            Some(run) if run.last().is_some_and(|before| before.cut.is_none() && before.last + 1 == piece.first) => {
-                run.push(piece);
-            }
+            Some(run) if run.last().is_some_and(|before| before.continues_with(&piece)) => run.push(piece),
             _ => runs.push(vec![piece]),
         }
     }
@@ -297,20 +300,35 @@ fn wal_runs(ancestry: &Ancestry, wal: &WalInventory) -> Vec<WalRun> {
     let mut built = Vec::with_capacity(runs.len());
     for (index, run) in runs.iter().enumerate() {
         let (Some(head), Some(tail)) = (run.first(), run.last()) else { continue };
-        // The segment that is cut is itself the first missing one, under its new name.
-        let first_missing = if tail.cut.is_some() { tail.last } else { tail.last + 1 };
+        // The segment that is cut is itself the first missing one, under its new name; the same with one that ends early.
+        let first_missing = if tail.ends_inside().is_some() { tail.last } else { tail.last + 1 };
         let hole = match starts.get(index + 1) {
             Some(next) => Some(missing(ancestry, size, first_missing, next.saturating_sub(1).max(first_missing))),
             None => tail.cut.map(|_| missing(ancestry, size, first_missing, first_missing)),
         };
         let segments = ranges(run, size);
         let start_lsn = Lsn::new(head.first.saturating_mul(size.as_u64()));
-        let end_lsn =
-            tail.cut.or(tail.tail_end).unwrap_or_else(|| Lsn::new((tail.last + 1).saturating_mul(size.as_u64())));
-        let tail_lsn = tail.tail_end;
-        built.push(WalRun { segments, start_lsn, end_lsn, tail_lsn, hole, first: head.first, last: tail.last });
+        let end_lsn = tail.ends_inside().unwrap_or_else(|| Lsn::new((tail.last + 1).saturating_mul(size.as_u64())));
+        let (tail_lsn, tails) = (tail.tail.map(|_| end_lsn), needed_tails(run));
+        built.push(WalRun { segments, start_lsn, end_lsn, tail_lsn, tails, hole, first: head.first, last: tail.last });
     }
     built
+}
+
+impl Piece {
+    fn ends_inside(&self) -> Option<Lsn> {
+        self.cut.or(self.tail_end)
+    }
+
+    fn continues_with(&self, next: &Self) -> bool {
+        self.ends_inside().is_none() && self.last + 1 == next.first
+    }
+}
+
+/// What is needed of tails: the end of the last one of each timeline.
+fn needed_tails(pieces: &[Piece]) -> Vec<NeededTail> {
+    let ends = pieces.iter().filter_map(|piece| Some((piece.timeline, piece.tail?)));
+    ends.collect::<BTreeMap<TimelineId, NeededTail>>().into_values().collect()
 }
 
 /// Consecutive pieces as ranges; those of one timeline are joined.
@@ -338,38 +356,63 @@ fn pieces(ancestry: &Ancestry, wal: &WalInventory) -> Vec<Piece> {
         if first_owned >= owned_until {
             continue;
         }
-        // Only the timeline that is followed to its end has a tail.
-        let tail = if span.end.is_none() { wal.tail(span.timeline) } else { None };
-        let tail = tail.filter(|tail| tail.first >= first_owned);
-        if let Some(tail) = tail {
-            let (timeline, tail_end) = (span.timeline, Some(tail.end));
-            pieces.push(Piece { timeline, first: tail.first, last: tail.last, cut: None, tail_end });
-        }
-        for &(first, last) in wal.number_ranges(span.timeline).iter().rev() {
+        let mut of_span = Vec::new();
+        for &(first, last) in wal.number_ranges(span.timeline) {
             let (first, last) = (first.max(first_owned), last.min(owned_until - 1));
             if first <= last {
-                pieces.push(Piece { timeline: span.timeline, first, last, cut: None, tail_end: None });
+                of_span.push(Piece { timeline: span.timeline, first, last, cut: None, tail_end: None, tail: None });
             }
+        }
+        for tail in wal.tails(span.timeline) {
+            of_span.extend(pieces_of_tail(tail, span, first_owned, owned_until - 1, size));
         }
         let switches_inside = span.start.as_u64() % size.as_u64() != 0;
-        let begins_with_tail = tail.is_some_and(|tail| tail.first == first_owned);
-        if switches_inside && !begins_with_tail && !holds(wal, span.timeline, first_owned, size) {
+        if switches_inside && !of_span.iter().any(|piece| piece.first == first_owned) {
             // Only a copy under an older name exists: its part before the switch is on the path.
             let mut older = spans.iter().take(index).rev().filter(|older| begin(older.start) <= first_owned);
-            if let Some(older) = older.find(|older| holds(wal, older.timeline, first_owned, size)) {
-                pieces.push(Piece {
-                    timeline: older.timeline,
-                    first: first_owned,
-                    last: first_owned,
-                    cut: Some(older.end.unwrap_or(span.start)),
-                    tail_end: None,
-                });
-            }
+            of_span.extend(older.find_map(|older| older_copy(wal, older, first_owned, span.start)));
         }
+        of_span.sort_by_key(|piece| std::cmp::Reverse(piece.first));
+        pieces.extend(of_span);
         owned_until = first_owned;
     }
     pieces.reverse();
     pieces
+}
+
+/// The part of a tail within these segment numbers, both included: the complete segments, and the last one. What ends
+/// before the timeline's own beginning is left out: a receiver stores the segment in which it begins from the segment's
+/// start, and the older timeline may have more of it.
+fn pieces_of_tail(tail: &Tail, span: &TimelineSpan, from: u64, to: u64, size: WalSegmentSize) -> Vec<Piece> {
+    let timeline = span.timeline;
+    let is_complete = tail.end.as_u64() % size.as_u64() == 0;
+    let complete_until = if is_complete { tail.last } else { tail.last.saturating_sub(1) };
+    let needed = |end_lsn: Lsn| Some(NeededTail { timeline, end_lsn, switch_lsn: span.end });
+    let mut pieces = Vec::new();
+    let (first, last) = (tail.first.max(from), complete_until.min(to));
+    if tail.first <= complete_until && first <= last {
+        let end = Lsn::new((last + 1).saturating_mul(size.as_u64()));
+        pieces.push(Piece { timeline, first, last, cut: None, tail_end: None, tail: needed(end) });
+    }
+    if !is_complete && (from..=to).contains(&tail.last) && tail.end > span.start {
+        let (first, last) = (tail.last, tail.last);
+        pieces.push(Piece { timeline, first, last, cut: None, tail_end: Some(tail.end), tail: needed(tail.end) });
+    }
+    pieces
+}
+
+/// What an older timeline has of the segment in which a newer one begins, if anything.
+fn older_copy(wal: &WalInventory, older: &TimelineSpan, number: u64, begin: Lsn) -> Option<Piece> {
+    let size = wal.segment_size();
+    let (timeline, switch) = (older.timeline, older.end.unwrap_or(begin));
+    let piece = Piece { timeline, first: number, last: number, cut: None, tail_end: None, tail: None };
+    if holds(wal, timeline, number, size) {
+        return Some(Piece { cut: Some(switch), ..piece });
+    }
+    let tail = wal.tails(timeline).iter().find(|tail| (tail.first..=tail.last).contains(&number))?;
+    let end = tail.end.min(Lsn::new((number + 1).saturating_mul(size.as_u64())));
+    let tail = NeededTail { timeline, end_lsn: end.min(switch), switch_lsn: Some(switch) };
+    (end > older.start).then_some(Piece { tail_end: Some(tail.end_lsn), tail: Some(tail), ..piece })
 }
 
 fn holds(wal: &WalInventory, timeline: TimelineId, number: u64, size: WalSegmentSize) -> bool {

@@ -143,7 +143,7 @@ impl Bench {
             spool: Some(self.opened_spool()),
             repository_set: self.set(),
             system_identifier: Some(SystemIdentifier::new(SYSTEM)),
-            tail: None,
+            tails: Vec::new(),
             crew: self.crew.clone(),
             budget: ByteBudget::new(MINIMUM_BYTES),
             now: Utc::now(),

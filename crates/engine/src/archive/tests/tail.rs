@@ -1,7 +1,8 @@
 //! Pieces of a segment that is not whole: what is stored, what recovery gets of them, and who gets nothing.
 
-use holdfast_pgtypes::{SegmentName, WalSegmentSize};
+use holdfast_pgtypes::{Lsn, SegmentName, WalFileName, WalSegmentSize};
 use holdfast_repo::name::{ObjectPath, TailRange};
+use holdfast_repo::recovery::NeededTail;
 use holdfast_store::{Fault, FaultRule, ObjectName, PutMode, Store as _, StoreErrorKind};
 
 use super::*;
@@ -48,8 +49,8 @@ impl Bench {
     }
 
     /// The bytes before the zeros of what recovery gets; 0 if it gets nothing.
-    async fn given(&self, tail: Option<TimelineId>) -> usize {
-        match self.get_with(&GetOptions { tail, ..self.get_options(&name(2)) }).await {
+    async fn given(&self, tail: Option<NeededTail>) -> usize {
+        match self.get_with(&self.tail_options(tail)).await {
             Ok(_) => {
                 let given = std::fs::read(self.destination()).unwrap();
                 assert_eq!(given.len(), SIZE as usize);
@@ -62,12 +63,28 @@ impl Bench {
         }
     }
 
+    fn tail_options(&self, tail: Option<NeededTail>) -> GetOptions {
+        GetOptions { tails: tail.into_iter().collect(), ..self.get_options(&name(2)) }
+    }
+
     async fn piece(&self, repository: usize, wanted: TailRange) -> ObjectName {
         let objects = self.objects(repository, "main/wal-tail/").await;
         let is_wanted =
             |name: &&String| matches!(name.parse(), Ok(ObjectPath::WalTail { range, .. }) if range == wanted);
         objects.iter().find(is_wanted).unwrap().parse().unwrap()
     }
+}
+
+/// The tail of a timeline, whose stored end is at this byte of segment 2.
+fn needed(timeline: u32, end: u32) -> NeededTail {
+    let begin = named(2).start_lsn(WalSegmentSize::new(SIZE).unwrap());
+    let end_lsn = begin.saturating_add(u64::from(end));
+    NeededTail { timeline: TimelineId::new(timeline).unwrap(), end_lsn, switch_lsn: None }
+}
+
+/// The same, without an end that must be reached.
+fn any() -> Option<NeededTail> {
+    Some(NeededTail { end_lsn: Lsn::INVALID, ..needed(1, 0) })
 }
 
 /// The last byte of a segment's part may be zero by chance.
@@ -79,14 +96,75 @@ fn about(expected: u32, found: usize) {
 async fn recovery_gets_the_stored_beginning_and_nobody_else_does() {
     for bench in [Bench::new(1).await, Bench::encrypted().await, Bench::new(2).await] {
         let bench = Bench::with_tail(bench, &[FIRST, SECOND, THIRD]).await;
-        about(THIRD.end(), bench.given(Some(TimelineId::FIRST)).await);
+        about(THIRD.end(), bench.given(Some(needed(1, THIRD.end()))).await);
         assert_eq!(bench.given(None).await, 0);
-        assert_eq!(bench.given(TimelineId::new(2)).await, 0, "another timeline is followed");
+        assert_eq!(bench.given(Some(needed(2, THIRD.end()))).await, 0, "another timeline is followed");
         // A whole segment comes first.
         let path = bench.wal(&name(2), &segment(2, 1));
         bench.push(&path).await.unwrap();
-        about(SIZE, bench.given(Some(TimelineId::FIRST)).await);
+        about(SIZE, bench.given(any()).await);
     }
+}
+
+#[tokio::test]
+async fn a_tail_that_ends_before_the_planned_end_is_an_error_and_no_end() {
+    let bench = Bench::with_tail(Bench::new(2).await, &[FIRST, SECOND, THIRD]).await;
+    let planned = || bench.tail_options(Some(needed(1, THIRD.end())));
+    for repository in [0, 1] {
+        bench.get_with(&planned()).await.unwrap();
+        let third = bench.piece(repository, THIRD).await;
+        bench.stores[repository].delete(&[third]).await.unwrap();
+    }
+    let error = bench.get_with(&planned()).await.unwrap_err();
+    assert_eq!(kind(&error), "TailTooShort", "{error}");
+    about(SECOND.end(), bench.given(Some(needed(1, SECOND.end()))).await);
+    // Nothing is left of it, and the end is after it.
+    for repository in [0, 1] {
+        let pieces = [bench.piece(repository, FIRST).await, bench.piece(repository, SECOND).await];
+        bench.stores[repository].delete(&pieces).await.unwrap();
+    }
+    for end in [1, SIZE, SIZE + 1] {
+        let error = bench.get_with(&bench.tail_options(Some(needed(1, end)))).await.unwrap_err();
+        assert_eq!(kind(&error), "TailTooShort", "{error}");
+    }
+    assert_eq!(bench.given(Some(needed(1, 0))).await, 0, "the end is where the segment begins");
+}
+
+#[tokio::test]
+async fn nothing_after_the_switch_is_given_not_even_of_a_whole_segment() {
+    let bench = Bench::with_tail(Bench::new(1).await, &[FIRST, SECOND, THIRD]).await;
+    let cut = |at: u32| {
+        let switch_lsn = Some(needed(1, at).end_lsn);
+        Some(NeededTail { switch_lsn, ..needed(1, at) })
+    };
+    about(90_000, bench.given(cut(90_000)).await);
+    assert_eq!(bench.given(cut(0)).await, 0);
+    let path = bench.wal(&name(2), &segment(2, 1));
+    bench.push(&path).await.unwrap();
+    about(90_000, bench.given(cut(90_000)).await);
+    assert_eq!(bench.given(cut(0)).await, 0);
+}
+
+#[tokio::test]
+async fn complete_pieces_in_a_hole_count_as_present() {
+    let bench = Bench::with_tail(Bench::new(1).await, &[FIRST, SECOND, THIRD]).await;
+    let later = bench.wal(&name(3), &segment(3, 1));
+    bench.push(&later).await.unwrap();
+    let Destination { repository, claim } = bench.destination_of(0).await;
+    let size = WalSegmentSize::new(SIZE).unwrap();
+    let listed = || {
+        let files = [named(1), named(3)].map(WalFileName::Segment);
+        holdfast_repo::catalog::WalInventory::from_files(size, files)
+    };
+    let mut incomplete = listed();
+    add_tails(&repository, &claim, &mut incomplete, &bench.crew).await.unwrap();
+    assert_eq!(incomplete, listed(), "the pieces do not reach the end");
+    bench.store(0, range(THIRD.end(), SIZE), &segment(2, 1)).await.unwrap();
+    let (mut complete, mut expected) = (listed(), listed());
+    add_tails(&repository, &claim, &mut complete, &bench.crew).await.unwrap();
+    expected.add_tail(named(2), named(2).end_lsn(size));
+    assert_eq!(complete, expected);
+    about(SIZE, bench.given(Some(needed(1, SIZE))).await);
 }
 
 #[tokio::test]
@@ -99,13 +177,13 @@ async fn a_damaged_or_missing_piece_ends_the_tail() {
     let mut damaged = sound.to_vec();
     damaged[200] ^= 1;
     store.put(&third, damaged.into(), PutMode::Overwrite).await.unwrap();
-    about(SECOND.end(), bench.given(Some(TimelineId::FIRST)).await);
+    about(SECOND.end(), bench.given(any()).await);
     store.put(&third, sound, PutMode::Overwrite).await.unwrap();
     store.delete(&[second]).await.unwrap();
-    about(FIRST.end(), bench.given(Some(TimelineId::FIRST)).await);
+    about(FIRST.end(), bench.given(any()).await);
     // A piece of another run that overlaps closes the hole.
     bench.store(0, range(99_000, 100_050), &segment(2, 1)).await.unwrap();
-    about(THIRD.end(), bench.given(Some(TimelineId::FIRST)).await);
+    about(THIRD.end(), bench.given(any()).await);
 }
 
 #[tokio::test]
@@ -115,7 +193,7 @@ async fn a_piece_of_another_segment_is_not_believed() {
     let first = bench.piece(0, FIRST).await;
     let moved: ObjectName = first.to_string().replace(&name(2), &name(3)).parse().unwrap();
     store.put(&moved, store.get(&first).await.unwrap(), PutMode::Create).await.unwrap();
-    let options = GetOptions { tail: Some(TimelineId::FIRST), ..bench.get_options(&name(3)) };
+    let options = GetOptions { tails: any().into_iter().collect(), ..bench.get_options(&name(3)) };
     let error = bench.get_with(&options).await.unwrap_err();
     assert!(is_absent(&error), "{error}");
 }
@@ -126,7 +204,7 @@ async fn a_piece_is_stored_once_and_never_replaced() {
     bench.store(0, FIRST, &segment(2, 1)).await.unwrap();
     let error = bench.store(0, FIRST, &segment(2, 9)).await.unwrap_err();
     assert_eq!(kind(&error), "Divergence", "{error}");
-    about(FIRST.end(), bench.given(Some(TimelineId::FIRST)).await);
+    about(FIRST.end(), bench.given(any()).await);
 }
 
 #[tokio::test]
@@ -134,7 +212,7 @@ async fn a_store_that_is_away_is_a_doubt_and_no_end() {
     let mut bench = Bench::with_tail(Bench::new(1).await, &[FIRST, SECOND]).await;
     let rule = FaultRule::new(&[], 1.0, Fault::Refuse(StoreErrorKind::Unreachable)).on("main/wal-tail/");
     bench.faulty(0, vec![rule]);
-    let options = GetOptions { tail: Some(TimelineId::FIRST), ..bench.get_options(&name(2)) };
+    let options = bench.tail_options(any());
     let error = bench.get_with(&options).await.unwrap_err();
     assert_eq!(kind(&error), "Store", "{error}");
 }
