@@ -390,3 +390,23 @@ async fn accept(
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_promoted_meanwhile_needs_a_new_session() {
+        let facts = |timeline, flushed| SystemFacts {
+            system_identifier: "7000000000000000001".parse().unwrap(),
+            timeline: TimelineId::new(timeline).unwrap(),
+            flushed: Lsn::new(flushed),
+        };
+        assert_eq!(same_server(facts(1, 5), facts(1, 9)).unwrap().flushed, Lsn::new(9));
+        let error = same_server(facts(1, 5), facts(2, 9)).unwrap_err();
+        assert!(matches!(&*error.what, Cause::StreamLost { .. }), "{error}");
+        assert!(error.to_string().contains("from timeline 1 to 2"), "{error}");
+    }
+}

@@ -344,3 +344,42 @@ fn timeline(row: &[Option<Bytes>], column: usize) -> Result<TimelineId, Error> {
     let number: u32 = parsed(row, column)?;
     TimelineId::new(number).ok_or_else(|| lost("a timeline has the number 0"))
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// A connection, and the server's end of it.
+    fn connected() -> (Replication, tokio::io::DuplexStream) {
+        let (here, server) = tokio::io::duplex(1 << 20);
+        (Replication::new(Wire::new(Box::new(here)), "18.1".to_owned()), server)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_answer_is_taken_for_lost() {
+        let expected = "the server did not answer a command within 60 s";
+        let (mut connection, _server) = connected();
+        let error = connection.identify_system().await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        let error = connection.start("slot", Lsn::new(0), TimelineId::FIRST).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        let error = connection.leave_timeline().await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_too_many_rows_is_refused() {
+        // DataRow with one column, "on".
+        let row = b"D\0\0\0\x0c\0\x01\0\0\0\x02on";
+        let ready = b"Z\0\0\0\x05I";
+        for (rows, is_good) in [(1, true), (MOST_ROWS, true), (MOST_ROWS + 1, false)] {
+            let (mut connection, mut server) = connected();
+            server.write_all(&[row.repeat(rows), ready.to_vec()].concat()).await.unwrap();
+            assert_eq!(connection.is_in_recovery(PgVersion::V18).await.is_ok(), is_good, "{rows} rows");
+        }
+    }
+}
