@@ -67,8 +67,8 @@ async fn make(connection: &mut Replication, options: &ReceiveOptions<'_>) -> Res
     Ok(made)
 }
 
-/// What the server says about the slot; `None` if there is no physical slot of this name. PostgreSQL 15 and later refuse
-/// to read a logical one.
+/// What the server says about the slot; `None` if there is no physical slot of this name. PostgreSQL 15 and later
+/// refuse to read a logical one.
 async fn read(
     connection: &mut Replication,
     version: PgVersion,
