@@ -51,9 +51,11 @@ fn of_what(what: &Cause) -> Failure {
         Cause::Unreachable(error) => error.explain(),
         Cause::Postgres(error) => of_postgres(what, error),
         Cause::ServerAnswer { sqlstate, .. } => new(ExitCode::PostgresRefused).hint(of_sqlstate(sqlstate, REPLICATING)),
-        Cause::StreamLost { .. } | Cause::SlotLost { .. } | Cause::WalGap { .. } | Cause::OtherWal { .. } => {
-            of_receiving(what)
-        }
+        Cause::StreamLost { .. }
+        | Cause::SlotLost { .. }
+        | Cause::WalGap { .. }
+        | Cause::OtherWal { .. }
+        | Cause::TailTooShort { .. } => of_receiving(what),
         Cause::Connection(_) => new(ExitCode::PostgresConnection)
             .hint("start the server; `cluster.connection` may look like \"host=/var/run/postgresql user=postgres \
                    dbname=postgres\"; if it is not set, Holdfast finds the server by the data directory"),
@@ -128,11 +130,6 @@ fn of_what(what: &Cause) -> Failure {
             .hint("check `cluster.name`; `holdfast repo info` lists the clusters of a repository"),
         Cause::Divergence { name, .. } => new(ExitCode::Diverged).hint(of_divergence(name)),
         Cause::Absent { .. } => new(ExitCode::Absent).hint("`holdfast wal list` shows what is archived"),
-        Cause::TailTooShort { end, .. } => new(ExitCode::MissingObject).hint(format!(
-            "recovery stops here, because it would end before the end that was found when it was planned. Look for the \
-             missing or damaged pieces in the log of this command; to do without them, write {end} as the LSN after \
-             --tail in restore_command, and start the server again"
-        )),
         Cause::Remnant { .. } => new(ExitCode::MissingObject)
             .hint("nothing is lost, because this backup was never complete: use another one, and run `holdfast expire`"),
         Cause::LostPack { .. } => new(ExitCode::MissingObject).hint(damaged_object_hint()),
@@ -239,7 +236,7 @@ fn of_what(what: &Cause) -> Failure {
     }
 }
 
-/// Why `wal receive` ended.
+/// Why `wal receive` ended, and why recovery cannot use what it stored.
 fn of_receiving(what: &Cause) -> Failure {
     let new = |code| Failure::new(code, what.to_string());
     match what {
@@ -258,6 +255,11 @@ fn of_receiving(what: &Cause) -> Failure {
              into one archive. Find out which one should continue; give the other one a `cluster.name` of its own, or, \
              if this one should, restore it with a recovery target so that it begins a new timeline",
         ),
+        Cause::TailTooShort { end, .. } => new(ExitCode::MissingObject).hint(format!(
+            "recovery stops here, because it would end before the end that was found when it was planned. Look for the \
+             missing or damaged pieces in the log of this command; to do without them, write {end} as the LSN after \
+             --tail in restore_command, and start the server again"
+        )),
         _ => new(ExitCode::PostgresConnection)
             .hint("check that the server runs and that `cluster.connection` leads to it"),
     }
