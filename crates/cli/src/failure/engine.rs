@@ -200,6 +200,26 @@ fn of_what(what: &Cause) -> Failure {
                 ),
             })
         }
+        Cause::NoPrograms { .. }
+        | Cause::NoRoom { .. }
+        | Cause::Host { .. }
+        | Cause::OutOfTime { .. }
+        | Cause::ReplayStopped { .. } => of_drill(what),
+        Cause::TooManyPacks { .. } => new(ExitCode::Usage).hint(
+            "if its store takes objects only whole, packs are no larger than `backup.memory` allows: give the backup more, \
+             or use another store for this repository",
+        ),
+        Cause::Refused(_) => new(ExitCode::Usage).hint("change what the message names, then run this again"),
+        Cause::Cancelled => Failure::cancelled(),
+        // A new variant has its own text.
+        _ => Failure::internal(what.to_string()),
+    }
+}
+
+/// Why a drill says nothing about the backup.
+fn of_drill(what: &Cause) -> Failure {
+    let new = |code| Failure::new(code, what.to_string());
+    match what {
         Cause::NoPrograms { major, .. } => new(ExitCode::Configuration).hint(format!(
             "install the server of PostgreSQL {major} on this host, or name the folder with its `postgres` by --bin-dir or \
              `bin_dir` under [drill]"
@@ -225,13 +245,6 @@ fn of_what(what: &Cause) -> Failure {
             };
             new(code).hint(hint)
         }
-        Cause::TooManyPacks { .. } => new(ExitCode::Usage).hint(
-            "if its store takes objects only whole, packs are no larger than `backup.memory` allows: give the backup more, \
-             or use another store for this repository",
-        ),
-        Cause::Refused(_) => new(ExitCode::Usage).hint("change what the message names, then run this again"),
-        Cause::Cancelled => Failure::cancelled(),
-        // A new variant has its own text.
         _ => Failure::internal(what.to_string()),
     }
 }
