@@ -54,9 +54,9 @@ pub struct GetOptions {
     /// The cluster whose WAL is wanted, from `pg_control` of the directory in recovery. `None` means the cluster of the
     /// claim in force.
     pub system_identifier: Option<SystemIdentifier>,
-    /// The timelines whose unfinished segments are put together from their pieces, if no repository has them whole, with
-    /// the end that was found. Only if every configured repository is among the asked ones, because recovery ends where
-    /// the pieces end.
+    /// The timelines whose unfinished segments are put together from their pieces, if no repository has them whole,
+    /// with the end that was found. Only if every configured repository is among the asked ones, because recovery ends
+    /// where the pieces end.
     pub tails: Vec<NeededTail>,
     /// The threads that decompress.
     pub crew: Crew,
@@ -72,8 +72,8 @@ pub struct GetOptions {
 /// [`Cause::Absent`] only if every repository answered that it does not have the file. Otherwise that of the first
 /// repository that could not answer: [`Cause::NoClaim`] or [`Cause::WrongCluster`] if it has no claim of the cluster,
 /// [`Cause::Format`], [`Cause::SegmentMismatch`] or [`Cause::SegmentSize`] if the object is damaged, those of
-/// [`Repository::open`]. [`Cause::TailTooShort`] if the pieces end before the end that was found. [`Cause::File`] if the file cannot be written, [`Cause::Refused`] if no repository is given,
-/// [`Cause::Cancelled`].
+/// [`Repository::open`]. [`Cause::TailTooShort`] if the pieces end before the end that was found. [`Cause::File`] if
+/// the file cannot be written, [`Cause::Refused`] if no repository is given, [`Cause::Cancelled`].
 pub async fn get(
     targets: &[RepositoryTarget],
     options: &GetOptions,

@@ -119,7 +119,8 @@ impl WalInventory {
         self.stored.get(&timeline).copied()
     }
 
-    /// Records segments of which only pieces exist: the first one, and the end of the pieces. None of them may be whole.
+    /// Records segments of which only pieces exist: the first one, and the end of the pieces. None of them may be
+    /// whole.
     pub fn add_tail(&mut self, first: SegmentName, end: Lsn) {
         let last = SegmentName::ending_at(end, first.timeline(), self.size);
         if first.is_valid_for(self.size) && end > first.start_lsn(self.size) {

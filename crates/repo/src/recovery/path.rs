@@ -300,7 +300,8 @@ fn wal_runs(ancestry: &Ancestry, wal: &WalInventory) -> Vec<WalRun> {
     let mut built = Vec::with_capacity(runs.len());
     for (index, run) in runs.iter().enumerate() {
         let (Some(head), Some(tail)) = (run.first(), run.last()) else { continue };
-        // The segment that is cut is itself the first missing one, under its new name; the same with one that ends early.
+        // The segment that is cut is itself the first missing one, under its new name; the same with one that ends
+        // early.
         let first_missing = if tail.ends_inside().is_some() { tail.last } else { tail.last + 1 };
         let hole = match starts.get(index + 1) {
             Some(next) => Some(missing(ancestry, size, first_missing, next.saturating_sub(1).max(first_missing))),
