@@ -386,7 +386,7 @@ fn pieces(ancestry: &Ancestry, wal: &WalInventory) -> Vec<Piece> {
 /// start, and the older timeline may have more of it.
 fn pieces_of_tail(tail: &Tail, span: &TimelineSpan, from: u64, to: u64, size: WalSegmentSize) -> Vec<Piece> {
     let timeline = span.timeline;
-    let is_complete = tail.end.as_u64() % size.as_u64() == 0;
+    let is_complete = tail.end.as_u64().is_multiple_of(size.as_u64());
     let complete_until = if is_complete { tail.last } else { tail.last.saturating_sub(1) };
     let needed = |end_lsn: Lsn| Some(NeededTail { timeline, end_lsn, switch_lsn: span.end });
     let mut pieces = Vec::new();
