@@ -106,7 +106,7 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
         && let patience = standby.then_some(config.wal.timeout)
         && let Some(answer) = verbs::asking::get(&config, config_file.as_deref(), name, dest, *until, patience)
         // The agent gives whole segments only.
-        && !(!tail.is_empty() && answer.as_ref().is_err_and(|failure| failure.code == ExitCode::Absent))
+        && (tail.is_empty() || !answer.as_ref().is_err_and(|failure| failure.code == ExitCode::Absent))
     {
         return answered(answer, manner.output, doing);
     }

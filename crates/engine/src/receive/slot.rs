@@ -36,15 +36,13 @@ pub(super) async fn prepare(
         connection.drop_slot(name).await?;
     }
     let made = make(connection, options).await?;
-    match read(connection, version, options).await? {
-        Some(slot) => Ok(UsedSlot { restart_lsn: slot.restart_lsn, is_new: made }),
-        None => {
-            let text = format!(
-                "the replication slot {name} is not a physical one: choose another name with --slot; it stays as it is"
-            );
-            Err(Cause::ConnectionParameters(text).into())
-        }
+    if let Some(slot) = read(connection, version, options).await? {
+        return Ok(UsedSlot { restart_lsn: slot.restart_lsn, is_new: made });
     }
+    let text = format!(
+        "the replication slot {name} is not a physical one: choose another name with --slot; it stays as it is"
+    );
+    Err(Cause::ConnectionParameters(text).into())
 }
 
 /// Drops a physical slot that the server does not serve any more, and makes it again.

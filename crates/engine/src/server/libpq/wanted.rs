@@ -337,6 +337,8 @@ impl Reader<'_> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
 
+    use std::collections::BTreeMap;
+
     use tokio_postgres::config::Host;
 
     use super::*;
@@ -406,7 +408,7 @@ mod tests {
         std::fs::write(&file, "db:5432:postgres:u:ordinary\ndb:5432:replication:u:streams\n").unwrap();
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let text = format!("host=db user=u dbname=postgres passfile={}", file.display());
-        let environment = Environment { variables: Default::default(), home: None, user: None };
+        let environment = Environment { variables: BTreeMap::default(), home: None, user: None };
         for (password_of, expected) in [(None, "ordinary"), (Some("replication"), "streams")] {
             let found = || unreachable!("the host is named");
             let wanted = Wanted::new(Some(&text), "cluster.connection", &environment, password_of, found).unwrap();
