@@ -14,7 +14,8 @@ pub struct NeededTail {
     pub timeline: TimelineId,
     /// Every byte before this LSN is stored: if recovery gets less, something was lost or damaged since the plan.
     pub end_lsn: Lsn,
-    /// Where a later timeline leaves this one, if recovery continues to that one: WAL from here on must not be replayed.
+    /// Where a later timeline leaves this one, if recovery continues to that one. From here on, WAL must not be
+    /// replayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch_lsn: Option<Lsn>,
 }
