@@ -129,14 +129,23 @@ fn check_helpers(context: &Context, args: &VerifyArgs) -> Result<(), Failure> {
     }
 }
 
-/// The failure to report: damage first, otherwise the first failure.
-fn worse(first: Option<Failure>, second: Option<Failure>) -> Option<Failure> {
+/// The failure to report: what is damaged or lost first, otherwise the first failure.
+pub(super) fn worse(first: Option<Failure>, second: Option<Failure>) -> Option<Failure> {
     match (first, second) {
         (Some(first), Some(second)) if first.code != ExitCode::DamageFound && second.code == ExitCode::DamageFound => {
             Some(second)
         }
         (first, second) => first.or(second),
     }
+}
+
+/// The sample that `--sample` and `--seed` ask for; a random one without a seed.
+pub(super) fn sample(percent: Option<u8>, seed: Option<u64>) -> Result<Option<Sample>, Failure> {
+    Ok(match (percent, seed) {
+        (None, _) => None,
+        (Some(percent), Some(seed)) => Some(Sample { percent, seed }),
+        (Some(percent), None) => Some(random_sample(percent)?),
+    })
 }
 
 fn options(context: &Context, args: &VerifyArgs) -> Result<VerifyOptions, Failure> {
@@ -149,11 +158,7 @@ fn options(context: &Context, args: &VerifyArgs) -> Result<VerifyOptions, Failur
             failure
         })?),
     };
-    let sample = match (args.sample, args.seed) {
-        (None, _) => None,
-        (Some(percent), Some(seed)) => Some(Sample { percent, seed }),
-        (Some(percent), None) => Some(random_sample(percent)?),
-    };
+    let sample = sample(args.sample, args.seed)?;
     Ok(VerifyOptions {
         cluster: config.cluster.name.clone(),
         which,

@@ -1,6 +1,7 @@
 //! `wal verify`: the engine's findings about the archived WAL, for people and programs.
 
 use super::answers::unreadable;
+use super::verify::{sample, worse};
 use super::{Context, repo, targets, time};
 use crate::args::{WalVerifyArgs, WhichRepository};
 use crate::exit_code::ExitCode;
@@ -14,7 +15,7 @@ use holdfast_contract::report::wal_verify::{
 };
 use holdfast_engine::continuity::{WalVerification, WalVerifyOptions, wal_verify};
 use holdfast_engine::repository::Repository;
-use holdfast_engine::verify::{Level, Sample, random_sample};
+use holdfast_engine::verify::{Level, Sample};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -59,22 +60,9 @@ pub(super) async fn run(context: &Context, args: &WalVerifyArgs) -> Result<ExitC
     worst.map_or(Ok(ExitCode::Ok), Err)
 }
 
-/// The failure to report: missing WAL first, otherwise the first failure.
-fn worse(first: Option<Failure>, second: Option<Failure>) -> Option<Failure> {
-    let is_damage = |failure: &Failure| failure.code == ExitCode::DamageFound;
-    match (first, second) {
-        (Some(first), Some(second)) if !is_damage(&first) && is_damage(&second) => Some(second),
-        (first, second) => first.or(second),
-    }
-}
-
 fn options(context: &Context, args: &WalVerifyArgs) -> Result<WalVerifyOptions, Failure> {
     let config = &context.config;
-    let sample = match (args.sample, args.seed) {
-        (None, _) => None,
-        (Some(percent), Some(seed)) => Some(Sample { percent, seed }),
-        (Some(percent), None) => Some(random_sample(percent)?),
-    };
+    let sample = sample(args.sample, args.seed)?;
     Ok(WalVerifyOptions {
         cluster: config.cluster.name.clone(),
         timeline: args.timeline,

@@ -35,6 +35,7 @@ impl Run<'_> {
             for ((_, timeline), numbers) in &wal.young {
                 numbers.iter().for_each(|(first, last)| add_range(doubt, claim, *timeline, first, last));
             }
+            // What a release cannot read stays in doubt: its record of a gap is not closed.
             let version = PgVersion::new(wal.claim.pg_major).ok();
             for place in self.recorded.places().into_iter().filter(|(of, _)| *of == claim) {
                 let listed: NumberRanges = present(wal.chains.wal(), place.1);
