@@ -6,7 +6,7 @@ use chrono::Utc;
 use holdfast_contract::agent::{AgentStatus, GetStatus, PushStatus};
 use holdfast_http::answer;
 use holdfast_http::listen::accept_each;
-use holdfast_http::metrics::{Headers, Metric, Samples};
+use holdfast_http::metrics::{Kind, Metric, Samples, TEXT_FORMAT};
 use holdfast_http::serve::serve_connection;
 use hyper::StatusCode;
 use tokio::net::TcpListener;
@@ -19,30 +19,50 @@ const HEAD_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// All metrics: name, type, help.
 pub(crate) const TABLE: &[Metric] = &[
-    ("holdfast_agent_info", "gauge", "1, with the release of the agent as a label"),
-    ("holdfast_agent_push_waiting_segments", "gauge", "WAL files in pg_wal that wait to be archived (.ready)"),
-    ("holdfast_agent_push_waiting_bytes", "gauge", "Bytes of these files"),
+    ("holdfast_agent_info", Kind::Gauge, "1, with the release of the agent as a label"),
+    ("holdfast_agent_push_waiting_segments", Kind::Gauge, "WAL files in pg_wal that wait to be archived (.ready)"),
+    ("holdfast_agent_push_waiting_bytes", Kind::Gauge, "Bytes of these files"),
     (
         "holdfast_agent_push_lag_seconds",
-        "gauge",
+        Kind::Gauge,
         "Seconds since the oldest of these files was finished; 0 if none waits",
     ),
-    ("holdfast_agent_push_answered_total", "counter", "Calls of archive_command that succeeded"),
-    ("holdfast_agent_push_answered_at_once_total", "counter", "Of these, calls for a file that was already durable"),
-    ("holdfast_agent_push_failed_total", "counter", "Calls of archive_command that failed"),
-    ("holdfast_agent_push_failing", "gauge", "1 if the last call failed, with the name of its exit code as a label"),
-    ("holdfast_agent_push_in_flight", "gauge", "WAL files that are being stored now"),
-    ("holdfast_agent_push_ahead", "gauge", "WAL files that are durable, and for which PostgreSQL has not asked yet"),
-    ("holdfast_agent_push_window", "gauge", "WAL files that may be stored ahead at the same time; 0 after a failure"),
-    ("holdfast_agent_push_last_archived_seconds", "gauge", "Unix time of the last file that was archived"),
-    ("holdfast_agent_get_answered_total", "counter", "Calls of restore_command that got a file"),
-    ("holdfast_agent_get_answered_at_once_total", "counter", "Of these, calls for a file that was fetched ahead"),
-    ("holdfast_agent_get_absent_total", "counter", "Calls of restore_command for a file that is not in the archive"),
-    ("holdfast_agent_get_failed_total", "counter", "Calls of restore_command that failed"),
-    ("holdfast_agent_get_in_flight", "gauge", "Segments that are being fetched now"),
-    ("holdfast_agent_get_ahead", "gauge", "Segments that are fetched ahead"),
-    ("holdfast_agent_gap_segments", "gauge", "Archived WAL that is missing: segments that `wal verify` recorded"),
-    ("holdfast_agent_gap_read_seconds", "gauge", "Unix time at which the record of missing WAL was read"),
+    ("holdfast_agent_push_answered_total", Kind::Counter, "Calls of archive_command that succeeded"),
+    (
+        "holdfast_agent_push_answered_at_once_total",
+        Kind::Counter,
+        "Of these, calls for a file that was already durable",
+    ),
+    ("holdfast_agent_push_failed_total", Kind::Counter, "Calls of archive_command that failed"),
+    (
+        "holdfast_agent_push_failing",
+        Kind::Gauge,
+        "1 if the last call failed, with the name of its exit code as a label",
+    ),
+    ("holdfast_agent_push_in_flight", Kind::Gauge, "WAL files that are being stored now"),
+    (
+        "holdfast_agent_push_ahead",
+        Kind::Gauge,
+        "WAL files that are durable, and for which PostgreSQL has not asked yet",
+    ),
+    (
+        "holdfast_agent_push_window",
+        Kind::Gauge,
+        "WAL files that may be stored ahead at the same time; 0 after a failure",
+    ),
+    ("holdfast_agent_push_last_archived_seconds", Kind::Gauge, "Unix time of the last file that was archived"),
+    ("holdfast_agent_get_answered_total", Kind::Counter, "Calls of restore_command that got a file"),
+    ("holdfast_agent_get_answered_at_once_total", Kind::Counter, "Of these, calls for a file that was fetched ahead"),
+    (
+        "holdfast_agent_get_absent_total",
+        Kind::Counter,
+        "Calls of restore_command for a file that is not in the archive",
+    ),
+    ("holdfast_agent_get_failed_total", Kind::Counter, "Calls of restore_command that failed"),
+    ("holdfast_agent_get_in_flight", Kind::Gauge, "Segments that are being fetched now"),
+    ("holdfast_agent_get_ahead", Kind::Gauge, "Segments that are fetched ahead"),
+    ("holdfast_agent_gap_segments", Kind::Gauge, "Archived WAL that is missing: segments that `wal verify` recorded"),
+    ("holdfast_agent_gap_read_seconds", Kind::Gauge, "Unix time at which the record of missing WAL was read"),
 ];
 
 /// Serves `/metrics` for ever.
@@ -56,7 +76,7 @@ pub(crate) async fn serve(listener: &TcpListener, services: &Arc<Services>) {
                     return answer::text(StatusCode::NOT_FOUND, "text/plain", "the metrics are at /metrics\n");
                 }
                 let waiting = services.archiving.waiting().await;
-                answer::text(StatusCode::OK, "text/plain; version=0.0.4", text(&services.status(), &waiting))
+                answer::text(StatusCode::OK, TEXT_FORMAT, text(&services.status(), &waiting))
             }
         })
     })
@@ -108,7 +128,7 @@ fn text(status: &AgentStatus, waiting: &Waiting) -> String {
         let seconds = u64::try_from(gaps.looked_at.timestamp()).unwrap_or_default();
         samples.set("holdfast_agent_gap_read_seconds", &of, number(seconds));
     }
-    samples.text(TABLE, Headers::OfAll)
+    samples.text(TABLE)
 }
 
 #[cfg(test)]

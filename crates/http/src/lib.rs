@@ -11,12 +11,12 @@
 //!
 //! ```
 //! use holdfast_http::answer;
-//! use holdfast_http::metrics::{Headers, Metric, Samples};
+//! use holdfast_http::metrics::{Kind, Metric, Samples};
 //!
-//! const TABLE: &[Metric] = &[("app_up", "gauge", "Whether it runs")];
+//! const TABLE: &[Metric] = &[("app_up", Kind::Gauge, "Whether it runs")];
 //! let mut samples = Samples::default();
 //! samples.set("app_up", &[("cluster", "main")], 1.0);
-//! let text = samples.text(TABLE, Headers::OfSampled);
+//! let text = samples.text(TABLE);
 //! assert_eq!(text, "# HELP app_up Whether it runs\n# TYPE app_up gauge\napp_up{cluster=\"main\"} 1\n");
 //! assert_eq!(answer::text(hyper::StatusCode::OK, "text/plain", text).status(), 200);
 //! ```

@@ -1,32 +1,35 @@
 //! Metrics in Prometheus' text format.
 //!
 //! Names, types and help are in a table of the program that has the metrics, so that dashboards, alerts and documents
-//! can be compared with it. This module holds the values and writes them.
-//!
-//! It does not use `prometheus-client`. An instance collects its values from PostgreSQL at each scrape, by the names of
-//! the table, so the metrics of that crate would not be used, only its writer (`encoding::prometheus_text`, since
-//! 0.26). That would replace [`Samples::text`] by a `Collector` of the same length, print `1.0` instead of `1`, and
-//! bring three crates, one of them with procedural macros.
+//! can be compared with it. This module holds the values; the crate `prometheus` writes them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-/// A metric: name, type, help.
-pub type Metric = (&'static str, &'static str, &'static str);
+use prometheus::TextEncoder;
+use prometheus::proto;
 
-/// Chooses the metrics for which type and help are written.
+/// The media type of the text.
+pub use prometheus::TEXT_FORMAT;
+
+/// How the values of a metric change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Headers {
-    /// All metrics of the table.
-    OfAll,
-    /// Only metrics with a sample.
-    OfSampled,
+pub enum Kind {
+    /// Only upwards, from 0 at the start of the program.
+    Counter,
+    /// Up and down.
+    Gauge,
 }
+
+/// A metric: name, kind, help.
+pub type Metric = (&'static str, Kind, &'static str);
+
+/// Pairs of name and value that tell the values of a metric apart.
+type Labels = Vec<(String, String)>;
 
 /// Values, by metric and labels.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
-    values: BTreeMap<&'static str, BTreeMap<String, f64>>,
+    values: BTreeMap<&'static str, BTreeMap<Labels, f64>>,
 }
 
 impl Samples {
@@ -41,42 +44,66 @@ impl Samples {
     }
 
     fn value(&mut self, name: &'static str, labels: &[(&str, &str)]) -> &mut f64 {
-        self.values.entry(name).or_default().entry(render(labels)).or_default()
+        self.values.entry(name).or_default().entry(owned(labels)).or_default()
     }
 
     /// Removes the values with exactly these labels from the metrics whose names begin with `prefix`.
     pub fn remove(&mut self, prefix: &str, labels: &[(&str, &str)]) {
-        let labels = render(labels);
+        let labels = owned(labels);
         for (_, values) in self.values.iter_mut().filter(|(name, _)| name.starts_with(prefix)) {
             values.remove(&labels);
         }
     }
 
-    /// All values, in the order of the table. Metrics that are not in the table are not written.
-    pub fn text(&self, table: &[Metric], headers: Headers) -> String {
-        let mut text = String::new();
-        for (name, kind, help) in table {
-            let values = self.values.get(name).filter(|values| !values.is_empty());
-            // Writing to a String cannot fail.
-            if headers == Headers::OfAll || values.is_some() {
-                let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-            }
-            for (labels, value) in values.into_iter().flatten() {
-                let _ = if labels.is_empty() {
-                    writeln!(text, "{name} {value}")
-                } else {
-                    writeln!(text, "{name}{{{labels}}} {value}")
-                };
-            }
-        }
-        text
+    /// All values, in the order of the table, each metric with its help and type. Metrics without a value, and those
+    /// that are not in the table, are left out.
+    pub fn text(&self, table: &[Metric]) -> String {
+        let families: Vec<proto::MetricFamily> = table
+            .iter()
+            .filter_map(|metric| Some(family(metric, self.values.get(metric.0).filter(|values| !values.is_empty())?)))
+            .collect();
+        // It refuses only metrics without a name or a value, and there are none.
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
     }
 }
 
-/// Labels in the form between the braces.
-fn render(labels: &[(&str, &str)]) -> String {
-    let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect::<Vec<_>>().join(",")
+fn owned(labels: &[(&str, &str)]) -> Labels {
+    labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn family((name, kind, help): &Metric, values: &BTreeMap<Labels, f64>) -> proto::MetricFamily {
+    let mut family = proto::MetricFamily::default();
+    family.set_name((*name).to_owned());
+    family.set_help((*help).to_owned());
+    family.set_field_type(match kind {
+        Kind::Counter => proto::MetricType::COUNTER,
+        Kind::Gauge => proto::MetricType::GAUGE,
+    });
+    family.set_metric(values.iter().map(|(labels, value)| sample(*kind, labels, *value)).collect());
+    family
+}
+
+fn sample(kind: Kind, labels: &Labels, value: f64) -> proto::Metric {
+    let pairs = labels.iter().map(|(name, value)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name(name.clone());
+        pair.set_value(value.clone());
+        pair
+    });
+    let mut sample = proto::Metric::from_label(pairs.collect());
+    match kind {
+        Kind::Counter => {
+            let mut counter = proto::Counter::default();
+            counter.set_value(value);
+            sample.set_counter(counter);
+        }
+        Kind::Gauge => {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(value);
+            sample.set_gauge(gauge);
+        }
+    }
+    sample
 }
 
 #[cfg(test)]
@@ -84,9 +111,9 @@ mod tests {
     use super::*;
 
     const TABLE: &[Metric] = &[
-        ("a_up", "gauge", "Whether it runs"),
-        ("a_sent_total", "counter", "What was sent"),
-        ("a_size", "gauge", "How large it is"),
+        ("a_up", Kind::Gauge, "Whether it runs"),
+        ("a_sent_total", Kind::Counter, "What was sent"),
+        ("a_size", Kind::Gauge, "How large it is"),
     ];
 
     #[test]
@@ -101,8 +128,6 @@ mod tests {
         let up = "# HELP a_up Whether it runs\n# TYPE a_up gauge\na_up 1\n";
         let sent = "# HELP a_sent_total What was sent\n# TYPE a_sent_total counter\n\
              a_sent_total{reason=\"a\\\"b\\\\c\\nd\"} 2.5\n";
-        assert_eq!(samples.text(TABLE, Headers::OfSampled), format!("{up}{sent}"));
-        let size = "# HELP a_size How large it is\n# TYPE a_size gauge\n";
-        assert_eq!(samples.text(TABLE, Headers::OfAll), format!("{up}{sent}{size}"));
+        assert_eq!(samples.text(TABLE), format!("{up}{sent}"));
     }
 }

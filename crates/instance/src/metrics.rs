@@ -4,39 +4,47 @@
 use crate::context::Context;
 use crate::identity::Identity;
 use crate::postgres::Lossy;
-use holdfast_http::metrics::{Headers, Metric, Samples};
+use holdfast_http::metrics::{Kind, Metric, Samples};
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
 
 /// All metrics of an instance.
 pub const TABLE: &[Metric] = &[
-    ("holdfast_up", "gauge", "Whether PostgreSQL accepts connections"),
-    ("holdfast_ready", "gauge", "Whether the instance is ready in its role"),
-    ("holdfast_is_primary", "gauge", "Whether the instance takes writes"),
-    ("holdfast_lease_held", "gauge", "Whether the instance holds the Lease of the primary"),
-    ("holdfast_diverged", "gauge", "Whether a standby's WAL has diverged from the primary's"),
-    ("holdfast_timeline", "gauge", "The timeline of the instance"),
-    ("holdfast_wal_position_bytes", "gauge", "The LSN up to which the instance has WAL, in bytes"),
-    ("holdfast_streaming", "gauge", "Whether a standby receives WAL by streaming replication"),
-    ("holdfast_replay_lag_seconds", "gauge", "On a standby, seconds since the last replayed commit"),
-    ("holdfast_pending_restart", "gauge", "Whether a changed setting waits for a restart"),
-    ("holdfast_replication_lag_bytes", "gauge", "On the primary, bytes of WAL that a standby has not replayed yet"),
-    ("holdfast_slot_retained_bytes", "gauge", "Bytes of WAL that are kept for a replication slot"),
-    ("holdfast_database_size_bytes", "gauge", "Size of a database, in bytes"),
-    ("holdfast_backends", "gauge", "Client sessions, by state"),
-    ("holdfast_archived_total", "counter", "WAL segments archived since the statistics were reset"),
-    ("holdfast_archive_failed_total", "counter", "Failed attempts to archive since the statistics were reset"),
-    ("holdfast_archive_working", "gauge", "Whether the last attempt to archive succeeded"),
-    ("holdfast_archive_waiting_segments", "gauge", "WAL segments that wait to be archived"),
-    ("holdfast_archive_waiting_bytes", "gauge", "Bytes of WAL that wait to be archived"),
-    ("holdfast_recoverable_from_timestamp_seconds", "gauge", "The oldest moment that can be restored, as a Unix time"),
-    ("holdfast_recoverable_to_timestamp_seconds", "gauge", "The newest moment that can be restored, as a Unix time"),
-    ("holdfast_archive_gaps", "gauge", "The number of gaps in the archived WAL"),
-    ("holdfast_last_backup_timestamp_seconds", "gauge", "When the newest backup was completed, as a Unix time"),
-    ("holdfast_last_backup_size_bytes", "gauge", "Size of the newest backup in the archive, in bytes"),
-    ("holdfast_backup_running", "gauge", "Whether a backup is being taken here"),
-    ("holdfast_bootstrap_done_bytes", "gauge", "Bytes that are done in the current bootstrap step"),
-    ("holdfast_bootstrap_total_bytes", "gauge", "All bytes of the current bootstrap step"),
+    ("holdfast_up", Kind::Gauge, "Whether PostgreSQL accepts connections"),
+    ("holdfast_ready", Kind::Gauge, "Whether the instance is ready in its role"),
+    ("holdfast_is_primary", Kind::Gauge, "Whether the instance takes writes"),
+    ("holdfast_lease_held", Kind::Gauge, "Whether the instance holds the Lease of the primary"),
+    ("holdfast_diverged", Kind::Gauge, "Whether a standby's WAL has diverged from the primary's"),
+    ("holdfast_timeline", Kind::Gauge, "The timeline of the instance"),
+    ("holdfast_wal_position_bytes", Kind::Gauge, "The LSN up to which the instance has WAL, in bytes"),
+    ("holdfast_streaming", Kind::Gauge, "Whether a standby receives WAL by streaming replication"),
+    ("holdfast_replay_lag_seconds", Kind::Gauge, "On a standby, seconds since the last replayed commit"),
+    ("holdfast_pending_restart", Kind::Gauge, "Whether a changed setting waits for a restart"),
+    ("holdfast_replication_lag_bytes", Kind::Gauge, "On the primary, bytes of WAL that a standby has not replayed yet"),
+    ("holdfast_slot_retained_bytes", Kind::Gauge, "Bytes of WAL that are kept for a replication slot"),
+    ("holdfast_database_size_bytes", Kind::Gauge, "Size of a database, in bytes"),
+    ("holdfast_backends", Kind::Gauge, "Client sessions, by state"),
+    ("holdfast_archived_total", Kind::Counter, "WAL segments archived since the statistics were reset"),
+    ("holdfast_archive_failed_total", Kind::Counter, "Failed attempts to archive since the statistics were reset"),
+    ("holdfast_archive_working", Kind::Gauge, "Whether the last attempt to archive succeeded"),
+    ("holdfast_archive_waiting_segments", Kind::Gauge, "WAL segments that wait to be archived"),
+    ("holdfast_archive_waiting_bytes", Kind::Gauge, "Bytes of WAL that wait to be archived"),
+    (
+        "holdfast_recoverable_from_timestamp_seconds",
+        Kind::Gauge,
+        "The oldest moment that can be restored, as a Unix time",
+    ),
+    (
+        "holdfast_recoverable_to_timestamp_seconds",
+        Kind::Gauge,
+        "The newest moment that can be restored, as a Unix time",
+    ),
+    ("holdfast_archive_gaps", Kind::Gauge, "The number of gaps in the archived WAL"),
+    ("holdfast_last_backup_timestamp_seconds", Kind::Gauge, "When the newest backup was completed, as a Unix time"),
+    ("holdfast_last_backup_size_bytes", Kind::Gauge, "Size of the newest backup in the archive, in bytes"),
+    ("holdfast_backup_running", Kind::Gauge, "Whether a backup is being taken here"),
+    ("holdfast_bootstrap_done_bytes", Kind::Gauge, "Bytes that are done in the current bootstrap step"),
+    ("holdfast_bootstrap_total_bytes", Kind::Gauge, "All bytes of the current bootstrap step"),
 ];
 
 /// The samples of this instance.
@@ -118,7 +126,7 @@ pub async fn text(context: &Context) -> String {
             }
         }
     }
-    samples.samples.text(TABLE, Headers::OfSampled)
+    samples.samples.text(TABLE)
 }
 
 /// What only the server knows; left out if it does not answer.
@@ -188,7 +196,7 @@ mod tests {
         gathered.add("holdfast_backends", Some(("state", "a\"b")), 2.0);
         gathered.flag("holdfast_up", true);
         assert_eq!(
-            gathered.samples.text(TABLE, Headers::OfSampled),
+            gathered.samples.text(TABLE),
             "# HELP holdfast_up Whether PostgreSQL accepts connections\n\
              # TYPE holdfast_up gauge\n\
              holdfast_up{cluster=\"c\",instance=\"c-1\"} 1\n\

@@ -120,15 +120,14 @@ fn the_chart_contains_the_crds() {
     assert!(values()["image"].as_str().unwrap().ends_with(&format!(":{version}")));
 }
 
-/// Names of metrics in the tables of the programs: `("holdfast_up", "gauge", ...)`.
+/// Names of metrics in the tables of the programs: `("holdfast_up", Kind::Gauge, ...)`.
 fn metrics() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for source in ["crates/instance/src/metrics.rs", "crates/operator/src/metrics.rs"] {
-        for line in text(source).lines() {
-            let mut words = line.trim().split('"').skip(1).step_by(2);
-            if let (Some(name), Some("gauge" | "counter")) = (words.next(), words.next()) {
-                names.insert(name.to_owned());
-            }
+        let source = text(source);
+        for (before, _) in source.match_indices("Kind::") {
+            let name = source[..before].rsplit('"').nth(1);
+            names.extend(name.filter(|name| name.starts_with("holdfast_")).map(str::to_owned));
         }
     }
     assert!(names.len() > 30, "{names:?}");

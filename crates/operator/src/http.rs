@@ -2,6 +2,7 @@
 //! to serve, whether it is the leader or not.
 
 use crate::metrics::Metrics;
+use holdfast_http::metrics::TEXT_FORMAT;
 use holdfast_http::{Answer, accept_each, answer::text, serve_connection};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -35,7 +36,7 @@ pub async fn serve(
 
 fn answer(request: &Request<Incoming>, metrics: &Metrics, ready: bool) -> Answer {
     let (status, kind, body) = match request.uri().path() {
-        "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", metrics.text()),
+        "/metrics" => (StatusCode::OK, TEXT_FORMAT, metrics.text()),
         "/readyz" if !ready => {
             (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the webhook has no certificate yet\n".to_owned())
         }

@@ -2,21 +2,21 @@
 //!
 //! Names, types and help texts are in one table, [`TABLE`], so that dashboards and alerts can be compared with it.
 
-use holdfast_http::metrics::{Headers, Metric, Samples};
+use holdfast_http::metrics::{Kind, Metric, Samples};
 use parking_lot::Mutex;
 use std::time::Duration;
 
 /// Name, type and help of each metric.
 pub const TABLE: &[Metric] = &[
-    ("holdfast_operator_leader", "gauge", "Whether this operator is the leader"),
-    ("holdfast_operator_reconciles_total", "counter", "Reconciles that succeeded, by kind"),
-    ("holdfast_operator_reconcile_errors_total", "counter", "Reconciles that failed, by kind and category"),
-    ("holdfast_operator_reconcile_seconds_total", "counter", "Seconds spent in reconciles, by kind"),
-    ("holdfast_operator_events_total", "counter", "Events reported, by reason"),
-    ("holdfast_operator_failovers_total", "counter", "Failovers started, by namespace and cluster"),
-    ("holdfast_cluster_instances", "gauge", "Instances that exist, by namespace and cluster"),
-    ("holdfast_cluster_ready_instances", "gauge", "Instances that answer and accept connections"),
-    ("holdfast_cluster_ready", "gauge", "Whether the condition Ready is true"),
+    ("holdfast_operator_leader", Kind::Gauge, "Whether this operator is the leader"),
+    ("holdfast_operator_reconciles_total", Kind::Counter, "Reconciles that succeeded, by kind"),
+    ("holdfast_operator_reconcile_errors_total", Kind::Counter, "Reconciles that failed, by kind and category"),
+    ("holdfast_operator_reconcile_seconds_total", Kind::Counter, "Seconds spent in reconciles, by kind"),
+    ("holdfast_operator_events_total", Kind::Counter, "Events reported, by reason"),
+    ("holdfast_operator_failovers_total", Kind::Counter, "Failovers started, by namespace and cluster"),
+    ("holdfast_cluster_instances", Kind::Gauge, "Instances that exist, by namespace and cluster"),
+    ("holdfast_cluster_ready_instances", Kind::Gauge, "Instances that answer and accept connections"),
+    ("holdfast_cluster_ready", Kind::Gauge, "Whether the condition Ready is true"),
 ];
 
 /// The values of all metrics.
@@ -54,7 +54,7 @@ impl Metrics {
 
     /// All metrics, in Prometheus' text format.
     pub fn text(&self) -> String {
-        self.samples.lock().text(TABLE, Headers::OfAll)
+        self.samples.lock().text(TABLE)
     }
 }
 

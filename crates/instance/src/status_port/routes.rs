@@ -5,6 +5,7 @@ use crate::refusal::refused;
 use crate::{backup, metrics, server_facts, snapshot};
 use holdfast_http::Answer;
 use holdfast_http::answer::{json, text};
+use holdfast_http::metrics::TEXT_FORMAT;
 use holdfast_kube_api::names::{OPERATOR_USER, REPLICATION_USER};
 use holdfast_kube_api::status_port::{Role, WalSwitched};
 
@@ -32,7 +33,7 @@ pub(super) async fn answer(context: &Arc<Context>, caller: &Caller, request: Req
     match caller {
         Caller::Probes => probe(context, request.uri().path()),
         Caller::Metrics if request.uri().path() == "/metrics" => {
-            text(StatusCode::OK, "text/plain; version=0.0.4", metrics::text(context).await)
+            text(StatusCode::OK, TEXT_FORMAT, metrics::text(context).await)
         }
         Caller::Metrics => text(StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
         Caller::Status(client) => {
