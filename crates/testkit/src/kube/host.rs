@@ -15,6 +15,7 @@ use std::path::Path;
 
 use super::layout::{self, HOST, LINK, NODES, PODS, SERVICES};
 use super::tools::{run_with_input, sh};
+use super::unit::another_bed_runs;
 use crate::error::{KitError, Result};
 
 /// Our chain in iptables: packets from and to pods pass, whatever the machine's policy for forwarding is.
@@ -70,8 +71,11 @@ pub(crate) fn make_kubelet_folder() -> Result<()> {
 pub(crate) fn disconnect(state: &Path) {
     // The link's routes end with it; without a bed there is no link.
     let _ = sh(&["ip", "link", "delete", LINK]);
-    // If something is in the folder, it belongs to another program, and the folder stays.
-    let _ = fs::remove_dir(KUBELET_FOLDER);
+    // If something is in the folder, it belongs to another program, and the folder stays. To remove it would also end
+    // the mounts on it in the nodes of another bed.
+    if !another_bed_runs() {
+        let _ = fs::remove_dir(KUBELET_FOLDER);
+    }
     for program in ["iptables", "ip6tables"] {
         for table in ["filter", "nat", "mangle"] {
             clear_table(program, table);

@@ -1,8 +1,8 @@
 //! The places of all files of the bed, and its addresses.
 //!
-//! One machine holds one bed, so names and addresses are fixed. The state folder is `HOLDFAST_KUBE_DIR`, by default
-//! `/var/lib/holdfast-kube`; the programs come from `scripts/provision --kube`, which writes their folders into the
-//! cache's settings.
+//! One network namespace holds one bed, so names and addresses are fixed. The state folder is `HOLDFAST_KUBE_DIR`, by
+//! default `/var/lib/holdfast-kube`; the programs come from `scripts/provision --kube`, which writes their folders into
+//! the cache's settings.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ pub(crate) const API_PORT: u16 = 6443;
 pub(crate) const S3_PORT: u16 = 9000;
 /// The domain of the names of services and pods.
 pub(crate) const DOMAIN: &str = "cluster.local";
-/// The name of the control group below which every process of the bed lives, and of its iptables chain in capitals.
-pub(crate) const GROUP: &str = "holdfast-kube";
+/// How the names of all beds' control groups begin.
+pub(crate) const FIRST_GROUP: &str = "holdfast-kube";
 /// The number of nodes.
 pub(crate) const NODES: u8 = 2;
 
@@ -118,6 +118,17 @@ impl Layout {
     }
 }
 
+/// The control group below which every process of the bed lives: `holdfast-kube` for the state folder of that name, and
+/// another one for every other folder, so that a second bed in a network namespace of its own has its own group.
+pub(crate) fn group() -> String {
+    group_of(&Layout::state_folder())
+}
+
+fn group_of(state: &Path) -> String {
+    let name = state.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if name.starts_with(FIRST_GROUP) { name } else { format!("{FIRST_GROUP}-{name}") }
+}
+
 /// The address of a node, counted from one.
 pub(crate) fn node_address(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 244, 0, 10 + number)
@@ -126,4 +137,16 @@ pub(crate) fn node_address(number: u8) -> Ipv4Addr {
 /// The name of a node, counted from one.
 pub(crate) fn node_name(number: u8) -> String {
     format!("node-{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_folder_has_a_group_of_its_own() {
+        assert_eq!(group_of(Path::new("/var/lib/holdfast-kube")), "holdfast-kube");
+        assert_eq!(group_of(Path::new("/var/lib/holdfast-kube-2")), "holdfast-kube-2");
+        assert_eq!(group_of(Path::new("/tmp/mine")), "holdfast-kube-mine");
+    }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::disk::Disk;
-use super::layout::{self, DOMAIN, GROUP, HOST, Layout};
+use super::layout::{self, DOMAIN, HOST, Layout};
 use super::tools::run;
 use super::unit::{Unit, hierarchies, tail, wait_until};
 use super::version::Version;
@@ -125,7 +125,7 @@ impl Machine {
     /// Starts the kubelet, in the namespace that containerd made.
     pub(crate) fn start_kubelet(&self) -> Result<()> {
         for hierarchy in hierarchies() {
-            let group = hierarchy.join(GROUP).join(&self.name);
+            let group = hierarchy.join(layout::group()).join(&self.name);
             fs::create_dir_all(&group).map_err(KitError::io(format!("make {}", group.display())))?;
         }
         let process = self.containerd_process()?;
@@ -244,7 +244,7 @@ BinaryName = "{runc}"
             "tlsCertFile": pki(format!("{}.crt", self.name)),
             "tlsPrivateKeyFile": pki(format!("{}.key", self.name)),
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": format!("/{GROUP}/{}", self.name),
+            "cgroupRoot": format!("/{}/{}", layout::group(), self.name),
             "enforceNodeAllocatable": [],
             "failSwapOn": false,
             "clusterDomain": DOMAIN,

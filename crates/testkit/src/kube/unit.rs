@@ -1,10 +1,10 @@
 //! A daemon of the bed, known by its control group.
 //!
-//! Every daemon starts inside a control group of its own, `holdfast-kube/<name>`, and all its child processes stay in
-//! that group. So the kernel answers which processes run and which to kill. There are no recorded process ids, which
-//! could belong to another program by the time they are used. The kubelet puts containers into
-//! `holdfast-kube/node-<n>`. Groups of version 1 (one hierarchy for each resource) and of version 2 (one for all) are
-//! both handled; processes are followed in the hierarchy `pids` of the first.
+//! Every daemon starts inside a control group of its own, `<bed>/<name>` ([`layout::group`]), and all its child processes
+//! stay in that group. So the kernel answers which processes run and which to kill. There are no recorded process ids,
+//! which could belong to another program by the time they are used. The kubelet puts containers into `<bed>/node-<n>`.
+//! Groups of version 1 (one hierarchy for each resource) and of version 2 (one for all) are both handled; processes are
+//! followed in the hierarchy `pids` of the first.
 //!
 //! Daemons are started through `setsid --fork`, so that they outlive the program that starts them and never become its
 //! zombies.
@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::layout::GROUP;
-use super::lock;
+use super::{layout, lock};
 use crate::error::{KitError, Result};
 
 /// The root folders of all hierarchies of control groups.
@@ -54,7 +53,7 @@ impl Unit {
     }
 
     fn group(&self) -> PathBuf {
-        tracking().join(GROUP).join(&self.name)
+        tracking().join(layout::group()).join(&self.name)
     }
 
     /// Starts a daemon and appends its output to a log.
@@ -93,12 +92,7 @@ impl Unit {
 
     /// The processes of the unit, with all their children.
     pub(crate) fn processes(&self) -> Vec<i32> {
-        let mut found = Vec::new();
-        for folder in folders(&self.group()) {
-            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-        }
-        found
+        processes_below(&self.group())
     }
 
     /// Whether a process of the unit runs.
@@ -144,7 +138,7 @@ impl Unit {
     /// Removes the empty groups in all hierarchies.
     pub(crate) fn remove_groups(&self) {
         for hierarchy in hierarchies() {
-            let mut all = folders(&hierarchy.join(GROUP).join(&self.name));
+            let mut all = folders(&hierarchy.join(layout::group()).join(&self.name));
             all.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
             for folder in all {
                 // A group whose last process has just ended is busy for a moment.
@@ -152,6 +146,24 @@ impl Unit {
             }
         }
     }
+}
+
+/// Whether processes of a bed with another state folder run on this machine.
+pub(crate) fn another_bed_runs() -> bool {
+    let own = layout::group();
+    let entries = fs::read_dir(tracking()).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).any(|name| {
+        name.starts_with(layout::FIRST_GROUP) && name != own && !processes_below(&tracking().join(name)).is_empty()
+    })
+}
+
+fn processes_below(group: &Path) -> Vec<i32> {
+    let mut found = Vec::new();
+    for folder in folders(group) {
+        let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    }
+    found
 }
 
 /// A folder and all folders below it; empty if it does not exist.
