@@ -179,28 +179,9 @@ impl Explain for ConfigError {
 pub(super) fn nearest(written: &str, known: &[&str]) -> Option<String> {
     known
         .iter()
-        .map(|word| (distance(written, word), *word))
+        // Insertions, deletions, replacements and swaps of neighbours.
+        .map(|word| (strsim::osa_distance(written, word), *word))
         .min()
         .filter(|(distance, word)| *distance <= word.chars().count().div_ceil(3))
         .map(|(_, word)| word.to_owned())
-}
-
-/// The number of letters to insert, delete, replace or exchange with their neighbour.
-fn distance(left: &str, right: &str) -> usize {
-    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in right.iter().enumerate() {
-            let replaced = above[j] + usize::from(a != b);
-            let mut best = replaced.min(above[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *a == right[j - 1] && left[i - 1] == *b {
-                best = best.min(before[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut above, row);
-    }
-    above[right.len()]
 }
