@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use chrono::{DateTime, Utc};
+use holdfast_contract::problem::Problem;
 use holdfast_kube_api::status_port::ArchiveStatus;
 use std::time::UNIX_EPOCH;
 
@@ -43,7 +44,7 @@ pub async fn status(context: &Context) -> ArchiveStatus {
         let since = status.last_archived_time.unwrap_or(DateTime::UNIX_EPOCH);
         status.error = context.state.errors.last().filter(|(at, _)| *at >= since).map(|(_, text)| text).or_else(|| {
             let segment = status.last_failed_wal.as_deref().unwrap_or("a segment");
-            Some(format!("error: {segment} could not be archived\nhint:  see the log of the pod"))
+            Some(Problem::new(format!("{segment} could not be archived")).hint("see the log of the pod").to_string())
         });
     }
     status
