@@ -1,14 +1,33 @@
 //! The tail of an archive: pieces of segments that are not whole yet, from streaming. Pure.
 //!
 //! A piece is an object like a WAL file's ([`wal_object`](crate::wal_object)), whose file name is its range, and whose
-//! facts name the segment ([`SEGMENT_FACT`]). [`next`] chooses pieces from the segment's beginning on, so that they
+//! facts name the segment ([`TailFacts`]). [`next`] chooses pieces from the segment's beginning on, so that they
 //! follow each other without a hole; two pieces may overlap. [`Assembly`] puts their bytes together.
 
+use holdfast_pgtypes::SegmentName;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::format_error::{Fault, FormatError};
 use crate::name::TailRange;
 
-/// The field of the facts with the name of the segment. Without encryption, only it finds a piece that was moved to
-/// another segment.
-pub const SEGMENT_FACT: &str = "segment";
+/// The facts of a piece, as `docs/format/wal-tail.md` has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailFacts {
+    /// The segment that the piece is a part of. Without encryption, only it finds a piece that was moved to another
+    /// segment.
+    pub segment: SegmentName,
+}
+
+impl TailFacts {
+    /// The facts as the JSON that is stored in `object`.
+    ///
+    /// # Errors
+    /// None today: the name of a segment always becomes JSON.
+    pub fn to_json(self, object: &str) -> Result<Value, FormatError> {
+        serde_json::to_value(self).map_err(|error| Fault::malformed("WAL facts", error.to_string()).of(object))
+    }
+}
 
 /// The piece to read next, if everything before `at` is there: the one that leads furthest. `None` if no piece has the
 /// byte at `at`.

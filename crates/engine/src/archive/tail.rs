@@ -12,10 +12,10 @@ use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName};
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::name::{self, ObjectPath, TailRange};
 use holdfast_repo::record::ClaimRecord;
-use holdfast_repo::wal_tail::{Assembly, SEGMENT_FACT, chain_from};
+use holdfast_repo::wal_tail::{Assembly, TailFacts, chain_from};
 use holdfast_repo::{Compression, FaultClass, wal_object};
 use holdfast_store::{PutMode, StoreErrorKind};
-use serde_json::json;
+use serde::Deserialize as _;
 
 use super::deliver::Destination;
 use super::listed_wal::LEAST_OBJECT_BYTES;
@@ -232,9 +232,10 @@ async fn read_piece(
     let object = piece_name(repository, claim, segment, range);
     let (raw, facts) = stored::read(repository, claim, &object, crew).await?;
     let malformed = |reason: String| Error::from(Cause::Malformed { name: object.clone(), reason });
-    let of = facts.facts.get(SEGMENT_FACT).and_then(serde_json::Value::as_str);
-    if of != Some(segment.to_string().as_str()) {
-        return Err(malformed(format!("it is a piece of segment {}", of.unwrap_or("without a name"))));
+    let facts = TailFacts::deserialize(&facts.facts);
+    let facts = facts.map_err(|error| malformed(format!("its facts do not name its segment: {error}")))?;
+    if facts.segment != segment {
+        return Err(malformed(format!("it is a piece of segment {}", facts.segment)));
     }
     if raw.len() != range.length() as usize {
         return Err(malformed(format!("it has {} bytes of WAL", raw.len())));
@@ -263,7 +264,7 @@ pub(crate) async fn store_piece(
     let (owner, named, content) = (repository.clone(), object.clone(), raw.clone());
     let sealed = crew
         .run(move || {
-            let facts = json!({ SEGMENT_FACT: segment.to_string() });
+            let facts = TailFacts { segment }.to_json(&named)?;
             let (id, key) = (owner.id(), owner.key());
             wal_object::encode(&named, &range.to_string(), &content, compression, id, key, facts)
         })
