@@ -32,6 +32,7 @@ pub mod events;
 pub mod http;
 pub mod lease;
 pub mod metrics;
+mod own_object;
 mod retry;
 pub mod run;
 pub mod status_client;

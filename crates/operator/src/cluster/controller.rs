@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::deadline::within;
 use crate::error::Error;
 use crate::events::NewEvent;
+use crate::own_object;
 use crate::retry::Retries;
 use chrono::SubsecRound;
 use futures::StreamExt;
@@ -144,12 +145,9 @@ async fn one_pass(
     memory: &mut Memory,
 ) -> Result<Decision, Error> {
     let desired = desired(cluster, context);
-    let status: ClusterStatus = match cluster.data.get("status") {
-        // A status that cannot be parsed is never treated as empty: that would bootstrap the cluster again.
-        Some(status) => serde_json::from_value(status.clone())
-            .map_err(|source| Error::Malformed { what: format!("the status of cluster {}", desired.name), source })?,
-        None => ClusterStatus::default(),
-    };
+    // A status that cannot be parsed is never treated as empty: that would bootstrap the cluster again.
+    let status: ClusterStatus = own_object::status(cluster)
+        .map_err(|source| Error::Malformed { what: format!("the status of cluster {}", desired.name), source })?;
     let subject = Subject {
         name: &desired.name,
         namespace: &desired.namespace,
@@ -201,7 +199,7 @@ fn desired(cluster: &DynamicObject, context: &ClusterContext) -> Desired {
     let outcome = validate::cluster(&raw);
     let spec = match outcome.value {
         Some(valid) => Some(valid.spec),
-        None => cluster.data.get("spec").cloned().and_then(|spec| serde_json::from_value(spec).ok()),
+        None => own_object::spec(cluster).ok(),
     };
     Desired {
         name: cluster.name_any(),

@@ -10,6 +10,7 @@ use crate::backups::cluster_view::{ClusterView, InstanceAnswer, InstanceView, Vo
 use crate::backups::context::BackupsContext;
 use crate::backups::snapshot::{self, BACKUP_UID};
 use crate::error::{Error, is_not_found};
+use crate::own_object;
 use crate::status_client::{RequestError, StatusClient};
 use futures::future::join_all;
 use holdfast_kube_api::backup::{BackupMethod, BackupPhase};
@@ -19,7 +20,6 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use std::net::IpAddr;
 
 /// What was read: the input of the decision, and what the actions need besides.
@@ -32,12 +32,8 @@ pub(super) struct Read {
 
 /// The `Backup` as decisions see it. The error says why a spec cannot be read.
 pub(super) fn task(object: &DynamicObject) -> Result<Task, String> {
-    let part = |name: &str| object.data.get(name).cloned().unwrap_or(Value::Null);
-    let spec: BackupSpec = serde_json::from_value(part("spec")).map_err(|error| format!("spec: {error}"))?;
-    let status = match part("status") {
-        Value::Null => BackupStatus::default(),
-        status => serde_json::from_value(status).map_err(|error| format!("status: {error}"))?,
-    };
+    let spec: BackupSpec = own_object::spec(object).map_err(|error| format!("spec: {error}"))?;
+    let status: BackupStatus = own_object::status(object).map_err(|error| format!("status: {error}"))?;
     let meta = object.meta();
     Ok(Task {
         name: object.name_any(),
@@ -126,12 +122,9 @@ async fn read_cluster(shared: &BackupsContext, namespace: &str, name: &str) -> R
     // After validation; a spec with errors elsewhere still says where its archive is.
     let spec: ClusterSpec = match holdfast_kube_api::validate::cluster(&raw).value {
         Some(valid) => valid.spec,
-        None => serde_json::from_value(raw["spec"].clone()).map_err(parse)?,
+        None => own_object::spec(&object).map_err(parse)?,
     };
-    let status: ClusterStatus = match &raw["status"] {
-        Value::Null => ClusterStatus::default(),
-        status => serde_json::from_value(status.clone()).map_err(parse)?,
-    };
+    let status: ClusterStatus = own_object::status(&object).map_err(parse)?;
     let backup = spec.backup.unwrap_or_default();
     Ok(Some(ClusterView {
         name: name.to_owned(),

@@ -7,6 +7,7 @@ use crate::backups::context::{BackupsContext, RECONCILE_LIMIT};
 use crate::backups::event::{BackupEvent, Reason};
 use crate::deadline::within;
 use crate::error::{Error, is_conflict, is_not_found};
+use crate::own_object;
 use crate::retry::Retries;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
@@ -18,7 +19,7 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -82,10 +83,7 @@ async fn reconcile(cached: &DynamicObject, shared: &BackupsContext) -> Result<Ac
     };
     let malformed = |source| Error::Malformed { what: format!("scheduled backup {name}"), source };
     let raw = serde_json::to_value(&object).map_err(malformed)?;
-    let status: ScheduledBackupStatus = match &raw["status"] {
-        Value::Null => ScheduledBackupStatus::default(),
-        status => serde_json::from_value(status.clone()).map_err(malformed)?,
-    };
+    let status: ScheduledBackupStatus = own_object::status(&object).map_err(malformed)?;
     let now = shared.operator.clock.now();
     let (valid, warnings) = match validate::scheduled_backup(&raw).into_result() {
         Ok(valid) => valid,
@@ -157,8 +155,7 @@ async fn read(
 }
 
 fn phase(backup: &DynamicObject) -> holdfast_kube_api::backup::BackupPhase {
-    let status: Option<BackupStatus> = serde_json::from_value(backup.data["status"].clone()).ok();
-    status.and_then(|status| status.phase).unwrap_or_default()
+    own_object::status::<BackupStatus>(backup).ok().and_then(|status| status.phase).unwrap_or_default()
 }
 
 fn is_final(backup: &DynamicObject) -> bool {
