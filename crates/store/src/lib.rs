@@ -85,8 +85,9 @@ pub use wrappers::counted::{Counted, Counters, OperationCount};
 pub use wrappers::faulty::{Fault, FaultRule, Faulty, OtherRun};
 pub use wrappers::hurry::Hurry;
 pub use wrappers::limited::Limited;
+pub use wrappers::pace::{Pace, SystemPace, VirtualPace};
 pub use wrappers::prefixed::Prefixed;
-pub use wrappers::retry::{Pace, Retry, RetryPolicy, SystemPace, VirtualPace};
+pub use wrappers::retry::{Retry, RetryPolicy};
 
 /// What a write does if the name is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,8 +8,8 @@ use aws_config::meta::ProviderChainError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
+use super::dial::TimedOut;
 use super::errors::{Judged, causes, chain, judge_tls, judged};
-use super::http::TimedOut;
 use super::tunnel::Refused;
 use crate::StoreErrorKind;
 use crate::error::NO_CREDENTIALS_CAME;

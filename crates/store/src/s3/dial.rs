@@ -21,13 +21,27 @@ use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use tower_service::Service;
 
-use super::http::TimedOut;
 use super::tunnel::Tunnel;
 use crate::proxies::Host;
 use crate::tls::{Names, Trusted, Verifier, system_certificates};
 use crate::{ConfigError, Hurry, Proxies};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A time limit that ran out.
+#[derive(Debug)]
+pub(super) struct TimedOut {
+    pub(super) what: &'static str,
+    pub(super) limit: Duration,
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {} timeout occurred after {:?}", self.what, self.limit)
+    }
+}
+
+impl std::error::Error for TimedOut {}
 
 /// Opens connections to stores, proxies and credentials services.
 #[derive(Clone)]

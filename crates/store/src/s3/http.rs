@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_s3::config::http::{HttpRequest, HttpResponse};
@@ -25,7 +24,7 @@ use hyper_util::client::legacy::connect::{CaptureConnection, HttpInfo, capture_c
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 
-use super::dial::Dial;
+use super::dial::{Dial, TimedOut};
 use super::tunnel::Refused;
 use crate::ConfigError;
 
@@ -121,21 +120,6 @@ fn described(connection: &CaptureConnection) -> Option<ConnectionMetadata> {
     described.set_remote_addr(addresses.map(HttpInfo::remote_addr));
     Some(described.build())
 }
-
-/// A time limit that ran out.
-#[derive(Debug)]
-pub(super) struct TimedOut {
-    pub(super) what: &'static str,
-    pub(super) limit: Duration,
-}
-
-impl fmt::Display for TimedOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HTTP {} timeout occurred after {:?}", self.what, self.limit)
-    }
-}
-
-impl Error for TimedOut {}
 
 /// Sorts an error of hyper. A permanent refusal by a proxy needs a change by a person. An error that is neither a
 /// timeout nor a mistake of configuration is a network error, and may pass.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::retry::Pace;
+use super::pace::Pace;
 
 /// How long a caller in a hurry waits for the next byte. `pg_ctl stop` waits 60 seconds, and in that time the archiver
 /// may try a file six times. A line of 1 Mbit/s needs some seconds for the bytes that the kernel accepted at once.

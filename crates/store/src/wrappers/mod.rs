@@ -5,5 +5,6 @@ pub(crate) mod counted;
 pub(crate) mod faulty;
 pub(crate) mod hurry;
 pub(crate) mod limited;
+pub(crate) mod pace;
 pub(crate) mod prefixed;
 pub(crate) mod retry;

@@ -15,20 +15,18 @@
 //! If a future of this store is dropped, the repetition stops; the state is the same as after one dropped attempt.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::hurry::{Hurry, SILENCE};
+use super::pace::{Pace, SystemPace};
 use crate::compare::same_content;
-use crate::random::Random;
 use crate::{
     Failure, FolderPage, ListPage, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
     StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
@@ -76,83 +74,6 @@ impl RetryPolicy {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
         let full = self.initial_backoff.saturating_mul(doubled).min(self.max_backoff);
         full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
-    }
-}
-
-/// Clock and randomness of [`Retry`], so that tests need neither.
-#[async_trait]
-pub trait Pace: Send + Sync + Debug {
-    /// The time since a fixed moment.
-    fn now(&self) -> Duration;
-    /// A number in `0.0..1.0`.
-    fn jitter(&self) -> f64;
-    /// Waits for `duration`.
-    async fn sleep(&self, duration: Duration);
-}
-
-/// The real clock and a generator seeded by the system.
-#[derive(Debug)]
-pub struct SystemPace {
-    start: Instant,
-    random: Mutex<Random>,
-}
-
-impl SystemPace {
-    /// Starts the clock.
-    pub fn new() -> Self {
-        Self { start: Instant::now(), random: Mutex::new(Random::from_system()) }
-    }
-}
-
-impl Default for SystemPace {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-#[async_trait]
-impl Pace for SystemPace {
-    fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    fn jitter(&self) -> f64 {
-        self.random.lock().unit()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
-}
-
-/// A clock that only sleeping moves, and seeded jitter: retries in tests take no time and are the same every time.
-#[derive(Debug)]
-pub struct VirtualPace {
-    micros: AtomicU64,
-    random: Mutex<Random>,
-}
-
-impl VirtualPace {
-    /// A clock at zero.
-    pub fn new(seed: u64) -> Self {
-        Self { micros: AtomicU64::new(0), random: Mutex::new(Random::seeded(seed)) }
-    }
-}
-
-#[async_trait]
-impl Pace for VirtualPace {
-    fn now(&self) -> Duration {
-        Duration::from_micros(self.micros.load(Ordering::Relaxed))
-    }
-
-    fn jitter(&self) -> f64 {
-        self.random.lock().unit()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.micros.fetch_add(micros, Ordering::Relaxed);
-        tokio::task::yield_now().await;
     }
 }
 
@@ -466,6 +387,9 @@ impl Upload for RetryUpload {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::super::pace::VirtualPace;
     use super::*;
     use crate::MemoryStore;
 
