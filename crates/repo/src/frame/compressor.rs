@@ -5,8 +5,8 @@ use std::io::{Cursor, Write};
 
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
+use super::compressed::CompressedFrame;
 use super::header::{FrameKind, HEADER_BYTES};
-use super::seal::CompressedFrame;
 use crate::cipher::TAG_BYTES;
 use crate::codec::{Codec, Compression, checked_raw_len};
 use crate::format_error::Fault;

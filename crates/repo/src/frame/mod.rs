@@ -8,6 +8,7 @@
 //! numbers, encrypts and finishes it in the place where the order is known. Reading: [`ObjectOpener`] checks the head
 //! once and opens frames in any order; [`split_frames`] checks that an object in memory is complete.
 
+mod compressed;
 mod compressor;
 mod head;
 mod header;
@@ -17,11 +18,12 @@ mod split;
 mod tail;
 
 pub use crate::object_type::ObjectType;
+pub use compressed::CompressedFrame;
 pub use compressor::Compressor;
 pub use head::{Encryption, FORMAT_VERSION, HEAD_FRAME_BYTES, ObjectHead};
 pub use header::{FRAME_MAGIC, FrameHeader, FrameKind, HEADER_BYTES, Transform};
 pub use open::{Frame, FrameBuffers, ObjectOpener, open_object};
-pub use seal::{CompressedFrame, ObjectSealer, seal_object};
+pub use seal::{ObjectSealer, seal_object};
 pub use split::{FrameSpan, split_frames};
 pub use tail::{TAIL_FRAME_BYTES, TAIL_FRAME_BYTES_ENCRYPTED, TailPart, tail_frame_bytes};
 

@@ -4,9 +4,9 @@
 //! repository, and is encrypted exactly if the repository is. After that frames can be opened in any order and from
 //! several threads.
 
+use super::compressed::CompressedFrame;
 use super::head::{Encryption, ObjectHead};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
-use super::seal::CompressedFrame;
 use super::split::split_frames;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
 use crate::codec::{Codec, MAX_FRAME_RAW, decompress_into, resize_raw};

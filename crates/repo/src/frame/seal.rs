@@ -4,68 +4,16 @@
 //! happens where the frame's place in the object is known, because the number is part of nonce and associated data. It
 //! encrypts in place, fills in the header, and copies nothing.
 
+use super::compressed::CompressedFrame;
 use super::compressor::Compressor;
 use super::head::{Encryption, HEAD_FRAME_BYTES, ObjectHead};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES, Transform};
 use crate::cipher::{ObjectCipher, TAG_BYTES};
-use crate::codec::{Codec, Compression};
+use crate::codec::Compression;
 use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::object_type::ObjectType;
 use crate::salt::new_salt;
-
-/// A compressed frame that has no place in its object yet.
-#[derive(Debug, Clone)]
-pub struct CompressedFrame {
-    kind: FrameKind,
-    codec: Codec,
-    raw_len: u32,
-    /// [`HEADER_BYTES`] of free space, then the body; capacity for the tag is reserved.
-    buffer: Vec<u8>,
-}
-
-impl CompressedFrame {
-    /// A frame with an uncompressed body.
-    ///
-    /// # Errors
-    /// [`Fault::TooLong`] for more than [`MAX_FRAME_RAW`](crate::codec::MAX_FRAME_RAW) bytes.
-    pub fn stored(kind: FrameKind, raw: &[u8]) -> Result<Self, Fault> {
-        let raw_len = crate::codec::checked_raw_len(raw)?;
-        let mut buffer = Vec::with_capacity(HEADER_BYTES + raw.len() + TAG_BYTES);
-        buffer.resize(HEADER_BYTES, 0);
-        buffer.extend_from_slice(raw);
-        Ok(Self::from_parts(kind, Codec::None, raw_len, buffer))
-    }
-
-    pub(crate) fn from_parts(kind: FrameKind, codec: Codec, raw_len: u32, buffer: Vec<u8>) -> Self {
-        Self { kind, codec, raw_len, buffer }
-    }
-
-    /// The content of the frame.
-    pub fn kind(&self) -> FrameKind {
-        self.kind
-    }
-
-    /// The compression of the body.
-    pub fn codec(&self) -> Codec {
-        self.codec
-    }
-
-    /// Bytes before compression.
-    pub fn raw_len(&self) -> u32 {
-        self.raw_len
-    }
-
-    /// The compressed body.
-    pub fn body(&self) -> &[u8] {
-        self.buffer.get(HEADER_BYTES..).unwrap_or_default()
-    }
-
-    /// The bytes of the sealed frame, including the header. Byte budgets count them.
-    pub fn sealed_bytes(&self, encrypted: bool) -> usize {
-        self.buffer.len() + if encrypted { TAG_BYTES } else { 0 }
-    }
-}
 
 /// Seals the frames of one object. Threads share it; the caller uses every number once.
 #[derive(Debug)]

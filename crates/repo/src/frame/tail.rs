@@ -5,10 +5,11 @@
 
 use std::ops::Range;
 
+use super::compressed::CompressedFrame;
 use super::head::HEAD_FRAME_BYTES;
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
 use super::open::{Frame, ObjectOpener};
-use super::seal::{CompressedFrame, ObjectSealer};
+use super::seal::ObjectSealer;
 use crate::cipher::TAG_BYTES;
 use crate::codec::{MAX_FRAME_RAW, MAX_FRAME_STORED};
 use crate::format_error::{Fault, FormatError};
