@@ -116,7 +116,7 @@ async fn of_repository(
         };
         let known = cache.known(&archive, now);
         let listed = list_settled(repository, &claim, wanted, &known, now).await?;
-        cache.remember(archive, now, &listed);
+        cache.remember(archive, now, listed.first_log(), listed.whole_logs());
         let wal = Some(listed.describe());
         let last_wal_stored = wal.iter().flat_map(|wal| &wal.timelines).filter_map(|timeline| timeline.newest).max();
         let reached = async |beginnings: Vec<Beginning>| {

@@ -15,8 +15,6 @@ use holdfast_repo::RepositoryId;
 use holdfast_repo::name::{ClaimNumber, ClusterName};
 use serde::{Deserialize, Serialize};
 
-use super::listed_wal::ListedWal;
-
 /// After this time a log is listed again.
 const KNOWN_FOR: TimeDelta = TimeDelta::hours(24);
 
@@ -151,12 +149,8 @@ impl WalCache {
     }
 
     /// Records which logs a listing found complete, from its first log on: older ones were not listed. A log that was
-    /// already known was not listed again, so its day continues.
-    pub fn remember(&mut self, of: ArchivePlace, now: DateTime<Utc>, listed: &ListedWal) {
-        self.remember_from(of, now, listed.first_log(), listed.whole_logs());
-    }
-
-    fn remember_from(&mut self, of: ArchivePlace, now: DateTime<Utc>, first: u32, complete: KnownLogs) {
+    /// already known was not listed again, so its day continues. Both are in [`ListedWal`](super::ListedWal).
+    pub fn remember(&mut self, of: ArchivePlace, now: DateTime<Utc>, first: u32, complete: KnownLogs) {
         let mut logs: BTreeMap<TimelineId, BTreeMap<u32, Remembered>> = BTreeMap::new();
         for (timeline, number, remembered) in self.fresh(&of, now) {
             if number < first || complete.get(timeline, number).is_some() {
@@ -203,7 +197,7 @@ mod tests {
 
         assert_eq!(WalCache::load(&path).known(&main, at(0)).count(), 0);
         let mut cache = WalCache::default();
-        cache.remember_from(main.clone(), at(0), 0, logs.clone());
+        cache.remember(main.clone(), at(0), 0, logs.clone());
         cache.save(&path).unwrap();
         let mut cache = WalCache::load(&path);
         assert_eq!(cache.known(&main, at(23)), logs);
@@ -211,17 +205,17 @@ mod tests {
         // Another log is found later. The day of the first one continues.
         let mut more = logs.clone();
         more.insert(TimelineId::FIRST, 8, KnownLog { stored_bytes: 11, backup_histories: 0 });
-        cache.remember_from(main.clone(), at(23), 0, more.clone());
+        cache.remember(main.clone(), at(23), 0, more.clone());
         assert_eq!(cache.known(&main, at(23)), more);
         let known = cache.known(&main, at(25));
         assert_eq!((known.get(TimelineId::FIRST, 7), known.count()), (None, 1));
         // A listing that began at a later log says nothing about older logs; one that began earlier forgets logs that
         // are gone.
-        cache.remember_from(main.clone(), at(25), 9, KnownLogs::default());
+        cache.remember(main.clone(), at(25), 9, KnownLogs::default());
         assert_eq!(cache.known(&main, at(25)).count(), 1);
-        cache.remember_from(main.clone(), at(25), 8, KnownLogs::default());
+        cache.remember(main.clone(), at(25), 8, KnownLogs::default());
         assert_eq!(cache.known(&main, at(25)).count(), 0);
-        cache.remember_from(main.clone(), at(25), 0, logs.clone());
+        cache.remember(main.clone(), at(25), 0, logs.clone());
         assert_eq!(cache.known(&main, at(48)), logs);
         // A clock that was set back.
         assert_eq!(cache.known(&main, at(1)).count(), 0);

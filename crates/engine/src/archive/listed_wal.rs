@@ -88,7 +88,7 @@ impl ListedWal {
     }
 
     /// The number of the first log that was listed in full.
-    pub(super) fn first_log(&self) -> u32 {
+    pub fn first_log(&self) -> u32 {
         self.from.map_or(0, |from| SegmentName::containing(from, TimelineId::FIRST, self.claim.wal_segment_size).log())
     }
 
