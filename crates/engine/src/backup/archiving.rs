@@ -10,8 +10,7 @@ use holdfast_repo::catalog::BackupCatalog;
 use holdfast_repo::name::{self, ClusterName};
 use holdfast_repo::record::{BackupRecord, ClaimRecord};
 
-use super::incremental::parent::is_on_the_way;
-use super::timelines::history_in;
+use super::timelines::{history_in, is_on_the_way};
 use crate::error::Error;
 use crate::repository::Repository;
 use crate::{archive, restore};

@@ -11,8 +11,6 @@ use holdfast_pgtypes::Lsn;
 use holdfast_repo::record::{ChecksumFailure, ChecksumFailures, MAX_LISTED_CHECKSUM_FAILURES};
 use parking_lot::Mutex;
 
-use super::encode::BadPage;
-
 /// A page with a wrong checksum is read again after these waits before it counts as bad: PostgreSQL writes 8 KiB pages
 /// while we read, and a reader may see half of a write.
 const READ_AGAIN_AFTER: [Duration; 4] =
@@ -30,6 +28,22 @@ const WAITED_FOR_IN_ALL: u32 = 1000;
 /// Pages with an LSN after the start of the backup are judged at its end. Few of them are half-written pages. If there
 /// are more than this number (about 10 MB), the others are damaged and count at once.
 const MAX_UNDECIDED: usize = 100_000;
+
+/// A page with a wrong checksum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BadPage {
+    /// Index into the list of files.
+    pub file: usize,
+    /// The block number within the relation.
+    pub block: u32,
+    /// The checksum of the page's content.
+    pub expected: u16,
+    /// The checksum in the page's header.
+    pub found: u16,
+    /// The page's own LSN. A page that is newer than the start of the backup is bad only if this LSN is later than the
+    /// backup's end.
+    pub lsn: Lsn,
+}
 
 /// Counts the bad pages of each file, and of all files, while they are read.
 #[derive(Debug, Default)]

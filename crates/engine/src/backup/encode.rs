@@ -18,7 +18,7 @@ use holdfast_pgtypes::page::{PageCheck as PageVerdict, PageHeader, verify_page};
 use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::{ChunkHash, CompressedFrame, Compression, Compressor, FormatError, FrameKind};
 
-use super::bad_pages::Patience;
+use super::bad_pages::{BadPage, Patience};
 use super::incremental::Base;
 use super::incremental::overlay::{Overlay, overlay};
 use super::listing::{PageCheck, SourceFile};
@@ -68,22 +68,6 @@ pub(super) struct EncodedChunk {
     pub offset_in_frame: Option<u32>,
     /// Whether a killed run has stored it.
     pub stored_earlier: bool,
-}
-
-/// A page with a wrong checksum.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BadPage {
-    /// Index into the list of files.
-    pub file: usize,
-    /// The block number within the relation.
-    pub block: u32,
-    /// The checksum of the page's content.
-    pub expected: u16,
-    /// The checksum in the page's header.
-    pub found: u16,
-    /// The page's own LSN. A page that is newer than the start of the backup is bad only if this LSN is later than the
-    /// backup's end.
-    pub lsn: Lsn,
 }
 
 thread_local! {

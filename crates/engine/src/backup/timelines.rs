@@ -11,7 +11,6 @@ use std::path::Path;
 use holdfast_pgtypes::{Ancestry, HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, WalSegmentSize};
 use holdfast_repo::record::BackupRecord;
 
-use super::incremental::parent::is_on_the_way;
 use crate::error::{Cause, Error, ResultExt};
 use crate::server::read_control_file;
 
@@ -88,6 +87,12 @@ impl Course {
     pub(crate) fn history_file(&self) -> Option<TimelineId> {
         (self.ancestry.path().len() > 1).then_some(self.ancestry.timeline())
     }
+}
+
+/// Whether start and end of a backup are in this history.
+pub(super) fn is_on_the_way(parent: &BackupRecord, ancestry: &Ancestry) -> bool {
+    ancestry.passes(parent.timeline, parent.start_lsn)
+        && ancestry.passes(parent.stop_segment.timeline(), parent.stop_lsn)
 }
 
 /// The phrase for errors: "finding out how the standby ...".

@@ -15,7 +15,7 @@ use holdfast_repo::manifest::{Extent, FileEntry, Manifest};
 use holdfast_repo::name::{BackupId, ClusterName, LedgerKind};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, LedgerEntry};
 
-use super::super::timelines::history_in;
+use super::super::timelines::{history_in, is_on_the_way};
 use crate::error::Error;
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
@@ -185,12 +185,6 @@ pub(in super::super) fn unfit(parent: &BackupRecord, wanted: &Wanted<'_>) -> Opt
         ));
     }
     None
-}
-
-/// Whether start and end of a backup are in this history.
-pub(in super::super) fn is_on_the_way(parent: &BackupRecord, ancestry: &Ancestry) -> bool {
-    ancestry.passes(parent.timeline, parent.start_lsn)
-        && ancestry.passes(parent.stop_segment.timeline(), parent.stop_lsn)
 }
 
 async fn load(
