@@ -227,7 +227,7 @@ async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed()
     fs::write(&lock, "999999999\n").expect("write a stale one");
     refused(&stage, &delta, 63, &["a PostgreSQL server is running in "]);
     fs::write(&lock, [0xff, 0xfe, 0]).expect("write one that is not text");
-    refused(&stage, &delta, 63, &["holds no process number"]);
+    refused(&stage, &delta, 63, &["contains no process id"]);
     fs::remove_file(&lock).expect("remove it");
     fs::rename(&aside, &lock).expect("put the lock file back");
     assert_eq!(fs::read(&lock).expect("read the lock file"), content);

@@ -83,7 +83,7 @@ fn a_proxy_that_cannot_be_used_is_refused_in_three_parts() {
         ),
     ] {
         let expected = format!(
-            "error: the environment variable {variable} names no proxy that can be used: {reason}\n\
+            "error: the environment variable {variable} does not name a usable proxy: {reason}\n\
              while: reading the configuration\n\
              hint:  correct it or unset it: if a proxy is set, Holdfast sends no request without it\n"
         );
@@ -155,9 +155,11 @@ fn a_variable_that_is_not_text_is_refused_if_it_is_needed() {
     let (mut bench, _server, proxy) = bench();
     let url = format!("http://me:hush@{}", proxy.address());
     let broken = std::ffi::OsStr::from_bytes(b"http://caf\xe9:3128");
-    for (variable, says) in
-        [("HTTP_PROXY", "names no proxy"), ("ALL_PROXY", "names no proxy"), ("no_proxy", "holds no list of hosts")]
-    {
+    for (variable, says) in [
+        ("HTTP_PROXY", "does not name a usable proxy"),
+        ("ALL_PROXY", "does not name a usable proxy"),
+        ("no_proxy", "does not hold a usable list of hosts"),
+    ] {
         let mut command = bench.command(&["list"]);
         if variable == "no_proxy" {
             command.env("http_proxy", &url);

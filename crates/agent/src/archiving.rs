@@ -1,7 +1,7 @@
 //! [`Archiving`]: answers `wal push`, and stores ahead of PostgreSQL's archiver.
 //!
 //! A file that is asked for is answered when it is durable: from [`State::files`] if it was stored ahead, else after
-//! its own transfer. Besides, the files that wait in `archive_status` after the newest file that was asked for are
+//! its own transfer. In addition, the files that wait in `archive_status` after the newest file that was asked for are
 //! stored ahead, as many at the same time as the [`Window`] allows, and at most [`Options::ahead`] that PostgreSQL has
 //! not asked for.
 //!

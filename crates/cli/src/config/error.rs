@@ -89,8 +89,12 @@ pub enum ConfigError {
         reason: String,
     },
     /// A variable about proxies that cannot be used. Its value may contain a password, and is not shown.
-    #[error("the environment variable {variable} {} that can be used: {reason}",
-        if variable.eq_ignore_ascii_case("no_proxy") { "holds no list of hosts" } else { "names no proxy" })]
+    #[error("the environment variable {variable} {}: {reason}",
+        if variable.eq_ignore_ascii_case("no_proxy") {
+            "does not hold a usable list of hosts"
+        } else {
+            "does not name a usable proxy"
+        })]
     Proxy {
         /// The name of the variable, such as `https_proxy`.
         variable: String,

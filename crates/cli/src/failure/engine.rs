@@ -182,8 +182,8 @@ fn of_what(what: &Cause) -> Failure {
         Cause::LeaseEnded { .. } => new(ExitCode::Locked)
             .hint("run this again: finished work is kept; the rest is checked again"),
         Cause::HeldInDoubt { backup, .. } => new(ExitCode::Locked).hint(format!(
-            "when no `holdfast expire` is at work any more, look with `holdfast verify` whether {backup} is there and whole; \
-             run this again until it says so"
+            "wait until no `holdfast expire` runs, then check with `holdfast verify` that {backup} is complete; if it is, \
+             run this command again"
         )),
         Cause::AnotherRun { .. } => new(ExitCode::Locked).hint("wait until it has ended, then run this again"),
         Cause::NoSuchSnapshot { .. } => new(ExitCode::NoBackup).hint("`holdfast snapshot list` shows the recorded ones"),

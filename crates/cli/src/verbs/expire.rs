@@ -95,7 +95,7 @@ fn retention<'a>(context: &'a Context, repository: &'a Configured) -> &'a Retent
     repository.retention.as_ref().unwrap_or(&context.config.retention)
 }
 
-/// What the repository with this index keeps; nothing is let go by one that is not configured.
+/// What the repository with this index keeps. A repository that is not configured removes nothing.
 pub(super) fn policy_of(context: &Context, index: usize) -> Policy {
     context.config.repositories.get(index).map_or_else(Policy::default, |one| policy(retention(context, one)))
 }

@@ -19,7 +19,7 @@ use super::remains;
 use crate::error::{Cause, Error};
 use crate::repository::{Repository, object_name};
 
-/// The time limit for looking for a record whose creation failed. The store has already used its own time limit before.
+/// The time limit for looking for a record whose creation failed. The store's own time limit has already passed.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
 /// The start records that must belong to this run when its backup becomes complete.

@@ -1,7 +1,7 @@
 //! The findings of a run: at most [`MOST`], in order, neighbours with the same fault as one.
 //!
 //! What is missing and what cannot be used is known in full, as ranges, however many findings there are: the ledger
-//! must not say of a segment that it is there, or not needed, because its finding was left out.
+//! must not record a segment as present, or as not needed, because its finding was left out.
 
 use std::collections::BTreeMap;
 

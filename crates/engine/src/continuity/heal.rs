@@ -341,7 +341,7 @@ impl Run<'_> {
             return Ok(Err(format!("it is of another history: {reason}")));
         }
         if history.entries().len() > 1 && !wal.chains.histories().contains_key(&from) {
-            let reason = "is not in the archive, so nothing shows that what it says of earlier timelines is true";
+            let reason = "is not in the archive, so its statements about earlier timelines are unproven";
             return Ok(Err(format!("the history of timeline {from}, which it continues, {reason}")));
         }
         let Some(SegmentRange { first, .. }) = wal.chains.wal().ranges(timeline).first().copied() else {

@@ -353,7 +353,7 @@ async fn a_run_that_is_alive_is_left_alone() {
     pair.check("taken over").await;
 }
 
-/// One copy waits before each of its requests, so long that its leases are over for another host, which copies the same
+/// One copy waits before each of its requests until its leases are over for another host, which copies the same
 /// backup. Either of them may fail then. What one of them reported as copied stays, what is complete can be restored,
 /// and a later copy completes the rest.
 #[tokio::test]

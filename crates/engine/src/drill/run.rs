@@ -271,7 +271,7 @@ impl Run<'_> {
         if !has_configuration {
             self.found.notes.push(
                 "the backup has no postgresql.conf, because the original keeps it elsewhere: the server ran with defaults, and \
-                 with what the control file says of the original's"
+                 with the original's settings that are in the control file"
                     .to_owned(),
             );
             write(&self.directory.file(settings::CONFIGURATION), "")?;

@@ -89,7 +89,7 @@ pub enum Cause {
         reason: String,
     },
     /// The server's WAL is not the continuation of what the repository has.
-    #[error("the server's WAL is not that of {store}: {reason}")]
+    #[error("the server's WAL differs from the WAL in {store}: {reason}")]
     OtherWal {
         /// The redacted URL of the repository.
         store: String,
@@ -389,7 +389,7 @@ pub enum Cause {
         pid: i32,
     },
     /// It is not known whether a server runs.
-    #[error("{} holds no process number, so it is not known whether a server runs there", path.display())]
+    #[error("{} contains no process id, so it is not known whether a server runs there", path.display())]
     UnclearLockFile {
         /// The path of `postmaster.pid`.
         path: PathBuf,
@@ -433,14 +433,14 @@ pub enum Cause {
         /// The first missing object of the backup.
         missing: String,
     },
-    /// Packs of a backup are missing and others are there: it is damaged, and no remnant.
+    /// Packs of a backup are missing and others are there: it is damaged; it is not a remnant.
     #[error("the backup cannot be restored: {missing}, which its manifest names, is missing")]
     LostPack {
         /// The first pack of it that is missing.
         missing: String,
     },
-    /// A backup is held, and may be gone nevertheless.
-    #[error("backup {backup} is held, and may be removed nevertheless: {why}")]
+    /// A backup is held, but it may be gone or still be removed.
+    #[error("backup {backup} is held, but it may still be removed: {why}")]
     HeldInDoubt {
         /// The id of the backup.
         backup: String,

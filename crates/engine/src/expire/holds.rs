@@ -42,7 +42,7 @@ pub struct HoldOptions {
 /// # Errors
 /// [`Cause::Refused`] if the hold would already be over; [`Cause::NoSuchBackup`] if no backup with this id is complete,
 /// also if an `expire` removes it at this moment; [`Cause::Remnant`] if only its record is left.
-/// [`Cause::HeldInDoubt`] if it is held, and may be removed nevertheless; otherwise as [`Repository::create_record`].
+/// [`Cause::HeldInDoubt`] if it is held but may still be removed; otherwise as [`Repository::create_record`].
 pub async fn hold(repository: &Repository, options: &HoldOptions) -> Result<Vec<String>, Error> {
     let phrase = || format!("holding backup {} in {}", options.backup, repository.describe());
     hold_inner(repository, options).await.doing(phrase)

@@ -1,4 +1,4 @@
-//! Backups that are not whole: who holds or restores one believes in it, whatever is left of it.
+//! Incomplete backups. A user may hold or restore one, so `expire` keeps what is left of it.
 
 use std::collections::BTreeSet;
 

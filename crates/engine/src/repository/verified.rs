@@ -78,7 +78,7 @@ impl Verifications {
     }
 }
 
-/// Reads what the ledger of a cluster says of these backups. A record with a time in the future is ignored.
+/// Reads the records about these backups in the ledger of a cluster. A record with a time in the future is ignored.
 ///
 /// # Errors
 /// [`Cause::Store`] if the ledger cannot be listed, or the store cannot be asked for a record.

@@ -221,7 +221,7 @@ fn a_lock_file_that_names_no_process_is_not_ignored() {
         case.write("pgdata/postmaster.pid", content);
         assert_eq!(
             case.inspect().unwrap_err(),
-            "/pgdata/postmaster.pid holds no process number, so it is not known whether a server runs there"
+            "/pgdata/postmaster.pid contains no process id, so it is not known whether a server runs there"
         );
     }
 }

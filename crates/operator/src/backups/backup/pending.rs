@@ -105,7 +105,7 @@ fn is_cold(task: &Task, cluster: &ClusterView) -> bool {
 }
 
 /// The instance that already runs this `Backup`, and the number of the attempt. This happens if the operator ended
-/// between its request and the status, or if the instance was silent for so long that its run counted as lost.
+/// between its request and the status, or if the instance was silent until its run counted as lost.
 fn running<'a>(task: &Task, cluster: &'a ClusterView) -> Option<(&'a InstanceView, i32)> {
     let of = |instance: &'a InstanceView| Some((instance, task.attempt_of(instance.busy_with()?)?));
     cluster.instances.iter().find_map(of)
