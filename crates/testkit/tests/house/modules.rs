@@ -1,8 +1,8 @@
 //! Which file of a crate uses which other file, read from the paths in its code.
 //!
-//! Tests are left out, and so are `pub use` lines: a re-export is not a use. A module's own file may use what is below
-//! it: it is the door of its folder, so that arrow is left out as well. An error may name the object that it is about,
-//! and the object reports the error. So the arrows of files called `error.rs` and `format_error.rs` are left out, too.
+//! Tests are left out, and so are `pub use` lines: a re-export is not a use, and a module's own file is the entrance of
+//! its folder. An error may name the object that it is about, and the object reports the error. So the arrows of files
+//! called `error.rs` and `format_error.rs` are left out, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
