@@ -20,7 +20,7 @@ use super::not_whole::{believe, hold, take_damaged};
 use crate::archive::{WalFolders, Wanted};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
-use crate::repository::drills::{self, Worth};
+use crate::repository::drills::{self, DrillEvidence};
 use crate::repository::leases::{ListedLease, NamedLease};
 use crate::repository::listed::{Listed, Unreadable};
 use crate::repository::machine::Machine;
@@ -155,10 +155,10 @@ pub(super) async fn gather(
     let mut damaged = verified.damaged(&backups.records);
     damaged.extend(lost);
     let of_claims = backups.records.iter().map(|backup| (backup.backup_id, backup.claim)).collect();
-    let (drilled, said) = drills::worth(repository, cluster, &of_claims, viewer.now).await?;
+    let (drilled, said) = drills::newest_results(repository, cluster, &of_claims, viewer.now).await?;
     notes.extend(said);
     for (id, worth) in &drilled {
-        if let Worth::Failed(why) = worth {
+        if let DrillEvidence::Failed(why) = worth {
             notes.push(format!("backup {id} does not count as restorable, because its last drill failed: {why}"));
         }
     }
@@ -283,7 +283,7 @@ fn of_backup(
     backup: &BackupRecord,
     verified: &Verifications,
     damaged: &BTreeSet<BackupId>,
-    drilled: &BTreeMap<BackupId, Worth>,
+    drilled: &BTreeMap<BackupId, DrillEvidence>,
 ) -> planner::Backup {
     planner::Backup {
         id: backup.backup_id,
@@ -300,7 +300,7 @@ fn of_backup(
         verified: match verified.standing(backup.backup_id).map(|standing| standing.sound) {
             _ if damaged.contains(&backup.backup_id) => planner::Verified::Damaged,
             // The failed drill counts more: any verification has read less than a restore.
-            _ if matches!(drilled.get(&backup.backup_id), Some(Worth::Failed(_))) => planner::Verified::Damaged,
+            _ if matches!(drilled.get(&backup.backup_id), Some(DrillEvidence::Failed(_))) => planner::Verified::Damaged,
             Some(true) => planner::Verified::Sound,
             // The restore drill has read everything that a restore needs.
             None if drilled.contains_key(&backup.backup_id) => planner::Verified::Sound,

@@ -68,7 +68,7 @@ pub async fn drills(repository: &Repository, cluster: &ClusterName, now: DateTim
 
 /// What the drills of a backup say about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Worth {
+pub(crate) enum DrillEvidence {
     /// The newest drill that says something about the backup proved a restore.
     Proven,
     /// It failed because of the backup, for this reason.
@@ -78,12 +78,12 @@ pub(crate) enum Worth {
 /// The newest result for each of these backups, and notes for the user. A drill that failed because of a query, its
 /// time or its host says nothing about the backup, so an earlier result stays valid. A proof that cannot be read does
 /// not count. A failure that cannot be read counts, because then more is kept.
-pub(crate) async fn worth(
+pub(crate) async fn newest_results(
     repository: &Repository,
     cluster: &ClusterName,
     claims: &BTreeMap<BackupId, ClaimNumber>,
     now: DateTime<Utc>,
-) -> Result<(BTreeMap<BackupId, Worth>, Vec<String>), Error> {
+) -> Result<(BTreeMap<BackupId, DrillEvidence>, Vec<String>), Error> {
     let listed = repository.store().list(&name::ledger_folder(cluster), None).await;
     let listed = listed.doing(|| format!("listing the ledger of {cluster} in {}", repository.describe()))?;
     let (mut drilled, mut notes) = (BTreeMap::<BackupId, Vec<DrillKey>>::new(), Vec::new());
@@ -119,9 +119,9 @@ pub(crate) async fn worth(
         let Listed { records, unreadable } = read.await?;
         for (drilled_one, kinds) in records {
             let worth = match drilled_one.proven {
-                true => Worth::Proven,
+                true => DrillEvidence::Proven,
                 false if DrillFound::blames_the_backup(&kinds.found) => {
-                    Worth::Failed(drilled_one.problems.first().cloned().unwrap_or_default())
+                    DrillEvidence::Failed(drilled_one.problems.first().cloned().unwrap_or_default())
                 }
                 false => continue,
             };
@@ -134,7 +134,7 @@ pub(crate) async fn worth(
             notes.push(format!("{} cannot be read, so it {counts}: {}", bad.object, bad.error));
             if !proven {
                 drilled.remove(&backup);
-                found.insert(backup, Worth::Failed("its entry in the ledger cannot be read".to_owned()));
+                found.insert(backup, DrillEvidence::Failed("its entry in the ledger cannot be read".to_owned()));
             }
         }
     }
@@ -145,12 +145,12 @@ pub(crate) async fn worth(
 type DrillKey = (BackupId, LedgerTime, bool);
 
 /// What the content of an entry adds to its name.
-struct Besides {
+struct DrillDetails {
     claim: ClaimNumber,
     found: Vec<DrillFound>,
 }
 
-fn understood(name: &str, key: DrillKey, record: LedgerRecord) -> Result<(Drilled, Besides), Error> {
+fn understood(name: &str, key: DrillKey, record: LedgerRecord) -> Result<(Drilled, DrillDetails), Error> {
     let LedgerRecord { time, host, software_version, entry } = record;
     let (of, named, proven) = key;
     match entry {
@@ -178,7 +178,7 @@ fn understood(name: &str, key: DrillKey, record: LedgerRecord) -> Result<(Drille
                 host,
                 software_version,
             };
-            Ok((drilled, Besides { claim, found }))
+            Ok((drilled, DrillDetails { claim, found }))
         }
         // Without encryption only this check binds an entry to its name.
         _ => Err(Cause::Malformed { name: name.to_owned(), reason: "it is another entry".to_owned() }.into()),
