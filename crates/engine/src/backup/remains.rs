@@ -29,7 +29,7 @@ use holdfast_repo::record::StartRecord;
 use holdfast_store::ObjectName;
 use tokio::time::Instant;
 
-use super::runner::{Runner, Was};
+use super::runner::{RunOwner, Runner};
 use crate::error::{Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::leases::NamedLease;
@@ -59,10 +59,10 @@ pub(super) async fn of_runner(
             }
             Err(error) => return Err(error),
         };
-        let is_dead = match runner.was(&start) {
-            Was::Ours => true,
-            Was::Other => false,
-            Was::OursWithoutItsLease => {
+        let is_dead = match runner.owner_of(&start) {
+            RunOwner::Ours => true,
+            RunOwner::Other => false,
+            RunOwner::OursWithoutItsLease => {
                 let listed = match leases.take() {
                     Some(listed) => listed,
                     None => repository.lease_names(cluster).await?,

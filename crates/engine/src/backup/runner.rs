@@ -25,9 +25,9 @@ use crate::repository::machine::{Machine, hashed};
 /// The context for hashing an id that the user gave, so that it never equals the hash of a real machine id.
 const GIVEN_CONTEXT: &str = "holdfast 2026-11-29 given machine of a backup run";
 
-/// Whose run a start record is of.
+/// Who made the run of a start record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Was {
+pub(super) enum RunOwner {
     /// Of this data directory on this machine.
     Ours,
     /// Perhaps of this data directory, and perhaps alive in another container of this host. It is dead, and its remains
@@ -88,25 +88,25 @@ impl Runner {
     }
 
     /// Whether a run was of this data directory on this machine. Then it is dead, because this process holds the lock.
-    pub(super) fn was(&self, start: &StartRecord) -> Was {
-        let Some(run) = &start.run else { return Was::Other };
+    pub(super) fn owner_of(&self, start: &StartRecord) -> RunOwner {
+        let Some(run) = &start.run else { return RunOwner::Other };
         if self.given {
             let is_ours = start.pgdata == self.pgdata && run.machine == self.machine;
-            return if is_ours { Was::Ours } else { Was::Other };
+            return if is_ours { RunOwner::Ours } else { RunOwner::Other };
         }
         if start.host != self.host || start.pgdata != self.pgdata || run.machine != self.machine {
-            return Was::Other;
+            return RunOwner::Other;
         }
         if self.boot.is_some() && run.boot == self.boot {
             let is_here = self.pid_namespace.is_some() && run.pid_namespace == self.pid_namespace;
             return match (is_here, run.leased) {
-                (true, _) => Was::Ours,
-                (false, true) => Was::OursWithoutItsLease,
-                (false, false) => Was::Other,
+                (true, _) => RunOwner::Ours,
+                (false, true) => RunOwner::OursWithoutItsLease,
+                (false, false) => RunOwner::Other,
             };
         }
         let is_from_before = self.booted.is_none_or(|booted| start.started < booted);
-        if run.machine.is_some() && is_from_before { Was::Ours } else { Was::Other }
+        if run.machine.is_some() && is_from_before { RunOwner::Ours } else { RunOwner::Other }
     }
 }
 
@@ -190,8 +190,8 @@ mod tests {
                 false,
             ),
         ] {
-            assert_eq!(runner().was(&record) == Was::Ours, ours, "{what}");
-            assert_eq!(bare.was(&record) == Was::Ours, bare_ours, "{what}, without a machine id here");
+            assert_eq!(runner().owner_of(&record) == RunOwner::Ours, ours, "{what}");
+            assert_eq!(bare.owner_of(&record) == RunOwner::Ours, bare_ours, "{what}, without a machine id here");
         }
     }
 
@@ -201,19 +201,19 @@ mod tests {
         let text = |text: &str| Some(text.to_owned());
         let unknown = Runner { pid_namespace: None, ..runner() };
         for (what, theirs, leased, ours, of_unknown) in [
-            ("the same container", text("pid:[1]"), false, Was::Ours, Was::Other),
-            ("the same container, with a lease", text("pid:[1]"), true, Was::Ours, Was::OursWithoutItsLease),
-            ("another container", text("pid:[2]"), true, Was::OursWithoutItsLease, Was::OursWithoutItsLease),
-            ("another container, without a lease", text("pid:[2]"), false, Was::Other, Was::Other),
-            ("an early release", None, true, Was::OursWithoutItsLease, Was::OursWithoutItsLease),
-            ("an early release, without a lease", None, false, Was::Other, Was::Other),
+            ("the same container", text("pid:[1]"), false, RunOwner::Ours, RunOwner::Other),
+            ("the same container, with a lease", text("pid:[1]"), true, RunOwner::Ours, RunOwner::OursWithoutItsLease),
+            ("another container", text("pid:[2]"), true, RunOwner::OursWithoutItsLease, RunOwner::OursWithoutItsLease),
+            ("another container, without a lease", text("pid:[2]"), false, RunOwner::Other, RunOwner::Other),
+            ("an early release", None, true, RunOwner::OursWithoutItsLease, RunOwner::OursWithoutItsLease),
+            ("an early release, without a lease", None, false, RunOwner::Other, RunOwner::Other),
         ] {
             for machine in [Some("m1"), None] {
                 let identity = RunIdentity { pid_namespace: theirs.clone(), leased, ..run(machine, Some("b1")) };
                 let record = start(Some(identity));
                 let here = |runner: &Runner| Runner { machine: machine.map(str::to_owned), ..runner.clone() };
-                assert_eq!(here(&runner()).was(&record), ours, "{what}");
-                assert_eq!(here(&unknown).was(&record), of_unknown, "{what}, in an unknown namespace");
+                assert_eq!(here(&runner()).owner_of(&record), ours, "{what}");
+                assert_eq!(here(&unknown).owner_of(&record), of_unknown, "{what}, in an unknown namespace");
             }
         }
         // After the host has started again, nothing of the other container is alive.
@@ -221,7 +221,7 @@ mod tests {
             started: "2026-11-19T10:15:00Z".parse().unwrap(),
             ..start(Some(RunIdentity { pid_namespace: text("pid:[2]"), ..run(Some("m1"), Some("b0")) }))
         };
-        assert_eq!(runner().was(&before), Was::Ours);
+        assert_eq!(runner().owner_of(&before), RunOwner::Ours);
     }
 
     /// A pod can come back on another node with its volume.
@@ -233,16 +233,19 @@ mod tests {
             host: host.to_owned(),
             ..start(Some(run(machine.as_deref(), Some("b1"))))
         };
-        assert_eq!(pod.was(&before(pod.machine.clone(), "db1")), Was::Ours);
-        assert_eq!(pod.was(&before(pod.machine.clone(), "a name that a container had")), Was::Ours);
+        assert_eq!(pod.owner_of(&before(pod.machine.clone(), "db1")), RunOwner::Ours);
+        assert_eq!(pod.owner_of(&before(pod.machine.clone(), "a name that a container had")), RunOwner::Ours);
         let elsewhere = StartRecord { pgdata: "/other".to_owned(), ..before(pod.machine.clone(), "db1") };
-        assert_eq!(pod.was(&elsewhere), Was::Other);
+        assert_eq!(pod.owner_of(&elsewhere), RunOwner::Other);
         // Another instance, another cluster with the same name, a real machine, an early release.
         for other in [Some("ns/main/uid/main-2"), Some("ns/main/uid2/main-1"), None] {
-            assert_eq!(pod.was(&before(here("db1", other).machine, "db1")), Was::Other, "{other:?}");
-            assert_eq!(here("db1", other).was(&before(pod.machine.clone(), "db1")), Was::Other, "{other:?}");
+            assert_eq!(pod.owner_of(&before(here("db1", other).machine, "db1")), RunOwner::Other, "{other:?}");
+            assert_eq!(here("db1", other).owner_of(&before(pod.machine.clone(), "db1")), RunOwner::Other, "{other:?}");
         }
-        assert_eq!((pod.was(&start(None)), pod.was(&before(None, "db1"))), (Was::Other, Was::Other));
+        assert_eq!(
+            (pod.owner_of(&start(None)), pod.owner_of(&before(None, "db1"))),
+            (RunOwner::Other, RunOwner::Other)
+        );
     }
 
     #[test]
