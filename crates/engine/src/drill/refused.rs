@@ -23,11 +23,11 @@ pub(super) enum Refused {
 pub(super) fn judge(error: &tokio_postgres::Error) -> Refused {
     let Some(refusal) = error.as_db_error() else { return Refused::Ending };
     let text = || postgres_text(error);
-    match code(refusal) {
-        Says::Role => Refused::Role,
-        Says::Host => Refused::Host(faults::of_text(&text()).unwrap_or_else(|| faults::other(text())).into()),
-        Says::Ending => Refused::Ending,
-        Says::Damaged => match faults::of_text(refusal.message()) {
+    match class_of(refusal) {
+        RefusalClass::Role => Refused::Role,
+        RefusalClass::Host => Refused::Host(faults::of_text(&text()).unwrap_or_else(|| faults::other(text())).into()),
+        RefusalClass::Ending => Refused::Ending,
+        RefusalClass::Damaged => match faults::of_text(refusal.message()) {
             Some(cause) => Refused::Host(cause.into()),
             None => Refused::Damaged(match refusal.detail() {
                 Some(detail) => format!("{}: {detail}", text()),
@@ -48,29 +48,29 @@ pub(super) fn damage(error: Error) -> Result<String, Error> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
+enum RefusalClass {
     Role,
     Host,
     Ending,
     Damaged,
 }
 
-fn code(refusal: &DbError) -> Says {
-    says(refusal.code().code(), refusal.message(), refusal.detail().unwrap_or_default())
+fn class_of(refusal: &DbError) -> RefusalClass {
+    classify(refusal.code().code(), refusal.message(), refusal.detail().unwrap_or_default())
 }
 
-fn says(state: &str, message: &str, detail: &str) -> Says {
+fn classify(state: &str, message: &str, detail: &str) -> RefusalClass {
     match (state.get(..2).unwrap_or_default(), state) {
         // Also `too_many_connections`, and a database that takes no sessions.
-        ("28", _) | (_, "42501" | "53300" | "55000") => Says::Role,
+        ("28", _) | (_, "42501" | "53300" | "55000") => RefusalClass::Role,
         // As `InitPostgres`: the catalog has the database, but its files are gone.
-        (_, "3D000") if detail.contains("database subdirectory") => Says::Damaged,
-        (_, "3D000") => Says::Role,
+        (_, "3D000") if detail.contains("database subdirectory") => RefusalClass::Damaged,
+        (_, "3D000") => RefusalClass::Role,
         // A mistake of the drill: this release does not have a setting of its session.
-        (_, "42704" | "22023") if message.contains("parameter") => Says::Role,
-        ("53", _) => Says::Host,
-        ("57", _) => Says::Ending,
-        _ => Says::Damaged,
+        (_, "42704" | "22023") if message.contains("parameter") => RefusalClass::Role,
+        ("53", _) => RefusalClass::Host,
+        ("57", _) => RefusalClass::Ending,
+        _ => RefusalClass::Damaged,
     }
 }
 
@@ -81,28 +81,28 @@ mod tests {
     #[test]
     fn only_what_nothing_else_explains_is_damage() {
         for (state, message, detail, expected) in [
-            ("XX001", "invalid page in block 3 of relation base/5/1249", "", Says::Damaged),
-            ("XX000", "cache lookup failed for relation 1249", "", Says::Damaged),
-            ("58P01", "could not open file \"base/5/1249\": No such file or directory", "", Says::Damaged),
-            ("42P01", "relation \"pg_catalog.pg_database\" does not exist", "", Says::Damaged),
+            ("XX001", "invalid page in block 3 of relation base/5/1249", "", RefusalClass::Damaged),
+            ("XX000", "cache lookup failed for relation 1249", "", RefusalClass::Damaged),
+            ("58P01", "could not open file \"base/5/1249\": No such file or directory", "", RefusalClass::Damaged),
+            ("42P01", "relation \"pg_catalog.pg_database\" does not exist", "", RefusalClass::Damaged),
             (
                 "3D000",
                 "database \"app\" does not exist",
                 "The database subdirectory \"base/9\" is missing.",
-                Says::Damaged,
+                RefusalClass::Damaged,
             ),
-            ("3D000", "database \"app\" does not exist", "", Says::Role),
-            ("28000", "role \"x\" does not exist", "", Says::Role),
-            ("42501", "permission denied for database \"app\"", "", Says::Role),
-            ("53300", "sorry, too many clients already", "", Says::Role),
-            ("55000", "database \"app\" is not currently accepting connections", "", Says::Role),
-            ("42704", "unrecognized configuration parameter \"event_triggers\"", "", Says::Role),
-            ("53100", "could not write to file: No space left on device", "", Says::Host),
-            ("53200", "out of memory", "", Says::Host),
-            ("57P03", "the database system is starting up", "", Says::Ending),
-            ("57P01", "terminating connection due to administrator command", "", Says::Ending),
+            ("3D000", "database \"app\" does not exist", "", RefusalClass::Role),
+            ("28000", "role \"x\" does not exist", "", RefusalClass::Role),
+            ("42501", "permission denied for database \"app\"", "", RefusalClass::Role),
+            ("53300", "sorry, too many clients already", "", RefusalClass::Role),
+            ("55000", "database \"app\" is not currently accepting connections", "", RefusalClass::Role),
+            ("42704", "unrecognized configuration parameter \"event_triggers\"", "", RefusalClass::Role),
+            ("53100", "could not write to file: No space left on device", "", RefusalClass::Host),
+            ("53200", "out of memory", "", RefusalClass::Host),
+            ("57P03", "the database system is starting up", "", RefusalClass::Ending),
+            ("57P01", "terminating connection due to administrator command", "", RefusalClass::Ending),
         ] {
-            assert_eq!(says(state, message, detail), expected, "{state} {message}");
+            assert_eq!(classify(state, message, detail), expected, "{state} {message}");
         }
     }
 }
