@@ -24,7 +24,7 @@ const OTHER: [&str; 9] = [
     "was terminated by signal 9",
 ];
 
-/// Somebody else than the drill asked PostgreSQL to stop.
+/// Somebody else than the drill stopped_by PostgreSQL to stop.
 const STOPPED: [&str; 3] =
     ["received smart shutdown request", "received fast shutdown request", "received immediate shutdown request"];
 
@@ -51,17 +51,17 @@ pub(super) fn of_text(text: &str) -> Option<Cause> {
     Some(Cause::Host { fault, what: text.to_owned() })
 }
 
-/// Whether the drill stopped the server.
+/// Who stopped the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum StoppedBy {
     /// The drill stopped it.
-    ByUs,
+    Drill,
     /// The drill did not stop it.
-    NotByUs,
+    Other,
 }
 
 /// The fault of the host that ended a server, from the server's status and the end of its log.
-pub(super) fn of_end(status: ExitStatus, log: &str, asked: Asked) -> Option<Cause> {
+pub(super) fn of_end(status: ExitStatus, log: &str, stopped_by: StoppedBy) -> Option<Cause> {
     if let Some(end) = log.lines().rev().find_map(command_end) {
         return of_command(end, log);
     }
@@ -80,7 +80,7 @@ pub(super) fn of_end(status: ExitStatus, log: &str, asked: Asked) -> Option<Caus
         return Some(other(format!("somebody ended `restore_command`; the log of the server ends with:\n{log}")));
     }
     for line in log.lines() {
-        if asked == Asked::NotByUs && STOPPED.iter().any(|words| line.contains(words)) {
+        if stopped_by == StoppedBy::Other && STOPPED.iter().any(|words| line.contains(words)) {
             return Some(other(format!("somebody stopped the server; its log ends with:\n{log}")));
         }
         let is_of_its_end = ["FATAL:  ", "PANIC:  ", "was terminated by signal 9", "could not fork"];
@@ -150,8 +150,8 @@ mod tests {
 
     const STARTUP: &str = "LOG:  startup process (PID 7) exited with exit code 1";
 
-    fn fault(log: &str, asked: Asked) -> Option<String> {
-        of_end(ExitStatus::from_raw(1 << 8), log, asked).map(|cause| match cause {
+    fn fault(log: &str, stopped_by: StoppedBy) -> Option<String> {
+        of_end(ExitStatus::from_raw(1 << 8), log, stopped_by).map(|cause| match cause {
             Cause::Host { fault: HostFault::Full, .. } => "full".to_owned(),
             Cause::Host { fault: HostFault::Other, .. } => "host".to_owned(),
             Cause::ReplayStopped { status, .. } => status.to_string(),
@@ -177,7 +177,7 @@ mod tests {
         ] {
             let log =
                 format!("FATAL:  could not restore file \"000000010000000000000005\" from archive: {end}\n{STARTUP}");
-            assert_eq!(fault(&log, Asked::NotByUs).as_deref(), expected, "{end}");
+            assert_eq!(fault(&log, StoppedBy::Other).as_deref(), expected, "{end}");
         }
     }
 
@@ -196,20 +196,20 @@ mod tests {
             ("PANIC:  invalid page in block 3 of relation base/5/1249", None),
             ("LOG:  startup process (PID 7) was terminated by signal 6: Aborted", None),
         ] {
-            assert_eq!(fault(&format!("{line}\n{STARTUP}"), Asked::NotByUs).as_deref(), expected, "{line}");
+            assert_eq!(fault(&format!("{line}\n{STARTUP}"), StoppedBy::Other).as_deref(), expected, "{line}");
         }
         // A `restore_command` got SIGTERM between two checks of the drill.
         let quiet = format!("FATAL:  the database system is not yet accepting connections\n{STARTUP}");
-        assert_eq!(fault(&quiet, Asked::NotByUs).as_deref(), Some("host"));
+        assert_eq!(fault(&quiet, StoppedBy::Other).as_deref(), Some("host"));
         assert_eq!(
             fault(
                 &format!("FATAL:  recovery ended before configured recovery target was reached\n{STARTUP}"),
-                Asked::NotByUs
+                StoppedBy::Other
             ),
             None
         );
-        assert_eq!(fault("LOG:  received fast shutdown request", Asked::ByUs), None);
-        let killed = of_end(ExitStatus::from_raw(9), "LOG:  redo starts at 0/2000028", Asked::NotByUs);
+        assert_eq!(fault("LOG:  received fast shutdown request", StoppedBy::Drill), None);
+        let killed = of_end(ExitStatus::from_raw(9), "LOG:  redo starts at 0/2000028", StoppedBy::Other);
         assert!(matches!(killed, Some(Cause::Host { fault: HostFault::Other, .. })), "{killed:?}");
     }
 }

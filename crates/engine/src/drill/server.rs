@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::bounds::{Bounds, Over};
 use super::directory::{PORT, ThrowAway};
-use super::faults::{self, Asked};
+use super::faults::{self, StoppedBy};
 use super::log::Log;
 use super::programs::Programs;
 use super::refused::{self, Refused};
@@ -184,21 +184,21 @@ impl Server {
     }
 
     /// The reason why the server ended, with the end of its log.
-    fn why(&self, status: ExitStatus, asked: Asked) -> Ended {
+    fn why(&self, status: ExitStatus, stopped_by: StoppedBy) -> Ended {
         let log = self.log.last_lines(LOG_LINES);
         let end = match (status.code(), status.signal()) {
             (Some(code), _) => format!("it ended with status {code}"),
             (None, Some(signal)) => format!("it was ended by signal {signal}"),
             (None, None) => "it ended".to_owned(),
         };
-        let fault = faults::of_end(status, &log, asked).map(Error::from);
+        let fault = faults::of_end(status, &log, stopped_by).map(Error::from);
         Ended { what: format!("{end}; its log ends with:\n{log}"), fault }
     }
 
     /// How the server ended, if it has ended by itself.
     pub(super) fn gone(&mut self) -> Option<Ended> {
         let status = self.ended()?;
-        Some(self.why(status, Asked::NotByUs))
+        Some(self.why(status, StoppedBy::Other))
     }
 
     /// As [`Self::gone`], but waits for a server that seems to be ending.
@@ -219,7 +219,7 @@ impl Server {
         loop {
             match self.ended() {
                 Some(status) if status.success() => return Stopped::Orderly,
-                Some(status) => return Stopped::Ended(self.why(status, Asked::ByUs)),
+                Some(status) => return Stopped::Ended(self.why(status, StoppedBy::Drill)),
                 None => {}
             }
             let is_late = bounds.is_over() && began.elapsed() >= STOP_AT_LEAST;
