@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_contract::report::drill::{AmCheck, CheckOutcome, DrillFinding, FindingKind};
 use tokio_postgres::Client;
 
-use super::bounds::{Bounds, Over};
+use super::bounds::{Bounds, EarlyEnd};
 use super::directory::{PORT, ThrowAway};
 use super::log::Log;
 use super::programs::Programs;
@@ -67,7 +67,7 @@ pub(super) async fn run(
     };
     let prepared = match bounds.within(preparing).await {
         Ok(prepared) => prepared?,
-        Err(Over::Time) => return Ok(late(Vec::new())),
+        Err(EarlyEnd::Time) => return Ok(late(Vec::new())),
         Err(over) => return Err(over.into_error(bounds)),
     };
     let Some(databases::Prepared { damaged, notes }) = prepared else {
@@ -103,7 +103,7 @@ pub(super) async fn run(
             drop(child.kill());
             drop(child.wait());
             return match over {
-                Over::Time => Ok(late(notes)),
+                EarlyEnd::Time => Ok(late(notes)),
                 over => Err(over.into_error(bounds)),
             };
         }

@@ -28,7 +28,7 @@ pub(super) struct Bounds {
 
 /// Why a drill ends early.
 #[derive(Debug)]
-pub(super) enum Over {
+pub(super) enum EarlyEnd {
     /// Somebody stopped it.
     Cancelled,
     /// Its time is over.
@@ -37,7 +37,7 @@ pub(super) enum Over {
     Room(Error),
 }
 
-impl Over {
+impl EarlyEnd {
     /// The error of a step that has no findings.
     pub(super) fn into_error(self, bounds: &Bounds) -> Error {
         match self {
@@ -59,18 +59,18 @@ impl Bounds {
     }
 
     /// Why the drill must end now, if it must.
-    pub(super) fn look(&self) -> Option<Over> {
+    pub(super) fn look(&self) -> Option<EarlyEnd> {
         if self.is_cancelled() {
-            return Some(Over::Cancelled);
+            return Some(EarlyEnd::Cancelled);
         }
         if self.is_over() {
-            return Some(Over::Time);
+            return Some(EarlyEnd::Time);
         }
-        self.room.look().err().map(Over::Room)
+        self.room.check_reserve().err().map(EarlyEnd::Room)
     }
 
     /// Waits until the drill must end, and returns why.
-    pub(super) async fn over(&self) -> Over {
+    pub(super) async fn early_end(&self) -> EarlyEnd {
         loop {
             if let Some(over) = self.look() {
                 return over;
@@ -84,10 +84,10 @@ impl Bounds {
     }
 
     /// Runs work that may be dropped at any point.
-    pub(super) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, Over> {
+    pub(super) async fn within<T>(&self, work: impl Future<Output = T>) -> Result<T, EarlyEnd> {
         tokio::select! {
             done = work => Ok(done),
-            over = self.over() => Err(over),
+            over = self.early_end() => Err(over),
         }
     }
 
@@ -95,7 +95,7 @@ impl Bounds {
     pub(super) async fn until_over<T, W>(
         &self,
         work: impl FnOnce(CancellationToken) -> W,
-    ) -> Result<Result<T, Error>, Over>
+    ) -> Result<Result<T, Error>, EarlyEnd>
     where
         W: Future<Output = Result<T, Error>>,
     {
@@ -103,7 +103,7 @@ impl Bounds {
         let mut work = Box::pin(work(stop.clone()));
         let over = tokio::select! {
             done = &mut work => return Ok(done),
-            over = self.over() => over,
+            over = self.early_end() => over,
         };
         stop.cancel();
         match work.await {
@@ -145,13 +145,13 @@ mod tests {
     async fn each_bound_ends_what_is_done() {
         assert_eq!(bounds(3600, 0).within(async { 7 }).await.unwrap(), 7);
         let never = std::future::pending::<()>;
-        assert!(matches!(bounds(0, 0).within(never()).await, Err(Over::Time)));
+        assert!(matches!(bounds(0, 0).within(never()).await, Err(EarlyEnd::Time)));
         let full = bounds(3600, u64::MAX);
-        let Err(Over::Room(error)) = full.within(never()).await else { panic!("there is room") };
+        let Err(EarlyEnd::Room(error)) = full.within(never()).await else { panic!("there is room") };
         assert!(matches!(*error.what, Cause::NoRoom { needed: u64::MAX, .. }), "{error}");
         let cancelled = bounds(3600, 0);
         cancelled.cancel.cancel();
-        assert!(matches!(cancelled.within(never()).await, Err(Over::Cancelled)));
+        assert!(matches!(cancelled.within(never()).await, Err(EarlyEnd::Cancelled)));
     }
 
     #[tokio::test]
@@ -172,7 +172,7 @@ mod tests {
             stop.cancelled().await;
             Err::<(), Error>(Cause::Cancelled.into())
         };
-        assert!(matches!(bounds(0, 0).until_over(obeying).await, Err(Over::Time)));
+        assert!(matches!(bounds(0, 0).until_over(obeying).await, Err(EarlyEnd::Time)));
         // The error of the work itself comes first.
         let failing = |stop: CancellationToken| async move {
             stop.cancelled().await;

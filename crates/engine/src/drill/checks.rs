@@ -11,7 +11,7 @@ use holdfast_pgtypes::ControlFile;
 use holdfast_pgtypes::control::CONTROL_FILE_SIZE;
 use tokio_postgres::Client;
 
-use super::bounds::Over;
+use super::bounds::EarlyEnd;
 use super::run::Run;
 use super::server::Access;
 use super::{amcheck, blocking, milliseconds, pages, plain, probes};
@@ -79,12 +79,12 @@ impl Run<'_> {
         let mut checking = std::pin::pin!(blocking(move || pages::check(&pgdata, &control, threads, &stopping)));
         let (checked, over) = tokio::select! {
             checked = &mut checking => (checked, None),
-            over = self.bounds.over() => { stop.store(true, Ordering::Relaxed); (checking.await, Some(over)) }
+            over = self.bounds.early_end() => { stop.store(true, Ordering::Relaxed); (checking.await, Some(over)) }
         };
         let pages::Found { page_count, bad_count, named } = checked?;
         let is_late = match over {
             None => false,
-            Some(Over::Time) => true,
+            Some(EarlyEnd::Time) => true,
             Some(over) => return Err(over.into_error(self.bounds)),
         };
         durations.pages_milliseconds = Some(milliseconds(self.clock.passed().saturating_sub(before)));

@@ -13,7 +13,7 @@ use holdfast_pgtypes::recovery_target::moment;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::bounds::{Bounds, Over};
+use super::bounds::{Bounds, EarlyEnd};
 use super::refused::{self, Refused};
 use super::server::Access;
 use crate::error::{Cause, Error, HostFault, postgres_text};
@@ -197,8 +197,8 @@ fn shortened(text: &str) -> String {
 impl Statement {
     /// The result of a query that was running when the time was over. The server is stopped next, and the query with
     /// it.
-    fn late(&self, over: Over, bounds: &Bounds) -> Result<(Probe, DrillFinding), Error> {
-        let Over::Time = over else { return Err(over.into_error(bounds)) };
+    fn late(&self, over: EarlyEnd, bounds: &Bounds) -> Result<(Probe, DrillFinding), Error> {
+        let EarlyEnd::Time = over else { return Err(over.into_error(bounds)) };
         let what = format!("{} had no answer, and what comes after it was not asked", self.name);
         let finding = DrillFinding { kind: FindingKind::TimeLimit, what };
         Ok((self.answered(Some("the time of the drill was over".to_owned())), finding))

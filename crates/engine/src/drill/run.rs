@@ -14,7 +14,7 @@ use holdfast_pgtypes::{Lsn, PgVersion, SystemIdentifier};
 use holdfast_repo::recovery::RecoveryPlan;
 use tokio_postgres::Client;
 
-use super::bounds::{Bounds, Over};
+use super::bounds::{Bounds, EarlyEnd};
 use super::directory::ThrowAway;
 use super::outside::refuse_living;
 use super::programs::Programs;
@@ -159,8 +159,8 @@ impl Run<'_> {
     }
 
     /// Handles the early end of a step: only the time limit is a finding.
-    pub(super) fn over(&mut self, over: Over, what: &str) -> Result<(), Error> {
-        let Over::Time = over else { return Err(over.into_error(self.bounds)) };
+    pub(super) fn ended_early(&mut self, over: EarlyEnd, what: &str) -> Result<(), Error> {
+        let EarlyEnd::Time = over else { return Err(over.into_error(self.bounds)) };
         self.find(FindingKind::TimeLimit, what.to_owned());
         Ok(())
     }
@@ -182,7 +182,7 @@ impl Run<'_> {
         let restored = match restored {
             Ok(restored) => restored,
             Err(over) => {
-                self.over(over, "the files were not restored")?;
+                self.ended_early(over, "the files were not restored")?;
                 return Ok(false);
             }
         };
@@ -238,7 +238,7 @@ impl Run<'_> {
                 },
                 Err(over) => {
                     server.end().await;
-                    self.over(over, "the server had not answered")?;
+                    self.ended_early(over, "the server had not answered")?;
                     return Ok(None);
                 }
             },
@@ -247,9 +247,9 @@ impl Run<'_> {
                 self.down("it did not come up", ended).await?;
                 return Ok(None);
             }
-            Err(Down::Over(over)) => {
+            Err(Down::EarlyEnd(over)) => {
                 server.end().await;
-                self.over(over, "recovery had not ended")?;
+                self.ended_early(over, "recovery had not ended")?;
                 return Ok(None);
             }
             Err(Down::Failed(error)) => {

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
-use super::bounds::{Bounds, Over};
+use super::bounds::{Bounds, EarlyEnd};
 use super::directory::{PORT, ThrowAway};
 use super::faults::{self, StoppedBy};
 use super::log::Log;
@@ -57,7 +57,7 @@ pub(super) enum Down {
     /// The server runs, but something that it reads to open a session is damaged.
     Shut(String),
     /// The drill must end now.
-    Over(Over),
+    EarlyEnd(EarlyEnd),
     /// The server refuses this role, or the host has no room for a session.
     Failed(Error),
 }
@@ -161,7 +161,7 @@ impl Server {
             if let Some(ended) = self.gone() {
                 return Err(Down::Ended(ended));
             }
-            let answer = bounds.within(access.connect(database, true)).await.map_err(Down::Over)?;
+            let answer = bounds.within(access.connect(database, true)).await.map_err(Down::EarlyEnd)?;
             let error = match answer {
                 Ok(client) => return Ok(client),
                 Err(error) => error,
@@ -179,7 +179,7 @@ impl Server {
             }
             // So the measured time is exact to a hundredth.
             let pause = (began.elapsed() / 100).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
-            bounds.within(tokio::time::sleep(pause)).await.map_err(Down::Over)?;
+            bounds.within(tokio::time::sleep(pause)).await.map_err(Down::EarlyEnd)?;
         }
     }
 
