@@ -168,8 +168,10 @@ impl Carrier {
             Err(error) => return Err(error.into()),
         };
         let (writer, head) = ManifestWriter::new(&name, self.to.id(), self.to.key(), manifest.header())?;
-        let mut out =
-            Out { upload: self.manifest_upload(&name, placing)?, digest: digest::Context::new(&digest::SHA256) };
+        let mut out = ManifestUpload {
+            upload: self.manifest_upload(&name, placing)?,
+            digest: digest::Context::new(&digest::SHA256),
+        };
         let written = match write_files(manifest, settled, writer, &head, &mut out).await {
             Ok(()) => may_write.await,
             Err(error) => Err(error),
@@ -187,12 +189,12 @@ impl Carrier {
 }
 
 /// The upload of a manifest, and the digest of its bytes so far.
-struct Out {
+struct ManifestUpload {
     upload: ObjectUpload,
     digest: digest::Context,
 }
 
-impl Out {
+impl ManifestUpload {
     async fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.digest.update(bytes);
         self.upload.push(bytes, None).await
@@ -204,7 +206,7 @@ async fn write_files(
     settled: &[Settled],
     mut writer: ManifestWriter,
     head: &[u8],
-    out: &mut Out,
+    out: &mut ManifestUpload,
 ) -> Result<(), Error> {
     out.push(head).await?;
     let (mut extents, mut patches) = (Vec::new(), Vec::new());

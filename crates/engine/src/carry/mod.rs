@@ -61,7 +61,7 @@ impl From<Placing> for PutMode {
 
 /// The options and the threads for carrying objects.
 #[derive(Clone)]
-pub(crate) struct Means {
+pub(crate) struct CarryContext {
     pub(crate) cluster: ClusterName,
     /// The threads that open, check and seal.
     pub(crate) crew: Crew,
@@ -78,7 +78,7 @@ pub(crate) struct Means {
 pub(crate) struct Carrier {
     pub(crate) from: Repository,
     pub(crate) to: Repository,
-    means: Means,
+    means: CarryContext,
     destination: Arc<Destination>,
     /// The memory budget of WAL files.
     budget: ByteBudget,
@@ -92,7 +92,7 @@ impl Carrier {
     pub(crate) async fn new(
         from: &Repository,
         to: &Repository,
-        means: Means,
+        means: CarryContext,
         distrusted: &BTreeSet<String>,
     ) -> Result<Self, Error> {
         let destination = Arc::new(Destination::look(to, &means.cluster, distrusted).await?);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::wal::ClaimWal;
 use super::{Copied, CopiedBackup, CopyOptions, CopyOutcome, Which};
 use crate::carry::claims::{ClaimPairs, Taker};
-use crate::carry::{CarriedData, Carrier, Means};
+use crate::carry::{CarriedData, Carrier, CarryContext};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
         let own = Lease::take(to, new_run()?, holder(LeasePurpose::Backup, Vec::new()), clock).await?;
         let all = Lease::take(to, new_run()?, holder(LeasePurpose::Restore, Vec::new()), clock).await?;
         to.wait_for_expire(cluster, &options.host, clock, &all.name(), EXPIRE_ENDS_WITHIN).await?;
-        let means = Means {
+        let means = CarryContext {
             cluster: cluster.clone(),
             crew: Crew::new(options.jobs),
             part_size_bytes: options.part_size_bytes,

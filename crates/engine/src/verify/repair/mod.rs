@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Level, Verification, VerifyOptions, verify};
 use crate::carry::claims::ClaimPairs;
-use crate::carry::{Carrier, Means, Placing};
+use crate::carry::{Carrier, CarryContext, Placing};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -171,7 +171,7 @@ impl<'a> Repairer<'a> {
         let damaged: BTreeSet<String> = damage.iter().map(|damage| damage.object.clone()).collect();
         let mut donors = Vec::new();
         for from in others {
-            let means = Means {
+            let means = CarryContext {
                 cluster: cluster.clone(),
                 crew: crew.clone(),
                 part_size_bytes: repair.part_size_bytes,
