@@ -65,7 +65,7 @@ impl Line {
     }
 
     /// The line for a file that waits for the first one.
-    pub(super) fn behind(&self) -> Self {
+    pub(super) fn after_first(&self) -> Self {
         Self { waits: true, out: self.out.clone() }
     }
 
@@ -366,7 +366,7 @@ where
 }
 
 /// An object whose last byte has been sent.
-struct Gone {
+struct SentObject {
     object: String,
     sent: Sent,
     /// Whether it was created; otherwise its name was taken.
@@ -374,7 +374,7 @@ struct Gone {
 }
 
 /// Creates the object.
-async fn send(outgoing: Outgoing) -> Result<Gone, Error> {
+async fn send(outgoing: Outgoing) -> Result<SentObject, Error> {
     let Outgoing { object, upload, size_bytes, crc32c } = outgoing;
     let created = match upload {
         None => false,
@@ -384,7 +384,7 @@ async fn send(outgoing: Outgoing) -> Result<Gone, Error> {
             Err(error) => return Err(error),
         },
     };
-    Ok(Gone { object, sent: Sent { size_bytes, crc32c }, created })
+    Ok(SentObject { object, sent: Sent { size_bytes, crc32c }, created })
 }
 
 /// Confirms the object, or compares the object that already had the name.
@@ -392,10 +392,10 @@ async fn finish(
     file: &Arc<LocalFile>,
     destination: &Destination,
     context: &ArchiveContext,
-    gone: Gone,
+    sent_object: SentObject,
     facts: &WalObjectFacts,
 ) -> Result<StoredIn, Error> {
-    let Gone { object, sent, created } = gone;
+    let SentObject { object, sent, created } = sent_object;
     let repository = &destination.repository;
     let stored = if created && confirmed(file, destination, context, &object, sent).await? {
         Stored::Created

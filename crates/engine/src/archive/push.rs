@@ -186,7 +186,7 @@ async fn transfer(
     let stop_neighbours = cancel.child_token();
     tasks.spawn(send_requested(turn.clone(), requested, permit, tried, line.first(), stop_requested));
     for (file, path) in neighbours {
-        tasks.spawn(send_neighbour(turn.clone(), file, path, line.behind(), stop_neighbours.clone()));
+        tasks.spawn(send_neighbour(turn.clone(), file, path, line.after_first(), stop_neighbours.clone()));
     }
 
     let mut outcome: Option<Result<ArchivedFile, Error>> = None;
