@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use holdfast_repo::name::{self, BackupId};
 use holdfast_repo::record::{BackupRecord, BackupType, ChecksumFailures, ClaimRecord};
 
-use super::publish::{Mine, Published, publish};
+use super::publish::{OwnRecords, Published, publish};
 use super::run::{Content, Run};
 use super::sink::Stored;
 use super::sinks::Sinks;
@@ -262,7 +262,8 @@ impl Run<'_> {
             }
         };
         lease::look_again(needs).await?;
-        let mine = Mine { run: &self.identity, backups: taken_from.iter().copied().chain([self.backup]).collect() };
+        let mine =
+            OwnRecords { run: &self.identity, backups: taken_from.iter().copied().chain([self.backup]).collect() };
         if !mine.all_are(repository, cluster).await? {
             return Err(taken_for_dead(repository, record));
         }

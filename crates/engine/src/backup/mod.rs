@@ -73,7 +73,7 @@ use crate::server::{Connection, ConnectionSettings, ServerFacts, prove_same, rea
 
 pub use self::options::{BackupOptions, BackupOutcome, FailedBackup, Kind};
 use self::options::{CANCEL_WITHIN, CLEAN_WITHIN};
-pub(crate) use self::publish::{Mine, Published, publish};
+pub(crate) use self::publish::{OwnRecords, Published, publish};
 pub(crate) use self::remains::remove_own;
 
 /// Takes a backup.

@@ -23,14 +23,14 @@ use crate::repository::{Repository, object_name};
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
 /// The start records that must belong to this run when its backup becomes complete.
-pub(crate) struct Mine<'a> {
+pub(crate) struct OwnRecords<'a> {
     /// The id of the run.
     pub(crate) run: &'a str,
     /// Its own backup, and the killed runs whose packs it uses.
     pub(crate) backups: Vec<BackupId>,
 }
 
-impl Mine<'_> {
+impl OwnRecords<'_> {
     /// Whether no other run has taken this one for dead.
     pub(crate) async fn all_are(&self, repository: &Repository, cluster: &ClusterName) -> Result<bool, Error> {
         let looks = self.backups.iter().map(|backup| remains::still_mine(repository, cluster, *backup, self.run));
@@ -51,7 +51,7 @@ pub(crate) enum Published {
 }
 
 /// Creates `backup.json`.
-pub(crate) async fn publish(repository: &Repository, record: &BackupRecord, mine: &Mine<'_>) -> Published {
+pub(crate) async fn publish(repository: &Repository, record: &BackupRecord, mine: &OwnRecords<'_>) -> Published {
     let name = name::backup_summary(&record.cluster, &record.backup_id);
     let mut doubt = None;
     if let Err(error) = repository.create_record(&name, record).await {
@@ -59,9 +59,9 @@ pub(crate) async fn publish(repository: &Repository, record: &BackupRecord, mine
             return withdraw(repository, &name, record, mine, error).await;
         }
         match what_became_of(repository, &name, record, &error).await {
-            Fate::Stored => {}
-            Fate::NotStored => return Published::Failed { error, may_exist: false },
-            Fate::Unknown => doubt = Some(error),
+            RecordState::Stored => {}
+            RecordState::NotStored => return Published::Failed { error, may_exist: false },
+            RecordState::Unknown => doubt = Some(error),
         }
     }
     let in_doubt = doubt.is_some();
@@ -78,7 +78,7 @@ async fn withdraw(
     repository: &Repository,
     name: &str,
     record: &BackupRecord,
-    mine: &Mine<'_>,
+    mine: &OwnRecords<'_>,
     error: Error,
 ) -> Published {
     let withdrawn = async {
@@ -97,7 +97,7 @@ async fn withdraw(
 
 /// The state of a record after its creation failed.
 #[derive(Debug, PartialEq, Eq)]
-enum Fate {
+enum RecordState {
     Stored,
     NotStored,
     /// The record may be there, or may still arrive.
@@ -105,19 +105,19 @@ enum Fate {
 }
 
 /// Looks for the record in the store.
-async fn what_became_of(repository: &Repository, name: &str, record: &BackupRecord, error: &Error) -> Fate {
-    let Cause::Store(refused) = &*error.what else { return Fate::NotStored };
+async fn what_became_of(repository: &Repository, name: &str, record: &BackupRecord, error: &Error) -> RecordState {
+    let Cause::Store(refused) = &*error.what else { return RecordState::NotStored };
     // The store has looked whether that is this run's own request. So it is the record of another run, which may have
     // exactly this content: two runs that copy the same backup write the same.
     if error.is_already_exists() {
-        return Fate::NotStored;
+        return RecordState::NotStored;
     }
     let look = repository.read_record::<BackupRecord>(name);
     match tokio::time::timeout(LOOK_WITHIN, look).await {
-        Ok(Ok(found)) if found == *record => Fate::Stored,
-        Ok(Ok(_)) => Fate::NotStored,
-        Ok(Err(error)) if error.is_not_found() && !refused.is_retryable() => Fate::NotStored,
-        Ok(Err(_)) | Err(_) => Fate::Unknown,
+        Ok(Ok(found)) if found == *record => RecordState::Stored,
+        Ok(Ok(_)) => RecordState::NotStored,
+        Ok(Err(error)) if error.is_not_found() && !refused.is_retryable() => RecordState::NotStored,
+        Ok(Err(_)) | Err(_) => RecordState::Unknown,
     }
 }
 
@@ -126,7 +126,7 @@ async fn what_became_of(repository: &Repository, name: &str, record: &BackupReco
 async fn keep_published(
     repository: &Repository,
     record: &BackupRecord,
-    mine: &Mine<'_>,
+    mine: &OwnRecords<'_>,
     doubt: Option<Error>,
 ) -> Result<bool, Error> {
     let looked = mine.all_are(repository, &record.cluster);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     /// Creates the record of a backup in a store with these faults; gives the state of the record.
-    async fn created(faults: &[(Operation, Fault)]) -> Fate {
+    async fn created(faults: &[(Operation, Fault)]) -> RecordState {
         let rules = faults.iter().map(|(operation, fault)| FaultRule::new(&[*operation], 1.0, fault.clone()));
         let store = Faulty::new(Arc::new(MemoryStore::new()), 1, rules.collect());
         store.set_active(false);
@@ -194,14 +194,17 @@ mod tests {
     #[tokio::test]
     async fn a_lost_answer_is_looked_for() {
         let denied = || Fault::Refuse(StoreErrorKind::PermissionDenied);
-        assert_eq!(created(&[(Operation::Put, Fault::LostAnswer)]).await, Fate::Stored);
-        assert_eq!(created(&[(Operation::Put, denied())]).await, Fate::NotStored);
+        assert_eq!(created(&[(Operation::Put, Fault::LostAnswer)]).await, RecordState::Stored);
+        assert_eq!(created(&[(Operation::Put, denied())]).await, RecordState::NotStored);
         // The request may still arrive.
         let exists = Fault::Refuse(StoreErrorKind::AlreadyExists);
-        assert_eq!(created(&[(Operation::Put, exists)]).await, Fate::NotStored);
+        assert_eq!(created(&[(Operation::Put, exists)]).await, RecordState::NotStored);
         let lost_request = Fault::Refuse(StoreErrorKind::Timeout);
-        assert_eq!(created(&[(Operation::Put, lost_request)]).await, Fate::Unknown);
-        assert_eq!(created(&[(Operation::Put, Fault::LostAnswer), (Operation::Get, denied())]).await, Fate::Unknown);
+        assert_eq!(created(&[(Operation::Put, lost_request)]).await, RecordState::Unknown);
+        assert_eq!(
+            created(&[(Operation::Put, Fault::LostAnswer), (Operation::Get, denied())]).await,
+            RecordState::Unknown
+        );
     }
 
     /// On a store that does not compare checksums, a `backup.json` of this run that was changed on its way goes again.
@@ -223,7 +226,7 @@ mod tests {
             let start_name = name::backup_start(&record.cluster, &record.backup_id);
             repository.create_record(&start_name, &started(&record, &runner)).await.unwrap();
             let run = if mine { runner.run.as_str() } else { "another" };
-            let published = publish(&repository, &record, &Mine { run, backups: vec![record.backup_id] }).await;
+            let published = publish(&repository, &record, &OwnRecords { run, backups: vec![record.backup_id] }).await;
             let Published::Failed { error, may_exist } = published else { panic!("{published:?}") };
             assert!(matches!(*error.what, Cause::NotReadable { .. }), "{error}");
             assert_eq!(may_exist, !goes);
@@ -248,7 +251,7 @@ mod tests {
         repository.create_record(&summary, record).await.unwrap();
         let doubt = || Some(Error::from(Cause::Internal("no answer".to_owned())));
 
-        let mine = Mine { run: &runner.run, backups: vec![record.backup_id] };
+        let mine = OwnRecords { run: &runner.run, backups: vec![record.backup_id] };
         assert!(keep_published(&repository, record, &mine, None).await.unwrap());
         let left = keep_published(&repository, record, &mine, doubt()).await.unwrap_err();
         assert!(left.to_string().contains("no answer"), "{left}");

@@ -16,7 +16,7 @@ use holdfast_store::StoreErrorKind;
 
 use super::run::Run;
 use crate::archive::{WalFolders, Wanted};
-use crate::backup::{Mine, Published, publish, remove_own};
+use crate::backup::{OwnRecords, Published, publish, remove_own};
 use crate::carry::CarriedData;
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::leases::{EXPIRE_ENDS_WITHIN, Lease};
@@ -196,8 +196,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn mine(&self, backup: BackupId) -> Mine<'_> {
-        Mine { run: self.run_id(), backups: vec![backup] }
+    fn mine(&self, backup: BackupId) -> OwnRecords<'_> {
+        OwnRecords { run: self.run_id(), backups: vec![backup] }
     }
 
     async fn check_mine(&self, backup: BackupId) -> Result<(), Error> {
