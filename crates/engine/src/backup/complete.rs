@@ -18,7 +18,7 @@ use super::publish::{OwnRecords, Published, publish};
 use super::run::{Content, Run};
 use super::sink::Stored;
 use super::sinks::Sinks;
-use super::timelines::Course;
+use super::timelines::WalPath;
 use super::wal_wait::WalWait;
 use super::{StoredBackup, archiving, lease};
 use crate::error::{Cause, Error};
@@ -76,7 +76,7 @@ impl Run<'_> {
     async fn wait_for_wal(
         &self,
         sinks: &mut Sinks<'_>,
-        course: &Course,
+        course: &WalPath,
         crew: &Crew,
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {

@@ -28,7 +28,7 @@ use super::scan::{self, PageChecks};
 use super::session::{self, Started, Stopped};
 use super::sink::Sink;
 use super::sinks::Sinks;
-use super::timelines::Course;
+use super::timelines::WalPath;
 use super::{BackupOptions, CANCEL_WITHIN, CLEAN_WITHIN, Resumed, StoredBackup, remains};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
@@ -82,7 +82,7 @@ pub(super) struct Outcome {
 pub(super) struct Content {
     pub(super) started: Started,
     pub(super) stopped: Stopped,
-    pub(super) course: Course,
+    pub(super) course: WalPath,
     pub(super) copied: Copied,
     pub(super) tablespaces: Vec<TablespaceEntry>,
     /// The parent, if anything was compared with it.
@@ -276,7 +276,7 @@ impl Run<'_> {
         }
         let course = {
             let began = stopped.label.start_timeline;
-            Course::find(&options.pgdata, began, started.start_lsn, stopped.stop_lsn, self.facts.in_recovery)?
+            WalPath::find(&options.pgdata, began, started.start_lsn, stopped.stop_lsn, self.facts.in_recovery)?
         };
         if let Some(record) = parent.map(|parent| &parent.record)
             && !course.contains(record)

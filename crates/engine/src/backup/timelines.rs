@@ -16,13 +16,13 @@ use crate::server::read_control_file;
 
 /// The path of the WAL from start to stop, over one or more timelines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Course {
+pub(crate) struct WalPath {
     ancestry: Ancestry,
     start_lsn: Lsn,
     stop_lsn: Lsn,
 }
 
-impl Course {
+impl WalPath {
     /// Finds the path in a data directory, after the stop call. `began` is the timeline in the label.
     pub(super) fn find(
         pgdata: &Path,
@@ -120,16 +120,16 @@ mod tests {
     }
 
     #[expect(clippy::unwrap_in_result, reason = "a failed set-up fails the test")]
-    fn course(history: Option<&str>, start: &str, stop: &str) -> Result<Course, Error> {
+    fn course(history: Option<&str>, start: &str, stop: &str) -> Result<WalPath, Error> {
         let ancestry = match history {
             Some(text) => Ancestry::from_history(&HistoryFile::parse(timeline(2), text.as_bytes()).unwrap()),
             None => Ancestry::alone(timeline(1)),
         };
-        Course::along(ancestry, timeline(1), start.parse().unwrap(), stop.parse().unwrap())
+        WalPath::along(ancestry, timeline(1), start.parse().unwrap(), stop.parse().unwrap())
     }
 
     /// The first and last segment, and the ranges of segments to wait for.
-    fn names(course: &Course) -> (String, String, Vec<String>) {
+    fn names(course: &WalPath) -> (String, String, Vec<String>) {
         let size = WalSegmentSize::new(1 << 20).unwrap();
         let ranges = course.ranges(size).into_iter().map(|(first, last)| format!("{first}-{last}")).collect();
         (course.first(size).to_string(), course.last(size).to_string(), ranges)

@@ -10,7 +10,7 @@ use holdfast_pgtypes::{Ancestry, BackupLabel, ControlFile, SystemIdentifier};
 use holdfast_repo::record::ClaimRecord;
 
 use super::{RecordOptions, SnapshotRequest, Span};
-use crate::backup::timelines::{Course, followed, history_in};
+use crate::backup::timelines::{WalPath, followed, history_in};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
 use crate::restore::read_history;
@@ -61,7 +61,7 @@ pub(super) async fn course(
     options: &RecordOptions,
     control: Option<&ControlFile>,
     archive: (&Repository, &ClaimRecord),
-) -> Result<Course, Error> {
+) -> Result<WalPath, Error> {
     let began = span.timeline;
     let reached = control.filter(|_| is_of_standby(request)).and_then(|control| match control.state {
         DbState::InArchiveRecovery | DbState::ShutDownInRecovery => control.min_recovery_timeline,
@@ -78,5 +78,5 @@ pub(super) async fn course(
         }
         _ => Ancestry::alone(began),
     };
-    Course::along(ancestry, began, span.start_lsn, span.stop_lsn)
+    WalPath::along(ancestry, began, span.start_lsn, span.stop_lsn)
 }
