@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::ReceiveOptions;
 use super::position::{Server, ServerIsBehind, StoredWal, first_segment};
 use super::slot::{self, UsedSlot};
-use super::stream::{Compared, Course, Stream, StreamEnd, read_stored};
+use super::stream::{Compared, Stream, StreamEnd, StreamPlan, read_stored};
 use crate::archive::tail::{self, TailPieces};
 use crate::archive::{Archiver, Destination, WalFolders, Wanted, hand_in, open_all, wal_object_name};
 use crate::error::{Cause, Error, ResultExt};
@@ -178,8 +178,8 @@ async fn prepare(targets: &[RepositoryTarget], shared: &mut Shared<'_>) -> Resul
     }
     let timeline_start = server.ancestry.span(timeline).map_or(Lsn::INVALID, |span| span.start);
     let (begins_before, destinations) = (compared.is_some(), Arc::new(destinations));
-    let course = Course { first, size, destinations, stored, timeline_start, server_end: server.flushed, compared };
-    let stream = Stream::new(connection, course);
+    let plan = StreamPlan { first, size, destinations, stored, timeline_start, server_end: server.flushed, compared };
+    let stream = Stream::new(connection, plan);
     let ancestry = server.ancestry;
     Ok(Prepared::Streaming(Box::new(Streaming { stream, identity, ancestry, first, begins_before, kept: slot_from })))
 }

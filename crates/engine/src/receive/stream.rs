@@ -39,7 +39,7 @@ const SILENT_AT_MOST: Duration = Duration::from_mins(1);
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where a stream begins, and where it goes.
-pub(super) struct Course {
+pub(super) struct StreamPlan {
     pub(super) first: SegmentName,
     pub(super) size: WalSegmentSize,
     pub(super) destinations: Arc<Vec<Destination>>,
@@ -127,7 +127,7 @@ enum Event {
 
 pub(super) struct Stream {
     connection: Replication,
-    course: Course,
+    plan: StreamPlan,
     current: Current,
     /// Received, and not yet in a segment.
     incoming: Bytes,
@@ -150,18 +150,18 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(connection: Replication, mut course: Course) -> Self {
-        let current = match &course.compared {
-            Some(compared) => Current::of(compared.segment, course.size, Stored::default()),
-            None => course.begin(course.first),
+    pub(super) fn new(connection: Replication, mut plan: StreamPlan) -> Self {
+        let current = match &plan.compared {
+            Some(compared) => Current::of(compared.segment, plan.size, Stored::default()),
+            None => plan.begin(plan.first),
         };
-        let start = course.first.start_lsn(course.size);
+        let start = plan.first.start_lsn(plan.size);
         let now = Instant::now();
         Self {
             connection,
             current,
             incoming: Bytes::new(),
-            server_end: course.server_end,
+            server_end: plan.server_end,
             rests: VecDeque::new(),
             tasks: JoinSet::new(),
             sends: None,
@@ -173,7 +173,7 @@ impl Stream {
             told_at: now,
             heard_at: now,
             is_asked: false,
-            course,
+            plan,
         }
     }
 
@@ -279,11 +279,11 @@ impl Stream {
     }
 
     fn size(&self) -> u32 {
-        self.course.size.bytes()
+        self.plan.size.bytes()
     }
 
     fn start(&self) -> Lsn {
-        self.current.name.start_lsn(self.course.size)
+        self.current.name.start_lsn(self.plan.size)
     }
 
     fn received(&self) -> Lsn {
@@ -298,7 +298,7 @@ impl Stream {
 
     /// Whether the current segment has no WAL of the timeline itself yet.
     fn is_all_older(&self) -> bool {
-        self.received() <= self.course.timeline_start
+        self.received() <= self.plan.timeline_start
     }
 
     /// Accepts WAL that the server sent. It must continue what was received.
@@ -337,12 +337,12 @@ impl Stream {
 
     /// Whether the current segment is stored in whole and is only compared.
     fn compares(&self) -> bool {
-        self.course.compared.as_ref().is_some_and(|compared| compared.segment == self.current.name)
+        self.plan.compared.as_ref().is_some_and(|compared| compared.segment == self.current.name)
     }
 
     fn compare(&self) -> Result<(), Error> {
         let hash = ChunkHash::of(&self.current.content);
-        let others = self.course.compared.iter().flat_map(|compared| &compared.hashes);
+        let others = self.plan.compared.iter().flat_map(|compared| &compared.hashes);
         match others.into_iter().find(|(_, stored)| *stored != hash) {
             None => Ok(()),
             Some((store, _)) => {
@@ -356,11 +356,11 @@ impl Stream {
     fn complete(&mut self, shared: &Shared<'_>) -> Result<(), Error> {
         if self.compares() {
             self.compare()?;
-            self.current = self.course.begin(self.course.first);
+            self.current = self.plan.begin(self.plan.first);
             return Ok(());
         }
-        let end = self.current.name.end_lsn(self.course.size);
-        let next = self.current.name.next(self.course.size);
+        let end = self.current.name.end_lsn(self.plan.size);
+        let next = self.current.name.next(self.plan.size);
         let next = next.ok_or_else(|| Cause::Internal(format!("{end} is the end of all WAL")))?;
         let rest = TailRange::new(self.current.cut_to, self.size());
         if let Some(range) = rest.filter(|range| cut::rest_is_piece(range.length(), self.current.has_pieces)) {
@@ -368,7 +368,7 @@ impl Stream {
             let content = Bytes::copy_from_slice(content);
             self.rests.push_back(Piece { segment: self.current.name, range, content });
         }
-        let begun = self.course.begin(next);
+        let begun = self.plan.begin(next);
         let Current { name, content, has_pieces, .. } = std::mem::replace(&mut self.current, begun);
         if has_pieces {
             self.to_remove.push(name);
@@ -436,7 +436,7 @@ impl Stream {
         let is_merged =
             segment == self.current.name && range.end() == self.current.unmerged.0 && self.current.unmerged.1 == 0;
         self.sends = Some(segment);
-        let destinations = Arc::clone(&self.course.destinations);
+        let destinations = Arc::clone(&self.plan.destinations);
         let (compression, crew) = (shared.options.push.compression, shared.options.push.crew.clone());
         self.tasks.spawn(async move {
             let storing = destinations
@@ -460,8 +460,8 @@ impl Stream {
         let is_all_older = self.is_all_older();
         let current = &mut self.current;
         let received = u32::try_from(current.content.len()).unwrap_or(u32::MAX);
-        let size = self.course.size.as_u64();
-        let here = current.name.start_lsn(self.course.size).saturating_add(u64::from(received));
+        let size = self.plan.size.as_u64();
+        let here = current.name.start_lsn(self.plan.size).saturating_add(u64::from(received));
         let waiting = Waiting {
             bytes: received - current.cut_to,
             since: current.waits_since.map_or(Duration::ZERO, |since| since.elapsed()),
@@ -491,7 +491,7 @@ impl Stream {
     }
 
     fn finished(&mut self, done: Done, shared: &mut Shared<'_>) {
-        let size = self.course.size;
+        let size = self.plan.size;
         match done {
             Done::Piece(segment, range) => {
                 self.sends = None;
@@ -513,7 +513,7 @@ impl Stream {
     /// Removes the pieces of segments that are stored in whole, once none of them is on its way.
     fn remove_pieces(&mut self) {
         let reached = self.durable.reached();
-        let (sends, rests, size) = (self.sends, &self.rests, self.course.size);
+        let (sends, rests, size) = (self.sends, &self.rests, self.plan.size);
         let archives = self.archives;
         let may_go = |segment: &SegmentName| {
             !archives
@@ -522,7 +522,7 @@ impl Stream {
                 && rests.iter().all(|rest| rest.segment != *segment)
         };
         for segment in self.to_remove.extract_if(.., |segment| may_go(segment)) {
-            let destinations = Arc::clone(&self.course.destinations);
+            let destinations = Arc::clone(&self.plan.destinations);
             self.tasks.spawn(async move {
                 remove(&destinations, segment, None).await;
                 Ok(Done::Removed)
@@ -580,7 +580,7 @@ pub(super) async fn read_stored(
     Ok(all)
 }
 
-impl Course {
+impl StreamPlan {
     /// Begins a segment, with what the destinations have of it.
     fn begin(&mut self, name: SegmentName) -> Current {
         Current::of(name, self.size, self.stored.remove(&name).unwrap_or_default())
