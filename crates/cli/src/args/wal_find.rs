@@ -2,7 +2,7 @@
 
 use super::target::{parse_restore_point, parse_timeline, parse_xid};
 use chrono::{DateTime, Utc};
-use holdfast_engine::find::{About, Query};
+use holdfast_engine::find::{Query, SearchedObject};
 use holdfast_pgtypes::Lsn;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline, moment};
 
@@ -14,7 +14,7 @@ pub struct WalFindArgs {
     /// Find drops, truncations and rewrites of this object: a name such as orders, public.orders or "Orders" (in quotes
     /// of its own, as in SQL), the name of a database, an OID, or a file such as base/16384/24576
     #[arg(long, value_name = "WHAT", group = "wanted")]
-    pub before_drop: Option<About>,
+    pub before_drop: Option<SearchedObject>,
     /// All drops, truncations and rewrites of relations, and drops of databases; the default
     #[arg(long, group = "wanted")]
     pub ddl: bool,

@@ -19,7 +19,7 @@ const OID_SLACK: u32 = 100_000;
 
 /// What a user names: a relation, a file, or a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum About {
+pub enum SearchedObject {
     /// A relation, or a database without a schema.
     Name {
         /// The schema, if it was given.
@@ -38,7 +38,7 @@ pub enum About {
     },
 }
 
-impl FromStr for About {
+impl FromStr for SearchedObject {
     type Err = String;
 
     /// Reads a number, a path such as `base/5/16384` or `5/16384`, or a name with or without schema, quoted where
@@ -146,7 +146,7 @@ pub(super) enum Match {
     Unknown,
 }
 
-impl About {
+impl SearchedObject {
     /// Whether a change is about this.
     pub(super) fn is_in(&self, event: &DdlEvent, schemas: Schemas) -> Match {
         let found = match &event.change {

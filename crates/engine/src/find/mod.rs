@@ -32,7 +32,7 @@ use holdfast_repo::record::BackupRecord;
 use holdfast_repo::recovery::{Beginning, RecoveryPath, RecoveryRequest};
 use tokio_util::sync::CancellationToken;
 
-pub use about::About;
+pub use about::SearchedObject;
 
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
@@ -51,7 +51,7 @@ pub enum Query {
     /// Changes by which relations, databases or tablespaces were lost.
     Changes {
         /// What they must be about; `None` for all.
-        about: Option<About>,
+        about: Option<SearchedObject>,
         /// The earliest time.
         since: Option<DateTime<Utc>>,
         /// The latest time.
@@ -176,7 +176,7 @@ impl<'a> Searched<'a> {
 
     async fn changes(
         &self,
-        about: Option<&About>,
+        about: Option<&SearchedObject>,
         span: Span,
         progress: &dyn Progress,
     ) -> Result<WalFindReport, Error> {
@@ -258,9 +258,9 @@ fn lacks_its_beginning(event: &DdlEvent) -> bool {
 
 /// Removes the changes of other schemas, and puts those that may be of another relation after the others, without
 /// flags: their hash fits, and no backup knows the schema that it gives.
-fn certain_first(places: Vec<FoundPlace>, about: Option<&About>, notes: &mut Vec<String>) -> Vec<FoundPlace> {
+fn certain_first(places: Vec<FoundPlace>, about: Option<&SearchedObject>, notes: &mut Vec<String>) -> Vec<FoundPlace> {
     let wanted = match about {
-        Some(About::Name { schema, .. }) => Some(schema.as_deref()),
+        Some(SearchedObject::Name { schema, .. }) => Some(schema.as_deref()),
         _ => None,
     };
     let (mut certain, mut possible) = (Vec::new(), Vec::new());

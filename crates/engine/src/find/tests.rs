@@ -5,7 +5,7 @@ use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::about::{About, Schemas};
+use super::about::{Schemas, SearchedObject};
 use super::{FindOptions, Query, find};
 use crate::error::{Cause, Error};
 use crate::progress::Silent;
@@ -146,23 +146,25 @@ async fn a_segment_with_two_transactions_is_not_read_for_a_plan() {
 
 #[test]
 fn what_is_named_is_read_as_in_sql() {
-    let name =
-        |schema: Option<&str>, name: &str| About::Name { schema: schema.map(str::to_owned), name: name.to_owned() };
+    let name = |schema: Option<&str>, name: &str| SearchedObject::Name {
+        schema: schema.map(str::to_owned),
+        name: name.to_owned(),
+    };
     for (text, expected) in [
         ("Orders", name(None, "orders")),
         ("public.Orders", name(Some("public"), "orders")),
         ("\"Shop\".\"a.b\"\"c\"", name(Some("Shop"), "a.b\"c")),
         ("\"16384\"", name(None, "16384")),
-        ("16384", About::Number(16384)),
-        ("base/5/16384", About::File { database: 5, number: 16384 }),
-        ("base/5/16384.2", About::File { database: 5, number: 16384 }),
-        ("1663/5/16384", About::File { database: 5, number: 16384 }),
-        ("pg_tblspc/16400/PG_18_202506291/5/16384_fsm", About::File { database: 5, number: 16384 }),
+        ("16384", SearchedObject::Number(16384)),
+        ("base/5/16384", SearchedObject::File { database: 5, number: 16384 }),
+        ("base/5/16384.2", SearchedObject::File { database: 5, number: 16384 }),
+        ("1663/5/16384", SearchedObject::File { database: 5, number: 16384 }),
+        ("pg_tblspc/16400/PG_18_202506291/5/16384_fsm", SearchedObject::File { database: 5, number: 16384 }),
     ] {
         assert_eq!(text.parse(), Ok(expected), "{text}");
     }
     for text in ["", ".", "a.", ".a", "a.b.c", "\"a", "\"a\"b", "4294967296", "base/x/1", "16384/"] {
-        assert!(text.parse::<About>().is_err(), "{text}");
+        assert!(text.parse::<SearchedObject>().is_err(), "{text}");
     }
 }
 
