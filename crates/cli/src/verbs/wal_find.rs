@@ -11,7 +11,7 @@ use crate::output::progress::Progress;
 use crate::output::table::{Align, Table};
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::wal_find::{
-    FoundChange, FoundPlace, FoundWhat, KnownRelation, Recognised, RecognisedBy, Side, WalFindReport, Way,
+    FoundChange, FoundPlace, FoundWhat, KnownRelation, Recognised, RecognisedBy, RestoreFlags, StopSide, WalFindReport,
 };
 use holdfast_engine::find::{FindOptions, Query, find};
 use holdfast_pgtypes::recovery_target::moment;
@@ -183,11 +183,11 @@ fn change_text(text: &mut String, place: &FoundPlace, change: &FoundChange) {
     }
 }
 
-fn way_text(text: &mut String, place: &FoundPlace, way: &Way) {
+fn way_text(text: &mut String, place: &FoundPlace, way: &RestoreFlags) {
     let side = match (way.stops, place.what) {
         (_, FoundWhat::RestorePoint) => "to it     ",
-        (Side::Before, _) => "before it ",
-        (Side::After, _) => "after it  ",
+        (StopSide::Before, _) => "before it ",
+        (StopSide::After, _) => "after it  ",
     };
     let flags: Vec<String> = way.flags.iter().map(|flag| command_line::shell_word(flag)).collect();
     let _ = writeln!(text, "  {side}  holdfast restore --pgdata DIR {}", flags.join(" "));

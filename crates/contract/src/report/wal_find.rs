@@ -58,7 +58,7 @@ pub struct FoundPlace {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<FoundChange>,
     /// How to restore to it.
-    pub ways: Vec<Way>,
+    pub ways: Vec<RestoreFlags>,
 }
 
 /// What is at a place.
@@ -188,9 +188,9 @@ impl From<RecognisedBy> for Recognised {
 
 /// One way to restore to a place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Way {
+pub struct RestoreFlags {
     /// On which side of the place recovery stops.
-    pub stops: Side,
+    pub stops: StopSide,
     /// The flags for `holdfast restore`.
     pub flags: Vec<String>,
     /// The backup that it would begin with; `None` if it is not possible.
@@ -203,7 +203,7 @@ pub struct Way {
 /// A side of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Side {
+pub enum StopSide {
     /// Without what is there.
     Before,
     /// With what is there.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::wal_find::{
-    FoundChange, FoundPlace, FoundWhat, Recognised, RecognisedBy, SearchedWal, Side, WalFindReport,
+    FoundChange, FoundPlace, FoundWhat, Recognised, RecognisedBy, SearchedWal, StopSide, WalFindReport,
 };
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use holdfast_pgtypes::wal::ddl::{DdlChange, DdlEvent, DdlKind};
@@ -41,7 +41,7 @@ use crate::repository::Repository;
 use crate::restore::{Archive, DdlSearch, Span, WalLookup};
 use about::{Match, Schemas};
 use names::Names;
-use way::Ways;
+use way::FlagsFinder;
 
 /// What is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,8 +160,8 @@ impl<'a> Searched<'a> {
         }
     }
 
-    fn ways(&self) -> Ways<'_> {
-        Ways { archive: &self.archive, timeline: self.options.timeline }
+    fn ways(&self) -> FlagsFinder<'_> {
+        FlagsFinder { archive: &self.archive, timeline: self.options.timeline }
     }
 
     async fn target(&self, target: &RecoveryTarget, progress: &dyn Progress) -> Result<WalFindReport, Error> {
@@ -242,7 +242,7 @@ impl<'a> Searched<'a> {
             what: event.kind().into(),
             name: None,
             change: Some(found_change(event, recognised)),
-            ways: Some(self.ways().to(&target, Side::Before, None))
+            ways: Some(self.ways().to(&target, StopSide::Before, None))
                 .filter(|_| !lacks_its_beginning(event))
                 .into_iter()
                 .collect(),

@@ -1,13 +1,13 @@
 //! Describes the record at which a recovery to a target stops.
 
 use chrono::{DateTime, Utc};
-use holdfast_contract::report::wal_find::{FoundPlace, FoundWhat, Side};
+use holdfast_contract::report::wal_find::{FoundPlace, FoundWhat, StopSide};
 use holdfast_pgtypes::Lsn;
 use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::wal::record::{Event, XactEnd};
 use holdfast_repo::recovery::{RecoveryPath, RecoveryPlan, TargetFacts, WalRun};
 
-use super::way::Ways;
+use super::way::FlagsFinder;
 use crate::error::Error;
 use crate::restore::WalLookup;
 
@@ -17,7 +17,7 @@ pub(super) async fn describe(
     path: &RecoveryPath,
     target: &RecoveryTarget,
     plan: &RecoveryPlan,
-    ways: &Ways<'_>,
+    ways: &FlagsFinder<'_>,
     facts: &TargetFacts,
 ) -> Result<FoundPlace, Error> {
     let lsn = plan.target_lsn.unwrap_or(plan.consistent_lsn);
@@ -41,15 +41,15 @@ pub(super) async fn describe(
         RecoveryTarget::Name(name) => Some(name.clone()),
         _ => None,
     };
-    let sides: &[Side] = match target {
-        RecoveryTarget::Xid(_) | RecoveryTarget::Lsn(_) => &[Side::Before, Side::After],
-        _ => &[Side::After],
+    let sides: &[StopSide] = match target {
+        RecoveryTarget::Xid(_) | RecoveryTarget::Lsn(_) => &[StopSide::Before, StopSide::After],
+        _ => &[StopSide::After],
     };
     let mut found: Vec<_> = sides.iter().map(|side| ways.to(target, *side, Some(facts))).collect();
     if let RecoveryTarget::Time(_) = target {
         // Recovery to a time stops before the first transaction after it, which is the place that is shown.
         for way in &mut found {
-            way.stops = Side::Before;
+            way.stops = StopSide::Before;
         }
     }
     Ok(FoundPlace { timeline: segment.timeline(), segment, lsn, time, xid, what, name, change: None, ways: found })

@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use holdfast_contract::report::wal_find::{FoundWhat, RecognisedBy, Side, WalFindReport};
+use holdfast_contract::report::wal_find::{FoundWhat, RecognisedBy, StopSide, WalFindReport};
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,7 @@ async fn a_drop_is_found_with_and_without_facts() {
         let files: Vec<String> = change.lost_files.first.iter().map(ToString::to_string).collect();
         assert_eq!((change.database, files), (Some(5), vec!["1663/5/16395".to_owned(), "1663/5/16398".to_owned()]));
         let [way] = place.ways.as_slice() else { panic!("{place:?}") };
-        assert_eq!((way.stops, way.backup), (Side::Before, Some(sample.backup.backup_id)));
+        assert_eq!((way.stops, way.backup), (StopSide::Before, Some(sample.backup.backup_id)));
         assert_eq!(way.flags, ["--target-lsn", "0/A02440", "--target-exclusive"]);
     }
 }

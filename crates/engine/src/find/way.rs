@@ -5,24 +5,24 @@
 //! do the same for a commit, but ids repeat after a wraparound, and the drop of a database happens before its
 //! transaction commits. A time is not exact: transactions of the same microsecond, or a clock that was set back.
 
-use holdfast_contract::report::wal_find::{Side, Way};
+use holdfast_contract::report::wal_find::{RestoreFlags, StopSide};
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline, moment};
 use holdfast_repo::recovery::{RecoveryPath, RecoveryRequest, TargetFacts};
 
 use crate::restore::Archive;
 
 /// Makes ways along one timeline.
-pub(super) struct Ways<'a> {
+pub(super) struct FlagsFinder<'a> {
     pub(super) archive: &'a Archive,
     pub(super) timeline: TargetTimeline,
 }
 
-impl Ways<'_> {
+impl FlagsFinder<'_> {
     /// The way to a target. `facts` are those that the planner needs for it, if it needs any.
-    pub(super) fn to(&self, target: &RecoveryTarget, stops: Side, facts: Option<&TargetFacts>) -> Way {
+    pub(super) fn to(&self, target: &RecoveryTarget, stops: StopSide, facts: Option<&TargetFacts>) -> RestoreFlags {
         let request = RecoveryRequest {
             target: target.clone(),
-            inclusive: stops == Side::After,
+            inclusive: stops == StopSide::After,
             timeline: self.timeline,
             backup: None,
         };
@@ -33,10 +33,10 @@ impl Ways<'_> {
             Ok(plan) => (Some(plan.backup), None),
             Err(why) => (None, Some(why.to_string())),
         };
-        Way { stops, flags: self.flags(target, stops), backup, refused }
+        RestoreFlags { stops, flags: self.flags(target, stops), backup, refused }
     }
 
-    fn flags(&self, target: &RecoveryTarget, stops: Side) -> Vec<String> {
+    fn flags(&self, target: &RecoveryTarget, stops: StopSide) -> Vec<String> {
         let (flag, value) = match target {
             RecoveryTarget::Lsn(lsn) => ("--target-lsn", lsn.to_string()),
             RecoveryTarget::Xid(xid) => ("--target-xid", xid.to_string()),
@@ -47,7 +47,7 @@ impl Ways<'_> {
         };
         let mut flags = vec![flag.to_owned(), value];
         // A restore point has no inside: recovery always stops after it.
-        if stops == Side::Before && !matches!(target, RecoveryTarget::Name(_)) {
+        if stops == StopSide::Before && !matches!(target, RecoveryTarget::Name(_)) {
             flags.push("--target-exclusive".to_owned());
         }
         if let TargetTimeline::Number(timeline) = self.timeline {
