@@ -211,7 +211,7 @@ impl Statement {
 
 /// The state of the scanner.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum In {
+enum ScannerState {
     Plain,
     /// `'...'`, with backslashes if it began with `E`.
     Quoted {
@@ -231,7 +231,7 @@ enum In {
 fn split(file: &Path, text: &str) -> Vec<Statement> {
     let mut statements = Vec::new();
     let mut at = 0;
-    let mut state = In::Plain;
+    let mut state = ScannerState::Plain;
     // The current statement: its beginning, and the comment before it.
     let (mut begin, mut comment, mut comment_begin): (Option<usize>, Option<String>, usize) = (None, None, 0);
     let line_of = |place: usize| 1 + text.bytes().take(place).filter(|byte| *byte == b'\n').count() as u64;
@@ -247,11 +247,11 @@ fn split(file: &Path, text: &str) -> Vec<Statement> {
         let first = rest.chars().next().unwrap_or_default();
         let mut step = first.len_utf8();
         match state {
-            In::Plain => {
+            ScannerState::Plain => {
                 if rest.starts_with("--") {
-                    (state, comment_begin) = (In::Line, at + 2);
+                    (state, comment_begin) = (ScannerState::Line, at + 2);
                 } else if rest.starts_with("/*") {
-                    (state, step) = (In::Block { depth: 1 }, 2);
+                    (state, step) = (ScannerState::Block { depth: 1 }, 2);
                 } else if first == ';' {
                     if let Some(begin) = begin.take() {
                         push(&mut statements, begin, at, comment.take());
@@ -264,9 +264,9 @@ fn split(file: &Path, text: &str) -> Vec<Statement> {
                             let mut words = before.chars().rev();
                             let escapes = words.next().is_some_and(|c| matches!(c, 'e' | 'E'))
                                 && words.next().is_none_or(|c| !is_word(c));
-                            state = In::Quoted { escapes };
+                            state = ScannerState::Quoted { escapes };
                         }
-                        '"' => state = In::Identifier,
+                        '"' => state = ScannerState::Identifier,
                         '$' if !text.get(..at).unwrap_or_default().ends_with(is_word) => {
                             if let Some(length) = dollar_quoted(rest) {
                                 step = length;
@@ -276,31 +276,31 @@ fn split(file: &Path, text: &str) -> Vec<Statement> {
                     }
                 }
             }
-            In::Quoted { escapes } => match first {
+            ScannerState::Quoted { escapes } => match first {
                 '\\' if escapes => step += rest.chars().nth(1).map_or(0, char::len_utf8),
                 // Two quotes mean one quote in the text. For the scanner, the second one begins a new string.
-                '\'' => state = In::Plain,
+                '\'' => state = ScannerState::Plain,
                 _ => {}
             },
-            In::Identifier => {
+            ScannerState::Identifier => {
                 if first == '"' {
-                    state = In::Plain;
+                    state = ScannerState::Plain;
                 }
             }
-            In::Line => {
+            ScannerState::Line => {
                 if first == '\n' {
-                    state = In::Plain;
+                    state = ScannerState::Plain;
                     if begin.is_none() {
                         comment = text.get(comment_begin..at).map(|words| words.trim().to_owned());
                     }
                 }
             }
-            In::Block { depth } => {
+            ScannerState::Block { depth } => {
                 if rest.starts_with("/*") {
-                    (state, step) = (In::Block { depth: depth + 1 }, 2);
+                    (state, step) = (ScannerState::Block { depth: depth + 1 }, 2);
                 } else if rest.starts_with("*/") {
                     step = 2;
-                    state = if depth == 1 { In::Plain } else { In::Block { depth: depth - 1 } };
+                    state = if depth == 1 { ScannerState::Plain } else { ScannerState::Block { depth: depth - 1 } };
                 }
             }
         }
