@@ -223,7 +223,7 @@ fn read_of_version(
 }
 
 fn read_at(open: &File, path: &Path, offset: u64, limit: u64, raw: &mut Vec<u8>) -> Result<usize, Error> {
-    let mut at = At { file: open, offset };
+    let mut at = PositionedReader { file: open, offset };
     at.by_ref().take(limit).read_to_end(raw).map_err(|e| Error::file("read", path, e))
 }
 
@@ -286,12 +286,12 @@ pub(super) fn read_page_again(path: &Path, offset: u64, page: &mut [u8]) -> Resu
 }
 
 /// A position in a file, read without moving a shared cursor.
-struct At<'a> {
+struct PositionedReader<'a> {
     file: &'a File,
     offset: u64,
 }
 
-impl Read for At<'_> {
+impl Read for PositionedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.file.read_at(buffer, self.offset)?;
         self.offset += read as u64;
