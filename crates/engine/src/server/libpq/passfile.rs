@@ -7,7 +7,7 @@ use std::path::Path;
 use holdfast_secret::Secret;
 
 /// The connection that needs a password.
-pub(super) struct For<'a> {
+pub(super) struct Login<'a> {
     /// The host as the user wrote it; for a Unix socket, its folder.
     pub host: &'a str,
     pub port: u16,
@@ -17,7 +17,7 @@ pub(super) struct For<'a> {
 
 /// The password of the first line that fits. A file that others may read is not used, as in libpq: a warning reports
 /// it, and the server then reports that it needs a password.
-pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<Secret> {
+pub(super) fn find(path: &Path, wanted: &Login<'_>) -> Option<Secret> {
     let metadata = fs::metadata(path).ok()?;
     if !metadata.is_file() {
         tracing::warn!("the password file {} is not a plain file, so it is not used", path.display());
@@ -43,20 +43,20 @@ pub(super) fn find(path: &Path, wanted: &For<'_>) -> Option<Secret> {
 }
 
 /// `host:port:database:user:password`. `*` matches anything; `\` escapes a colon or another `\`.
-fn password(line: &str, wanted: &For<'_>) -> Option<Secret> {
+fn password(line: &str, wanted: &Login<'_>) -> Option<Secret> {
     if line.starts_with('#') {
         return None;
     }
     let mut rest = line;
     let port = wanted.port.to_string();
     for value in [wanted.host, &port, wanted.dbname, wanted.user] {
-        let (field, behind) = field(rest)?;
+        let (field, after) = field(rest)?;
         // libpq's default host for a local socket.
         let local = value.starts_with('/') && field == "localhost";
         if field != "*" && field != value && !local {
             return None;
         }
-        rest = behind;
+        rest = after;
     }
     Some(Secret::new(unescaped(rest)))
 }
@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    const WANTED: For<'_> = For { host: "db:1", port: 5432, dbname: "postgres", user: "backup" };
+    const WANTED: Login<'_> = Login { host: "db:1", port: 5432, dbname: "postgres", user: "backup" };
 
     #[test]
     fn the_first_line_that_fits_counts() {
@@ -99,7 +99,7 @@ mod tests {
         fs::write(file.path(), text).unwrap();
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(find(file.path(), &WANTED), Some(Secret::new("a:b\\c d")));
-        let socket = For { host: "/run/pg", ..WANTED };
+        let socket = Login { host: "/run/pg", ..WANTED };
         fs::write(file.path(), "localhost:*:*:*:local\n").unwrap();
         assert_eq!(find(file.path(), &socket), Some(Secret::new("local")));
         assert_eq!(find(file.path(), &WANTED), None);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_secret::Secret;
 use tokio_postgres::config::{ChannelBinding, SslNegotiation};
 
-use super::passfile::{self, For};
+use super::passfile::{self, Login};
 use super::{Environment, Parameters, absolute, gather, refused};
 use crate::error::Error;
 use crate::server::tls::{TlsSettings, Trust};
@@ -213,7 +213,7 @@ impl Reader<'_> {
             None => self.environment.at_home(".pgpass"),
         };
         let found = || {
-            let wanted = For { host: name, port, dbname: self.password_of.or(dbname)?, user: user? };
+            let wanted = Login { host: name, port, dbname: self.password_of.or(dbname)?, user: user? };
             passfile::find(&passfile?, &wanted)
         };
         if let Some(password) = self.get("password").map(Secret::from).or_else(found) {
