@@ -16,10 +16,10 @@ const LONGEST_LINE: usize = 1 << 20;
 
 /// The last error of a program that the server called, mostly of `archive_command`.
 #[derive(Debug, Clone, Default)]
-pub struct Errors(Arc<Mutex<Option<Said>>>);
+pub struct Errors(Arc<Mutex<Option<TimedError>>>);
 
 /// The time and the three lines of an error.
-type Said = (DateTime<Utc>, String);
+type TimedError = (DateTime<Utc>, String);
 
 impl Errors {
     /// The last error, with its time.
