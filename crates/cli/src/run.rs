@@ -26,7 +26,7 @@ const WAL_WORKERS: usize = 2;
 
 /// How to show a failure; guessed from the arguments until they are parsed.
 #[derive(Clone, Copy, Debug)]
-struct Manner {
+struct FailureStyle {
     output: Output,
     style: Style,
 }
@@ -37,16 +37,17 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     let texts: Vec<&str> = words.iter().skip(1).filter_map(|word| word.to_str()).collect();
     let caller = Caller::of_words(texts.iter().copied());
     let json = texts.contains(&"--output=json") || texts.windows(2).any(|pair| pair == ["--output", "json"]);
-    let mut manner = Manner { output: if json { Output::Json } else { Output::Text }, style: style(Color::Auto) };
+    let mut failure_style =
+        FailureStyle { output: if json { Output::Json } else { Output::Text }, style: style(Color::Auto) };
     let mut signal = None;
-    let ended = catch_unwind(AssertUnwindSafe(|| perform(words, &mut manner, &mut signal)));
+    let ended = catch_unwind(AssertUnwindSafe(|| perform(words, &mut failure_style, &mut signal)));
     let result =
         ended.unwrap_or_else(|_| Err(Failure::internal("holdfast stopped because of a fault in its own code")));
     let code = match result {
         Ok(code) => code,
         Err(failure) => {
-            let text = match manner.output {
-                Output::Text => present::text(&failure, manner.style),
+            let text = match failure_style.output {
+                Output::Text => present::text(&failure, failure_style.style),
                 Output::Json => present::json(&failure),
             };
             // If stderr cannot be written, only the exit status is left.
@@ -57,37 +58,41 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> u8 {
     code.status(caller, signal)
 }
 
-fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -> Result<ExitCode, Failure> {
+fn perform(
+    words: Vec<OsString>,
+    failure_style: &mut FailureStyle,
+    signal: &mut Option<u8>,
+) -> Result<ExitCode, Failure> {
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            let coloured = std::io::stdout().is_terminal() && manner.style == Style::Coloured;
+            let coloured = std::io::stdout().is_terminal() && failure_style.style == Style::Coloured;
             let rendered = error.render();
             return stdout::text(&if coloured { rendered.ansi().to_string() } else { rendered.to_string() })
                 .map(|()| ExitCode::Ok);
         }
         Err(error) => return Err(failure::of_command_line(&error)),
     };
-    *manner = Manner { output: args.global.output, style: style(args.global.color) };
+    *failure_style = FailureStyle { output: args.global.output, style: style(args.global.color) };
     let doing = args.doing();
-    if let Some(result) = verbs::run_bare(&args.command, manner.output) {
+    if let Some(result) = verbs::run_bare(&args.command, failure_style.output) {
         return result.map_err(|failure| failure.doing(doing));
     }
-    if let Some(result) = resident::run(&args, manner.style, signal) {
+    if let Some(result) = resident::run(&args, failure_style.style, signal) {
         return result.map_err(|failure| failure.doing(doing));
     }
 
     let environment = config::environment::of_process()?;
     let Loaded { mut config, file: config_file } =
         config::load(args.global.config.as_deref(), &environment, args.overlay())?;
-    logging::start(config.log, manner.style);
+    logging::start(config.log, failure_style.style);
     if let Command::Wal(WalCommand::Push { path, standby: false, .. }) = &args.command
         && let Some(answer) = verbs::asking::push(&config, config_file.as_deref(), path)
     {
-        return answered(answer, manner.output, doing);
+        return answered(answer, failure_style.output, doing);
     }
     if let Command::Wal(WalCommand::Push { path, .. }) = &args.command
-        && manner.output == Output::Text
+        && failure_style.output == Output::Text
         && verbs::already_durable(&config, path)
     {
         return Ok(ExitCode::Ok);
@@ -108,13 +113,13 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
         // The agent gives whole segments only.
         && (tail.is_empty() || !answer.as_ref().is_err_and(|failure| failure.code == ExitCode::Absent))
     {
-        return answered(answer, manner.output, doing);
+        return answered(answer, failure_style.output, doing);
     }
     if let Command::Wal(WalCommand::Get { name, dest, .. }) = &args.command
         && !is_cut
         && let Some(report) = verbs::already_fetched(&config, name, dest)
     {
-        if manner.output == Output::Json {
+        if failure_style.output == Output::Json {
             stdout::json(&report)?;
         }
         return Ok(ExitCode::Ok);
@@ -127,23 +132,23 @@ fn perform(words: Vec<OsString>, manner: &mut Manner, signal: &mut Option<u8>) -
         .enable_all()
         .build()
         .map_err(|error| Failure::internal("the runtime cannot be started").caused_by(Some(&error)))?;
-    let manner = *manner;
+    let failure_style = *failure_style;
     let result = runtime.block_on(async {
         let signals = Signals::listen()
             .map_err(|error| Failure::internal("cannot listen for signals").caused_by(Some(&error)))?;
         let show = match args.global.progress {
             ProgressFormat::Json => Show::Json,
             ProgressFormat::Text => {
-                Show::choose(!args.global.no_progress && !args.global.quiet && manner.output == Output::Text)
+                Show::choose(!args.global.no_progress && !args.global.quiet && failure_style.output == Output::Text)
             }
         };
         let context = Context {
             variables: verbs::inherited::variables(&config, &environment),
             config,
             config_file,
-            output: manner.output,
+            output: failure_style.output,
             show,
-            style: manner.style,
+            style: failure_style.style,
             cancellation: signals.cancellation(),
             signals: signals.clone(),
         };
