@@ -10,7 +10,7 @@
 //!   is raised by 128 ([`ExitCode::for_restore_command`]). PostgreSQL treats status 143 differently: the command was
 //!   ended by SIGTERM, and recovery ends without an error. So no number of the table may become 143 by accident.
 //!
-//! Each number has its [`Outlook`]: whether the same command can succeed later although nobody does anything. The
+//! Each number has its [`NextStep`]: whether the same command can succeed later although nobody does anything. The
 //! instance manager reports the others as failed, so that somebody acts, and checks from time to time whether somebody
 //! did.
 //!
@@ -42,7 +42,7 @@ pub fn of_restore_command(status: u8) -> Option<u8> {
 
 /// What the caller of the command has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outlook {
+pub enum NextStep {
     /// Nothing: the command did what it was asked to do.
     Done,
     /// Run it again later: it may succeed although nobody does anything.
@@ -51,7 +51,7 @@ pub enum Outlook {
     NeedsSomebody,
 }
 
-impl Outlook {
+impl NextStep {
     /// The word in the manual.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,7 +63,7 @@ impl Outlook {
 }
 
 macro_rules! exit_codes {
-    ($($variant:ident = $number:literal, $name:literal, $outlook:ident, $meaning:literal;)*) => {
+    ($($variant:ident = $number:literal, $name:literal, $next_step:ident, $meaning:literal;)*) => {
         /// How a command ended. The number is the exit status in a shell, the name is in JSON errors.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
@@ -81,8 +81,8 @@ macro_rules! exit_codes {
             }
 
             /// Whether somebody has to act.
-            pub fn outlook(self) -> Outlook {
-                match self { $(Self::$variant => Outlook::$outlook,)* }
+            pub fn next_step(self) -> NextStep {
+                match self { $(Self::$variant => NextStep::$next_step,)* }
             }
 
             /// Its meaning, in the manual's words.
@@ -201,7 +201,7 @@ impl ExitCode {
 
     /// Whether it fails in the same way until somebody acts.
     pub fn is_stuck(self) -> bool {
-        self.outlook() == Outlook::NeedsSomebody
+        self.next_step() == NextStep::NeedsSomebody
     }
 
     /// The status for `restore_command`: 0 and 1 for "here it is" and "not in the archive", above 125 for all others.
@@ -238,16 +238,16 @@ impl fmt::Display for ExitCode {
 mod tests {
     use super::*;
 
-    /// The manual's table: `| number | name | outlook | meaning |`.
+    /// The manual's table: `| number | name | next_step | meaning |`.
     fn manual() -> Vec<(String, String, String, String)> {
         include_str!("../../../docs/exit-codes.md")
             .lines()
             .filter_map(|line| {
                 let cells: Vec<&str> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
-                let [number, name, outlook, meaning] = cells.as_slice() else { return None };
+                let [number, name, next_step, meaning] = cells.as_slice() else { return None };
                 number.parse::<u8>().ok()?;
                 let name = name.trim_matches('`');
-                Some(((*number).to_owned(), name.to_owned(), (*outlook).to_owned(), (*meaning).to_owned()))
+                Some(((*number).to_owned(), name.to_owned(), (*next_step).to_owned(), (*meaning).to_owned()))
             })
             .collect()
     }
@@ -270,8 +270,8 @@ mod tests {
         let table: Vec<_> = ExitCode::ALL
             .iter()
             .map(|code| {
-                let (name, outlook, meaning) = (code.name(), code.outlook().as_str(), code.meaning());
-                (code.number().to_string(), name.to_owned(), outlook.to_owned(), meaning.to_owned())
+                let (name, next_step, meaning) = (code.name(), code.next_step().as_str(), code.meaning());
+                (code.number().to_string(), name.to_owned(), next_step.to_owned(), meaning.to_owned())
             })
             .collect();
         assert_eq!(table, manual());
@@ -288,7 +288,7 @@ mod tests {
     fn every_code_is_found_by_its_number() {
         for code in ExitCode::ALL {
             assert_eq!(ExitCode::from_number(code.number()), Some(*code));
-            assert_eq!(code.outlook() == Outlook::Done, *code == ExitCode::Ok);
+            assert_eq!(code.next_step() == NextStep::Done, *code == ExitCode::Ok);
         }
         assert_eq!(ExitCode::from_number(15), None);
     }

@@ -1,7 +1,7 @@
 //! Errors of the engine: every [`Cause`] gets its exit code and a hint.
 
 use super::{Explain, Failure};
-use crate::exit_code::{ExitCode, Outlook};
+use crate::exit_code::{ExitCode, NextStep};
 use holdfast_engine::error::{HostFault, ServerSetting};
 use holdfast_engine::{Cause, Error};
 use holdfast_pgtypes::control::ControlFileError;
@@ -236,10 +236,10 @@ fn of_drill(what: &Cause) -> Failure {
             .hint("this says nothing about the backup: give it more time (--time-limit), or see why the store is slow"),
         Cause::ReplayStopped { status, .. } => {
             let code = ExitCode::from_number(*status).unwrap_or(ExitCode::Unreachable);
-            let hint = match code.outlook() {
-                Outlook::NeedsSomebody => "this says nothing about the backup: docs/exit-codes.md says what this code of \
+            let hint = match code.next_step() {
+                NextStep::NeedsSomebody => "this says nothing about the backup: docs/exit-codes.md says what this code of \
                                            `holdfast wal get` needs; then run it again",
-                Outlook::Done | Outlook::PassesByItself => {
+                NextStep::Done | NextStep::PassesByItself => {
                     "this says nothing about the backup: run it again when the store answers"
                 }
             };
