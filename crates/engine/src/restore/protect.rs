@@ -66,7 +66,7 @@ impl<'a> Reads<'a> {
     }
 
     /// Whether the server replays WAL beyond the moment at which it is consistent.
-    fn goes_on(&self) -> bool {
+    fn replays_past_consistency(&self) -> bool {
         self.plan.target_lsn.is_none_or(|target| target > self.plan.consistent_lsn)
     }
 
@@ -257,7 +257,7 @@ async fn what_goes(
             bad.object
         )));
     }
-    let Some(policy) = options.retention.as_ref().filter(|_| reads.goes_on()) else { return Ok(None) };
+    let Some(policy) = options.retention.as_ref().filter(|_| reads.replays_past_consistency()) else { return Ok(None) };
     let window = policy.window.and_then(|window| options.now.checked_sub_signed(window));
     if window.is_some_and(|start| reads.stop_time > start) {
         return Ok(None);

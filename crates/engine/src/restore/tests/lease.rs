@@ -76,7 +76,7 @@ async fn a_restore_says_that_the_removal_of_its_backup_is_decided() {
 #[tokio::test]
 async fn a_restore_says_that_no_window_keeps_the_wal_of_its_server() {
     let sample = Sample::new(true).await;
-    let goes_on = RecoveryRequest::default();
+    let latest = RecoveryRequest::default();
     let own_end = RecoveryRequest { target: RecoveryTarget::Immediate, ..RecoveryRequest::default() };
     let keep = |last, window: Option<i64>| Policy {
         keep: Keep { last, ..Keep::default() },
@@ -84,11 +84,11 @@ async fn a_restore_says_that_no_window_keeps_the_wal_of_its_server() {
         ..Policy::default()
     };
     for (what, retention, request, said) in [
-        ("counts alone", Some(keep(1, None)), &goes_on, true),
-        ("a window that begins later", Some(keep(1, Some(1))), &goes_on, true),
-        ("a window that holds it", Some(keep(1, Some(3650))), &goes_on, false),
-        ("nothing is let go", Some(keep(0, None)), &goes_on, false),
-        ("a drill", None, &goes_on, false),
+        ("counts alone", Some(keep(1, None)), &latest, true),
+        ("a window that begins later", Some(keep(1, Some(1))), &latest, true),
+        ("a window that holds it", Some(keep(1, Some(3650))), &latest, false),
+        ("nothing is let go", Some(keep(0, None)), &latest, false),
+        ("a drill", None, &latest, false),
         ("the end of the backup", Some(keep(1, None)), &own_end, false),
     ] {
         let now = sample.backup.stop_time + chrono::TimeDelta::days(30);
