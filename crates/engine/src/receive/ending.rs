@@ -20,10 +20,10 @@ pub(super) enum Ending {
     Stop {
         until: Instant,
     },
-    /// The connection is gone. What was received may be the only copy. `is_told`: the caller wants it, too.
+    /// The connection is gone. What was received may be the only copy. `is_reported`: the caller wants it, too.
     Lost {
         until: Instant,
-        is_told: bool,
+        is_reported: bool,
     },
 }
 
@@ -33,8 +33,8 @@ impl Ending {
     }
 
     /// Whether the caller was heard already.
-    pub(super) fn is_told(self) -> bool {
-        matches!(self, Self::Stop { .. } | Self::Lost { is_told: true, .. })
+    pub(super) fn is_reported(self) -> bool {
+        matches!(self, Self::Stop { .. } | Self::Lost { is_reported: true, .. })
     }
 
     /// The caller wants the end. A deadline never moves to a later time.
@@ -43,7 +43,7 @@ impl Ending {
         match self {
             Self::No | Self::Timeline => Self::Stop { until: limit },
             Self::Stop { until } => Self::Stop { until: until.min(limit) },
-            Self::Lost { until, .. } => Self::Lost { until: until.min(limit), is_told: true },
+            Self::Lost { until, .. } => Self::Lost { until: until.min(limit), is_reported: true },
         }
     }
 
@@ -51,9 +51,9 @@ impl Ending {
     pub(super) fn lose(self, now: Instant) -> Self {
         let limit = now + KEEPS_FOR;
         match self {
-            Self::No | Self::Timeline => Self::Lost { until: limit, is_told: false },
-            Self::Stop { until } => Self::Lost { until: until.min(limit), is_told: true },
-            Self::Lost { until, is_told } => Self::Lost { until: until.min(limit), is_told },
+            Self::No | Self::Timeline => Self::Lost { until: limit, is_reported: false },
+            Self::Stop { until } => Self::Lost { until: until.min(limit), is_reported: true },
+            Self::Lost { until, is_reported } => Self::Lost { until: until.min(limit), is_reported },
         }
     }
 }
@@ -68,22 +68,22 @@ mod tests {
         let later = now + Duration::from_secs(15);
         let (stop, lost) = (Ending::No.stop(now), Ending::No.lose(now));
         assert_eq!(stop, Ending::Stop { until: now + STOPS_WITHIN });
-        assert_eq!(lost, Ending::Lost { until: now + KEEPS_FOR, is_told: false });
+        assert_eq!(lost, Ending::Lost { until: now + KEEPS_FOR, is_reported: false });
         for (what, ending, expected) in [
             ("told twice", stop.stop(later), stop),
-            ("told, then lost", stop.lose(later), Ending::Lost { until: now + STOPS_WITHIN, is_told: true }),
-            ("lost, then told", lost.stop(later), Ending::Lost { until: later + STOPS_WITHIN, is_told: true }),
+            ("reported, then lost", stop.lose(later), Ending::Lost { until: now + STOPS_WITHIN, is_reported: true }),
+            ("lost, then reported", lost.stop(later), Ending::Lost { until: later + STOPS_WITHIN, is_reported: true }),
             ("lost twice", lost.lose(later), lost),
             (
                 "told near the end of a loss",
                 lost.stop(now + Duration::from_secs(110)),
-                Ending::Lost { until: now + KEEPS_FOR, is_told: true },
+                Ending::Lost { until: now + KEEPS_FOR, is_reported: true },
             ),
             ("told at the end of a timeline", Ending::Timeline.stop(now), stop),
         ] {
             assert_eq!(ending, expected, "{what}");
         }
-        assert!(!lost.is_told() && lost.stop(now).is_told() && stop.is_told());
-        assert!(!Ending::Timeline.is_told() && Ending::Timeline.is_ending() && !Ending::No.is_ending());
+        assert!(!lost.is_reported() && lost.stop(now).is_reported() && stop.is_reported());
+        assert!(!Ending::Timeline.is_reported() && Ending::Timeline.is_ending() && !Ending::No.is_ending());
     }
 }

@@ -142,8 +142,8 @@ pub(super) struct Stream {
     durable: Durable,
     /// Whether what is stored of the first segment is what the server has. Before that, nothing is reported.
     is_proven: bool,
-    told: StandbyStatus,
-    told_at: Instant,
+    reported: StandbyStatus,
+    reported_at: Instant,
     heard_at: Instant,
     /// Whether the server waits for a report.
     is_asked: bool,
@@ -169,8 +169,8 @@ impl Stream {
             to_remove: Vec::new(),
             durable: Durable::from(start),
             is_proven: false,
-            told: StandbyStatus::default(),
-            told_at: now,
+            reported: StandbyStatus::default(),
+            reported_at: now,
             heard_at: now,
             is_asked: false,
             plan,
@@ -216,7 +216,7 @@ impl Stream {
                 _ => {}
             }
             let may_read = self.incoming.is_empty() && !ending.is_ending();
-            let event = self.event(may_read, stop, ending.is_told(), shared).await?;
+            let event = self.event(may_read, stop, ending.is_reported(), shared).await?;
             match event {
                 Event::Task(done) => self.finished(done?, shared),
                 Event::Server(Err(error)) => (loss, ending) = (Some(error), ending.lose(Instant::now())),
@@ -251,7 +251,7 @@ impl Stream {
         &mut self,
         may_read: bool,
         stop: &CancellationToken,
-        is_told: bool,
+        is_reported: bool,
         shared: &Shared<'_>,
     ) -> Result<Event, Error> {
         if !may_read {
@@ -272,7 +272,7 @@ impl Stream {
                 let done = joined.map_err(|e| Cause::Internal(format!("a transfer failed unexpectedly: {e}")))?;
                 Ok(Event::Task(done))
             }
-            () = stop.cancelled(), if !is_told => Ok(Event::Stop),
+            () = stop.cancelled(), if !is_reported => Ok(Event::Stop),
             streamed = self.connection.next(), if may_read => Ok(Event::Server(streamed)),
             () = tokio::time::sleep(tick) => Ok(Event::Tick),
         }
@@ -536,9 +536,9 @@ impl Stream {
         let wants_reply = self.heard_at.elapsed() >= ASK_AFTER;
         // What is only in memory is not "written": `synchronous_commit = remote_write` waits for it.
         let status = StandbyStatus { written: flushed, flushed, wants_reply };
-        if flushed != self.told.flushed || self.is_asked || self.told_at.elapsed() >= REPORT_EVERY {
+        if flushed != self.reported.flushed || self.is_asked || self.reported_at.elapsed() >= REPORT_EVERY {
             self.connection.report(status, shared.clock.now()).await?;
-            (self.told, self.told_at, self.is_asked) = (status, Instant::now(), false);
+            (self.reported, self.reported_at, self.is_asked) = (status, Instant::now(), false);
             if flushed.is_valid() {
                 shared.report.durable_lsn = Some(flushed);
             }
