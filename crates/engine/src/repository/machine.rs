@@ -83,10 +83,10 @@ pub(crate) enum Life {
 
 pub(crate) fn life_of(process: u32) -> Life {
     let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Life::Unknown };
-    told(test_kill_process(pid))
+    state_of_process(test_kill_process(pid))
 }
 
-fn told(answer: Result<(), Errno>) -> Life {
+fn state_of_process(answer: Result<(), Errno>) -> Life {
     match answer {
         Ok(()) => Life::Here,
         Err(Errno::PERM) => Life::OfAnotherUser,
@@ -164,10 +164,10 @@ mod tests {
     /// Only the kernel's "no such process" is proof.
     #[test]
     fn a_process_that_cannot_be_seen_is_not_dead() {
-        assert_eq!(told(Ok(())), Life::Here);
-        assert_eq!(told(Err(Errno::PERM)), Life::OfAnotherUser);
-        assert_eq!(told(Err(Errno::SRCH)), Life::Gone);
-        assert_eq!(told(Err(Errno::INVAL)), Life::Unknown);
+        assert_eq!(state_of_process(Ok(())), Life::Here);
+        assert_eq!(state_of_process(Err(Errno::PERM)), Life::OfAnotherUser);
+        assert_eq!(state_of_process(Err(Errno::SRCH)), Life::Gone);
+        assert_eq!(state_of_process(Err(Errno::INVAL)), Life::Unknown);
         assert_eq!(life_of(std::process::id()), Life::Here);
         assert_eq!((life_of(0), life_of(u32::MAX)), (Life::Unknown, Life::Unknown));
         let mut child = std::process::Command::new("true").spawn().unwrap();
