@@ -82,7 +82,8 @@ pub enum PushOutcome {
     /// This run stored it, or found it stored.
     Archived(ArchivedFile),
     /// The archive has other content under its name, and this server's history does not need the local content.
-    BehindFork(Fork),
+    #[serde(rename = "behind-fork")]
+    AfterFork(Fork),
 }
 
 /// The report of a successful `wal push --standby`.
@@ -101,7 +102,8 @@ pub enum StandbyOutcome {
     /// Every repository has it with this content.
     InArchive,
     /// It ends after the LSN at which this server's history left the file's timeline.
-    BehindFork(Fork),
+    #[serde(rename = "behind-fork")]
+    AfterFork(Fork),
 }
 
 /// The report of a successful `wal get`.

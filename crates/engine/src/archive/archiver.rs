@@ -143,7 +143,7 @@ impl Archiver {
             Err(error) => {
                 let Some(first) = destinations.first() else { return Err(error) };
                 let fork = fork::excuses(error, name, path, first.claim.wal_segment_size).await?;
-                Ok(durable(PushOutcome::BehindFork(fork)))
+                Ok(durable(PushOutcome::AfterFork(fork)))
             }
         }
     }

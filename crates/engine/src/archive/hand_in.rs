@@ -32,7 +32,7 @@ pub(crate) async fn hand_in(
     spool::remove_quietly(&path);
     match done?.outcome {
         PushOutcome::Archived(_) | PushOutcome::Marked => Ok(()),
-        PushOutcome::BehindFork(fork) => {
+        PushOutcome::AfterFork(fork) => {
             Err(Cause::Refused(format!("{file} was streamed and is not archived: {fork}")).into())
         }
     }

@@ -88,7 +88,7 @@ async fn push_inner(
             };
             let Some(size) = first.map(|first| first.claim.wal_segment_size) else { return Err(error) };
             let fork = fork::excuses(error, file, &options.path, size).await?;
-            let outcome = PushOutcome::BehindFork(fork);
+            let outcome = PushOutcome::AfterFork(fork);
             Ok(PushReport { file, outcome, neighbours: Vec::new(), failed_neighbours: Vec::new() })
         }
     }

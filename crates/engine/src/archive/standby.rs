@@ -102,7 +102,7 @@ async fn push_standby_inner(
     .await?;
     if let Some(fork) = left {
         tracing::info!(file = %file.name, %fork, "not archived: it is not part of this server's history");
-        return Ok(StandbyPushReport { file: file.name, outcome: StandbyOutcome::BehindFork(fork) });
+        return Ok(StandbyPushReport { file: file.name, outcome: StandbyOutcome::AfterFork(fork) });
     }
     let mut places = Vec::new();
     for target in targets {

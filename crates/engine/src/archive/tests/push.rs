@@ -14,7 +14,7 @@ use crate::repository::confirm::{Sent, confirm};
 
 fn stored_as(report: &PushReport) -> Vec<Stored> {
     match &report.outcome {
-        PushOutcome::Marked | PushOutcome::BehindFork(_) => Vec::new(),
+        PushOutcome::Marked | PushOutcome::AfterFork(_) => Vec::new(),
         PushOutcome::Archived(archived) => archived.repositories.iter().map(|found| found.stored).collect(),
     }
 }
@@ -337,7 +337,7 @@ async fn a_partial_segment_after_a_fork_gives_way_to_the_one_that_came_first() {
     std::fs::write(bench.pgdata().join("pg_wal/00000003.history"), "1\t0/300100\tno recovery target specified\n")
         .unwrap();
     let report = bench.push(&path).await.unwrap();
-    assert!(matches!(report.outcome, PushOutcome::BehindFork(_)), "{report:?}");
+    assert!(matches!(report.outcome, PushOutcome::AfterFork(_)), "{report:?}");
     assert_eq!(bench.objects(0, "main/ledger/").await.len(), 1);
     bench.get(&partial).await.unwrap();
     assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(3, 1));

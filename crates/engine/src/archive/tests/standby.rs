@@ -124,18 +124,18 @@ async fn segments_after_a_fork_are_ignored() {
     };
     assert_eq!(ask(&bench, &paths[0]).await.unwrap().outcome, StandbyOutcome::InArchive);
     for path in &paths[1..] {
-        assert_eq!(ask(&bench, path).await.unwrap().outcome, StandbyOutcome::BehindFork(fork));
+        assert_eq!(ask(&bench, path).await.unwrap().outcome, StandbyOutcome::AfterFork(fork));
     }
     // The newest history decides, and only about its own ancestors.
     bench.wal("00000003.history", b"1\t0/400000\tno recovery target specified\n");
     assert_eq!(kind(&ask(&bench, &paths[1]).await.unwrap_err()), "NotArchived");
-    assert!(matches!(ask(&bench, &paths[2]).await.unwrap().outcome, StandbyOutcome::BehindFork(_)));
+    assert!(matches!(ask(&bench, &paths[2]).await.unwrap().outcome, StandbyOutcome::AfterFork(_)));
 
     // After the promotion the server pushes it like any other file; if another server's file is there, that one stays.
     bench.push(&paths[2]).await.unwrap();
     bench.wal(&name(4), &segment(4, 2));
     let report = bench.push(&paths[2]).await.unwrap();
-    assert!(matches!(report.outcome, PushOutcome::BehindFork(fork) if fork.switch_lsn.to_string() == "0/400000"));
+    assert!(matches!(report.outcome, PushOutcome::AfterFork(fork) if fork.switch_lsn.to_string() == "0/400000"));
     bench.get_with(&crate::archive::GetOptions { now: Utc::now(), ..bench.get_options(&name(4)) }).await.unwrap();
     assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(4, 1));
     // A divergence in a segment that the history needs is still an error.
