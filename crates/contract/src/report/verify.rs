@@ -317,7 +317,8 @@ pub enum RepairKind {
     /// It has exactly the same bytes as before.
     SameBytes,
     /// It has the same content, sealed again.
-    SealedAnew,
+    #[serde(rename = "sealed-anew")]
+    SealedAgain,
     /// Everything that its backup needs was taken from the other repository. The backup no longer needs this object.
     TakenOver,
 }
@@ -327,7 +328,7 @@ impl RepairKind {
     pub fn words(self) -> &'static str {
         match self {
             Self::SameBytes => "its very bytes are there again",
-            Self::SealedAnew => "sealed again",
+            Self::SealedAgain => "sealed again",
             Self::TakenOver => "the backup was taken over, with a new manifest",
         }
     }

@@ -106,7 +106,7 @@ impl Repairer<'_> {
             };
             match brought.await {
                 Ok(()) => {
-                    self.repaired(object, number, RepairKind::SealedAnew);
+                    self.repaired(object, number, RepairKind::SealedAgain);
                     return Ok(());
                 }
                 Err(error) => self.failed(object, number, &error)?,

@@ -43,7 +43,7 @@ impl Repairer<'_> {
                 let object = crate::archive::wal_object_name(self.to, &self.options.cluster, &to, &file);
                 match tried {
                     Ok(CarriedWal::Stored(_) | CarriedWal::AlreadyThere) => {
-                        self.repaired(&object, number, RepairKind::SealedAnew);
+                        self.repaired(&object, number, RepairKind::SealedAgain);
                     }
                     Ok(CarriedWal::Absent) => missing.push(file),
                     Err(error) => {

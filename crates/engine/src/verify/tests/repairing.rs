@@ -55,9 +55,9 @@ fn objects(bench: &Bench) -> Vec<(String, RepairKind)> {
         bench.sample.packs.iter().map(|pack| (pack.name.clone(), RepairKind::SameBytes)).collect();
     objects.push((name::manifest(cluster, id), RepairKind::TakenOver));
     objects.push((name::backup_summary(cluster, id), RepairKind::TakenOver));
-    objects.push((name::backup_start(cluster, id), RepairKind::SealedAnew));
-    objects.push((segment_object(bench, 8), RepairKind::SealedAnew));
-    objects.push((segment_object(bench, 0xA), RepairKind::SealedAnew));
+    objects.push((name::backup_start(cluster, id), RepairKind::SealedAgain));
+    objects.push((segment_object(bench, 8), RepairKind::SealedAgain));
+    objects.push((segment_object(bench, 0xA), RepairKind::SealedAgain));
     objects
 }
 
