@@ -58,7 +58,7 @@ impl Manager {
                     Err(error) => Err(error),
                 }
             }
-            Step::CopyAnew => {
+            Step::CopyAgain => {
                 self.context.state.set_phase(InstancePhase::Joining, "copying the primary, because pg_rewind failed");
                 self.prepare_places(&cluster).await?;
                 join::run(&self.work(cluster)).await?;

@@ -119,7 +119,7 @@ pub enum Step {
     /// Synchronize the directory with this primary by `pg_rewind`.
     Rewind(String),
     /// Remove the directory after a failed `pg_rewind`, and copy the primary.
-    CopyAnew,
+    CopyAgain,
     /// Start PostgreSQL.
     Start(Role),
     /// Take the Lease.
@@ -268,7 +268,7 @@ fn with_data(observed: &Observed, cluster: &ClusterView, data: &Data, chosen: bo
 
 fn stopped_standby(observed: &Observed, data: &Data, target: Option<&str>) -> Step {
     match &observed.primary {
-        Some(_) if observed.rewind_failed => Step::CopyAnew,
+        Some(_) if observed.rewind_failed => Step::CopyAgain,
         Some(primary) if !data.standby || primary.diverged => Step::Rewind(primary.instance.clone()),
         // A former primary may have more WAL than the new one: this is not known before the new one answers.
         None if !data.standby => Step::Wait(match target {

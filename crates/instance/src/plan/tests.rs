@@ -248,7 +248,7 @@ fn an_old_primary_comes_back() {
             Step::Rewind("c-2".to_owned()),
         ),
         ("not before the new one answers", old_primary(), |o| o.primary = None, wait()),
-        ("by a copy if pg_rewind failed", old_primary(), |o| o.rewind_failed = true, Step::CopyAnew),
+        ("by a copy if pg_rewind failed", old_primary(), |o| o.rewind_failed = true, Step::CopyAgain),
         (
             "no copy without a primary",
             old_primary(),
