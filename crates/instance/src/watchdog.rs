@@ -31,7 +31,7 @@ fn now() -> Duration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
     /// PostgreSQL may take writes for this long from now, and no longer without another message.
-    MayGoOnFor(Duration),
+    MayContinueFor(Duration),
     /// PostgreSQL takes no writes here.
     Rest,
     /// The manager is alive; nothing else changes.
@@ -43,7 +43,7 @@ impl Word {
     fn to_wire(self) -> u64 {
         match self {
             // Never equal to one of the two special values.
-            Self::MayGoOnFor(time) => {
+            Self::MayContinueFor(time) => {
                 u64::try_from((now() + time).as_millis()).unwrap_or(u64::MAX).clamp(REST + 1, HERE - 1)
             }
             Self::Rest => REST,
@@ -97,8 +97,8 @@ impl Feed {
     }
 
     /// PostgreSQL may take writes for this long from now, and no longer without another message.
-    pub fn may_go_on_for(&self, time: Duration) {
-        self.say(Word::MayGoOnFor(time));
+    pub fn may_continue_for(&self, time: Duration) {
+        self.say(Word::MayContinueFor(time));
     }
 
     /// PostgreSQL takes no writes here.
@@ -224,9 +224,9 @@ mod tests {
     async fn it_barks_when_the_time_is_over_and_not_before() {
         let (mut watchdog, feed) = both();
         assert!(!is_silent(&mut watchdog).await, "no message has come yet");
-        feed.may_go_on_for(LATER);
+        feed.may_continue_for(LATER);
         assert!(!is_silent(&mut watchdog).await);
-        feed.may_go_on_for(SOON);
+        feed.may_continue_for(SOON);
         let since = now();
         watchdog.silence().await;
         // Messages have milliseconds.
@@ -236,13 +236,13 @@ mod tests {
     #[tokio::test]
     async fn the_last_message_counts() {
         let (mut watchdog, feed) = both();
-        feed.may_go_on_for(SOON);
-        feed.may_go_on_for(LATER);
+        feed.may_continue_for(SOON);
+        feed.may_continue_for(LATER);
         assert!(!is_silent(&mut watchdog).await);
-        feed.may_go_on_for(SOON);
+        feed.may_continue_for(SOON);
         feed.rest();
         assert!(!is_silent(&mut watchdog).await);
-        feed.may_go_on_for(Duration::ZERO);
+        feed.may_continue_for(Duration::ZERO);
         assert!(is_silent(&mut watchdog).await);
     }
 
@@ -250,7 +250,7 @@ mod tests {
     async fn a_message_that_is_read_late_extends_nothing() {
         let (mut watchdog, feed) = both();
         let second = Duration::from_secs(1);
-        feed.may_go_on_for(second);
+        feed.may_continue_for(second);
         std::thread::sleep(second);
         let since = now();
         watchdog.silence().await;
@@ -260,7 +260,7 @@ mod tests {
     #[tokio::test]
     async fn a_keeper_that_has_ended_leaves_its_last_message_in_force() {
         let (mut watchdog, feed) = both();
-        feed.may_go_on_for(SOON * 10);
+        feed.may_continue_for(SOON * 10);
         drop(feed);
         watchdog.expect_words(Duration::ZERO);
         assert!(!is_silent(&mut watchdog).await, "nobody is left who could send a message");
@@ -270,7 +270,7 @@ mod tests {
     #[tokio::test]
     async fn a_manager_that_ended_at_rest_is_not_silent() {
         let (mut watchdog, feed) = both();
-        feed.may_go_on_for(SOON);
+        feed.may_continue_for(SOON);
         feed.rest();
         drop(feed);
         assert!(!is_silent(&mut watchdog).await);
@@ -290,14 +290,14 @@ mod tests {
         // Called again: the wait does not start again.
         watchdog.expect_words(within);
         watchdog.silence().await;
-        feed.may_go_on_for(SOON);
+        feed.may_continue_for(SOON);
         watchdog.silence().await;
         assert!(watchdog.until.is_some_and(|until| until <= now()), "`here` does not extend the time");
     }
 
     #[test]
     fn without_a_watchdog_nothing_happens() {
-        Feed::default().may_go_on_for(LATER);
+        Feed::default().may_continue_for(LATER);
         Feed::default().rest();
     }
 }

@@ -3,7 +3,7 @@
 //! It runs on its own thread, and stops PostgreSQL itself when the Lease is lost: the manager's loop may be busy or
 //! waiting for a disk. Every request times out before the moment at which PostgreSQL has to stop without its answer.
 
-use super::{ASK, ASK_FROM, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, WATCHED, YIELD, may_go_on, may_take};
+use super::{ASK, ASK_FROM, EXPIRE, LIMIT, RENEW, SOON, STOP, Sightings, Take, WATCHED, YIELD, may_continue, may_take};
 use crate::cluster_watch::LatestCluster;
 use crate::error::{Error, Result};
 use crate::peers::AskInstances;
@@ -216,7 +216,7 @@ impl Keeper {
     /// STOP`.
     fn is_safe(&mut self, asked: Instant) {
         self.safe_until = self.safe_until.max(asked + STOP);
-        self.watchdog.may_go_on_for(WATCHED.saturating_sub(asked.elapsed()));
+        self.watchdog.may_continue_for(WATCHED.saturating_sub(asked.elapsed()));
     }
 
     /// The timeout of the next request.
@@ -277,7 +277,7 @@ impl Keeper {
         };
         let asked = Instant::now();
         let answers = self.peers.ask(&others, ASK).await;
-        if may_go_on(&answers) {
+        if may_continue(&answers) {
             self.is_safe(asked);
             self.state.lease_message(format!(
                 "the API server cannot be used ({why}); this instance stays primary, because no other instance can \

@@ -4,14 +4,14 @@
 //! and swap on the resource version: if it is free, its own, or if the taker itself saw it unchanged for
 //! [`LEASE_SECONDS`] ([`Sightings`]). A renewal is valid for [`LEASE_STOP_SECONDS`] by the holder's own monotonic
 //! clock. If no renewal succeeds, the holder asks the other instances ([`ASK_FROM`]). If all of them answer that they
-//! are not and will not be the primary ([`may_go_on`]), that is valid for the same time. Without either, the holder
+//! are not and will not be the primary ([`may_continue`]), that is valid for the same time. Without either, the holder
 //! stops PostgreSQL at once. Before a taker takes a Lease that was not released, it reports for [`YIELD`] that it is a
 //! taker. So a holder that continues without the API server learns of it from the other instances first.
 //!
 //! A holder that hangs stops nothing. So each time the keeper tells the [`crate::watchdog`] until when PostgreSQL may
 //! run: for [`WATCHED`], longer than the keeper's own stop takes and shorter than a taker waits.
 //!
-//! [`may_take`] and [`may_go_on`] are pure; [`Keeper`] has the client.
+//! [`may_take`] and [`may_continue`] are pure; [`Keeper`] has the client.
 
 mod keeper;
 mod sightings;
@@ -71,7 +71,7 @@ pub fn may_take(me: &str, holder: Option<&str>, unchanged_for: Duration, wanted_
 /// Whether a holder that cannot reach the API server may continue: if there is no other instance, or if all of them
 /// answer and none is the primary or about to be. An instance that runs and waits is waiting for the Lease. One that
 /// does not answer might be the primary.
-pub fn may_go_on(others: &[Option<InstanceStatus>]) -> bool {
+pub fn may_continue(others: &[Option<InstanceStatus>]) -> bool {
     others.iter().all(|other| {
         other.as_ref().is_some_and(|other| {
             !other.holds_lease
@@ -137,7 +137,7 @@ mod tests {
             (vec![Some(replica.clone()), Some(taking)], false),
             (vec![Some(replica), Some(joining)], true),
         ] {
-            assert_eq!(may_go_on(&others), expected, "{others:?}");
+            assert_eq!(may_continue(&others), expected, "{others:?}");
         }
     }
 }

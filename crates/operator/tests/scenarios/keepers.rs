@@ -16,7 +16,7 @@ use crate::transport::{At, Fault, Plan, Transport};
 use crate::world::{NAMESPACE, World};
 use futures::future::BoxFuture;
 use holdfast_instance::identity::Identity;
-use holdfast_instance::lease::{AskInstances, Handle, Keeper, Parts, WATCHED, may_go_on};
+use holdfast_instance::lease::{AskInstances, Handle, Keeper, Parts, WATCHED, may_continue};
 use holdfast_instance::state::State;
 use holdfast_instance::watchdog::{Feed, Word};
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
@@ -90,7 +90,7 @@ fn feed(told: &Told, proven: &Proven, state: &Arc<State>) -> Feed {
     Feed::heard_by(move |word| {
         let mut told = told.lock().expect("the words");
         match word {
-            Word::MayGoOnFor(time) => {
+            Word::MayContinueFor(time) => {
                 let until = Instant::now() + time;
                 let proof = *proven.lock().expect("the proof");
                 if proof.is_none_or(|proof| until > proof + WATCHED) {
@@ -165,7 +165,7 @@ impl AskInstances for Others {
             tokio::time::sleep(Duration::from_millis(5)).await;
             let status = InstanceStatus { role: Some(Role::Replica), ..self.second.status() };
             let answers: Vec<_> = instances.iter().map(|_| Some(status.clone())).collect();
-            if may_go_on(&answers) {
+            if may_continue(&answers) {
                 prove(&self.proven, asked);
             }
             answers
