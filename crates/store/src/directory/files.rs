@@ -55,10 +55,10 @@ impl Temporary {
         for piece in body.chunks(PIECE_BYTES) {
             self.file.write_all_at(piece, at)?;
             at += piece.len() as u64;
-            watch.go_on()?;
+            watch.check()?;
             if watch.in_hurry() {
                 self.file.sync_data()?;
-                watch.go_on()?;
+                watch.check()?;
             }
         }
         Ok(())
@@ -235,7 +235,7 @@ impl Files {
         let mut tries = 0;
         loop {
             tries += 1;
-            watch.go_on()?;
+            watch.check()?;
             match self.make_chain(folder, watch) {
                 Ok(()) => {}
                 // A parent folder was deleted between two system calls.
@@ -246,7 +246,7 @@ impl Files {
                 }
                 Err(error) => return Err(in_the_way(error)),
             }
-            watch.go_on()?;
+            watch.check()?;
             let named = match mode {
                 PutMode::Create => create_name(&temporary.path, &path),
                 PutMode::Overwrite => rustix::fs::rename(&temporary.path, &path),
@@ -392,7 +392,7 @@ impl Files {
     pub(super) fn delete(&self, names: &[ObjectName], watch: &Watch) -> Result<(), LocalError> {
         let mut touched = BTreeSet::new();
         for name in names {
-            watch.go_on()?;
+            watch.check()?;
             let path = self.path(name)?;
             match std::fs::remove_file(&path) {
                 Err(error) if is_absence(&error) => continue,

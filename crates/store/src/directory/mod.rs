@@ -153,7 +153,7 @@ impl Store for DirectoryStore {
             if mode == PutMode::Create {
                 files.must_be_absent(&target)?;
             }
-            watch.go_on()?;
+            watch.check()?;
             let temporary = files.temporary()?;
             temporary.write(&body, 0, watch)?;
             files.publish(&temporary, &target, mode, watch)
@@ -269,7 +269,7 @@ impl Store for DirectoryStore {
                 if mode == PutMode::Create {
                     files.must_be_absent(&target)?;
                 }
-                watch.go_on()?;
+                watch.check()?;
                 files.temporary()
             })
             .await?;

@@ -89,7 +89,7 @@ async fn a_hurry_gives_up_sooner_what_does_not_move() {
     let moving = store.run(Operation::Get, "b", |_, watch| {
         for _ in 0..14 {
             std::thread::sleep(Duration::from_millis(500));
-            watch.go_on()?;
+            watch.check()?;
         }
         Ok(())
     });

@@ -5,7 +5,7 @@
 //! limit; the number of its bytes does not count, so a slow disk has the time that it needs.
 //!
 //! # What a given up operation can still do
-//! It ends at its next step ([`Watch::go_on`]), and removes its temporary file. Only the system call in which it hangs
+//! It ends at its next step ([`Watch::check`]), and removes its temporary file. Only the system call in which it hangs
 //! can take effect later: the naming of an object, with the content that it should have, or one deletion. Names are
 //! not used again for other content, so this is what a lost answer of S3 is, and [`crate::Retry`] resolves it.
 
@@ -95,7 +95,7 @@ impl Watch {
     }
 
     /// An error if nobody waits for the result any longer. Called before every step that others can see.
-    pub(super) fn go_on(&self) -> Result<(), LocalError> {
+    pub(super) fn check(&self) -> Result<(), LocalError> {
         if *self.state.lock() == State::GivenUp {
             return Err(LocalError::new(StoreErrorKind::Cancelled, "it took too long, and was given up"));
         }
