@@ -39,7 +39,7 @@ pub(super) struct Server {
 
 /// A repository has WAL of the server's own timeline that the server does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ServerIsBehind {
+pub(super) struct ServerLags {
     /// The repository's redacted URL.
     pub(super) store: String,
     /// The end of the WAL in the repository.
@@ -78,10 +78,10 @@ impl StoredWal {
 }
 
 /// The segment with which to begin, under the name of the timeline that is streamed for it.
-pub(super) fn first_segment(server: &Server, stored: &[StoredWal]) -> Result<SegmentName, ServerIsBehind> {
+pub(super) fn first_segment(server: &Server, stored: &[StoredWal]) -> Result<SegmentName, ServerLags> {
     for one in stored {
         if let Some(end) = one.furthest(server).filter(|end| *end > server.flushed) {
-            return Err(ServerIsBehind { store: one.store.clone(), stored: end });
+            return Err(ServerLags { store: one.store.clone(), stored: end });
         }
     }
     let repositories = stored.iter().filter_map(|one| one.end(server)).min();

@@ -9,7 +9,7 @@ use holdfast_repo::wal_tail::chain_from;
 use tokio_util::sync::CancellationToken;
 
 use super::ReceiveOptions;
-use super::position::{Server, ServerIsBehind, StoredWal, first_segment};
+use super::position::{Server, ServerLags, StoredWal, first_segment};
 use super::slot::{self, UsedSlot};
 use super::stream::{Compared, Stream, StreamEnd, StreamPlan, read_stored};
 use crate::archive::tail::{self, TailPieces};
@@ -272,7 +272,7 @@ async fn first_to_stream(
     shared: &Shared<'_>,
 ) -> Result<SegmentName, Error> {
     loop {
-        let first = first_segment(server, stored).map_err(|ServerIsBehind { store, stored }| {
+        let first = first_segment(server, stored).map_err(|ServerLags { store, stored }| {
             let (timeline, end) = (server.ancestry.timeline(), server.flushed);
             if server.in_recovery {
                 // It gets the rest from its primary. If it does not, each attempt says so in the log.
