@@ -37,10 +37,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
     let mut total: u64 = 0;
     while !rest.is_empty() {
-        let (number, behind) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
+        let (number, after) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
         let number: u64 = number.parse().map_err(|_| expected())?;
-        let letters = behind.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, behind) = behind.split_at(letters);
+        let letters = after.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, after) = after.split_at(letters);
         if unit.is_empty() {
             return Err(expected());
         }
@@ -53,7 +53,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
             .checked_mul(factor)
             .and_then(|part| total.checked_add(part))
             .ok_or_else(|| "too large".to_owned())?;
-        rest = behind.trim_start();
+        rest = after.trim_start();
     }
     Ok(Duration::from_millis(total))
 }

@@ -132,8 +132,8 @@ fn only_in_some(outcome: &BackupOutcome, failed: Vec<Failed>) -> Result<ExitCode
         let _ = write!(where_it_is, ", but not in {repository}");
     }
     // A doubt is reported with its own reason, not with that of another repository.
-    let told = failed.iter().position(|failed| failed.may_exist).unwrap_or(0);
-    let Some(Failed { failure, .. }) = failed.into_iter().nth(told) else { return Ok(ExitCode::Ok) };
+    let reported = failed.iter().position(|failed| failed.may_exist).unwrap_or(0);
+    let Some(Failed { failure, .. }) = failed.into_iter().nth(reported) else { return Ok(ExitCode::Ok) };
     // A reader of this line alone must not think that the backup is lost.
     let (mut failure, joint) =
         if doubtful.is_empty() { (failure, ":") } else { (of_doubt("it", &doubtful, failure), ";") };
