@@ -42,7 +42,7 @@ impl Room {
     }
 
     /// Refuses to continue if less than the reserve is free. A file system that does not answer does not end the drill.
-    pub(super) fn look(&self) -> Result<(), Error> {
+    pub(super) fn check_reserve(&self) -> Result<(), Error> {
         match space(&self.directory) {
             Ok((free, _)) if free < self.reserve => Err(self.missing(self.reserve, free)),
             _ => Ok(()),
@@ -87,14 +87,14 @@ mod tests {
         assert_eq!(needed(room.check(1000, 100).unwrap_err()), 1000 + 2 * 100 + BESIDES + free);
         assert_eq!(needed(room.check(u64::MAX, 1).unwrap_err()), u64::MAX);
         let huge = Room::with_reserve(place.clone(), u64::MAX);
-        assert_eq!(needed(huge.look().unwrap_err()), u64::MAX);
+        assert_eq!(needed(huge.check_reserve().unwrap_err()), u64::MAX);
         assert_eq!(huge.temporary_kilobytes(), 1 << 10);
-        Room::with_reserve(place.clone(), 0).look().unwrap();
+        Room::with_reserve(place.clone(), 0).check_reserve().unwrap();
         let usual = Room::of(&place).unwrap();
         assert!(usual.reserve > 0 && usual.reserve <= MOST_RESERVED);
         // A directory that is gone does not end a drill.
         let gone = Room::with_reserve(place.join("gone"), u64::MAX);
-        gone.look().unwrap();
+        gone.check_reserve().unwrap();
         gone.check(1, 1).unwrap_err();
     }
 }
