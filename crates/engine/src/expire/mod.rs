@@ -1,6 +1,6 @@
 //! `expire`: removes what the retention policy no longer needs, in two steps.
 //!
-//! 1. A lease keeps a second `expire` away ([`turn`]). Its object also shows the store's time. The plan uses the
+//! 1. A lease keeps a second `expire` away ([`exclusive`]). Its object also shows the store's time. The plan uses the
 //!    earlier one of the store's clock and this host's clock ([`clock`]).
 //! 2. [`gather`] reads the catalog, [`manifests`] counts the packs, and the planner (`holdfast-retention`) decides. New
 //!    decisions are written into the ledger. A decision about something that is needed again is taken back
@@ -19,6 +19,7 @@
 mod carry_out;
 mod clock;
 mod decided;
+mod exclusive;
 mod gather;
 mod holds;
 mod manifests;
@@ -26,7 +27,6 @@ mod not_whole;
 mod options;
 mod removed;
 mod report;
-mod turn;
 mod uploads;
 
 #[cfg(test)]
@@ -109,7 +109,7 @@ async fn expire_alone(
     repository.check_newest_key()?;
     repository.check_removable()?;
     let mut clock = Clock::starting(options.now);
-    let lease = turn::take(repository, options, &mut clock, cancel).await?;
+    let lease = exclusive::acquire(repository, options, &mut clock, cancel).await?;
     let run = Run { repository, options, lease: &lease, clock, progress, cancel };
     let expired = Box::pin(run.expire()).await;
     lease.release().await;

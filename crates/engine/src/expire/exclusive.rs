@@ -22,7 +22,7 @@ use crate::repository::{Repository, object_name};
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Takes the lease of this run when its turn comes. Sets the clock to the earlier one of this host's and the store's.
-pub(super) async fn take(
+pub(super) async fn acquire(
     repository: &Repository,
     options: &ExpireOptions,
     clock: &mut Clock,
