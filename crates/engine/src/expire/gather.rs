@@ -16,7 +16,7 @@ use holdfast_repo::name::{self, BackupId, ClaimNumber, ClusterName, LedgerKind, 
 use holdfast_repo::record::{BackupRecord, ClaimRecord, LeasePurpose, LedgerEntry, SnapshotRecord, StartRecord};
 use holdfast_retention as planner;
 
-use super::not_whole::{believe, hold, take_damaged};
+use super::incomplete::{believe, hold, take_damaged};
 use crate::archive::{WalFolders, Wanted};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
