@@ -1,6 +1,6 @@
 //! `drill`: the flags as options of the engine, the report as text, and the exit code for monitoring.
 
-use super::{Context, asked, command_line, places, root, targets, time};
+use super::{Context, command_line, places, requested, root, targets, time};
 use crate::args::DrillArgs;
 use crate::config::environment::variable_name;
 use crate::exit_code::ExitCode;
@@ -42,7 +42,7 @@ fn options(context: &Context, args: &DrillArgs) -> Result<DrillOptions, Failure>
             refuse_overlap(&place, &used)?;
         }
     }
-    let request = asked::recovery(&args.to, args.backup.as_deref())?;
+    let request = requested::recovery(&args.to, args.backup.as_deref())?;
     let moment = match (args.random, args.seed) {
         (false, _) => RequestedMoment::Asked { request: request.clone(), flags: args.target_flags() },
         (true, Some(seed)) => RequestedMoment::Random { seed },

@@ -1,6 +1,6 @@
 //! `backup hold` and `backup release`: in every repository that has the backup.
 
-use super::{Context, asked, targets, time};
+use super::{Context, requested, targets, time};
 use crate::args::BackupCommand;
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
@@ -14,7 +14,7 @@ pub(super) async fn run(context: &Context, command: &BackupCommand) -> Result<Ex
         BackupCommand::Hold { id, until, with_wal, reason } => (id, Some((*until, *with_wal, reason))),
         BackupCommand::Release { id } => (id, None),
     };
-    let backup = asked::backup(id)?;
+    let backup = requested::backup(id)?;
     let cluster = &context.config.cluster.name;
     let now = time::now();
     let options = options.map(|(until, with_wal, reason)| HoldOptions {

@@ -5,7 +5,6 @@
 
 mod agent;
 mod answers;
-mod asked;
 pub(crate) mod asking;
 mod backup;
 mod check;
@@ -25,6 +24,7 @@ mod manifest;
 pub(crate) mod operator;
 mod places;
 mod repo;
+mod requested;
 mod restore;
 mod root;
 mod snapshot;

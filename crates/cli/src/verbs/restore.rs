@@ -1,6 +1,6 @@
 //! `restore`: the flags as a request, the plan or the report as text, and the next step.
 
-use super::{Context, asked, command_line, expire, places, targets, time};
+use super::{Context, command_line, expire, places, requested, targets, time};
 use crate::args::RestoreArgs;
 use crate::exit_code::ExitCode;
 use crate::failure::{Explain, Failure};
@@ -125,7 +125,7 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
     Ok(RestoreOptions {
         cluster: config.cluster.name.clone(),
         pgdata: args.pgdata.clone(),
-        request: asked::recovery(&args.to, args.backup.as_deref())?,
+        request: requested::recovery(&args.to, args.backup.as_deref())?,
         target_action: args.target_action,
         delta: args.delta,
         tablespaces: args

@@ -1,6 +1,6 @@
 //! `verify`: the engine's findings, for people and programs, and the one exit code for monitoring.
 
-use super::{Context, answers, asked, repo, targets, time};
+use super::{Context, answers, repo, requested, targets, time};
 use crate::args::{VerifyArgs, WhichRepository};
 use crate::config::repository::Repository as Configured;
 use crate::exit_code::ExitCode;
@@ -153,7 +153,7 @@ fn options(context: &Context, args: &VerifyArgs) -> Result<VerifyOptions, Failur
     let which = match args.backup.as_str() {
         "all" => Which::All,
         "latest" => Which::Latest,
-        id => Which::One(asked::backup(id).map_err(|mut failure| {
+        id => Which::One(requested::backup(id).map_err(|mut failure| {
             failure.hint = failure.hint.map(|hint| format!("{hint}; `all` and `latest` are possible too"));
             failure
         })?),
