@@ -11,12 +11,12 @@
 //!
 //! Nothing is written.
 
-pub mod about;
 mod names;
+mod restore_flags;
+pub mod searched_object;
 mod target;
 #[cfg(test)]
 mod tests;
-mod way;
 
 use std::sync::Arc;
 
@@ -32,16 +32,16 @@ use holdfast_repo::record::BackupRecord;
 use holdfast_repo::recovery::{Beginning, RecoveryPath, RecoveryRequest};
 use tokio_util::sync::CancellationToken;
 
-pub use about::SearchedObject;
+pub use searched_object::SearchedObject;
 
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::restore::{Archive, DdlSearch, Span, WalLookup};
-use about::{Match, Schemas};
 use names::Names;
-use way::FlagsFinder;
+use restore_flags::FlagsFinder;
+use searched_object::{Match, Schemas};
 
 /// What is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

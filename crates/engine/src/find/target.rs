@@ -7,7 +7,7 @@ use holdfast_pgtypes::recovery_target::RecoveryTarget;
 use holdfast_pgtypes::wal::record::{Event, XactEnd};
 use holdfast_repo::recovery::{RecoveryPath, RecoveryPlan, TargetFacts, WalRun};
 
-use super::way::FlagsFinder;
+use super::restore_flags::FlagsFinder;
 use crate::error::Error;
 use crate::restore::WalLookup;
 

@@ -5,7 +5,7 @@ use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::about::{Schemas, SearchedObject};
+use super::searched_object::{Schemas, SearchedObject};
 use super::{FindOptions, Query, find};
 use crate::error::{Cause, Error};
 use crate::progress::Silent;
