@@ -25,7 +25,7 @@ use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::{Repository, RepositoryTarget, object_name};
 
-mod course;
+mod wal_path;
 
 #[cfg(test)]
 mod tests;
@@ -127,7 +127,7 @@ async fn record_inner(
     cancel: &CancellationToken,
 ) -> Result<RecordReport, Error> {
     let span = span_of(request)?;
-    let system_identifier = course::system_identifier(request, options)?;
+    let system_identifier = wal_path::system_identifier(request, options)?;
     progress.phase("opening", None);
     let mut repositories = Vec::new();
     for target in targets {
@@ -139,21 +139,21 @@ async fn record_inner(
     if let Some(report) = recorded_before(&repositories, request, span, options).await? {
         return Ok(report);
     }
-    let control = course::compare(span, options).await?;
+    let control = wal_path::compare(span, options).await?;
     let Some((repository, claim)) = repositories.first() else {
         return Err(Cause::Refused("there is no repository to record in".to_owned()).into());
     };
     let size = claim.wal_segment_size;
-    let course = course::course(request, span, options, control.as_ref(), (repository, claim)).await?;
-    let first = course.first(size);
+    let wal_path = wal_path::wal_path(request, span, options, control.as_ref(), (repository, claim)).await?;
+    let first = wal_path.first(size);
     // For a stopped server, recovery reads the checkpoint record itself, which begins at the stop LSN.
     let is_one_checkpoint = span.stop_lsn == span.start_lsn;
-    let last = if is_one_checkpoint { first } else { course.last(size) };
+    let last = if is_one_checkpoint { first } else { wal_path.last(size) };
     let wait = WalWait {
         repositories: repositories.iter().map(|(repository, claim)| (repository, claim)).collect(),
         cluster: &options.cluster,
-        ranges: if is_one_checkpoint { vec![(first, last)] } else { course.ranges(size) },
-        history: course.history_file(),
+        ranges: if is_one_checkpoint { vec![(first, last)] } else { wal_path.ranges(size) },
+        history: wal_path.history_file(),
         pg_wal: PathBuf::new(),
         // The cluster's archiver sends the WAL, perhaps on another machine. This command sends nothing.
         finished: None,

@@ -55,7 +55,7 @@ fn is_of_standby(request: &SnapshotRequest) -> bool {
 }
 
 /// The timelines from the start to the stop LSN.
-pub(super) async fn course(
+pub(super) async fn wal_path(
     request: &SnapshotRequest,
     span: Span,
     options: &RecordOptions,
