@@ -61,7 +61,7 @@ impl Run<'_> {
         let stored = sinks.finish().await?;
         self.finish_segment_on_primary(warnings).await;
         let crew = Crew::new(self.options.jobs);
-        self.wait_for_wal(sinks, &content.course, &crew, warnings).await?;
+        self.wait_for_wal(sinks, &content.wal_path, &crew, warnings).await?;
         self.look_at_archiver(warnings).await;
         let failures = content.copied.bad_pages.settle(content.stopped.stop_lsn);
         warnings.extend(wrong_checksums(&failures));
@@ -76,12 +76,12 @@ impl Run<'_> {
     async fn wait_for_wal(
         &self,
         sinks: &mut Sinks<'_>,
-        course: &WalPath,
+        wal_path: &WalPath,
         crew: &Crew,
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
         let size = self.control.wal_segment_size;
-        let (first, last) = (course.first(size), course.last(size));
+        let (first, last) = (wal_path.first(size), wal_path.last(size));
         let everybody = self.repositories.iter().zip(&self.claims).enumerate();
         let taking_part: Vec<_> = everybody
             .filter(|(index, _)| sinks.takes_part(*index))
@@ -90,8 +90,8 @@ impl Run<'_> {
         let wait = WalWait {
             repositories: taking_part.iter().map(|(_, repository, claim)| (*repository, *claim)).collect(),
             cluster: &self.options.cluster,
-            ranges: course.ranges(size),
-            history: course.history_file(),
+            ranges: wal_path.ranges(size),
+            history: wal_path.history_file(),
             pg_wal: self.options.pgdata.join("pg_wal"),
             // On a primary, pg_backup_stop has switched to the next segment. A standby cannot do that.
             finished: (!self.facts.in_recovery).then_some(last),
@@ -145,7 +145,7 @@ impl Run<'_> {
         crew: &Crew,
     ) -> Result<(Vec<StoredBackup>, BTreeSet<BackupId>), Error> {
         let (mut complete, mut used) = (Vec::new(), BTreeSet::new());
-        let wal = content.course.ranges(self.control.wal_segment_size);
+        let wal = content.wal_path.ranges(self.control.wal_segment_size);
         let lanes = self.repositories.iter().zip(&self.claims).zip(stored).enumerate();
         for (index, ((repository, claim), stored)) in lanes {
             let Some(stored) = stored.filter(|_| sinks.takes_part(index)) else { continue };
@@ -204,7 +204,7 @@ impl Run<'_> {
         content: &Content,
         failures: &ChecksumFailures,
     ) -> BackupRecord {
-        let Content { started, stopped, course, copied, .. } = content;
+        let Content { started, stopped, wal_path, copied, .. } = content;
         let size = self.control.wal_segment_size;
         BackupRecord {
             backup_id: self.backup,
@@ -221,8 +221,8 @@ impl Run<'_> {
             timeline: stopped.label.start_timeline,
             start_lsn: started.start_lsn,
             stop_lsn: stopped.stop_lsn,
-            start_segment: course.first(size),
-            stop_segment: course.last(size),
+            start_segment: wal_path.first(size),
+            stop_segment: wal_path.last(size),
             start_time: started.start_time,
             stop_time: stopped.stop_time,
             duration_milliseconds: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -82,7 +82,7 @@ pub(super) struct Outcome {
 pub(super) struct Content {
     pub(super) started: Started,
     pub(super) stopped: Stopped,
-    pub(super) course: WalPath,
+    pub(super) wal_path: WalPath,
     pub(super) copied: Copied,
     pub(super) tablespaces: Vec<TablespaceEntry>,
     /// The parent, if anything was compared with it.
@@ -274,12 +274,12 @@ impl Run<'_> {
             ))
             .into());
         }
-        let course = {
+        let wal_path = {
             let began = stopped.label.start_timeline;
             WalPath::find(&options.pgdata, began, started.start_lsn, stopped.stop_lsn, self.facts.in_recovery)?
         };
         if let Some(record) = parent.map(|parent| &parent.record)
-            && !course.contains(record)
+            && !wal_path.contains(record)
         {
             return Err(Cause::Refused(format!(
                 "the standby has followed its upstream to a timeline that does not contain the parent of this backup, \
@@ -292,7 +292,7 @@ impl Run<'_> {
         totals.file_count += last.file_count;
         totals.size_bytes += last.size_bytes;
         let parent = parent.map(Parent::id);
-        Ok(Content { started, stopped, course, copied: totals, tablespaces, parent })
+        Ok(Content { started, stopped, wal_path, copied: totals, tablespaces, parent })
     }
 
     /// Copies all files, and reads the bytes of the control file.

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[expect(clippy::unwrap_in_result, reason = "a failed set-up fails the test")]
-    fn course(history: Option<&str>, start: &str, stop: &str) -> Result<WalPath, Error> {
+    fn wal_path(history: Option<&str>, start: &str, stop: &str) -> Result<WalPath, Error> {
         let ancestry = match history {
             Some(text) => Ancestry::from_history(&HistoryFile::parse(timeline(2), text.as_bytes()).unwrap()),
             None => Ancestry::alone(timeline(1)),
@@ -129,10 +129,10 @@ mod tests {
     }
 
     /// The first and last segment, and the ranges of segments to wait for.
-    fn names(course: &WalPath) -> (String, String, Vec<String>) {
+    fn names(wal_path: &WalPath) -> (String, String, Vec<String>) {
         let size = WalSegmentSize::new(1 << 20).unwrap();
-        let ranges = course.ranges(size).into_iter().map(|(first, last)| format!("{first}-{last}")).collect();
-        (course.first(size).to_string(), course.last(size).to_string(), ranges)
+        let ranges = wal_path.ranges(size).into_iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        (wal_path.first(size).to_string(), wal_path.last(size).to_string(), ranges)
     }
 
     #[test]
@@ -171,15 +171,15 @@ mod tests {
                     format!("{}-{}", name(first), name(last))
                 })
                 .collect();
-            let course = course(history, start, stop).unwrap();
-            assert_eq!(names(&course), (first.to_owned(), last.to_owned(), expected), "{start} to {stop}");
-            assert_eq!(course.history_file(), history.map(|_| timeline(2)));
+            let wal_path = wal_path(history, start, stop).unwrap();
+            assert_eq!(names(&wal_path), (first.to_owned(), last.to_owned(), expected), "{start} to {stop}");
+            assert_eq!(wal_path.history_file(), history.map(|_| timeline(2)));
         }
     }
 
     #[test]
     fn a_history_without_the_start_is_refused() {
-        let error = course(Some("1\t0/200000\tno recovery target specified\n"), "0/300028", "0/700100").unwrap_err();
+        let error = wal_path(Some("1\t0/200000\tno recovery target specified\n"), "0/300028", "0/700100").unwrap_err();
         assert_eq!(
             error.to_string(),
             "the standby has followed its upstream to timeline 2, whose history does not contain the start of the \
