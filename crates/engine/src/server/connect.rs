@@ -11,7 +11,7 @@ use tokio_postgres::{Client, NoTls, Socket};
 use tokio_util::sync::CancellationToken;
 
 use super::PostmasterPid;
-use super::libpq::{Attempt, Environment, Found, SessionAttributes, TlsMode, Wanted};
+use super::libpq::{Attempt, Environment, LocalServer, SessionAttributes, TlsMode, Wanted};
 use super::tls::{Encrypted, Tls};
 use crate::error::{Cause, Error, ResultExt, postgres_text};
 
@@ -270,7 +270,7 @@ impl ConnectionSettings<'_> {
     }
 
     /// The address at which the server of the data directory listens.
-    fn found(&self) -> Result<Found, Error> {
+    fn found(&self) -> Result<LocalServer, Error> {
         let Some(pgdata) = &self.pgdata else {
             return Err(Cause::ConnectionParameters(format!("{} names no host", self.subject)).into());
         };
@@ -281,7 +281,7 @@ impl ConnectionSettings<'_> {
             ))
             .into());
         };
-        Ok(Found {
+        Ok(LocalServer {
             host: postmaster.socket_directory.unwrap_or_else(|| "127.0.0.1".to_owned()),
             port: postmaster.port.unwrap_or(5432),
         })

@@ -79,7 +79,7 @@ pub(in crate::server) struct Wanted {
 }
 
 /// The address of a server that was found by its data directory.
-pub(in crate::server) struct Found {
+pub(in crate::server) struct LocalServer {
     pub host: String,
     pub port: u16,
 }
@@ -92,11 +92,11 @@ impl Wanted {
         subject: &str,
         environment: &Environment,
         password_of: Option<&str>,
-        found: impl FnOnce() -> Result<Found, Error>,
+        found: impl FnOnce() -> Result<LocalServer, Error>,
     ) -> Result<Self, Error> {
         let mut parameters = gather(text, subject, environment)?;
         if !parameters.contains_key("host") && !parameters.contains_key("hostaddr") {
-            let Found { host, port } = found()?;
+            let LocalServer { host, port } = found()?;
             parameters.insert("host", host);
             parameters.entry("port").or_insert_with(|| port.to_string());
             if text.is_none() {
@@ -350,7 +350,7 @@ mod tests {
             user: Some("me".to_owned()),
         };
         Wanted::new(text, "cluster.connection", &environment, None, || {
-            Ok(Found { host: "/found".to_owned(), port: 5999 })
+            Ok(LocalServer { host: "/found".to_owned(), port: 5999 })
         })
     }
 
