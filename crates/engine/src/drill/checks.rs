@@ -81,7 +81,7 @@ impl Run<'_> {
             checked = &mut checking => (checked, None),
             over = self.bounds.early_end() => { stop.store(true, Ordering::Relaxed); (checking.await, Some(over)) }
         };
-        let pages::Found { page_count, bad_count, named } = checked?;
+        let pages::CheckedPages { page_count, bad_count, named } = checked?;
         let is_late = match over {
             None => false,
             Some(EarlyEnd::Time) => true,

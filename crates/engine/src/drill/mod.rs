@@ -59,7 +59,7 @@ use bounds::Bounds;
 use directory::ThrowAway;
 use programs::Programs;
 use room::Room;
-use run::{Found, Run};
+use run::{Run, StepResults};
 use settings::Original;
 
 use crate::error::{Cause, Error, ResultExt};
