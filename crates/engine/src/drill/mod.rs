@@ -186,7 +186,7 @@ async fn drill_inner(
         target: &restoring.request.target,
         tablespaces: &known,
         system_identifier: backup.system_identifier,
-        found: Found::default(),
+        found: StepResults::default(),
     };
     let outcome = Box::pin(run.all(repository, &restoring, &mut durations)).await;
     let found = run.found;

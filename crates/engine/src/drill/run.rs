@@ -32,7 +32,7 @@ use crate::server::read_control_file;
 
 /// The results of the steps, for the report.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct StepResults {
     pub(super) restored_time: Option<DateTime<Utc>>,
     pub(super) restored_lsn: Option<Lsn>,
     pub(super) server_version: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct Found {
     pub(super) notes: Vec<String>,
 }
 
-impl Default for Found {
+impl Default for StepResults {
     fn default() -> Self {
         let reason = Some("the server did not come up".to_owned());
         Self {
@@ -85,7 +85,7 @@ pub(super) struct Run<'a> {
     /// The OIDs of the backup's tablespaces.
     pub(super) tablespaces: &'a [OsString],
     pub(super) system_identifier: SystemIdentifier,
-    pub(super) found: Found,
+    pub(super) found: StepResults,
 }
 
 impl Run<'_> {
