@@ -24,7 +24,7 @@ const NAMED_OF_A_FILE: usize = 5;
 
 /// The result of the checks.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct CheckedPages {
     pub(super) page_count: u64,
     pub(super) bad_count: u64,
     /// Some of the bad pages, as text for people, in the order of their files.
@@ -32,7 +32,12 @@ pub(super) struct Found {
 }
 
 /// Checks all relations of a data directory. Ends early when `stop` is set.
-pub(super) fn check(pgdata: &Path, control: &ControlFile, threads: usize, stop: &AtomicBool) -> Result<Found, Error> {
+pub(super) fn check(
+    pgdata: &Path,
+    control: &ControlFile,
+    threads: usize,
+    stop: &AtomicBool,
+) -> Result<CheckedPages, Error> {
     let files = relations(pgdata, control)?;
     let next = AtomicUsize::new(0);
     let work = || {
@@ -45,15 +50,15 @@ pub(super) fn check(pgdata: &Path, control: &ControlFile, threads: usize, stop: 
         }
         Ok::<_, Error>(found)
     };
-    let of_threads: Vec<Result<Vec<(&PathBuf, Found)>, Error>> = std::thread::scope(|scope| {
+    let of_threads: Vec<Result<Vec<(&PathBuf, CheckedPages)>, Error>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
         let lost = || Err(Cause::Internal("a thread that checks pages failed".to_owned()).into());
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
     });
     let of_threads = of_threads.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let mut of_files: Vec<(&PathBuf, Found)> = of_threads.into_iter().flatten().collect();
+    let mut of_files: Vec<(&PathBuf, CheckedPages)> = of_threads.into_iter().flatten().collect();
     of_files.sort_by_key(|(path, _)| *path);
-    let mut all = Found::default();
+    let mut all = CheckedPages::default();
     for (_, found) in of_files {
         all.page_count += found.page_count;
         all.bad_count += found.bad_count;
@@ -89,13 +94,18 @@ fn relations(pgdata: &Path, control: &ControlFile) -> Result<Vec<(PathBuf, Relat
     Ok(found)
 }
 
-fn check_file(pgdata: &Path, path: &Path, relation: &RelationPath, control: &ControlFile) -> Result<Found, Error> {
+fn check_file(
+    pgdata: &Path,
+    path: &Path,
+    relation: &RelationPath,
+    control: &ControlFile,
+) -> Result<CheckedPages, Error> {
     let checksums = if control.has_data_checksums() { Checksums::On } else { Checksums::Off };
     let place = pgdata.join(path);
     let mut file = plain::open(&place).map_err(|e| Error::file("read", &place, e))?;
     let mut block = relation.file.first_block(control.relation_segment_pages).unwrap_or_default();
-    let mut found = Found::default();
-    let bad = |found: &mut Found, what: String| {
+    let mut found = CheckedPages::default();
+    let bad = |found: &mut CheckedPages, what: String| {
         found.bad_count += 1;
         if found.named.len() < NAMED_OF_A_FILE {
             found.named.push(format!("{} {what}", path.display()));
