@@ -55,7 +55,7 @@ use crate::server::{PostmasterPid, running};
 const CONTROL_ASIDE: &str = "global/pg_control.holdfast";
 
 /// The result of the preflight.
-struct Found {
+struct Preflight {
     plan: RecoveryPlan,
     notes: Vec<String>,
     layout: Layout,
@@ -120,7 +120,7 @@ pub async fn restore_snapshot(
     Ok(SnapshotRestoreReport { notes, ..report })
 }
 
-fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Found, removed: u64) -> SnapshotRestoreReport {
+fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Preflight, removed: u64) -> SnapshotRestoreReport {
     let mut notes = found.notes.clone();
     notes.extend(settings::notes(&found.auto_conf, &recovery(options, &found.plan, found.in_place)));
     notes.extend(archiving_note(options));
@@ -145,7 +145,7 @@ async fn preflight(
     record: &SnapshotRecord,
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
-) -> Result<Found, Error> {
+) -> Result<Preflight, Error> {
     check_options(options)?;
     let looking = async {
         progress.phase("choosing the backup", None);
@@ -204,7 +204,7 @@ async fn preflight(
         notes.extend(local_notes);
         let auto_conf = read_auto_conf(&options.pgdata)?;
         let in_place = has_tablespace_in_place(&options.pgdata);
-        Ok(Found { plan, notes, layout, map, point, resumed, auto_conf, in_place })
+        Ok(Preflight { plan, notes, layout, map, point, resumed, auto_conf, in_place })
     };
     tokio::select! {
         found = looking => found,
@@ -444,7 +444,7 @@ fn may_be_server(works_in: &Result<PathBuf, ErrorKind>, program: Option<&str>, h
 }
 
 /// Steps 2 to 5. Blocks.
-fn change(found: &Found, options: &RestoreOptions, record: &SnapshotRecord) -> Result<u64, Error> {
+fn change(found: &Preflight, options: &RestoreOptions, record: &SnapshotRecord) -> Result<u64, Error> {
     let pgdata = &options.pgdata;
     let mut lock = ResumeLock::take(pgdata)?;
     // Checked again under the lock.
