@@ -78,7 +78,7 @@ pub(super) fn inspect(layout: &Layout, wanted: &Wanted<'_>) -> Result<TargetStat
 }
 
 /// The facts in the data directory.
-struct Found {
+struct DirectoryFacts {
     state: TargetState,
     /// Whether its control file is of the cluster that is restored.
     is_same_cluster: bool,
@@ -86,7 +86,7 @@ struct Found {
     placed: Vec<TablespacePlace>,
 }
 
-impl Found {
+impl DirectoryFacts {
     fn of(state: TargetState) -> Self {
         Self { state, is_same_cluster: false, placed: Vec::new() }
     }
@@ -99,13 +99,13 @@ impl Found {
     }
 }
 
-fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
+fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<DirectoryFacts, Error> {
     match contents(pgdata)? {
         Contents::Absent => {
             check_parent(pgdata)?;
-            return Ok(Found::of(TargetState::Fresh));
+            return Ok(DirectoryFacts::of(TargetState::Fresh));
         }
-        Contents::Empty => return Ok(Found::of(TargetState::Fresh)),
+        Contents::Empty => return Ok(DirectoryFacts::of(TargetState::Fresh)),
         Contents::Something => {}
     }
     refuse_server(pgdata)?;
@@ -117,12 +117,12 @@ fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<Found, Error> {
         Err(e) => return Err(Error::file("read", &control_path, e)),
     };
     let resume_point_there = exists(&pgdata.join(RESUME_POINT))?;
-    let mut found = Found::of(TargetState::Delta);
+    let mut found = DirectoryFacts::of(TargetState::Delta);
     if let Some(point) = ResumePoint::read(pgdata)? {
         // If the control file is not the backup's, a server may have run here since: it is no longer ours.
         let untouched = control.as_deref().is_none_or(|control| control == wanted.control);
         if point.is_same_restore(wanted.point) && untouched {
-            return Ok(Found { placed: point.tablespaces, ..Found::of(TargetState::Resumed) });
+            return Ok(DirectoryFacts { placed: point.tablespaces, ..DirectoryFacts::of(TargetState::Resumed) });
         }
         if !wanted.delta {
             return Err(refuse_resume(pgdata, &point, wanted.point, untouched));
