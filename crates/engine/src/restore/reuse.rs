@@ -176,7 +176,7 @@ pub(super) struct Compared {
 
 /// Some extents of one file.
 #[derive(Debug, Clone, Copy)]
-struct Stretch {
+struct FileExtents {
     file: u32,
     first: u32,
     count: u32,
@@ -240,11 +240,11 @@ struct Batches<'a, I> {
     manifest: &'a Manifest,
     positions: I,
     /// The rest of a large file.
-    rest: Option<Stretch>,
+    rest: Option<FileExtents>,
 }
 
 impl<I: Iterator<Item = u32>> Iterator for Batches<'_, I> {
-    type Item = (Vec<Stretch>, u64);
+    type Item = (Vec<FileExtents>, u64);
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut stretches = Vec::new();
@@ -253,7 +253,7 @@ impl<I: Iterator<Item = u32>> Iterator for Batches<'_, I> {
             let Some(stretch) = self.rest.take().or_else(|| {
                 let file = self.positions.next()?;
                 let count = self.manifest.file(file as usize)?.extents().len() as u32;
-                Some(Stretch { file, first: 0, count })
+                Some(FileExtents { file, first: 0, count })
             }) else {
                 break;
             };
@@ -268,25 +268,28 @@ impl<I: Iterator<Item = u32>> Iterator for Batches<'_, I> {
                 taken += 1;
             }
             if taken < stretch.count {
-                self.rest =
-                    Some(Stretch { file: stretch.file, first: stretch.first + taken, count: stretch.count - taken });
+                self.rest = Some(FileExtents {
+                    file: stretch.file,
+                    first: stretch.first + taken,
+                    count: stretch.count - taken,
+                });
             }
-            stretches.push(Stretch { count: taken, ..stretch });
+            stretches.push(FileExtents { count: taken, ..stretch });
         }
         if stretches.is_empty() { None } else { Some((stretches, bytes)) }
     }
 }
 
 /// The bytes of a batch on disk, in one block of memory: the allocator would keep many small blocks.
-struct Found {
+struct LocalBatch {
     /// The bytes of all stretches, one after the other.
     bytes: Buffer,
     /// Each stretch with its length, and whether the file exists.
-    stretches: Vec<(Stretch, usize, bool)>,
+    stretches: Vec<(FileExtents, usize, bool)>,
 }
 
 impl Comparison {
-    async fn batch(self: &Arc<Self>, stretches: Vec<Stretch>) -> Result<Compared, Error> {
+    async fn batch(self: &Arc<Self>, stretches: Vec<FileExtents>) -> Result<Compared, Error> {
         let reader = Arc::clone(self);
         let found = tokio::task::spawn_blocking(move || reader.read_all(&stretches));
         let found = found.await.map_err(|e| Cause::Internal(format!("a reading thread failed: {e}")))??;
@@ -300,11 +303,11 @@ impl Comparison {
         Ok(compared)
     }
 
-    fn read_all(&self, stretches: &[Stretch]) -> Result<Found, Error> {
-        let length = |stretch: &Stretch| self.extents(*stretch).iter().map(|extent| extent.length as usize).sum();
+    fn read_all(&self, stretches: &[FileExtents]) -> Result<LocalBatch, Error> {
+        let length = |stretch: &FileExtents| self.extents(*stretch).iter().map(|extent| extent.length as usize).sum();
         let total = stretches.iter().map(length).sum();
         let no_memory = |e| Cause::Internal(format!("no memory for a comparison: {e}"));
-        let mut found = Found { bytes: Buffer::zeroed(total).map_err(no_memory)?, stretches: Vec::new() };
+        let mut found = LocalBatch { bytes: Buffer::zeroed(total).map_err(no_memory)?, stretches: Vec::new() };
         let mut start = 0;
         for stretch in stretches {
             let length = length(stretch);
@@ -316,7 +319,7 @@ impl Comparison {
     }
 
     /// Reads a stretch; returns whether the file exists.
-    fn read(&self, stretch: Stretch, bytes: &mut [u8]) -> Result<bool, Error> {
+    fn read(&self, stretch: FileExtents, bytes: &mut [u8]) -> Result<bool, Error> {
         let path = self.path(stretch.file);
         let file = match open(&path) {
             Ok(file) => file,
@@ -345,7 +348,7 @@ impl Comparison {
     }
 
     /// Finds the extents that differ, and the holes that are not zero.
-    fn judge(&self, found: &Found) -> (Compared, Vec<(u32, u64, u64)>) {
+    fn judge(&self, found: &LocalBatch) -> (Compared, Vec<(u32, u64, u64)>) {
         let mut compared = Compared::default();
         let mut holes = Vec::new();
         let mut start = 0;
@@ -432,7 +435,7 @@ impl Comparison {
         Ok(())
     }
 
-    fn extents(&self, stretch: Stretch) -> &[Extent] {
+    fn extents(&self, stretch: FileExtents) -> &[Extent] {
         let extents = self.manifest.file(stretch.file as usize).map_or(&[][..], |entry| entry.extents());
         let first = stretch.first as usize;
         extents.get(first..first + stretch.count as usize).unwrap_or_default()
