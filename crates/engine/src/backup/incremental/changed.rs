@@ -36,7 +36,7 @@ pub(in super::super) struct Asked {
 }
 
 /// The result of reading the summaries once.
-enum Found {
+enum SummaryAnswer {
     Changes(ChangedBlocks),
     /// The last summaries are not written yet. They reach up to this LSN.
     NotYet(Lsn),
@@ -68,10 +68,10 @@ pub(in super::super) async fn changed_blocks(
             .await
             .map_err(|e| Cause::Internal(format!("reading WAL summaries: {e}")))??;
         match found {
-            Found::Changes(changes) => return Ok(Ok(changes)),
-            Found::Never(reason) => return Ok(Err(reason)),
-            Found::NotYet(now) if now > reached => (reached, since) = (now, Instant::now()),
-            Found::NotYet(_) => {}
+            SummaryAnswer::Changes(changes) => return Ok(Ok(changes)),
+            SummaryAnswer::Never(reason) => return Ok(Err(reason)),
+            SummaryAnswer::NotYet(now) if now > reached => (reached, since) = (now, Instant::now()),
+            SummaryAnswer::NotYet(_) => {}
         }
         if since.elapsed() > NO_PROGRESS_AFTER {
             return Ok(Err(format!(
@@ -83,16 +83,18 @@ pub(in super::super) async fn changed_blocks(
     }
 }
 
-fn read_summaries(directory: &Path, asked: &Asked) -> Result<Found, Error> {
+fn read_summaries(directory: &Path, asked: &Asked) -> Result<SummaryAnswer, Error> {
     let names = match list(directory) {
         Ok(names) => names,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found::Never("there are no WAL summaries".to_owned())),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return Ok(SummaryAnswer::Never("there are no WAL summaries".to_owned()));
+        }
         Err(e) => return Err(Error::file("list", directory, e)),
     };
     let chosen = match covering(&names, &asked.ancestry, asked.timeline, asked.start, asked.end) {
         Ok(chosen) => chosen,
         Err(CoverageError::Missing(missing)) => return Ok(not_covered(&names, missing, asked)),
-        Err(error @ CoverageError::OtherHistory { .. }) => return Ok(Found::Never(error.to_string())),
+        Err(error @ CoverageError::OtherHistory { .. }) => return Ok(SummaryAnswer::Never(error.to_string())),
     };
     let mut changes = ChangedBlocks::new();
     for name in chosen {
@@ -100,26 +102,26 @@ fn read_summaries(directory: &Path, asked: &Asked) -> Result<Found, Error> {
         let file = match File::open(&path) {
             Ok(file) => file,
             // Removed since the listing because it is too old. The next listing shows what is missing.
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found::NotYet(Lsn::INVALID)),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(SummaryAnswer::NotYet(Lsn::INVALID)),
             Err(e) => return Err(Error::file("open", &path, e)),
         };
         changes = match changes.with_summary(BufReader::new(file)) {
             Ok(changes) => changes,
-            Err(error) => return Ok(Found::Never(format!("{} cannot be used: {error}", path.display()))),
+            Err(error) => return Ok(SummaryAnswer::Never(format!("{} cannot be used: {error}", path.display()))),
         };
     }
-    Ok(Found::Changes(changes))
+    Ok(SummaryAnswer::Changes(changes))
 }
 
 /// Decides whether the missing summaries can still be written. The server writes summaries in the order of the WAL, so
 /// only those after all existing ones can.
-fn not_covered(names: &[WalSummaryName], missing: MissingSummaries, asked: &Asked) -> Found {
+fn not_covered(names: &[WalSummaryName], missing: MissingSummaries, asked: &Asked) -> SummaryAnswer {
     let of_timeline = names.iter().filter(|name| name.timeline() == missing.timeline);
     let is_last = of_timeline.map(|name| name.end()).max().unwrap_or(Lsn::INVALID) <= missing.start;
     if missing.timeline == asked.ancestry.timeline() && is_last {
-        Found::NotYet(missing.start)
+        SummaryAnswer::NotYet(missing.start)
     } else {
-        Found::Never(missing.to_string())
+        SummaryAnswer::Never(missing.to_string())
     }
 }
 
@@ -149,9 +151,9 @@ mod tests {
             std::fs::write(directory.path().join(name.to_string()), "").unwrap();
         }
         match read_summaries(directory.path(), asked).unwrap() {
-            Found::Changes(_) => "all there".to_owned(),
-            Found::NotYet(reached) => format!("not yet, {reached}"),
-            Found::Never(reason) => reason,
+            SummaryAnswer::Changes(_) => "all there".to_owned(),
+            SummaryAnswer::NotYet(reached) => format!("not yet, {reached}"),
+            SummaryAnswer::Never(reason) => reason,
         }
     }
 
