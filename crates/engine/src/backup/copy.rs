@@ -28,7 +28,7 @@ use super::incremental::sort::{PartUnits, Sorted, Summarized};
 use super::links;
 use super::listing::{Directory, Link, Scan, SourceFile};
 use super::plan::{Unit, Units};
-use super::read::{Found, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
+use super::read::{FileState, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
 use super::scan::{Standing, holds_data, look};
 use super::sink::Sink;
 use super::sinks::{FrameLocations, Sinks};
@@ -207,7 +207,7 @@ impl Copier<'_> {
             // Cut into extents like any other file: `tablespace_map` can be long, with a line for each tablespace.
             let mut offset = 0;
             for part in content.chunks(self.encoding.extent_size_bytes as usize) {
-                pieces.push(Piece { file: files.len(), offset, length: part.len(), found: Found::Read });
+                pieces.push(Piece { file: files.len(), offset, length: part.len(), found: FileState::Read });
                 offset += part.len() as u64;
             }
             raw.extend_from_slice(&content);
@@ -398,9 +398,9 @@ impl<'a> Commit<'a> {
         }
         let Some(current) = &mut self.current else { return Ok(()) };
         match piece.found {
-            Found::Read => {}
-            Found::Removed => current.state = State::Removed,
-            Found::Changed => current.state = State::Postponed,
+            FileState::Read => {}
+            FileState::Removed => current.state = State::Removed,
+            FileState::Changed => current.state = State::Postponed,
         }
         let extent_start = piece.offset - piece.offset % self.extent_size;
         if current.state == State::Growing {

@@ -22,7 +22,7 @@ use super::bad_pages::{BadPage, Patience};
 use super::incremental::Base;
 use super::incremental::overlay::{Overlay, overlay};
 use super::listing::{PageCheck, SourceFile};
-use super::read::{Found, Piece, ReadUnit, path_of, read_page_again};
+use super::read::{FileState, Piece, ReadUnit, path_of, read_page_again};
 use super::resume::Everywhere;
 use crate::error::{Cause, Error};
 
@@ -115,7 +115,7 @@ pub(super) fn encode_unit(
         let hash = ChunkHash::of(bytes);
         let form = match &encoding.base {
             Some(_) if parts => Compared::Is(form_of_part(files, piece, encoding.extent_size_bytes)),
-            Some(base) if piece.found == Found::Read => compare(base, files, piece, bytes, hash, encoding),
+            Some(base) if piece.found == FileState::Read => compare(base, files, piece, bytes, hash, encoding),
             _ => Compared::Is(Form::Extent),
         };
         match form {

@@ -50,12 +50,12 @@ pub(super) struct Piece {
     /// The number of bytes found; fewer than planned if the file shrank.
     pub length: usize,
     /// The state of the file.
-    pub found: Found,
+    pub found: FileState,
 }
 
 /// The state of a file when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FileState {
     Read,
     /// The file did not exist any more.
     Removed,
@@ -136,7 +136,7 @@ pub(super) fn read_unit(
                 let mut piece = read_piece(pgdata, files, index, 0, limit + 1, &mut raw)?;
                 if piece.length as u64 > limit {
                     raw.truncate(before);
-                    piece = Piece { length: 0, found: Found::Changed, ..piece };
+                    piece = Piece { length: 0, found: FileState::Changed, ..piece };
                 }
                 spare -= (piece.length as u64).saturating_sub(file.size_bytes);
                 pieces.push(piece);
@@ -164,15 +164,15 @@ fn read_parts(
             let found = open(&path)?;
             opened = Some((index, path, found));
         }
-        let mut piece = Piece { file: index, offset, length: 0, found: Found::Removed };
+        let mut piece = Piece { file: index, offset, length: 0, found: FileState::Removed };
         match &opened {
             Some((_, path, Opened::File(open))) => {
                 let before = raw.len();
                 piece.length = read_at(open, path, offset, u64::from(length), raw)?;
-                piece.found = Found::Read;
+                piece.found = FileState::Read;
                 if piece.length < length as usize {
                     raw.truncate(before);
-                    piece = Piece { length: 0, found: Found::Changed, ..piece };
+                    piece = Piece { length: 0, found: FileState::Changed, ..piece };
                 }
             }
             Some((_, path, Opened::Other)) => return Err(no_file_any_more(path)),
@@ -191,17 +191,17 @@ fn read_piece(
     limit: u64,
     raw: &mut Vec<u8>,
 ) -> Result<Piece, Error> {
-    let removed = Piece { file: index, offset, length: 0, found: Found::Removed };
+    let removed = Piece { file: index, offset, length: 0, found: FileState::Removed };
     let Some(file) = files.get(index) else { return Ok(removed) };
     let path = path_of(pgdata, file);
     let open = match open_listed(pgdata, &path, file)? {
         Opened::File(open) => open,
         Opened::Gone => return Ok(removed),
         Opened::Other if file.check.is_relation() => return Err(no_file_any_more(&path)),
-        Opened::Other => return Ok(Piece { found: Found::Changed, ..removed }),
+        Opened::Other => return Ok(Piece { found: FileState::Changed, ..removed }),
     };
     let length = read_at(&open, &path, offset, limit, raw)?;
-    Ok(Piece { file: index, offset, length, found: Found::Read })
+    Ok(Piece { file: index, offset, length, found: FileState::Read })
 }
 
 fn read_of_version(
@@ -215,9 +215,9 @@ fn read_of_version(
 ) -> Result<Piece, Error> {
     let path = path_of(pgdata, file);
     let (length, found) = match version.open(pgdata, &path, file)? {
-        Listed::Same(open) => (read_at(&open, &path, offset, limit, raw)?, Found::Read),
-        Listed::Other => (0, Found::Changed),
-        Listed::Gone => (0, Found::Removed),
+        Listed::Same(open) => (read_at(&open, &path, offset, limit, raw)?, FileState::Read),
+        Listed::Other => (0, FileState::Changed),
+        Listed::Gone => (0, FileState::Removed),
     };
     Ok(Piece { file: index, offset, length, found })
 }
@@ -330,8 +330,9 @@ mod tests {
             source("relation", 2 * 8192, PageCheck::FromBlock(0)),
         ];
         let read = read_group(dir.path(), &files, 65536);
-        let found: Vec<(usize, Found)> = read.pieces.iter().map(|p| (p.length, p.found)).collect();
-        let expected = [(0, Found::Removed), (2, Found::Read), (19, Found::Read), (2 * 8192, Found::Read)];
+        let found: Vec<(usize, FileState)> = read.pieces.iter().map(|p| (p.length, p.found)).collect();
+        let expected =
+            [(0, FileState::Removed), (2, FileState::Read), (19, FileState::Read), (2 * 8192, FileState::Read)];
         assert_eq!(found, expected);
         assert_eq!(read.raw.len(), 2 + 19 + 2 * 8192);
     }
@@ -357,8 +358,8 @@ mod tests {
         let files: Vec<SourceFile> =
             ["a", "b", "c", "d", "e", "f"].map(|name| source(name, 0, PageCheck::None)).to_vec();
         let read = read_group(dir.path(), &files, 1000);
-        let found: Vec<(usize, Found)> = read.pieces.iter().map(|p| (p.length, p.found)).collect();
-        let (grown, all) = ((0, Found::Changed), Found::Read);
+        let found: Vec<(usize, FileState)> = read.pieces.iter().map(|p| (p.length, p.found)).collect();
+        let (grown, all) = ((0, FileState::Changed), FileState::Read);
         assert_eq!(found, [(600, all), grown, (400, all), grown, (0, all), grown]);
         assert_eq!(read.raw.len(), 1000);
     }
@@ -380,7 +381,7 @@ mod tests {
     }
 
     /// Reads the extents of the file, of four bytes each, one after the other; calls `between` before the second one.
-    fn read_extents(dir: &Path, file: SourceFile, between: impl Fn()) -> (Vec<u8>, Vec<Found>) {
+    fn read_extents(dir: &Path, file: SourceFile, between: impl Fn()) -> (Vec<u8>, Vec<FileState>) {
         let (files, version) = ([file], OneVersion::default());
         let (mut content, mut found) = (Vec::new(), Vec::new());
         for unit in Units::cut(&files, 4) {
@@ -405,13 +406,13 @@ mod tests {
         };
         std::fs::write(&path, "oldoldoldo").unwrap();
         let (content, found) = read_extents(dir.path(), listed(&path, PageCheck::None), replace);
-        assert_eq!((content, found), (b"oldoldoldo".to_vec(), vec![Found::Read; 3]));
+        assert_eq!((content, found), (b"oldoldoldo".to_vec(), vec![FileState::Read; 3]));
 
         // Replaced before its first byte is read: the new file is longer, and must not be cut.
         let was = listed(&path, PageCheck::None);
         replace();
         let (content, found) = read_extents(dir.path(), was, || {});
-        assert_eq!((content, found), (Vec::new(), vec![Found::Changed; 3]));
+        assert_eq!((content, found), (Vec::new(), vec![FileState::Changed; 3]));
 
         // A file that is removed while it is read is still complete.
         std::fs::write(&path, "oldoldoldo").unwrap();
@@ -426,7 +427,7 @@ mod tests {
         std::fs::write(dir.path().join("outside"), "secret").unwrap();
         std::os::unix::fs::symlink(dir.path().join("outside"), dir.path().join("file")).unwrap();
         let read = read_group(dir.path(), &[source("file", 6, PageCheck::None)], 64);
-        assert_eq!((read.raw.len(), read.pieces[0].found), (0, Found::Changed));
+        assert_eq!((read.raw.len(), read.pieces[0].found), (0, FileState::Changed));
         let relation = [source("file", 6, PageCheck::Off)];
         let unit = Unit::Group { files: 0..1, length: 6, room: 6 };
         let error = read_unit(dir.path(), &relation, &unit, &OneVersion::default(), Vec::new()).unwrap_err();
