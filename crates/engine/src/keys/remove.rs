@@ -73,13 +73,13 @@ async fn remove_inner(target: &RepositoryTarget, slot: &SlotName, options: &KeyO
     let epoch = session.key.epoch();
     let entry = LedgerEntry::Key { change: KeyChange::Remove, written: Vec::new(), removed: vec![slot.clone()], epoch };
     let unrecorded = session.record(&session.key, options, &entry).await;
-    let (was_there, compared) = (found != Found::Gone, found == Found::Compared);
+    let (was_there, compared) = (found != SlotState::Gone, found == SlotState::Compared);
     Ok(Removed { repository: session.repository.clone(), was_there, compared, opens, epoch, unrecorded })
 }
 
 /// What is known about the slot to remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum SlotState {
     /// The slot that stays also gives its keys.
     Compared,
     /// Its keys are not known: the configured secret does not open it, or it is damaged.
@@ -90,7 +90,7 @@ enum Found {
 
 /// Refuses a slot that does not exist, or that may hold keys that no other slot has. Reads the slot again if the
 /// listing could not read it or had no room for it.
-async fn check_may_go(session: &Session<'_>, slots: &Slots, slot: &SlotName) -> Result<Found, Error> {
+async fn check_may_go(session: &Session<'_>, slots: &Slots, slot: &SlotName) -> Result<SlotState, Error> {
     let refused = |why: String| -> Error { Cause::Refused(why).into() };
     let read: Result<KeySlot, Error> = match slots.sound.iter().find(|found| found.slot() == slot) {
         Some(found) => Ok(found.clone()),
@@ -99,7 +99,7 @@ async fn check_may_go(session: &Session<'_>, slots: &Slots, slot: &SlotName) -> 
     let ours = session.key.epoch();
     let found = match read {
         Ok(found) => found,
-        Err(error) if error.is_not_found() && session.is_marked(slot).await? => return Ok(Found::Gone),
+        Err(error) if error.is_not_found() && session.is_marked(slot).await? => return Ok(SlotState::Gone),
         Err(error) if error.is_not_found() => {
             let known: Vec<&str> = slots.sound.iter().map(|found| found.slot().as_str()).collect();
             return Err(refused(format!("there is no key slot {slot}: the slots are {}", known.join(", "))));
@@ -111,7 +111,7 @@ async fn check_may_go(session: &Session<'_>, slots: &Slots, slot: &SlotName) -> 
         }
         // A damaged slot opens nothing. But the damage may have happened on the way here, so its name counts too.
         Err(error) if error.is_of_one_object() && begins_epoch(slot).is_none_or(|epoch| epoch <= ours) => {
-            return Ok(Found::NotCompared);
+            return Ok(SlotState::NotCompared);
         }
         Err(error) => return Err(error),
     };
@@ -119,12 +119,12 @@ async fn check_may_go(session: &Session<'_>, slots: &Slots, slot: &SlotName) -> 
         return Err(session.rotated_since(slot, found.epoch()));
     }
     match session.try_on(found, &session.target.unlock).await? {
-        Some(keys) if session.key.holds(&keys) => Ok(Found::Compared),
+        Some(keys) if session.key.holds(&keys) => Ok(SlotState::Compared),
         Some(_) => Err(refused(format!(
             "key slot {slot} gives other keys than {}: data that was written with them needs this slot",
             session.by
         ))),
-        None => Ok(Found::NotCompared),
+        None => Ok(SlotState::NotCompared),
     }
 }
 
