@@ -146,7 +146,7 @@ impl Fetcher {
         file: WalFileName,
         system_identifier: SystemIdentifier,
         why: Purpose,
-    ) -> Result<Option<Found>, Error> {
+    ) -> Result<Option<FetchedFile>, Error> {
         let mut kept = self.kept_open(number, system_identifier);
         loop {
             let was_kept = kept.is_some();
@@ -164,7 +164,7 @@ impl Fetcher {
             let _permit = self.options.budget.acquire(memory_needed(&claim, file)).await;
             let object = stored::wal_object_name(&repository, &self.options.cluster, &claim, &file);
             match fetch_object(&repository, &claim, &object, &file, &self.options.crew).await {
-                Ok(Some((raw, hash))) => return Ok(Some(Found { raw, hash, size: claim.wal_segment_size })),
+                Ok(Some((raw, hash))) => return Ok(Some(FetchedFile { raw, hash, size: claim.wal_segment_size })),
                 Ok(None) if was_kept && why == Purpose::Asked => {}
                 Ok(None) => return Ok(None),
                 Err(error) => {
@@ -207,9 +207,9 @@ impl Fetcher {
         &self,
         file: WalFileName,
         system_identifier: SystemIdentifier,
-        found: Found,
+        found: FetchedFile,
     ) -> Result<Fetched, Error> {
-        let Found { raw, hash, size } = found;
+        let FetchedFile { raw, hash, size } = found;
         let WalFileName::Segment(segment) = file else { return Ok(Fetched::Text(raw)) };
         let spooled = self.spooled(system_identifier);
         Ok(match blocking(move || spooled.keep(segment, &hash, &raw)).await {
@@ -237,7 +237,7 @@ impl Fetcher {
 }
 
 /// A file from one repository.
-struct Found {
+struct FetchedFile {
     raw: Vec<u8>,
     hash: ChunkHash,
     size: WalSegmentSize,

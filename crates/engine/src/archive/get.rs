@@ -121,7 +121,7 @@ async fn get_inner(
         },
     };
     let size_bytes = found.raw.len() as u64;
-    let Found { repository, claim, mut raw } = found;
+    let FetchedFile { repository, claim, mut raw } = found;
     if let Some((segment, needed)) = options.unfinished() {
         // It has become whole since the plan, perhaps with WAL that the followed timeline does not have.
         let allowed = needed.bytes_allowed(segment, claim.wal_segment_size);
@@ -220,14 +220,14 @@ async fn hand_over_unfinished(
 }
 
 /// A verified file from one repository.
-struct Found {
+struct FetchedFile {
     repository: Repository,
     claim: ClaimRecord,
     raw: Vec<u8>,
 }
 
 enum Answer {
-    Found(Found),
+    Found(FetchedFile),
     /// The spool had the file after all.
     Done(GetReport),
 }
@@ -267,7 +267,7 @@ async fn ask(target: &RepositoryTarget, options: &GetOptions) -> Result<Option<A
     let bytes = memory_needed(&claim, options.name);
     let _permit = options.budget.acquire(bytes).await;
     let fetched = fetch(&repository, &claim, options, &options.name).await?;
-    Ok(fetched.map(|(raw, _)| Answer::Found(Found { repository, claim, raw })))
+    Ok(fetched.map(|(raw, _)| Answer::Found(FetchedFile { repository, claim, raw })))
 }
 
 /// The claim of the cluster whose WAL is wanted.
