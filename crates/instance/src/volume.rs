@@ -72,7 +72,7 @@ impl Record {
 
 /// The content of the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct VolumeContent {
     /// The record, if there is one.
     pub record: Option<Record>,
     /// The control file, if there is one.
@@ -87,14 +87,14 @@ pub struct Found {
 ///
 /// # Errors
 /// When something cannot be read, or the control file is damaged.
-pub fn look(paths: &Paths) -> Result<Found> {
+pub fn read(paths: &Paths) -> Result<VolumeContent> {
     let record = read_record(&paths.data_mount)?;
     let has_files = match fs::read_dir(&paths.pgdata) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == ErrorKind::NotFound => false,
         Err(error) => return Err(Error::file("list", &paths.pgdata, &error)),
     };
-    Ok(Found {
+    Ok(VolumeContent {
         // During a restore there is no control file, and a damaged one is an error.
         control: control(&paths.pgdata)?.map(Box::new),
         record,
@@ -261,17 +261,17 @@ mod tests {
         let paths = Paths::below(folder.path(), Path::new("/x"), 1);
         fs::create_dir_all(&paths.pgdata).unwrap();
         assert_eq!(
-            look(&paths).unwrap(),
-            Found { record: None, control: None, standby_signal: false, has_files: false }
+            read(&paths).unwrap(),
+            VolumeContent { record: None, control: None, standby_signal: false, has_files: false }
         );
         let record = Record::new("uid", "c-1", Filling::Initdb, Progress::Begun);
         write_record(&paths.data_mount, &record).unwrap();
         fs::write(paths.pgdata.join("PG_VERSION"), "18").unwrap();
-        let found = look(&paths).unwrap();
+        let found = read(&paths).unwrap();
         assert_eq!(found.record, Some(record));
         assert!(found.has_files);
         fs::write(paths.data_mount.join(RECORD), "{").unwrap();
-        assert!(look(&paths).unwrap_err().to_string().contains("cannot be parsed"));
+        assert!(read(&paths).unwrap_err().to_string().contains("cannot be parsed"));
     }
 
     #[test]

@@ -231,7 +231,7 @@ async fn prepare_snapshot(
     source: Option<&Source>,
     name: &str,
 ) -> Result<()> {
-    if volume::control(&work.paths.pgdata)?.is_none() && volume::look(work.paths)?.record.is_none() {
+    if volume::control(&work.paths.pgdata)?.is_none() && volume::read(work.paths)?.record.is_none() {
         return Err(Error::stuck(format!("the volume that was made from {name} contains no data directory"))
             .doing("preparing the data directory from the volume snapshot")
             .hint("bootstrap.recovery.volumeSnapshots.storage must name the snapshot of the data volume"));

@@ -20,7 +20,7 @@ impl Manager {
     /// When the volume cannot be read.
     pub(super) async fn observe(&self, memory: &super::run::Memory) -> Result<Observed> {
         let seen = self.context.cluster();
-        let found = volume::look(&self.context.paths)?;
+        let found = volume::read(&self.context.paths)?;
         // Until there is data, the Backup says whether the volumes were made from snapshots.
         let backup = match seen.as_deref() {
             Some(cluster) if !has_data(cluster, &found) => self.recovery_backup(cluster).await?,
@@ -101,7 +101,7 @@ fn diverged_from(mine: Position, primary: &InstanceStatus) -> bool {
 }
 
 /// Whether the cluster or this volume has its data.
-fn has_data(cluster: &Cluster, found: &volume::Found) -> bool {
+fn has_data(cluster: &Cluster, found: &volume::VolumeContent) -> bool {
     let here = found.record.as_ref().is_some_and(|record| {
         record.progress == volume::Progress::Complete && cluster.metadata.uid.as_ref() == Some(&record.cluster_uid)
     });

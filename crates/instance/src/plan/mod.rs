@@ -18,7 +18,7 @@ mod tests;
 
 pub use diverged::{Position, has_diverged};
 
-use crate::volume::{Filling, Found, Progress};
+use crate::volume::{Filling, Progress, VolumeContent};
 use holdfast_kube_api::status_port::Role;
 
 /// How the first data directory of the `Cluster` is created.
@@ -143,7 +143,7 @@ pub enum Step {
 }
 
 /// The content of the volume, from its record and its files.
-pub fn classify(found: &Found, cluster: &ClusterView, me: &str) -> Volume {
+pub fn classify(found: &VolumeContent, cluster: &ClusterView, me: &str) -> Volume {
     let data = found
         .control
         .as_ref()

@@ -293,8 +293,8 @@ fn no_step_makes_a_second_writer() {
     }
 }
 
-fn found(record: Option<crate::volume::Record>, has_files: bool) -> Found {
-    Found { record, control: None, standby_signal: false, has_files }
+fn found(record: Option<crate::volume::Record>, has_files: bool) -> VolumeContent {
+    VolumeContent { record, control: None, standby_signal: false, has_files }
 }
 
 #[test]
