@@ -78,7 +78,7 @@ pub use error::{Failure, Operation, StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
 pub use object_name::{ObjectName, ObjectNameError};
 pub use open::{open, open_counted, open_or_create};
-pub use probe::{Found, probe};
+pub use probe::{ProbeResult, probe};
 pub use proxies::{Proxies, Proxy};
 pub use s3::S3Store;
 pub use wrappers::counted::{Counted, Counters, OperationCount};

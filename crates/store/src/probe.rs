@@ -19,7 +19,7 @@ const FIRST: &[u8] = b"first";
 
 /// The result of [`probe`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct ProbeResult {
     /// What the store can do.
     pub capabilities: Capabilities,
     /// Faults that do not prevent the use of the store, each a sentence for people.
@@ -34,7 +34,7 @@ pub struct Found {
 /// # Errors
 /// The error of a plain write, read, listing or delete; `InvalidConfig` if the store accepts encryption and does not
 /// encrypt; `Unsupported` if the store cannot be used at all.
-pub async fn probe(store: &dyn Store, scratch: &ObjectName) -> Result<Found, StoreError> {
+pub async fn probe(store: &dyn Store, scratch: &ObjectName) -> Result<ProbeResult, StoreError> {
     let object = within(store, scratch, "object")?;
     let uploaded = within(store, scratch, "folder/upload")?;
     // Sorts before the other folder in a list of names, and after it in a list of folders.
@@ -56,7 +56,7 @@ struct Names<'a> {
     beside: &'a ObjectName,
 }
 
-async fn try_all(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) -> Result<Found, StoreError> {
+async fn try_all(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) -> Result<ProbeResult, StoreError> {
     let Names { object, uploaded, beside } = *names;
     let create = try_twice(store, object).await?;
     let trials = store.trials(scratch).await?;
@@ -79,7 +79,7 @@ async fn try_all(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) -> 
         checksums: trials.checksums,
         uploads: trials.uploads,
     };
-    Ok(Found { capabilities, faults: faults(create, capabilities, &trials) })
+    Ok(ProbeResult { capabilities, faults: faults(create, capabilities, &trials) })
 }
 
 fn faults(create: ConditionalCreate, found: Capabilities, trials: &Trials) -> Vec<String> {

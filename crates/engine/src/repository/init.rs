@@ -18,7 +18,8 @@ use holdfast_repo::name;
 use holdfast_repo::record::{self, ConditionalCreate, EncryptionKind, FORMAT_VERSION, RepositoryRecord};
 use holdfast_repo::{Fault, RepositoryId, RepositoryKey};
 use holdfast_store::{
-    Capabilities, Checksums, Failure, Found, Operation, PutMode, Store, StoreError, StoreErrorKind, Uploads, probe,
+    Capabilities, Checksums, Failure, Operation, ProbeResult, PutMode, Store, StoreError, StoreErrorKind, Uploads,
+    probe,
 };
 
 use super::capabilities::{conditional, recorded};
@@ -204,7 +205,7 @@ async fn withdraw(target: &RepositoryTarget, slot: Option<&KeySlot>) -> Result<I
 }
 
 /// Tests with small objects everything that a backup does.
-pub(crate) async fn try_store(store: &dyn Store) -> Result<Found, Error> {
+pub(crate) async fn try_store(store: &dyn Store) -> Result<ProbeResult, Error> {
     // A name of its own, so that two runs that probe at the same moment do not see each other as a fault of the store.
     let scratch = RepositoryId::random().map_err(|fault| no_randomness(&fault))?;
     probe(store, &object_name(&format!("{PROBE}{scratch}"))?).await.doing(|| "trying what the store can do".to_owned())
