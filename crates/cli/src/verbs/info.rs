@@ -14,7 +14,7 @@ use holdfast_contract::amount::{duration, size};
 use holdfast_contract::report::info::{
     Backups, BriefBackup, BriefSnapshot, ClaimInfo, InfoReport, NotLookedAt, RepositoryInfo, Snapshots, WalEnd,
 };
-use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, Wanted, list_settled};
+use holdfast_engine::archive::{ArchivePlace, ClaimWal, WalCache, WalScope, list_settled};
 use holdfast_engine::continuity::{RecordedGap, recorded_gaps};
 use holdfast_engine::drill::drills;
 use holdfast_engine::pipeline::crew::Crew;
@@ -103,10 +103,10 @@ async fn of_repository(
         let starts = begin_backups.chain(begin_snapshots).filter(|(of, _)| *of == claim.number);
         let starts: Vec<Lsn> = starts.map(|(_, start)| start).collect();
         let wanted = match (starts.iter().min(), starts.iter().max(), look) {
-            (Some(&oldest), Some(_), Look::AtAll) => Wanted::From(oldest),
-            (Some(&oldest), Some(&newest), Look::Short) => Wanted::Shown { oldest, newest },
+            (Some(&oldest), Some(_), Look::AtAll) => WalScope::From(oldest),
+            (Some(&oldest), Some(&newest), Look::Short) => WalScope::Shown { oldest, newest },
             // Without a backup or a snapshot, no WAL can be used: the newest shows the end of the archive.
-            _ => Wanted::Newest,
+            _ => WalScope::Newest,
         };
         let archive = ArchivePlace {
             repository: repository.id(),

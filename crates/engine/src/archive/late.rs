@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::known_logs::KnownLogs;
 use super::listed_wal::ListedWal;
 use super::stored::wal_object_name;
-use super::wal_folders::{WalFolders, Wanted};
+use super::wal_folders::{WalFolders, WalScope};
 use crate::error::Error;
 use crate::repository::{Repository, object_name};
 
@@ -66,7 +66,7 @@ pub(crate) async fn is_young(
 pub async fn list_settled(
     repository: &Repository,
     claim: &ClaimRecord,
-    wanted: Wanted,
+    wanted: WalScope,
     known: &KnownLogs,
     now: DateTime<Utc>,
 ) -> Result<ListedWal, Error> {
@@ -77,7 +77,7 @@ pub async fn list_settled(
 pub(crate) async fn list_within(
     repository: &Repository,
     claim: &ClaimRecord,
-    wanted: Wanted,
+    wanted: WalScope,
     known: &KnownLogs,
     now: DateTime<Utc>,
     patience: Duration,

@@ -6,7 +6,7 @@
 use holdfast_contract::report::wal::WalListing;
 use holdfast_repo::name::ClusterName;
 
-use super::wal_folders::{WalFolders, Wanted};
+use super::wal_folders::{WalFolders, WalScope};
 use crate::error::Error;
 use crate::repository::Repository;
 
@@ -18,7 +18,7 @@ pub async fn list(repository: &Repository, cluster: &ClusterName) -> Result<WalL
     let mut claims = Vec::new();
     // Without a readable claim its objects cannot be divided into segments: `info` and `repo info` name such a claim.
     for claim in repository.claims(cluster).await?.some()?.records {
-        claims.push(WalFolders::read_and_list(repository, &claim, Wanted::All).await?.describe());
+        claims.push(WalFolders::read_and_list(repository, &claim, WalScope::All).await?.describe());
     }
     Ok(WalListing { store: repository.describe(), cluster: cluster.clone(), claims })
 }

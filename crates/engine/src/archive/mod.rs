@@ -76,7 +76,7 @@ pub use spool::{RepositorySetId, Spool, SpoolRefused, digest_of_settings};
 pub(crate) use standby::stored_facts;
 pub use standby::{StandbyPushOptions, push_standby, server_is_stopping};
 pub(crate) use stored::wal_object_name;
-pub use wal_folders::{WalFolders, Wanted};
+pub use wal_folders::{WalFolders, WalScope};
 pub(crate) use whole_file::{FolderOwner, archive_as_judged, owner_of_folder, read_local};
 
 #[cfg(test)]

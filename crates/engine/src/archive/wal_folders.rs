@@ -31,7 +31,7 @@ const SHOWN_LOGS: u64 = 1 << 10;
 
 /// Which part of the WAL of a timeline is listed. History files always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum WalScope {
     /// All of it.
     All,
     /// From the log that contains this LSN, and the newest logs in any case: if a timeline ended before the LSN, or
@@ -67,7 +67,7 @@ impl WalFolders {
     pub async fn read_and_list(
         repository: &Repository,
         claim: &ClaimRecord,
-        wanted: Wanted,
+        wanted: WalScope,
     ) -> Result<ListedWal, Error> {
         let folders = Self::read(repository, claim).await?;
         folders.list(repository, |_| wanted, &KnownLogs::default()).await
@@ -124,7 +124,7 @@ impl WalFolders {
         self
     }
 
-    /// The LSN from which an archive is listed for a report: see [`Wanted::Shown`].
+    /// The LSN from which an archive is listed for a report: see [`WalScope::Shown`].
     fn shown_from(&self, oldest: Lsn, newest: Lsn, known: &KnownLogs) -> Lsn {
         let size = self.found.claim().wal_segment_size;
         let affordable = (SHOWN_SEGMENTS / size.segments_per_id()).clamp(1, SHOWN_LOGS);
@@ -151,7 +151,7 @@ impl WalFolders {
     pub async fn list(
         &self,
         repository: &Repository,
-        wanted: impl Fn(TimelineId) -> Wanted,
+        wanted: impl Fn(TimelineId) -> WalScope,
         known: &KnownLogs,
     ) -> Result<ListedWal, Error> {
         let claim = self.found.claim();
@@ -161,10 +161,10 @@ impl WalFolders {
         for (&timeline, logs) in &self.logs {
             let newest = logs.get(logs.len().saturating_sub(2)).copied().unwrap_or_default();
             let first = match wanted(timeline) {
-                Wanted::All => None,
-                Wanted::From(lsn) => Some(lsn),
-                Wanted::Shown { oldest, newest } => Some(self.shown_from(oldest, newest, known)),
-                Wanted::Newest => Some(Lsn::new(u64::from(newest) << 32)),
+                WalScope::All => None,
+                WalScope::From(lsn) => Some(lsn),
+                WalScope::Shown { oldest, newest } => Some(self.shown_from(oldest, newest, known)),
+                WalScope::Newest => Some(Lsn::new(u64::from(newest) << 32)),
             };
             if let Some(first) = first {
                 all.begins_at(first);

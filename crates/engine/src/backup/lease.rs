@@ -17,7 +17,7 @@ use holdfast_repo::record::{BackupRecord, ClaimRecord, LeasePurpose};
 use super::BackupOptions;
 use super::begin::Early;
 use super::runner::Runner;
-use crate::archive::{WalFolders, Wanted};
+use crate::archive::{WalFolders, WalScope};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -101,7 +101,7 @@ async fn look(needs: &Needs<'_>, lease: &Lease) -> Result<(), Error> {
     lease.take_again().await?;
     repository.wait_for_expire(&record.cluster, host, clock, &lease.name(), EXPIRE_ENDS_WITHIN).await?;
     restore::would_take(repository, record, crew).await?;
-    let listed = WalFolders::read_and_list(repository, claim, Wanted::From(record.start_lsn)).await?;
+    let listed = WalFolders::read_and_list(repository, claim, WalScope::From(record.start_lsn)).await?;
     let inventory = listed.inventory();
     match wal.iter().find_map(|(first, last)| inventory.holes(*first, *last).first().copied()) {
         None => Ok(()),

@@ -19,7 +19,7 @@ use super::losses::under_their_names;
 use super::record::recorded_gaps;
 use super::removed::Removed;
 use super::young::young;
-use crate::archive::{LIST_AGAIN_AFTER, SHOW_AT_LEAST, WalFolders, Wanted};
+use crate::archive::{LIST_AGAIN_AFTER, SHOW_AT_LEAST, WalFolders, WalScope};
 use crate::error::{Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
@@ -80,7 +80,7 @@ async fn state_inner(
     let beginnings: Vec<Beginning> = beginnings.filter(|begins| begins.claim == claim.number).collect();
     let starts = || beginnings.iter().map(|begins| begins.start_lsn);
     let (Some(oldest), Some(newest)) = (starts().min(), starts().max()) else { return Ok(State::NoBackup) };
-    let wanted = Wanted::Shown { oldest, newest };
+    let wanted = WalScope::Shown { oldest, newest };
     let began = Instant::now();
     let (listed, chains, wal, line, late, mut damaged) = loop {
         let listed = WalFolders::read_and_list(repository, claim, wanted).await?;

@@ -15,7 +15,7 @@ use holdfast_repo::record::{BackupRecord, ClaimRecord, RunIdentity, StartRecord}
 use holdfast_store::StoreErrorKind;
 
 use super::run::Run;
-use crate::archive::{WalFolders, Wanted};
+use crate::archive::{WalFolders, WalScope};
 use crate::backup::{OwnRecords, Published, publish, remove_own};
 use crate::carry::CarriedData;
 use crate::error::{Cause, Error, ResultExt};
@@ -175,7 +175,7 @@ impl Run<'_> {
     /// Fails if the target lacks something that the backup needs.
     async fn look(&self, record: &BackupRecord, claim: &ClaimRecord, needed: &[SegmentName]) -> Result<(), Error> {
         would_take(self.to, record, self.carrier.crew()).await?;
-        let listed = WalFolders::read_and_list(self.to, claim, Wanted::From(record.start_lsn)).await?;
+        let listed = WalFolders::read_and_list(self.to, claim, WalScope::From(record.start_lsn)).await?;
         match needed.iter().find(|segment| !listed.inventory().contains(**segment)) {
             None => Ok(()),
             Some(missing) => Err(Cause::Absent { file: missing.to_string() })

@@ -14,7 +14,7 @@ use holdfast_repo::name::{self, ClaimNumber, ObjectPath};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, SnapshotRecord};
 
 use super::run::Run;
-use crate::archive::{WalFolders, Wanted};
+use crate::archive::{WalFolders, WalScope};
 use crate::carry::{CarriedWal, Carrier, WalFile};
 use crate::error::{Cause, Error};
 
@@ -39,8 +39,8 @@ pub(super) struct ClaimWal {
 impl ClaimWal {
     async fn list(run: &Run<'_>, from: &ClaimRecord, to: &ClaimRecord, oldest: Lsn) -> Result<Self, Error> {
         let (there, here) = tokio::try_join!(
-            WalFolders::read_and_list(run.from, from, Wanted::From(oldest)),
-            WalFolders::read_and_list(run.to, to, Wanted::From(oldest))
+            WalFolders::read_and_list(run.from, from, WalScope::From(oldest)),
+            WalFolders::read_and_list(run.to, to, WalScope::From(oldest))
         )?;
         Ok(Self {
             from: from.clone(),

@@ -9,7 +9,7 @@ use holdfast_repo::name::ClusterName;
 use holdfast_repo::recovery::{Beginning, RecoveryRequest};
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::{KnownLogs, Wanted, list_settled};
+use crate::archive::{KnownLogs, WalScope, list_settled};
 use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
@@ -100,7 +100,7 @@ async fn stretches(
     let beginnings: Vec<Beginning> = backups.records.iter().map(Beginning::from).collect();
     let of_claim = beginnings.iter().filter(|beginning| beginning.claim == claim.number);
     let Some(oldest) = of_claim.map(|beginning| beginning.start_lsn).min() else { return Ok(Vec::new()) };
-    let listed = list_settled(repository, &claim, Wanted::From(oldest), &KnownLogs::default(), now).await?;
+    let listed = list_settled(repository, &claim, WalScope::From(oldest), &KnownLogs::default(), now).await?;
     let reached = reach(repository, &claim, &listed, &beginnings, &Crew::new(jobs), cancel).await?;
     let windows = reached.timelines.into_iter().flat_map(|reach| reach.windows).map(|window| window.window);
     Ok(windows

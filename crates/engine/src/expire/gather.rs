@@ -17,7 +17,7 @@ use holdfast_repo::record::{BackupRecord, ClaimRecord, LeasePurpose, LedgerEntry
 use holdfast_retention as planner;
 
 use super::incomplete::{believe, hold, take_damaged};
-use crate::archive::{WalFolders, Wanted};
+use crate::archive::{WalFolders, WalScope};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
 use crate::repository::drills::{self, DrillEvidence};
@@ -253,7 +253,7 @@ async fn packs(repository: &Repository, cluster: &ClusterName) -> Result<Vec<pla
 
 /// The WAL of a claim, and a warning for each history file that cannot be read.
 async fn wal(repository: &Repository, claim: &ClaimRecord) -> Result<(planner::WalArchive, Vec<String>), Error> {
-    let listed = WalFolders::read_and_list(repository, claim, Wanted::All).await?;
+    let listed = WalFolders::read_and_list(repository, claim, WalScope::All).await?;
     let inventory = listed.inventory();
     let size = claim.wal_segment_size;
     let mut archive = planner::WalArchive::new(size);

@@ -13,7 +13,7 @@ use super::position::{Server, ServerLags, StoredWal, first_segment};
 use super::slot::{self, UsedSlot};
 use super::stream::{Compared, Stream, StreamEnd, StreamPlan, read_stored};
 use crate::archive::tail::{self, TailPieces};
-use crate::archive::{Archiver, Destination, WalFolders, Wanted, hand_in, open_all, wal_object_name};
+use crate::archive::{Archiver, Destination, WalFolders, WalScope, hand_in, open_all, wal_object_name};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::RepositoryTarget;
 use crate::repository::claim::Identity;
@@ -320,7 +320,7 @@ async fn stored_wal(
 ) -> Result<(Vec<StoredWal>, Vec<TailPieces>), Error> {
     let (mut stored, mut tails) = (Vec::new(), Vec::new());
     for Destination { repository, claim } in destinations {
-        let wanted = from.map_or(Wanted::Newest, Wanted::From);
+        let wanted = from.map_or(WalScope::Newest, WalScope::From);
         let listed = WalFolders::read_and_list(repository, claim, wanted).await?;
         let mut pieces = TailPieces::new();
         for span in ancestry.path() {

@@ -14,7 +14,7 @@ use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 
 use super::RestoreOptions;
 use crate::archive::stored::wal_object_name;
-use crate::archive::{WalFolders, Wanted};
+use crate::archive::{WalFolders, WalScope};
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::leases::{Clock, Holder, Lease, new_run};
@@ -199,7 +199,7 @@ async fn lost_segment(
     }
     let claims = repository.claims(cluster).await?;
     let Some(claim) = claims.records.into_iter().find(|claim| claim.number == reads.claim) else { return Ok(None) };
-    let listed = WalFolders::read_and_list(repository, &claim, Wanted::From(reads.plan.start_lsn)).await?;
+    let listed = WalFolders::read_and_list(repository, &claim, WalScope::From(reads.plan.start_lsn)).await?;
     let lost = reads.plan.segments.iter().find_map(|range| {
         let holes = listed.inventory().holes(range.first, range.last);
         holes.first().map(|hole| hole.first)

@@ -7,7 +7,7 @@ use holdfast_repo::name as names;
 use holdfast_store::{Counted, Counters, ObjectName, Operation, PutMode, Store};
 
 use super::{Bench, SIZE, name, segment};
-use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted, first_missing, list};
+use crate::archive::{KnownLogs, ListedWal, WalFolders, WalScope, first_missing, list};
 use crate::repository::{RepositoryTarget, Unlock};
 
 /// The name that `wal get` asks for.
@@ -40,7 +40,7 @@ async fn a_long_archive_is_listed_from_where_a_recovery_begins() {
     let before = || counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
 
     let start = before();
-    let all = WalFolders::read_and_list(&repository, &claim, Wanted::All).await.unwrap().describe();
+    let all = WalFolders::read_and_list(&repository, &claim, WalScope::All).await.unwrap().describe();
     assert_eq!((all.timelines[0].segments, all.timelines[0].ranges.len()), (count, 1));
     assert_eq!(
         before() - start,
@@ -51,7 +51,7 @@ async fn a_long_archive_is_listed_from_where_a_recovery_begins() {
     // A folder has 4 GiB, here 4096 segments: all of the folder before the last one is needed.
     let start = before();
     let from = Lsn::new((count - 10) * size.as_u64());
-    let newest = WalFolders::read_and_list(&repository, &claim, Wanted::From(from)).await.unwrap().describe();
+    let newest = WalFolders::read_and_list(&repository, &claim, WalScope::From(from)).await.unwrap().describe();
     assert_eq!((newest.timelines[0].segments, newest.timelines[0].ranges.len()), (4097, 1));
     assert_eq!(before() - start, 4 + 5 + 1, "timelines, history file, logs, the end, and the two that are needed");
 
@@ -74,7 +74,7 @@ async fn whole_logs_are_not_listed_again() {
     let claim = repository.current_claim(&bench.cluster).await.unwrap();
     let requests = || counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
     let folders = WalFolders::read(&repository, &claim).await.unwrap();
-    let list = async |known: &KnownLogs| folders.list(&repository, |_| Wanted::All, known).await.unwrap();
+    let list = async |known: &KnownLogs| folders.list(&repository, |_| WalScope::All, known).await.unwrap();
 
     let first = list(&KnownLogs::default()).await;
     // The first log lacks segment 0, and the last one may get more segments.
@@ -108,7 +108,7 @@ async fn a_report_lists_a_bounded_part_and_learns_the_rest() {
     let lsn = |number: u64| Lsn::new(number * u64::from(SIZE));
     let (oldest, newest) = (lsn(5), lsn(count - 10));
     let list = async |newest: Lsn, known: &KnownLogs| {
-        folders.list(&repository, |_| Wanted::Shown { oldest, newest }, known).await.unwrap()
+        folders.list(&repository, |_| WalScope::Shown { oldest, newest }, known).await.unwrap()
     };
 
     // 65,536 segments are 16 logs, of the 21 that there are.
@@ -130,7 +130,7 @@ async fn a_report_lists_a_bounded_part_and_learns_the_rest() {
     let start = requests();
     let all = list(newest, &first.whole_logs()).await;
     assert!(requests() - start < 40, "{}", requests() - start);
-    let whole = folders.list(&repository, |_| Wanted::From(oldest), &KnownLogs::default()).await.unwrap();
+    let whole = folders.list(&repository, |_| WalScope::From(oldest), &KnownLogs::default()).await.unwrap();
     assert_eq!(all.describe(), whole.describe());
     assert!(all.covers(oldest));
 }
@@ -192,7 +192,7 @@ async fn the_newest_log_tells_where_an_archive_ends() {
     let (bench, counters) = long(count).await;
     let repository = bench.open(0).await;
     let claim = repository.current_claim(&bench.cluster).await.unwrap();
-    let newest = WalFolders::read_and_list(&repository, &claim, Wanted::Newest).await.unwrap().describe();
+    let newest = WalFolders::read_and_list(&repository, &claim, WalScope::Newest).await.unwrap().describe();
     assert_eq!(newest.timelines[0].ranges.last().unwrap().last.to_string(), name(count));
     assert_eq!(newest.listed_from, Some("4/0".parse().unwrap()));
     let requests = counters.of(Operation::List).requests + counters.of(Operation::ListFolders).requests;
@@ -202,7 +202,7 @@ async fn the_newest_log_tells_where_an_archive_ends() {
     let partial = object(&bench, count, "zst").to_string().replace(&name(count), &format!("{}.partial", name(count)));
     bench.stores[0].put(&partial.parse().unwrap(), "x".into(), PutMode::Create).await.unwrap();
     bench.stores[0].delete(&[object(&bench, count, "zst")]).await.unwrap();
-    let newest = WalFolders::read_and_list(&repository, &claim, Wanted::Newest).await.unwrap().describe();
+    let newest = WalFolders::read_and_list(&repository, &claim, WalScope::Newest).await.unwrap().describe();
     assert_eq!(newest.timelines[0].ranges.last().unwrap().last.to_string(), name(count - 1));
     assert_eq!(newest.timelines[0].partials.len(), 1);
 }
@@ -214,14 +214,14 @@ async fn the_end_of_an_archive_is_found_without_its_folder() {
     let repository = bench.open(0).await;
     let claim = repository.current_claim(&bench.cluster).await.unwrap();
     let folders = WalFolders::read(&repository, &claim).await.unwrap().without_newest_logs();
-    for wanted in [Wanted::All, Wanted::Newest] {
+    for wanted in [WalScope::All, WalScope::Newest] {
         let listed = folders.list(&repository, |_| wanted, &KnownLogs::default()).await.unwrap().describe();
         assert_eq!(listed.timelines[0].ranges.last().unwrap().last.to_string(), name(20_480));
     }
     // The same if the store names no folder at all.
     let one = long(5).await.0.open(0).await;
     let folders = WalFolders::read(&one, &claim).await.unwrap().without_newest_logs();
-    let listed = folders.list(&one, |_| Wanted::All, &KnownLogs::default()).await.unwrap().describe();
+    let listed = folders.list(&one, |_| WalScope::All, &KnownLogs::default()).await.unwrap().describe();
     assert_eq!(listed.timelines[0].segments, 5);
 }
 

@@ -6,7 +6,7 @@ use holdfast_store::PutMode;
 
 use super::super::*;
 use super::sample::Sample;
-use crate::archive::{WalFolders, Wanted as WantedWal};
+use crate::archive::{WalFolders, WalScope};
 use crate::progress::Silent;
 
 /// A copy was promoted in the very segment in which its backup ended, and has archived nothing but its history.
@@ -31,7 +31,7 @@ async fn a_restore_names_the_timeline_before_and_info_wants_it_named() {
     assert!(unreachable.only_begun().unwrap().contains("--target-timeline 1"), "{error}");
 
     let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
-    let wal = WalFolders::read_and_list(&sample.repository, &claim, WantedWal::All).await.unwrap();
+    let wal = WalFolders::read_and_list(&sample.repository, &claim, WalScope::All).await.unwrap();
     let beginnings = [Beginning::from(&sample.backup)];
     let crew = Crew::new(1);
     let found = reach(&sample.repository, &claim, &wal, &beginnings, &crew, &CancellationToken::new()).await.unwrap();

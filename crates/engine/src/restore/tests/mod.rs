@@ -470,7 +470,7 @@ async fn a_damaged_history_prevents_only_recoveries_that_need_it() {
     let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
     let crew = crate::pipeline::crew::Crew::new(1);
     let beginnings = [holdfast_repo::recovery::Beginning::from(&sample.backup)];
-    let wal = crate::archive::WalFolders::read_and_list(&sample.repository, &claim, crate::archive::Wanted::All)
+    let wal = crate::archive::WalFolders::read_and_list(&sample.repository, &claim, crate::archive::WalScope::All)
         .await
         .unwrap();
     let found = reach(&sample.repository, &claim, &wal, &beginnings, &crew, &CancellationToken::new()).await.unwrap();
@@ -484,7 +484,7 @@ async fn a_damaged_history_prevents_only_recoveries_that_need_it() {
 
 #[tokio::test]
 async fn backups_whose_wal_was_not_listed_are_only_counted() {
-    use crate::archive::{WalFolders, Wanted};
+    use crate::archive::{WalFolders, WalScope};
     let sample = Sample::new(false).await;
     let claim = sample.repository.current_claim(&sample.backup.cluster).await.unwrap();
     let crew = crate::pipeline::crew::Crew::new(1);
@@ -493,9 +493,9 @@ async fn backups_whose_wal_was_not_listed_are_only_counted() {
         let wal = WalFolders::read_and_list(&sample.repository, &claim, wanted).await.unwrap();
         reach(&sample.repository, &claim, &wal, &beginnings, &crew, &CancellationToken::new()).await.unwrap()
     };
-    let whole = reached(Wanted::All).await;
+    let whole = reached(WalScope::All).await;
     assert_eq!((whole.not_looked_at, whole.timelines.len(), whole.timelines[0].windows.len()), (0, 1, 1));
-    let later = reached(Wanted::From(holdfast_pgtypes::Lsn::new(1 << 32))).await;
+    let later = reached(WalScope::From(holdfast_pgtypes::Lsn::new(1 << 32))).await;
     assert_eq!((later.not_looked_at, later.timelines.len()), (1, 0));
     assert_eq!(later.followed, whole.followed);
 }
