@@ -26,7 +26,7 @@ use super::record::{RecordedGaps, recorded_gaps};
 use super::removed::Removed;
 use super::young::young;
 use super::{WalVerification, WalVerifyOptions};
-use crate::archive::{LIST_AGAIN_AFTER, WalFolders, Wanted as WantedWal, wal_object_name};
+use crate::archive::{LIST_AGAIN_AFTER, WalFolders, WalScope, wal_object_name};
 use crate::error::{Cause, Error};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
         };
         let began = Instant::now();
         let (listed, chains, mut lines, late) = loop {
-            let listed = WalFolders::read_and_list(repository, &claim, WantedWal::From(oldest)).await?;
+            let listed = WalFolders::read_and_list(repository, &claim, WalScope::From(oldest)).await?;
             let chains = Chains::read(repository, &claim, &listed, beginnings.clone()).await?;
             let mut lines = chains.lines(chains.wal(), chains.beginnings());
             lines.retain(|line| self.options.timeline.is_none_or(|wanted| line.ancestry.timeline() == wanted));

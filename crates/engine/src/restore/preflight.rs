@@ -32,7 +32,7 @@ use super::prepare::{self, Wanted};
 use super::resume::{ResumePoint, VERSION};
 use super::settings::SIGNAL_FILES;
 use super::stored::check_packs;
-use crate::archive::{KnownLogs, ListedWal, WalFolders, Wanted as WantedWal, tail};
+use crate::archive::{KnownLogs, ListedWal, WalFolders, WalScope, tail};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -268,7 +268,7 @@ impl Archive {
             let mut searched = 0;
             loop {
                 let wanted = |timeline| {
-                    if likely.is_on_path(timeline) { WantedWal::From(from) } else { WantedWal::Newest }
+                    if likely.is_on_path(timeline) { WalScope::From(from) } else { WalScope::Newest }
                 };
                 let listed = folders.list(with.repository, wanted, known).await?;
                 known.absorb(listed.whole_logs());
@@ -290,7 +290,7 @@ impl Archive {
         let starts = of_claim().map(|beginning| beginning.start_lsn);
         if let Some((oldest, newest)) = starts.clone().min().zip(starts.max()) {
             let newest = likely.map_or(newest, |likely| likely.start_lsn);
-            let shown = folders.list(with.repository, |_| WantedWal::Shown { oldest, newest }, known).await?;
+            let shown = folders.list(with.repository, |_| WalScope::Shown { oldest, newest }, known).await?;
             known.absorb(shown.whole_logs());
             self.not_looked_at = of_claim().filter(|beginning| !shown.covers(beginning.start_lsn)).count();
             self.wal = shown.inventory().clone();
@@ -310,7 +310,7 @@ impl Archive {
         let listed = match starts.map(|beginning| beginning.start_lsn).min() {
             // There is nothing to begin with, so no WAL is useful.
             None => ListedWal::nothing(&claim),
-            Some(from) => WalFolders::read_and_list(repository, &claim, WantedWal::From(from)).await?,
+            Some(from) => WalFolders::read_and_list(repository, &claim, WalScope::From(from)).await?,
         };
         Self::of_listed(repository, claim, &listed, beginnings).await
     }

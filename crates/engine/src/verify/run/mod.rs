@@ -27,7 +27,7 @@ use super::findings::{Findings, add_windows};
 use super::judge::{Judged, judge};
 use super::packs::{KnownChunks, Reader};
 use super::{Verification, VerifyOptions, Which};
-use crate::archive::{KnownLogs, ListedWal, Wanted as WantedWal, list_within};
+use crate::archive::{KnownLogs, ListedWal, WalScope, list_within};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
@@ -336,7 +336,7 @@ impl<'a> Run<'a> {
         for looked in std::mem::take(&mut self.claims) {
             let claim = looked.claim;
             let (now, known) = (self.options.now, KnownLogs::default());
-            let listed = list_within(self.repository, &claim, WantedWal::All, &known, now, HOLES_FILL_WITHIN).await?;
+            let listed = list_within(self.repository, &claim, WalScope::All, &known, now, HOLES_FILL_WITHIN).await?;
             let chains = Chains::read(self.repository, &claim, &listed, beginnings.clone()).await?;
             let mut lines = chains.lines(chains.wal(), chains.beginnings());
             let (crew, cancel) = (&self.reader.crew, &self.reader.cancel);
