@@ -28,7 +28,7 @@ use super::layout::{self, Layout, PathIndex};
 use super::lookup::WalLookup;
 use super::manifest::read_manifest;
 use super::packs::Packs;
-use super::prepare::{self, Wanted};
+use super::prepare::{self, TargetRequest};
 use super::resume::{ResumePoint, VERSION};
 use super::settings::SIGNAL_FILES;
 use super::stored::check_packs;
@@ -75,8 +75,8 @@ impl Preflight {
     }
 
     /// The facts for the decision about the target directory.
-    pub(super) fn wanted<'a>(&'a self, options: &'a RestoreOptions) -> Wanted<'a> {
-        Wanted {
+    pub(super) fn wanted<'a>(&'a self, options: &'a RestoreOptions) -> TargetRequest<'a> {
+        TargetRequest {
             point: &self.point,
             system_identifier: self.backup.system_identifier,
             control: &self.control.content,

@@ -23,7 +23,7 @@ use crate::server::{PostmasterPid, running};
 
 /// The facts for the decision about the target.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
+pub(super) struct TargetRequest<'a> {
     /// The requested restore.
     pub point: &'a ResumePoint,
     /// The system identifier of the backup.
@@ -48,7 +48,7 @@ pub(super) struct Wanted<'a> {
 /// it; or the data directory is the same cluster's by its control file, and its own link leads there. An empty data
 /// directory proves nothing: the tablespace may belong to a healthy server. Neither does the link of a copy: it leads
 /// to the tablespace of its original, which is refused even while no server runs there.
-pub(super) fn inspect(layout: &Layout, wanted: &Wanted<'_>) -> Result<TargetState, Error> {
+pub(super) fn inspect(layout: &Layout, wanted: &TargetRequest<'_>) -> Result<TargetState, Error> {
     for name in wanted.reuse_tablespaces {
         layout.named(name)?;
     }
@@ -99,7 +99,7 @@ impl DirectoryFacts {
     }
 }
 
-fn inspect_pgdata(pgdata: &Path, wanted: &Wanted<'_>) -> Result<DirectoryFacts, Error> {
+fn inspect_pgdata(pgdata: &Path, wanted: &TargetRequest<'_>) -> Result<DirectoryFacts, Error> {
     match contents(pgdata)? {
         Contents::Absent => {
             check_parent(pgdata)?;
@@ -227,7 +227,7 @@ fn refuse_resume(pgdata: &Path, there: &ResumePoint, wanted: &ResumePoint, untou
 
 /// Takes the directory: makes what is missing, locks it, and ensures that no server can start there. `wanted` is
 /// checked again under the lock.
-pub(super) fn take(layout: &Layout, wanted: &Wanted<'_>) -> Result<Taken, Error> {
+pub(super) fn take(layout: &Layout, wanted: &TargetRequest<'_>) -> Result<Taken, Error> {
     let pgdata = layout.pgdata();
     let before = inspect(layout, wanted)?;
     make_directory(pgdata)?;

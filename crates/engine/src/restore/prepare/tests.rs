@@ -48,8 +48,8 @@ impl Case {
         Self { delta: true, ..Self::new() }
     }
 
-    fn wanted(&self) -> Wanted<'_> {
-        Wanted {
+    fn wanted(&self) -> TargetRequest<'_> {
+        TargetRequest {
             point: &self.point,
             system_identifier: self.identifier,
             control: CONTROL,
