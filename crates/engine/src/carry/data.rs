@@ -22,7 +22,7 @@ use super::{Carrier, PackWork, Placing};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::object_name;
-use crate::restore::{Fetches, Wanted, check_packs, every_chunk, try_manifest};
+use crate::restore::{Fetches, WantedExtent, check_packs, every_chunk, try_manifest};
 
 /// The maximum number of packs that are carried at the same time. With little memory there are fewer.
 const PACKS_AT_ONCE: u64 = 8;
@@ -105,7 +105,7 @@ impl Carrier {
         &self,
         record: &BackupRecord,
         manifest: &Arc<Manifest>,
-        wanted: Vec<Wanted>,
+        wanted: Vec<WantedExtent>,
     ) -> Result<Vec<Settled>, Error> {
         let slots = Arc::new(Semaphore::new(self.packs_at_once()));
         let mut tasks: JoinSet<(usize, Result<Settled, Error>)> = JoinSet::new();

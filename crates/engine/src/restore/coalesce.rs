@@ -25,7 +25,7 @@ const MAX_GAP_BYTES: u64 = 256 << 10;
 /// An extent to fetch, in 16 bytes: a 10 TB cluster has ten million of them. The order of the fields is the order
 /// of fetching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Wanted {
+pub(crate) struct WantedExtent {
     /// Position of the pack in the manifest.
     pub pack: u32,
     /// Offset of the frame in the pack, in bytes.
@@ -100,14 +100,14 @@ impl Fetch {
 }
 
 /// The requests for a sorted list of extents, made one at a time.
-pub(crate) struct Fetches<'a, I: Iterator<Item = Wanted>> {
+pub(crate) struct Fetches<'a, I: Iterator<Item = WantedExtent>> {
     manifest: &'a Manifest,
     wanted: Peekable<I>,
     /// A frame that did not fit into the previous request.
     next: Option<(u32, FrameWork)>,
 }
 
-impl<'a, I: Iterator<Item = Wanted>> Fetches<'a, I> {
+impl<'a, I: Iterator<Item = WantedExtent>> Fetches<'a, I> {
     /// `wanted` must be sorted.
     pub(crate) fn new(manifest: &'a Manifest, wanted: I) -> Self {
         Self { manifest, wanted: wanted.peekable(), next: None }
@@ -125,7 +125,7 @@ impl<'a, I: Iterator<Item = Wanted>> Fetches<'a, I> {
         Some((first.pack, FrameWork { location, pieces }))
     }
 
-    fn piece(&self, wanted: Wanted) -> Option<Piece> {
+    fn piece(&self, wanted: WantedExtent) -> Option<Piece> {
         let extent_bytes = self.manifest.header().extent_bytes;
         let Source { place, file_offset, seen } =
             self.manifest.file(wanted.file as usize)?.source(wanted.source, extent_bytes)?;
@@ -134,7 +134,7 @@ impl<'a, I: Iterator<Item = Wanted>> Fetches<'a, I> {
     }
 }
 
-impl<I: Iterator<Item = Wanted>> Iterator for Fetches<'_, I> {
+impl<I: Iterator<Item = WantedExtent>> Iterator for Fetches<'_, I> {
     type Item = Fetch;
 
     fn next(&mut self) -> Option<Fetch> {
@@ -176,7 +176,7 @@ mod tests {
     const MIB: u32 = 1 << 20;
 
     /// A manifest of one-extent files given as (pack, frame offset, frame length, offset in frame).
-    fn manifest(extents: &[(u32, u32, u32, u32)]) -> (Manifest, Vec<Wanted>) {
+    fn manifest(extents: &[(u32, u32, u32, u32)]) -> (Manifest, Vec<WantedExtent>) {
         let header = ManifestHeader {
             backup: "20260822T101500Z".to_owned(),
             cluster: "main".to_owned(),
@@ -197,7 +197,7 @@ mod tests {
                 mtime_seconds: 0,
             };
             manifest.push(&entry).unwrap();
-            wanted.push(Wanted { pack, frame_offset: offset, file: number as u32, source: 0 });
+            wanted.push(WantedExtent { pack, frame_offset: offset, file: number as u32, source: 0 });
         }
         let packs = (0..3).map(|n| PackEntry::new(format!("p{n}"), 1 << 31)).collect();
         manifest.set_packs(packs).unwrap();

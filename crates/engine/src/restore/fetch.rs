@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::coalesce::{Fetch, Fetches, FrameWork, Piece, Wanted};
+use super::coalesce::{Fetch, Fetches, FrameWork, Piece, WantedExtent};
 use super::files::Files;
 use super::packs::{Packs, piece};
 use crate::error::{Cause, Error, ResultExt};
@@ -74,7 +74,7 @@ impl Mover {
 }
 
 /// Fetches the extents in `wanted`, which must be sorted, and writes them to their places.
-pub(super) async fn fetch(mover: &Arc<Mover>, wanted: Vec<Wanted>) -> Result<(), Error> {
+pub(super) async fn fetch(mover: &Arc<Mover>, wanted: Vec<WantedExtent>) -> Result<(), Error> {
     let slots = Arc::new(Semaphore::new(MAX_REQUESTS));
     let manifest = Arc::clone(&mover.manifest);
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();

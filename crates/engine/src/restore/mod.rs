@@ -56,7 +56,7 @@ use holdfast_repo::recovery::RecoveryPlan;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use chain::{Chains, Line, LineHole, Stretch};
-pub(crate) use coalesce::{Fetches, FrameWork, Wanted};
+pub(crate) use coalesce::{Fetches, FrameWork, WantedExtent};
 pub(crate) use ddl_search::{DdlSearch, Span};
 pub(crate) use fetch::open as open_checked;
 pub(crate) use foreign::refuse_made_again;
@@ -406,22 +406,22 @@ fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan, in_place: b
 }
 
 /// Every stored extent and patch, in the order of fetching.
-fn everything(found: &Preflight) -> Vec<Wanted> {
-    let mut wanted: Vec<Wanted> =
+fn everything(found: &Preflight) -> Vec<WantedExtent> {
+    let mut wanted: Vec<WantedExtent> =
         found.data_files().flat_map(|file| reuse::all_extents(&found.manifest, file)).collect();
     wanted.sort_unstable();
     wanted
 }
 
 /// The same, for all files, with those that a restore keeps in memory.
-pub(crate) fn every_chunk(manifest: &Manifest) -> Vec<Wanted> {
+pub(crate) fn every_chunk(manifest: &Manifest) -> Vec<WantedExtent> {
     let files = 0..manifest.len() as u32;
-    let mut wanted: Vec<Wanted> = files.flat_map(|file| reuse::all_extents(manifest, file)).collect();
+    let mut wanted: Vec<WantedExtent> = files.flat_map(|file| reuse::all_extents(manifest, file)).collect();
     wanted.sort_unstable();
     wanted
 }
 
-fn length(found: &Preflight, wanted: Wanted) -> u64 {
+fn length(found: &Preflight, wanted: WantedExtent) -> u64 {
     let entry = found.manifest.file(wanted.file as usize);
     let source = entry.and_then(|entry| entry.source(wanted.source, found.manifest.header().extent_bytes));
     source.map_or(0, |source| source.seen_bytes())

@@ -24,7 +24,7 @@ use rustix::fs::{Advice, OFlags};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::coalesce::Wanted;
+use super::coalesce::WantedExtent;
 use super::files::make_hole;
 use super::layout::{LINKS, Layout, PathIndex};
 use super::resume::RESUME_POINT;
@@ -169,7 +169,7 @@ pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     /// Extents that must be fetched, unsorted.
-    pub wanted: Vec<Wanted>,
+    pub wanted: Vec<WantedExtent>,
     /// Bytes that are already there, without holes.
     pub reused_bytes: u64,
 }
@@ -451,7 +451,7 @@ impl Comparison {
 }
 
 /// Everything to fetch for a file that does not exist.
-pub(super) fn all_extents(manifest: &Manifest, file: u32) -> impl Iterator<Item = Wanted> {
+pub(super) fn all_extents(manifest: &Manifest, file: u32) -> impl Iterator<Item = WantedExtent> {
     let extent_bytes = manifest.header().extent_bytes;
     let entry = manifest.file(file as usize);
     entry.into_iter().flat_map(move |entry| {
@@ -463,8 +463,8 @@ pub(super) fn all_extents(manifest: &Manifest, file: u32) -> impl Iterator<Item 
     })
 }
 
-fn wanted(file: u32, source: u32, place: &Extent) -> Wanted {
-    Wanted { pack: place.pack, frame_offset: place.frame_offset, file, source }
+fn wanted(file: u32, source: u32, place: &Extent) -> WantedExtent {
+    WantedExtent { pack: place.pack, frame_offset: place.frame_offset, file, source }
 }
 
 fn open(path: &Path) -> std::io::Result<File> {

@@ -20,7 +20,7 @@ const WANTED_BYTES: usize = 100;
 
 /// A repository in memory with one pack: `frames` frames of `raw_len` bytes; a file wants the first hundred bytes of
 /// each.
-async fn mover(directory: &std::path::Path, frames: u32, raw_len: usize) -> (Arc<Mover>, Vec<Wanted>) {
+async fn mover(directory: &std::path::Path, frames: u32, raw_len: usize) -> (Arc<Mover>, Vec<WantedExtent>) {
     let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
     let now = "2026-11-22T11:00:00Z".parse().unwrap();
     let repository: Repository = init::init(&target, now).await.unwrap().repository;
@@ -52,7 +52,7 @@ async fn mover(directory: &std::path::Path, frames: u32, raw_len: usize) -> (Arc
             mtime_seconds: 0,
         };
         manifest.push(&entry).unwrap();
-        wanted.push(Wanted { pack: 0, frame_offset: location.offset, file: number, source: 0 });
+        wanted.push(WantedExtent { pack: 0, frame_offset: location.offset, file: number, source: 0 });
     }
     let (end, entry) = writer.finish().unwrap();
     pack.extend_from_slice(&end);
