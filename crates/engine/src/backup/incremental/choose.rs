@@ -6,7 +6,7 @@ use holdfast_pgtypes::{ControlFile, Lsn};
 
 use super::super::{BackupOptions, Kind};
 use super::changed::{Asked, changed_blocks};
-use super::parent::{Lane, Parent, Wanted, ancestry_of, is_still_there, unfit};
+use super::parent::{ChildBackup, Lane, Parent, ancestry_of, is_still_there, unfit};
 use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -37,7 +37,7 @@ pub(in super::super) async fn find_parent(
         Ok(ancestry) => {
             let crew = Crew::new(options.jobs);
             let (cluster, ancestry) = (&options.cluster, &ancestry);
-            let wanted = Wanted { cluster, control, ancestry, in_recovery, has_started: false };
+            let wanted = ChildBackup { cluster, control, ancestry, in_recovery, has_started: false };
             Parent::find(lanes, &wanted, extent_bytes, &crew, options.now).await
         }
         Err(error) => Err(error.to_string()),
@@ -76,7 +76,7 @@ pub(in super::super) async fn find_changes(
         Ok(ancestry) => ancestry,
         Err(error) => return none(options, &error.to_string(), progress),
     };
-    let wanted = Wanted {
+    let wanted = ChildBackup {
         cluster: &options.cluster,
         control: at_start,
         ancestry: &ancestry,

@@ -41,12 +41,12 @@ impl Parent {
     /// repositories.
     pub(in super::super) async fn find(
         lanes: &[Lane<'_>],
-        wanted: &Wanted<'_>,
+        wanted: &ChildBackup<'_>,
         extent_bytes: u32,
         crew: &Crew,
         now: DateTime<Utc>,
     ) -> Result<Self, String> {
-        let Wanted { cluster, control, .. } = *wanted;
+        let ChildBackup { cluster, control, .. } = *wanted;
         if control.block_size != PAGE_SIZE as u32 {
             return Err(format!("the cluster has pages of {} bytes", control.block_size));
         }
@@ -137,7 +137,7 @@ pub(in super::super) fn ancestry_of(pgdata: &Path, control: &ControlFile) -> Res
 
 /// The backup that needs a parent.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Wanted<'a> {
+pub(in super::super) struct ChildBackup<'a> {
     pub cluster: &'a ClusterName,
     pub control: &'a ControlFile,
     pub ancestry: &'a Ancestry,
@@ -148,8 +148,8 @@ pub(in super::super) struct Wanted<'a> {
 }
 
 /// Why a backup cannot be the parent of one that is taken now.
-pub(in super::super) fn unfit(parent: &BackupRecord, wanted: &Wanted<'_>) -> Option<String> {
-    let Wanted { control, ancestry, in_recovery, .. } = *wanted;
+pub(in super::super) fn unfit(parent: &BackupRecord, wanted: &ChildBackup<'_>) -> Option<String> {
+    let ChildBackup { control, ancestry, in_recovery, .. } = *wanted;
     if parent.system_identifier != control.system_identifier {
         return Some("it is of another cluster".to_owned());
     }
@@ -283,7 +283,8 @@ mod tests {
         };
         let ancestry = ancestry_of(pgdata.path(), &control).unwrap();
         let cluster = &parent.cluster;
-        let wanted = Wanted { cluster, control: &control, ancestry: &ancestry, in_recovery: true, has_started: true };
+        let wanted =
+            ChildBackup { cluster, control: &control, ancestry: &ancestry, in_recovery: true, has_started: true };
         unfit(&parent, &wanted)
     }
 
