@@ -12,7 +12,7 @@ use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::verify::{BackupResult, Compared, Repair, RepositoryVerified, VerifyReport};
 use holdfast_engine::repository::Repository;
 use holdfast_engine::verify::{
-    Level, RepairOptions, Sample, Verification, VerifyOptions, Which, random_sample, verify, verify_and_repair,
+    BackupChoice, Level, RepairOptions, Sample, Verification, VerifyOptions, random_sample, verify, verify_and_repair,
 };
 use std::fmt::Write;
 use std::sync::Arc;
@@ -151,9 +151,9 @@ pub(super) fn sample(percent: Option<u8>, seed: Option<u64>) -> Result<Option<Sa
 fn options(context: &Context, args: &VerifyArgs) -> Result<VerifyOptions, Failure> {
     let config = &context.config;
     let which = match args.backup.as_str() {
-        "all" => Which::All,
-        "latest" => Which::Latest,
-        id => Which::One(requested::backup(id).map_err(|mut failure| {
+        "all" => BackupChoice::All,
+        "latest" => BackupChoice::Latest,
+        id => BackupChoice::One(requested::backup(id).map_err(|mut failure| {
             failure.hint = failure.hint.map(|hint| format!("{hint}; `all` and `latest` are possible too"));
             failure
         })?),

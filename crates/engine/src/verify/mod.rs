@@ -49,7 +49,7 @@ pub use crate::repository::verified::{Verifications, sound_backups, verification
 
 /// Chooses the backups to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum BackupChoice {
     /// All backups, with all WAL from the oldest one on.
     All,
     /// The newest backup, with its own WAL.
@@ -64,7 +64,7 @@ pub struct VerifyOptions {
     /// The cluster's name in the repository.
     pub cluster: ClusterName,
     /// The backups to verify.
-    pub which: Which,
+    pub which: BackupChoice,
     /// How deep the verification is.
     pub level: Level,
     /// With [`Level::Deep`], reads only this sample of packs and WAL; `None` for all.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::super::chains::ClaimWal;
 use super::super::packs::{KnownChunks, PackWork};
-use super::super::{Which, is_chosen};
+use super::super::{BackupChoice, is_chosen};
 use super::{PACKS_AT_ONCE, Run, read_with_retry};
 use crate::error::{Cause, Error};
 use crate::restore::{Fetches, Packs, Trial, every_chunk, try_manifest};
@@ -141,7 +141,7 @@ impl Run<'_> {
     }
 
     async fn read_wal(&mut self, backup: BackupId) -> Result<(), Error> {
-        let to_next = self.options.which == Which::All;
+        let to_next = self.options.which == BackupChoice::All;
         let Some(at) = self.claims.iter().position(|claim| claim.has(backup)) else { return Ok(()) };
         let mut claim = self.claims.swap_remove(at);
         let ranges = claim.segments_of(backup, to_next);

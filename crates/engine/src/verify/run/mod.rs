@@ -26,7 +26,7 @@ use super::chains::ClaimWal;
 use super::findings::{Findings, add_windows};
 use super::judge::{Judged, judge};
 use super::packs::{KnownChunks, Reader};
-use super::{Verification, VerifyOptions, Which};
+use super::{BackupChoice, Verification, VerifyOptions};
 use crate::archive::{KnownLogs, ListedWal, WalScope, list_within};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
@@ -159,16 +159,16 @@ impl<'a> Run<'a> {
         let readable = backups.records.iter().map(|record| record.backup_id);
         let known: BTreeSet<BackupId> = readable.chain(backups.unreadable.iter().map(|bad| bad.id)).collect();
         let chosen: BTreeSet<BackupId> = match self.options.which {
-            Which::All => known,
-            Which::Latest => known.last().copied().into_iter().collect(),
-            Which::One(backup) if known.contains(&backup) => [backup].into(),
-            Which::One(backup) => {
+            BackupChoice::All => known,
+            BackupChoice::Latest => known.last().copied().into_iter().collect(),
+            BackupChoice::One(backup) if known.contains(&backup) => [backup].into(),
+            BackupChoice::One(backup) => {
                 let (backup, cluster) = (backup.to_string(), cluster.to_string());
                 return Err(Cause::NoSuchBackup { backup, cluster }.into());
             }
         };
         if chosen.is_empty() {
-            if self.options.which == Which::Latest {
+            if self.options.which == BackupChoice::Latest {
                 let (backup, cluster) = ("latest".to_owned(), cluster.to_string());
                 return Err(Cause::NoSuchBackup { backup, cluster }.into());
             }
@@ -470,7 +470,7 @@ impl<'a> Run<'a> {
 
     /// The result, as far as the run got.
     pub(super) fn finish(mut self) -> Verification {
-        if self.options.which != Which::All {
+        if self.options.which != BackupChoice::All {
             let asked: BTreeSet<BackupId> = self.asked.keys().copied().collect();
             self.findings.retain(|damage| {
                 damage.class == ObjectClass::StartRecord

@@ -110,7 +110,7 @@ impl Bench {
     pub(super) fn options(&self, level: Level) -> VerifyOptions {
         VerifyOptions {
             cluster: self.sample.backup.cluster.clone(),
-            which: Which::All,
+            which: BackupChoice::All,
             level,
             sample: None,
             max_age: None,
@@ -428,7 +428,7 @@ async fn a_missing_parent_manifest_harms_the_child() {
 async fn a_missing_backup_or_archive_is_an_error() {
     let bench = Bench::new(false).await;
     let unknown: BackupId = "20200101T000000Z".parse().unwrap();
-    let options = VerifyOptions { which: Which::One(unknown), ..bench.options(Level::Shallow) };
+    let options = VerifyOptions { which: BackupChoice::One(unknown), ..bench.options(Level::Shallow) };
     let error = bench.verify_with(&options).await.unwrap_err();
     assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
     let options = VerifyOptions { cluster: "other".parse().unwrap(), ..bench.options(Level::Shallow) };
