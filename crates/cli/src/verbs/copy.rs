@@ -9,7 +9,7 @@ use crate::output::progress::Progress;
 use crate::output::table::{Align, Table};
 use holdfast_contract::amount::{duration, size};
 use holdfast_contract::report::copy::{CopiedBackup, CopyOutcome, CopyPlace, CopyReport};
-use holdfast_engine::copy::{Copied, CopyOptions, Which, copy};
+use holdfast_engine::copy::{Copied, CopyChoice, CopyOptions, copy};
 use holdfast_engine::repository::Repository;
 use std::fmt::Write;
 use std::num::NonZeroUsize;
@@ -46,8 +46,8 @@ fn configured(context: &Context, number: NonZeroUsize) -> Result<&Configured, Fa
 fn options(context: &Context, args: &CopyArgs, to: &Configured) -> Result<CopyOptions, Failure> {
     let config = &context.config;
     let which = match args.backup.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["all"] => Which::All,
-        ["latest"] => Which::Latest,
+        ["all"] => CopyChoice::All,
+        ["latest"] => CopyChoice::Latest,
         ids => {
             let ids = ids.iter().map(|id| {
                 id.parse().map_err(|_| {
@@ -57,7 +57,7 @@ fn options(context: &Context, args: &CopyArgs, to: &Configured) -> Result<CopyOp
                     )
                 })
             });
-            Which::These(ids.collect::<Result<_, _>>()?)
+            CopyChoice::These(ids.collect::<Result<_, _>>()?)
         }
     };
     Ok(CopyOptions {

@@ -30,7 +30,7 @@ pub use holdfast_contract::report::copy::{CopiedWal, CopyOutcome};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::options::{Copied, CopiedBackup, CopyOptions, Which};
+pub use self::options::{Copied, CopiedBackup, CopyChoice, CopyOptions};
 use self::run::Run;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;

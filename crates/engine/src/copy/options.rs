@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// Which backups are copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
+pub enum CopyChoice {
     /// All backups, with all WAL since the oldest.
     All,
     /// The newest backup, with the WAL that it needs.
@@ -26,8 +26,8 @@ pub struct CopyOptions {
     /// The cluster's name in both repositories.
     pub cluster: ClusterName,
     /// Which backups are copied.
-    pub which: Which,
-    /// Whether all WAL since the start of the oldest of them is copied, even if `which` is not [`Which::All`].
+    pub which: CopyChoice,
+    /// Whether all WAL since the start of the oldest of them is copied, even if `which` is not [`CopyChoice::All`].
     pub all_wal: bool,
     /// The codec for the WAL of a claim that the copy takes in the target.
     pub wal_codec: Codec,

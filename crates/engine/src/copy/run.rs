@@ -11,7 +11,7 @@ use holdfast_store::StoreErrorKind;
 use tokio_util::sync::CancellationToken;
 
 use super::wal::ClaimWal;
-use super::{Copied, CopiedBackup, CopyOptions, CopyOutcome, Which};
+use super::{Copied, CopiedBackup, CopyChoice, CopyOptions, CopyOutcome};
 use crate::carry::claims::{ClaimPairs, Taker};
 use crate::carry::{CarriedData, Carrier, CarryContext};
 use crate::error::{Cause, Error, ResultExt};
@@ -133,7 +133,7 @@ impl<'a> Run<'a> {
             };
             self.done.backups.push(copied);
         }
-        if self.options.all_wal || self.options.which == Which::All {
+        if self.options.all_wal || self.options.which == CopyChoice::All {
             self.copy_all_wal().boxed().await?;
             self.copy_snapshots().boxed().await?;
         }
@@ -217,9 +217,9 @@ async fn choose(from: &Repository, options: &CopyOptions) -> Result<BTreeSet<Bac
     let complete: BTreeSet<BackupId> = from.listed(cluster).await?.complete().collect();
     let missing = |backup: String| Cause::NoSuchBackup { backup, cluster: cluster.to_string() };
     let chosen: BTreeSet<BackupId> = match &options.which {
-        Which::All => complete,
-        Which::Latest => complete.last().copied().into_iter().collect(),
-        Which::These(ids) => match ids.iter().find(|id| !complete.contains(id)) {
+        CopyChoice::All => complete,
+        CopyChoice::Latest => complete.last().copied().into_iter().collect(),
+        CopyChoice::These(ids) => match ids.iter().find(|id| !complete.contains(id)) {
             Some(unknown) => return Err(missing(unknown.to_string()).into()),
             None => ids.iter().copied().collect(),
         },
@@ -230,8 +230,8 @@ async fn choose(from: &Repository, options: &CopyOptions) -> Result<BTreeSet<Bac
     Ok(chosen)
 }
 
-/// Reads the records of the chosen backups, which a lease now protects. With [`Which::All`], also reads those of the
-/// volume snapshots.
+/// Reads the records of the chosen backups, which a lease now protects. With [`CopyChoice::All`], also reads those of
+/// the volume snapshots.
 async fn read_chosen(
     from: &Repository,
     options: &CopyOptions,
@@ -242,7 +242,7 @@ async fn read_chosen(
     for bad in found.unreadable.into_iter().filter(|bad| chosen.contains(&bad.id)) {
         let is_gone = matches!(&*bad.error.what, Cause::Store(fault) if fault.kind() == StoreErrorKind::NotFound
             && fault.failure().name == bad.object);
-        if is_gone && options.which == Which::All {
+        if is_gone && options.which == CopyChoice::All {
             done.notes.push(format!("backup {} was removed before it could be copied", bad.id));
             continue;
         }
@@ -251,7 +251,7 @@ async fn read_chosen(
     let records: Vec<BackupRecord> =
         found.records.into_iter().filter(|record| chosen.contains(&record.backup_id)).collect();
     let snapshots = match options.which {
-        Which::All => from.snapshots(&options.cluster).await?.records,
+        CopyChoice::All => from.snapshots(&options.cluster).await?.records,
         _ => Vec::new(),
     };
     Ok((records, snapshots))

@@ -96,7 +96,7 @@ pub(crate) async fn target(encrypted: bool) -> RepositoryTarget {
 pub(crate) fn options() -> CopyOptions {
     CopyOptions {
         cluster: "main".parse().unwrap(),
-        which: Which::All,
+        which: CopyChoice::All,
         all_wal: true,
         wal_codec: Codec::Lz4,
         jobs: 2,
@@ -115,7 +115,7 @@ pub(crate) async fn copy_between(from: &Repository, to: &Repository, options: &C
 pub(crate) async fn verified(repository: &Repository) -> Verification {
     let options = VerifyOptions {
         cluster: "main".parse().unwrap(),
-        which: crate::verify::Which::All,
+        which: crate::verify::BackupChoice::All,
         level: Level::Deep,
         sample: None,
         max_age: None,
@@ -202,11 +202,11 @@ async fn a_backup_and_its_wal_go_between_repositories_of_every_kind() {
 #[tokio::test]
 async fn one_backup_takes_the_wal_that_it_needs() {
     let pair = Pair::new(true, true).await;
-    let one = CopyOptions { which: Which::Latest, all_wal: false, ..options() };
+    let one = CopyOptions { which: CopyChoice::Latest, all_wal: false, ..options() };
     pair.copy(&one).await.unwrap();
     let wal = pair.names("wal/").await;
     assert_eq!(wal.iter().filter(|name| name.ends_with(".lz4.enc")).count(), 2, "{wal:?}");
-    let unknown = CopyOptions { which: Which::These(vec!["20200101T000000Z".parse().unwrap()]), ..options() };
+    let unknown = CopyOptions { which: CopyChoice::These(vec!["20200101T000000Z".parse().unwrap()]), ..options() };
     let error = pair.copy(&unknown).await.unwrap_err();
     assert!(matches!(*error.what, Cause::NoSuchBackup { .. }), "{error}");
     let error = copy_between(&pair.sample.repository, &pair.sample.repository, &one).await.unwrap_err();
