@@ -50,7 +50,7 @@ const AT_ONCE: usize = 16;
 
 /// The slots that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
+enum SlotScope {
     All,
     Following,
 }
@@ -95,17 +95,17 @@ pub(super) struct Opened {
 impl Slots {
     /// Reads the slots. If there are very many, `hint` and the slot that replaced it are among those that are read.
     pub(crate) async fn read(store: &Arc<dyn Store>, hint: Option<&SlotName>) -> Result<Self, Error> {
-        Self::read_some(store, hint, Which::All).await
+        Self::read_some(store, hint, SlotScope::All).await
     }
 
     /// Reads the hinted slot and those that can follow it in a rotation; all slots if there are none of these. So with
     /// a hint a command makes as many requests whatever other slots there are. If none of these opens, the caller reads
     /// all of them.
     pub(super) async fn read_following(store: &Arc<dyn Store>, hint: Option<&SlotName>) -> Result<Self, Error> {
-        Self::read_some(store, hint, if hint.is_some() { Which::Following } else { Which::All }).await
+        Self::read_some(store, hint, if hint.is_some() { SlotScope::Following } else { SlotScope::All }).await
     }
 
-    async fn read_some(store: &Arc<dyn Store>, hint: Option<&SlotName>, which: Which) -> Result<Self, Error> {
+    async fn read_some(store: &Arc<dyn Store>, hint: Option<&SlotName>, which: SlotScope) -> Result<Self, Error> {
         let mut slots = Self::default();
         let listed = store.list(&name::keys_folder(), None).await?;
         let mut named: Vec<(SlotName, ObjectInfo)> = Vec::new();
@@ -120,7 +120,7 @@ impl Slots {
         let all = named.iter().map(|(slot, _)| slot).chain(&slots.marked);
         slots.newest = all.filter_map(|slot| Some((slot.clone(), begins_epoch(slot)?))).max_by_key(|(_, epoch)| *epoch);
         let mut named = most_probable_first(named, hint)?;
-        if which == Which::Following {
+        if which == SlotScope::Following {
             let first = super::first_slot()?;
             let (following, others) =
                 named.into_iter().partition(|(slot, _)| rank(slot, hint, &first).0 <= LAST_TO_FOLLOW);
