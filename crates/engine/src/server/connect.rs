@@ -11,7 +11,7 @@ use tokio_postgres::{Client, NoTls, Socket};
 use tokio_util::sync::CancellationToken;
 
 use super::PostmasterPid;
-use super::libpq::{Attempt, Environment, LocalServer, SessionAttributes, TlsMode, Wanted};
+use super::libpq::{Attempt, ConnectionRequest, Environment, LocalServer, SessionAttributes, TlsMode};
 use super::tls::{Encrypted, Tls};
 use crate::error::{Cause, Error, ResultExt, postgres_text};
 
@@ -257,9 +257,9 @@ fn is_handshake(error: &tokio_postgres::Error) -> bool {
 impl ConnectionSettings<'_> {
     /// The parameters in their parsed form, and what they are in messages. `password_of` is the database of the line in
     /// the password file, if it is not that of the parameters.
-    pub(super) fn wanted(&self, password_of: Option<&str>) -> Result<(Wanted, String), Error> {
+    pub(super) fn wanted(&self, password_of: Option<&str>) -> Result<(ConnectionRequest, String), Error> {
         let mut described = self.subject.to_owned();
-        let wanted = Wanted::new(self.connection, self.subject, self.environment, password_of, || {
+        let wanted = ConnectionRequest::new(self.connection, self.subject, self.environment, password_of, || {
             let found = self.found()?;
             if self.connection.is_none() {
                 described = format!("{}, port {}, found in postmaster.pid", found.host, found.port);

@@ -22,7 +22,7 @@ use crate::error::{Cause, Error};
 pub use environment::Environment;
 pub(super) use key_words::Parameters;
 use key_words::{KEY_WORDS, Support};
-pub(super) use wanted::{Attempt, LocalServer, SessionAttributes, TlsMode, Wanted};
+pub(super) use wanted::{Attempt, ConnectionRequest, LocalServer, SessionAttributes, TlsMode};
 
 pub(super) fn refused(subject: &str, reason: impl fmt::Display) -> Error {
     Cause::ConnectionParameters(format!("cannot use {subject}: {reason}")).into()

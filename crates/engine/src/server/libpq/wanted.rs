@@ -72,7 +72,7 @@ pub(in crate::server) struct Attempt {
 
 /// A parsed connection string.
 #[derive(Clone)]
-pub(in crate::server) struct Wanted {
+pub(in crate::server) struct ConnectionRequest {
     pub attempts: Vec<Attempt>,
     pub attributes: SessionAttributes,
     pub tls: TlsSettings,
@@ -84,7 +84,7 @@ pub(in crate::server) struct LocalServer {
     pub port: u16,
 }
 
-impl Wanted {
+impl ConnectionRequest {
     /// Parses `text` in this environment. `found` is called if no host is named. `password_of` is the database of the
     /// line in the password file, if it is not that of the parameters.
     pub(in crate::server) fn new(
@@ -148,7 +148,7 @@ impl Reader<'_> {
         self.get(word).map(|value| value.split(',').map(str::trim).collect()).unwrap_or_default()
     }
 
-    fn wanted(&self) -> Result<Wanted, Error> {
+    fn wanted(&self) -> Result<ConnectionRequest, Error> {
         let (mode, tls) = self.tls()?;
         let attributes = self.one_of(
             "target_session_attrs",
@@ -185,7 +185,7 @@ impl Reader<'_> {
             };
             attempts.push(self.attempt(host, address, port, mode)?);
         }
-        Ok(Wanted { attempts, attributes, tls })
+        Ok(ConnectionRequest { attempts, attributes, tls })
     }
 
     fn attempt(&self, host: Option<&str>, address: Option<&str>, port: u16, mode: TlsMode) -> Result<Attempt, Error> {
@@ -343,13 +343,13 @@ mod tests {
 
     use super::*;
 
-    fn wanted(text: Option<&str>, variables: &[(&str, &str)]) -> Result<Wanted, Error> {
+    fn wanted(text: Option<&str>, variables: &[(&str, &str)]) -> Result<ConnectionRequest, Error> {
         let environment = Environment {
             variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             home: None,
             user: Some("me".to_owned()),
         };
-        Wanted::new(text, "cluster.connection", &environment, None, || {
+        ConnectionRequest::new(text, "cluster.connection", &environment, None, || {
             Ok(LocalServer { host: "/found".to_owned(), port: 5999 })
         })
     }
@@ -411,7 +411,8 @@ mod tests {
         let environment = Environment { variables: BTreeMap::default(), home: None, user: None };
         for (password_of, expected) in [(None, "ordinary"), (Some("replication"), "streams")] {
             let found = || unreachable!("the host is named");
-            let wanted = Wanted::new(Some(&text), "cluster.connection", &environment, password_of, found).unwrap();
+            let wanted =
+                ConnectionRequest::new(Some(&text), "cluster.connection", &environment, password_of, found).unwrap();
             assert_eq!(wanted.attempts[0].config.get_password(), Some(expected.as_bytes()), "{password_of:?}");
         }
     }

@@ -20,7 +20,7 @@ use super::commands::Replication;
 use super::wire::{ByteStream, Received, Wire, answer, lost};
 use crate::error::{Cause, Error, ResultExt};
 use crate::server::connect::ConnectionSettings;
-use crate::server::libpq::{Attempt, SessionAttributes, TlsMode, Wanted};
+use crate::server::libpq::{Attempt, ConnectionRequest, SessionAttributes, TlsMode};
 use crate::server::tls::Tls;
 
 /// Time limit for the login after the connection is made; libpq has none.
@@ -54,7 +54,11 @@ impl Replication {
     }
 }
 
-async fn try_all(wanted: &Wanted, tls: Option<&Tls>, settings: &ReplicationSettings<'_>) -> Result<Replication, Error> {
+async fn try_all(
+    wanted: &ConnectionRequest,
+    tls: Option<&Tls>,
+    settings: &ReplicationSettings<'_>,
+) -> Result<Replication, Error> {
     let passes: &[SessionAttributes] = match wanted.attributes {
         SessionAttributes::PreferStandby => &[SessionAttributes::Standby, SessionAttributes::Any],
         ref one => std::slice::from_ref(one),
