@@ -34,7 +34,7 @@ const FACTS_READ: u64 = 1024;
 
 /// How much of a segment is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum Depth {
     Nothing,
     Facts,
     Bytes,
@@ -64,7 +64,7 @@ pub(super) struct Reader {
 
 /// How much is compared.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct Scope {
     pub(super) level: Level,
     pub(super) sample: Option<Sample>,
 }
@@ -108,7 +108,7 @@ impl Reader {
         &self,
         claim: &ClaimRecord,
         row: &Row,
-        wanted: Wanted,
+        wanted: Scope,
         seen: &mut WalInventory,
         faults: &mut Vec<Fault>,
     ) -> Result<u64, Error> {
@@ -143,7 +143,7 @@ impl Reader {
                     compared += 1;
                     own.carry_from(earlier);
                     if joint(earlier, own, size) == Joint::NeedsBytes
-                        && let Some(read) = self.ends(claim, version, segment, Look::Bytes).await.1?
+                        && let Some(read) = self.ends(claim, version, segment, Depth::Bytes).await.1?
                     {
                         *own = read;
                         own.carry_from(earlier);
@@ -163,16 +163,16 @@ impl Reader {
         Ok(compared)
     }
 
-    fn look_of(&self, claim: &ClaimRecord, row: &Row, segment: SegmentName, wanted: Wanted, is_new: bool) -> Look {
+    fn look_of(&self, claim: &ClaimRecord, row: &Row, segment: SegmentName, wanted: Scope, is_new: bool) -> Depth {
         let size = claim.wal_segment_size;
         let object = || wal_object_name(&self.repository, &claim.cluster, claim, &WalFileName::Segment(segment));
         let is_newest = row.is_newest && segment.number(size) + FACTS_READ > row.last(size);
         match wanted.level {
-            Level::Deep if is_new && (wanted.sample.is_none() || is_chosen(wanted.sample, &object())) => Look::Bytes,
+            Level::Deep if is_new && (wanted.sample.is_none() || is_chosen(wanted.sample, &object())) => Depth::Bytes,
             // One segment is read twice where two timelines part, rather than compared by its facts alone.
-            Level::Deep if !is_new && wanted.sample.is_none() => Look::Bytes,
-            _ if is_newest || row.is_at_switch(segment) || !is_new => Look::Facts,
-            _ => Look::Nothing,
+            Level::Deep if !is_new && wanted.sample.is_none() => Depth::Bytes,
+            _ if is_newest || row.is_at_switch(segment) || !is_new => Depth::Facts,
+            _ => Depth::Nothing,
         }
     }
 
@@ -182,12 +182,12 @@ impl Reader {
         claim: &ClaimRecord,
         version: PgVersion,
         segment: SegmentName,
-        look: Look,
+        look: Depth,
     ) -> (SegmentName, Result<Option<Ends>, Error>) {
         let found = match look {
-            Look::Nothing => Ok(None),
-            Look::Facts => self.by_facts(claim, segment).await,
-            Look::Bytes => self.by_bytes(claim, version, segment).await,
+            Depth::Nothing => Ok(None),
+            Depth::Facts => self.by_facts(claim, segment).await,
+            Depth::Bytes => self.by_bytes(claim, version, segment).await,
         };
         (segment, found.doing(|| format!("looking at WAL segment {segment}")))
     }

@@ -8,7 +8,7 @@ use holdfast_pgtypes::{PgVersion, SegmentName, TimelineId, WalFileName};
 use holdfast_repo::catalog::WalInventory;
 use holdfast_retention::NumberRanges;
 
-use super::compare::{Look, is_of_the_segment};
+use super::compare::{Depth, is_of_the_segment};
 use super::findings::{Places, add_range};
 use super::look::ClaimWal;
 use super::record::{Known, entries_due};
@@ -50,7 +50,7 @@ impl Run<'_> {
                 for number in numbers {
                     let Some(segment) = SegmentName::from_number(number, place.1, size) else { continue };
                     let Some(version) = version else { continue };
-                    match self.reader.ends(&wal.claim, version, segment, Look::Bytes).await.1 {
+                    match self.reader.ends(&wal.claim, version, segment, Depth::Bytes).await.1 {
                         Ok(ends) if ends.as_ref().is_some_and(|ends| !ends.is_unfinished()) => {
                             add_range(back, claim, place.1, number, number);
                         }

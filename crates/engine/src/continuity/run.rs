@@ -18,7 +18,7 @@ use holdfast_repo::recovery::Beginning;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::compare::{Fault, Reader, Row, Wanted};
+use super::compare::{Fault, Reader, Row, Scope};
 use super::findings::{Findings, finding};
 use super::look::{ClaimWal, advice, of_stunted, with};
 use super::losses::Barrier;
@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
 
     /// Compares the segments of every line with their neighbours.
     async fn compare(&mut self) -> Result<(), Error> {
-        let wanted = Wanted { level: self.options.level, sample: self.options.sample };
+        let wanted = Scope { level: self.options.level, sample: self.options.sample };
         if wanted.level == Level::Deep {
             let rows = self.claims.iter().flat_map(|wal| wal.lines.iter().map(|line| rows(line, wal)));
             let segments: u64 =
@@ -214,7 +214,7 @@ impl<'a> Run<'a> {
         outcome
     }
 
-    async fn compare_all(&mut self, claims: &[ClaimWal], wanted: Wanted) -> Result<(), Error> {
+    async fn compare_all(&mut self, claims: &[ClaimWal], wanted: Scope) -> Result<(), Error> {
         for wal in claims {
             if PgVersion::new(wal.claim.pg_major).is_err() {
                 let number = wal.claim.number;
