@@ -45,7 +45,7 @@ pub fn random_seed() -> Result<u64, Error> {
 
 /// A span of time that can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stretch {
+struct RestorableSpan {
     timeline: TimelineId,
     from: DateTime<Utc>,
     /// The time of the last transaction. Any moment before it can be restored.
@@ -93,7 +93,7 @@ async fn stretches(
     jobs: usize,
     now: DateTime<Utc>,
     cancel: &CancellationToken,
-) -> Result<Vec<Stretch>, Error> {
+) -> Result<Vec<RestorableSpan>, Error> {
     let (claims, backups) = tokio::try_join!(repository.claims(cluster), repository.backups(cluster))?;
     let claim = claims.chosen(|_| true)?;
     let claim = claim.ok_or_else(|| Cause::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
@@ -104,15 +104,17 @@ async fn stretches(
     let reached = reach(repository, &claim, &listed, &beginnings, &Crew::new(jobs), cancel).await?;
     let windows = reached.timelines.into_iter().flat_map(|reach| reach.windows).map(|window| window.window);
     Ok(windows
-        .filter_map(|window| Some(Stretch { timeline: window.timeline, from: window.from_time, to: window.to_time? }))
+        .filter_map(|window| {
+            Some(RestorableSpan { timeline: window.timeline, from: window.from_time, to: window.to_time? })
+        })
         .filter(|stretch| stretch.from < stretch.to)
         .collect())
 }
 
 /// A random moment. Every microsecond has the same probability.
-fn pick(seed: u64, stretches: &[Stretch]) -> Option<(TimelineId, DateTime<Utc>)> {
+fn pick(seed: u64, stretches: &[RestorableSpan]) -> Option<(TimelineId, DateTime<Utc>)> {
     let length =
-        |stretch: &Stretch| (stretch.to - stretch.from).num_microseconds().and_then(|us| u64::try_from(us).ok());
+        |stretch: &RestorableSpan| (stretch.to - stretch.from).num_microseconds().and_then(|us| u64::try_from(us).ok());
     let total: u64 = stretches.iter().filter_map(length).sum();
     let mut bytes = [0; 8];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
@@ -134,9 +136,9 @@ mod tests {
 
     use super::*;
 
-    fn stretch(timeline: u32, from: &str, to: &str) -> Stretch {
+    fn stretch(timeline: u32, from: &str, to: &str) -> RestorableSpan {
         let time = |text: &str| format!("2026-11-22T{text}Z").parse().unwrap();
-        Stretch { timeline: TimelineId::new(timeline).unwrap(), from: time(from), to: time(to) }
+        RestorableSpan { timeline: TimelineId::new(timeline).unwrap(), from: time(from), to: time(to) }
     }
 
     #[test]
