@@ -24,7 +24,7 @@ pub(crate) struct Gaps(Mutex<Vec<GapStatus>>);
 impl Gaps {
     /// Reads the ledgers of these repositories, if the last look is long ago. If one of them cannot be read, what was
     /// known stays, with its time.
-    pub(crate) async fn look(&self, destinations: &[Destination], now: DateTime<Utc>) {
+    pub(crate) async fn read(&self, destinations: &[Destination], now: DateTime<Utc>) {
         for destination in destinations {
             let repository = destination.repository.describe();
             let known = self.0.lock().iter().find(|known| known.repository == repository).map(|known| known.looked_at);

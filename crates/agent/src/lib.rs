@@ -141,7 +141,7 @@ pub async fn run(agent: Agent, listening: Listening, stop: CancellationToken) ->
         let mut check = tokio::time::interval(gaps::CHECKED_EVERY);
         loop {
             check.tick().await;
-            services.gaps.look(&services.archiving.destinations(), chrono::Utc::now()).await;
+            services.gaps.read(&services.archiving.destinations(), chrono::Utc::now()).await;
         }
     };
     let watching = async {

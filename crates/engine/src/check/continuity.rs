@@ -22,7 +22,7 @@ const HEAL: &str = "if a server, a standby or an old archive still has the segme
 const REPAIR: &str = "`holdfast verify --deep --repair` brings it back from a second repository";
 
 /// Adds what is found about one repository.
-pub(super) async fn look(
+pub(super) async fn check(
     repository: &Repository,
     claim: &ClaimRecord,
     timeline: TimelineId,

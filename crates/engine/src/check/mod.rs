@@ -133,7 +133,7 @@ async fn run_steps(
     // Only now, so that a check by a cluster that does not own the archive writes nothing.
     for (target, repository) in targets.iter().zip(&repositories) {
         try_store(target, repository, report).await?;
-        uploads::look(repository, options.now, report).await;
+        uploads::count_old(repository, options.now, report).await;
     }
     let settings = ConnectionSettings {
         connection: options.connection.as_ref().map(|text| text.expose().as_str()),
@@ -172,7 +172,7 @@ async fn run_steps(
     };
     connection.close().await;
     for (repository, claim) in repositories.iter().zip(&claims) {
-        continuity::look(repository, claim, timeline, options.now, cancel, report).await?;
+        continuity::check(repository, claim, timeline, options.now, cancel, report).await?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::repository::Repository;
 const OLD: TimeDelta = TimeDelta::days(1);
 
 /// Counts the old uploads. Reports nothing if the store does not list them or the request fails.
-pub(super) async fn look(repository: &Repository, now: DateTime<Utc>, report: &mut CheckReport) {
+pub(super) async fn count_old(repository: &Repository, now: DateTime<Utc>, report: &mut CheckReport) {
     let uploads = match repository.store().unfinished_uploads("").await {
         Ok(Some(uploads)) => uploads,
         Ok(None) => return,
@@ -51,7 +51,7 @@ mod tests {
         let repository = init::init(&target, now).await.unwrap().repository;
         let found = async |now| {
             let mut report = CheckReport::default();
-            look(&repository, now, &mut report).await;
+            count_old(&repository, now, &mut report).await;
             report.findings.into_iter().map(|finding| (finding.verdict, finding.detail)).collect::<Vec<_>>()
         };
         assert_eq!(found(now + TimeDelta::days(2)).await, [], "the trials of `repo init` leave none");

@@ -80,7 +80,7 @@ impl Run<'_> {
             if self.healed().len() == before {
                 return Ok(());
             }
-            Box::pin(self.look()).await?;
+            Box::pin(self.list_wal()).await?;
         }
     }
 

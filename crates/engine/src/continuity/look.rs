@@ -124,7 +124,7 @@ impl ClaimWal {
     }
 
     /// Adds what the listing shows. Returns notes.
-    pub(super) fn look(&self, repository: &Repository, findings: &mut Findings) -> Vec<String> {
+    pub(super) fn add_findings(&self, repository: &Repository, findings: &mut Findings) -> Vec<String> {
         let mut notes = Vec::new();
         findings.know(self.claim.number, self.size());
         self.gaps(repository, findings, &mut notes);

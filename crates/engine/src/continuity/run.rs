@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
 
     /// Runs all steps in order.
     pub(super) async fn all(&mut self) -> Result<(), Error> {
-        self.look().boxed().await?;
+        self.list_wal().boxed().await?;
         if !self.options.heal_from.is_empty() {
             self.heal().boxed().await?;
         }
@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
     }
 
     /// Lists the WAL of every claim, and adds what the listings show. Forgets what an earlier listing showed.
-    pub(super) async fn look(&mut self) -> Result<(), Error> {
+    pub(super) async fn list_wal(&mut self) -> Result<(), Error> {
         self.reader.progress.phase("looking at the WAL", None);
         (self.findings, self.claims, self.notes) = (Findings::default(), Vec::new(), Vec::new());
         (self.segment_count, self.times_asked) = (0, 0);
@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
         let stunted: Vec<(WalFileName, u64)> =
             listed.stunted().iter().copied().filter(|(file, _)| is_from(*file, oldest, size)).collect();
         let wal = ClaimWal { claim, chains, lines, stunted, removed, young: late };
-        self.notes.extend(wal.look(repository, &mut self.findings));
+        self.notes.extend(wal.add_findings(repository, &mut self.findings));
         for (file, bytes) in wal.stunted.clone() {
             if let Some((found, places)) = of_stunted(&wal, repository, file, bytes) {
                 self.add(&wal, found, &places).await?;
