@@ -98,7 +98,7 @@ pub(super) async fn run(
         if let Some(status) = child.try_wait().map_err(|e| Error::file("run", &program, e))? {
             break status;
         }
-        if let Some(over) = bounds.look() {
+        if let Some(over) = bounds.check() {
             // The program only reads, and its sessions end with it.
             drop(child.kill());
             drop(child.wait());

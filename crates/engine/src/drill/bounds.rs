@@ -59,7 +59,7 @@ impl Bounds {
     }
 
     /// Why the drill must end now, if it must.
-    pub(super) fn look(&self) -> Option<EarlyEnd> {
+    pub(super) fn check(&self) -> Option<EarlyEnd> {
         if self.is_cancelled() {
             return Some(EarlyEnd::Cancelled);
         }
@@ -72,7 +72,7 @@ impl Bounds {
     /// Waits until the drill must end, and returns why.
     pub(super) async fn early_end(&self) -> EarlyEnd {
         loop {
-            if let Some(over) = self.look() {
+            if let Some(over) = self.check() {
                 return over;
             }
             tokio::select! {

@@ -214,7 +214,7 @@ impl Run<'_> {
         let before = self.clock.passed();
         let mut server = Server::start(self.programs, self.directory, &server_settings, &[spool], self.options.owner)?;
         let shut = match server.ready(&access, &self.options.database, self.bounds).await {
-            Ok(client) => match self.bounds.within(self.look(&client)).await {
+            Ok(client) => match self.bounds.within(self.read_replay_end(&client)).await {
                 Ok(Ok(())) => {
                     let now = self.clock.passed();
                     durations.replay_milliseconds = Some(milliseconds(now.saturating_sub(before)));
@@ -305,7 +305,7 @@ impl Run<'_> {
     }
 
     /// Asks the server where replay ended.
-    async fn look(&mut self, client: &Client) -> Result<(), tokio_postgres::Error> {
+    async fn read_replay_end(&mut self, client: &Client) -> Result<(), tokio_postgres::Error> {
         let row = client
             .query_one(
                 "SELECT to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', \
