@@ -29,7 +29,7 @@ use super::links;
 use super::listing::{Directory, Link, Scan, SourceFile};
 use super::plan::{Unit, Units};
 use super::read::{FileState, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
-use super::scan::{Standing, holds_data, look};
+use super::scan::{Standing, holds_data, inspect};
 use super::sink::Sink;
 use super::sinks::{FrameLocations, Sinks};
 use crate::error::{Cause, Error};
@@ -291,7 +291,7 @@ fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<Scan, Error> {
     let mut scan = Scan::default();
     for file in files {
         let path = path_of(pgdata, &file);
-        let Some(Standing { metadata: now, target }) = look(&path)? else {
+        let Some(Standing { metadata: now, target }) = inspect(&path)? else {
             scan.removed += 1;
             continue;
         };

@@ -29,7 +29,7 @@ use crate::restore;
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Takes a lease in each repository that takes part; `None` where that fails.
-pub(super) async fn take(
+pub(super) async fn acquire(
     repositories: &[Repository],
     early: &Early<'_>,
     options: &BackupOptions,
@@ -88,14 +88,14 @@ pub(super) async fn look_again(needs: &Needs<'_>) -> Result<(), Error> {
     let Some(lease) = needs.lease else { return Ok(()) };
     // A loop, because the machine may sleep again meanwhile.
     while !lease.is_unbroken() {
-        Box::pin(look(needs, lease))
+        Box::pin(check_again(needs, lease))
             .await
             .doing(|| "checking again that all data of this backup is there, since its lease has expired".to_owned())?;
     }
     Ok(())
 }
 
-async fn look(needs: &Needs<'_>, lease: &Lease) -> Result<(), Error> {
+async fn check_again(needs: &Needs<'_>, lease: &Lease) -> Result<(), Error> {
     let Needs { repository, claim, record, wal, crew, clock, host, .. } = *needs;
     let ended = lease.ended();
     lease.take_again().await?;

@@ -88,7 +88,7 @@ fn scan_directory(
         }
         let path = join(directory, name.as_bytes());
         let full = here.join(name);
-        let Some(Standing { metadata, target }) = look(&full)? else {
+        let Some(Standing { metadata, target }) = inspect(&full)? else {
             scan.removed += 1;
             continue;
         };
@@ -141,7 +141,7 @@ pub(super) struct Standing {
 
 /// Looks at a path; `None` if nothing is there. If a link is removed or replaced by a file before its target is read,
 /// the path is looked at again, so that nothing is missed.
-pub(super) fn look(path: &Path) -> Result<Option<Standing>, Error> {
+pub(super) fn inspect(path: &Path) -> Result<Option<Standing>, Error> {
     loop {
         let metadata = match std::fs::symlink_metadata(path) {
             Ok(metadata) => metadata,
