@@ -18,7 +18,7 @@ pub(super) struct BackupLock {
 
 impl BackupLock {
     /// Takes the lock; [`Cause::AnotherRun`] if another backup runs.
-    pub(super) fn take(pgdata: &Path) -> Result<Self, Error> {
+    pub(super) fn acquire(pgdata: &Path) -> Result<Self, Error> {
         let path = pgdata.join("PG_VERSION");
         let file = File::open(&path).map_err(|e| Error::file("open", &path, e))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -41,10 +41,10 @@ mod tests {
     fn a_second_backup_is_refused_until_the_first_ends() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("PG_VERSION"), "18\n").unwrap();
-        let first = BackupLock::take(dir.path()).unwrap();
-        let refused = BackupLock::take(dir.path()).unwrap_err();
+        let first = BackupLock::acquire(dir.path()).unwrap();
+        let refused = BackupLock::acquire(dir.path()).unwrap_err();
         assert!(matches!(*refused.what, Cause::AnotherRun { verb: "backup", .. }));
         drop(first);
-        BackupLock::take(dir.path()).unwrap();
+        BackupLock::acquire(dir.path()).unwrap();
     }
 }

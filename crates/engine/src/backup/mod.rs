@@ -103,7 +103,7 @@ pub async fn backup(
     progress.phase("opening", None);
     let begin::Opened { repositories, claims, failed: not_opened } =
         begin::open_and_claim(targets, options, &control, progress).await?;
-    let _lock = lock::BackupLock::take(&options.pgdata)?;
+    let _lock = lock::BackupLock::acquire(&options.pgdata)?;
     let settings = ConnectionSettings {
         connection: options.connection.as_ref().map(|text| text.expose().as_str()),
         subject: "cluster.connection",
@@ -123,7 +123,7 @@ pub async fn backup(
     let mut parent = find_parent(&lanes, options, &control, facts.in_recovery, extent_bytes, progress).await?;
     let parent_id = parent.as_ref().map(Parent::id);
     // The leases come before the start record, which says whether there is a lease.
-    let leases = lease::take(&repositories, &early, options, &runner, parent_id, clock, progress).await?;
+    let leases = lease::acquire(&repositories, &early, options, &runner, parent_id, clock, progress).await?;
     let with_lease: Vec<bool> = leases.iter().map(Option::is_some).collect();
     let reserved = begin::Reserved { control: &control, runner: &runner, parent: parent_id, leased: &with_lease };
     let backup = begin::reserve(&mut early, &claims, options, &reserved, &dead).await?;

@@ -20,7 +20,7 @@ pub(super) struct ReceiverLock {
 
 impl ReceiverLock {
     /// Takes the lock; [`Cause::AnotherRun`] if another receiver has it.
-    pub(super) fn take(folder: &Path) -> Result<Self, Error> {
+    pub(super) fn acquire(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(NAME);
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|e| Error::file("open", &path, e))?;
@@ -43,10 +43,10 @@ mod tests {
     #[test]
     fn a_second_receiver_is_refused_until_the_first_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let first = ReceiverLock::take(folder.path()).unwrap();
-        let refused = ReceiverLock::take(folder.path()).unwrap_err();
+        let first = ReceiverLock::acquire(folder.path()).unwrap();
+        let refused = ReceiverLock::acquire(folder.path()).unwrap_err();
         assert!(matches!(*refused.what, Cause::AnotherRun { verb: "wal receive", .. }));
         drop(first);
-        ReceiverLock::take(folder.path()).unwrap();
+        ReceiverLock::acquire(folder.path()).unwrap();
     }
 }

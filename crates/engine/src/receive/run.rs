@@ -111,7 +111,7 @@ async fn prepare_folder(folder: PathBuf) -> Result<ReceiverLock, Error> {
         move |error| Error::file("write", &folder, error)
     };
     tokio::fs::create_dir_all(&folder).await.map_err(failed(&folder))?;
-    let lock = ReceiverLock::take(&folder)?;
+    let lock = ReceiverLock::acquire(&folder)?;
     let mut entries = tokio::fs::read_dir(&folder).await.map_err(failed(&folder))?;
     while let Some(entry) = entries.next_entry().await.map_err(failed(&folder))? {
         if entry.file_name() != super::lock::NAME {
