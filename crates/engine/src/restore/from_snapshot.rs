@@ -446,7 +446,7 @@ fn may_be_server(works_in: &Result<PathBuf, ErrorKind>, program: Option<&str>, h
 /// Steps 2 to 5. Blocks.
 fn change(found: &Preflight, options: &RestoreOptions, record: &SnapshotRecord) -> Result<u64, Error> {
     let pgdata = &options.pgdata;
-    let mut lock = ResumeLock::take(pgdata)?;
+    let mut lock = ResumeLock::acquire(pgdata)?;
     // Checked again under the lock.
     inspect(pgdata, record, &found.point)?;
     let version = PgVersion::new(record.pg_major).map_err(|e| Cause::Refused(e.to_string()))?;

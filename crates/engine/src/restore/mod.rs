@@ -195,7 +195,7 @@ async fn restore_found(
     refuse_foreign(&found, options).await?;
     let foreign = foreign::notes(&found.layout, found.backup.system_identifier);
     let (taking, for_take) = (Arc::clone(&found), options.clone());
-    let Taken { state, lock, roots } = blocking(move || prepare::take(&taking.layout, &taking.wanted(&for_take)))
+    let Taken { state, lock, roots } = blocking(move || prepare::acquire(&taking.layout, &taking.wanted(&for_take)))
         .await
         .doing(|| "preparing the directory".to_owned())?;
 

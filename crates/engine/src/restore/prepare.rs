@@ -227,11 +227,11 @@ fn refuse_resume(pgdata: &Path, there: &ResumePoint, wanted: &ResumePoint, untou
 
 /// Takes the directory: makes what is missing, locks it, and ensures that no server can start there. `wanted` is
 /// checked again under the lock.
-pub(super) fn take(layout: &Layout, wanted: &TargetRequest<'_>) -> Result<Taken, Error> {
+pub(super) fn acquire(layout: &Layout, wanted: &TargetRequest<'_>) -> Result<Taken, Error> {
     let pgdata = layout.pgdata();
     let before = inspect(layout, wanted)?;
     make_directory(pgdata)?;
-    let mut lock = ResumeLock::take(pgdata)?;
+    let mut lock = ResumeLock::acquire(pgdata)?;
     let state = if before == TargetState::Fresh {
         // Another process may have come in between; our own empty resume point does not count.
         if inspect(layout, wanted)? != TargetState::Fresh {

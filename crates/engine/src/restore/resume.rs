@@ -83,7 +83,7 @@ pub(super) struct ResumeLock {
 
 impl ResumeLock {
     /// Takes the lock; the directory must exist. Makes an empty file if there is none.
-    pub(super) fn take(pgdata: &Path) -> Result<Self, Error> {
+    pub(super) fn acquire(pgdata: &Path) -> Result<Self, Error> {
         let path = pgdata.join(RESUME_POINT);
         // It tries again if the restore that held the lock finished and removed the file in between.
         for _ in 0..3 {
@@ -172,18 +172,18 @@ mod tests {
     #[test]
     fn a_second_restore_learns_who_holds_the_lock() {
         let directory = tempfile::tempdir().unwrap();
-        let mut lock = ResumeLock::take(directory.path()).unwrap();
+        let mut lock = ResumeLock::acquire(directory.path()).unwrap();
         let point = point();
         lock.record(&point).unwrap();
         assert_eq!(ResumePoint::read(directory.path()).unwrap(), Some(point));
-        let error = ResumeLock::take(directory.path()).unwrap_err();
+        let error = ResumeLock::acquire(directory.path()).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("another restore of a backup into {} is running (process 4711)", directory.path().display())
         );
         lock.remove().unwrap();
         assert!(ResumePoint::read(directory.path()).unwrap().is_none());
-        ResumeLock::take(directory.path()).unwrap();
+        ResumeLock::acquire(directory.path()).unwrap();
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn an_unfinished_resume_point_does_not_count() {
         let directory = tempfile::tempdir().unwrap();
-        ResumeLock::take(directory.path()).unwrap();
+        ResumeLock::acquire(directory.path()).unwrap();
         assert!(ResumePoint::read(directory.path()).unwrap().is_none());
         std::fs::write(directory.path().join(RESUME_POINT), "{\"version\": 1, ").unwrap();
         assert!(ResumePoint::read(directory.path()).unwrap().is_none());

@@ -291,22 +291,22 @@ fn taking_a_directory_removes_the_control_file_and_keeps_others_out() {
     let case = Case::delta();
     case.write("pgdata/PG_VERSION", "18\n");
     case.write("pgdata/global/pg_control", CONTROL);
-    let Taken { state, lock, .. } = take(&case.layout, &case.wanted()).unwrap();
+    let Taken { state, lock, .. } = acquire(&case.layout, &case.wanted()).unwrap();
     assert_eq!(state, TargetState::Delta);
     assert!(!case.directory.path().join("pgdata/global/pg_control").exists());
     assert!(case.directory.path().join("fast").is_dir());
     assert_eq!(ResumePoint::read(case.layout.pgdata()).unwrap(), Some(case.point.clone()));
-    let error = take(&case.layout, &case.wanted()).unwrap_err();
+    let error = acquire(&case.layout, &case.wanted()).unwrap_err();
     assert!(matches!(*error.what, Cause::AnotherRun { verb: "restore", pid: Some(1), .. }));
     drop(lock);
-    assert_eq!(take(&case.layout, &case.wanted()).unwrap().state, TargetState::Resumed);
+    assert_eq!(acquire(&case.layout, &case.wanted()).unwrap().state, TargetState::Resumed);
 }
 
 #[test]
 fn a_new_data_directory_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
     let case = Case::new();
-    take(&case.layout, &case.wanted()).unwrap();
+    acquire(&case.layout, &case.wanted()).unwrap();
     for name in ["pgdata", "fast"] {
         let metadata = fs::metadata(case.directory.path().join(name)).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o7777, 0o700);

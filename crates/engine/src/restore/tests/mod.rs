@@ -555,7 +555,7 @@ async fn a_file_that_cannot_be_written_fails_the_restore_and_is_resumed() {
         let crew = Crew::new(1);
         preflight::preflight(&sample.repository, &options, &crew, &Silent, &CancellationToken::new()).await.unwrap()
     };
-    let prepare::Taken { lock, .. } = prepare::take(&found.layout, &found.wanted(&options)).unwrap();
+    let prepare::Taken { lock, .. } = prepare::acquire(&found.layout, &found.wanted(&options)).unwrap();
     drop(lock);
     fs::create_dir_all(sample.pgdata().join("base/5/1259/in-the-way")).unwrap();
     let found = Arc::new(found);
@@ -583,7 +583,7 @@ async fn a_crash_between_control_file_and_resume_point_is_resumed() {
         preflight::preflight(&sample.repository, &empty, &crew, &Silent, &CancellationToken::new()).await.unwrap();
     let layout = layout::Layout::new(&sample.pgdata(), &sample.backup.tablespaces, &options.tablespaces).unwrap();
     let point = ResumePoint { tablespaces: layout.tablespaces().to_vec(), ..found.point.clone() };
-    ResumeLock::take(&sample.pgdata()).unwrap().record(&point).unwrap();
+    ResumeLock::acquire(&sample.pgdata()).unwrap().record(&point).unwrap();
     assert_eq!(fs::read(sample.pgdata().join("global/pg_control")).unwrap(), CONTROL);
     let report = sample.restore().await.unwrap();
     assert_eq!((report.target_state, report.fetched_bytes), (TargetState::Resumed, 0));
