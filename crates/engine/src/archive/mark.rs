@@ -72,7 +72,7 @@ pub(super) enum Marked {
 pub fn marked_durable(spool: &Spool, set: &RepositorySetId, path: &Path) -> bool {
     let Some(name) = wal_file_name(path) else { return false };
     let mark = mark_path(spool, &name);
-    let marked = look(&mark, set, path);
+    let marked = read(&mark, set, path);
     // An old mark is left for a process that opens the repositories. A mark that does not match now will not match
     // later.
     if !matches!(marked, Marked::IfHeldBy(_)) {
@@ -82,15 +82,15 @@ pub fn marked_durable(spool: &Spool, set: &RepositorySetId, path: &Path) -> bool
 }
 
 /// As [`marked_durable`], for a caller that can compare ids. It removes the mark.
-pub(super) fn take(spool: &Spool, set: &RepositorySetId, path: &Path) -> Marked {
+pub(super) fn read_and_remove(spool: &Spool, set: &RepositorySetId, path: &Path) -> Marked {
     let Some(name) = wal_file_name(path) else { return Marked::No };
     let mark = mark_path(spool, &name);
-    let marked = look(&mark, set, path);
+    let marked = read(&mark, set, path);
     spool::remove_quietly(&mark);
     marked
 }
 
-fn look(mark: &Path, set: &RepositorySetId, path: &Path) -> Marked {
+fn read(mark: &Path, set: &RepositorySetId, path: &Path) -> Marked {
     let (Ok(text), Ok(metadata)) = (std::fs::read(mark), std::fs::metadata(path)) else { return Marked::No };
     let Some(holders) = holders(&FileIdentity::of(&metadata), set, &text) else { return Marked::No };
     let written = std::fs::metadata(mark).and_then(|metadata| metadata.modified());

@@ -63,7 +63,7 @@ impl Prefetched {
     pub(super) fn hand_over(&self, segment: SegmentName, destination: &Path) -> Result<Option<u64>, Error> {
         for entry in self.entries().into_iter().filter(|entry| entry.segment == segment) {
             let aside = parent_of(destination).join(spool::temporary_name());
-            match take(&entry.path, &entry.hash, &aside) {
+            match move_aside(&entry.path, &entry.hash, &aside) {
                 Ok(Some((file, size_bytes))) => {
                     finish(&file, &aside, destination)?;
                     return Ok(Some(size_bytes));
@@ -115,7 +115,7 @@ impl Prefetched {
 /// [`Cause::File`](crate::Cause::File) if it cannot be written to `destination`.
 pub fn hand_over_from_agent(path: &Path, hash: ChunkHash, destination: &Path) -> Result<Option<u64>, Error> {
     let aside = parent_of(destination).join(spool::temporary_name());
-    match take(path, &hash, &aside) {
+    match move_aside(path, &hash, &aside) {
         Ok(Some((file, size_bytes))) => finish(&file, &aside, destination).map(|()| Some(size_bytes)),
         Ok(None) => {
             spool::remove_quietly(&aside);
@@ -140,7 +140,7 @@ pub fn write_small(destination: &Path, digits: &str) -> Result<Option<u64>, Erro
 }
 
 /// Moves an entry from the spool to `aside`; `None` if another process took it or it is not what it was.
-fn take(path: &Path, hash: &ChunkHash, aside: &Path) -> std::io::Result<Option<(File, u64)>> {
+fn move_aside(path: &Path, hash: &ChunkHash, aside: &Path) -> std::io::Result<Option<(File, u64)>> {
     let (file, found, size_bytes) = match std::fs::rename(path, aside) {
         Ok(()) => {
             let mut file = private::open(aside)?;

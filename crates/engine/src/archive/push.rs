@@ -106,7 +106,7 @@ async fn prepare(targets: &[RepositoryTarget], options: &PushOptions) -> Result<
     let looked = {
         let (path, spool, set) = (options.path.clone(), options.spool.clone(), options.repository_set);
         blocking(move || {
-            let marked = spool.map_or(Marked::No, |spool| mark::take(&spool, &set, &path));
+            let marked = spool.map_or(Marked::No, |spool| mark::read_and_remove(&spool, &set, &path));
             let (requested, identity) = LocalFile::open_with_identity(&path)?;
             Ok((marked, requested, identity))
         })
