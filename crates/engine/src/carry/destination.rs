@@ -32,7 +32,7 @@ struct State {
 }
 
 impl Destination {
-    pub(super) async fn look(
+    pub(super) async fn list(
         repository: &Repository,
         cluster: &ClusterName,
         distrusted: &BTreeSet<String>,

@@ -95,7 +95,7 @@ impl Carrier {
         means: CarryContext,
         distrusted: &BTreeSet<String>,
     ) -> Result<Self, Error> {
-        let destination = Arc::new(Destination::look(to, &means.cluster, distrusted).await?);
+        let destination = Arc::new(Destination::list(to, &means.cluster, distrusted).await?);
         let budget = ByteBudget::new(means.memory_bytes);
         Ok(Self { from: from.clone(), to: to.clone(), means, destination, budget })
     }

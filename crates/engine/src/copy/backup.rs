@@ -133,7 +133,7 @@ impl Run<'_> {
         let (cluster, id) = (&self.options.cluster, record.backup_id);
         let mine = self.mine(id);
         loop {
-            self.look(record, claim, needed).await?;
+            self.check(record, claim, needed).await?;
             if self.leases.iter().all(Lease::is_unbroken) {
                 break;
             }
@@ -173,7 +173,7 @@ impl Run<'_> {
     }
 
     /// Fails if the target lacks something that the backup needs.
-    async fn look(&self, record: &BackupRecord, claim: &ClaimRecord, needed: &[SegmentName]) -> Result<(), Error> {
+    async fn check(&self, record: &BackupRecord, claim: &ClaimRecord, needed: &[SegmentName]) -> Result<(), Error> {
         would_take(self.to, record, self.carrier.crew()).await?;
         let listed = WalFolders::read_and_list(self.to, claim, WalScope::From(record.start_lsn)).await?;
         match needed.iter().find(|segment| !listed.inventory().contains(**segment)) {
