@@ -43,7 +43,7 @@ pub async fn watch(context: Arc<Context>) {
             (last, archived) = (None, Archived::default());
             continue;
         }
-        look(&context, &mut archived).await;
+        record_positions(&context, &mut archived).await;
         // A change of these values is a reason for a look-up before its time.
         let now = (
             context.state.change_backup(|run| run.as_ref().and_then(|run| run.stopped_at)),
@@ -75,7 +75,7 @@ pub async fn watch(context: Arc<Context>) {
 }
 
 /// Records the positions of the server and of its archiver.
-async fn look(context: &Context, archived: &mut Archived) {
+async fn record_positions(context: &Context, archived: &mut Archived) {
     let Some(timeline) = context.state.facts().and_then(|facts| facts.timeline) else { return };
     let Ok(rows) = context.sql.query(archived::QUESTION, &[]).await else { return };
     let Ok(Some(control)) = volume::control(&context.paths.pgdata) else { return };

@@ -164,7 +164,7 @@ impl Keeper {
                 (false, true) => self.give_back().await,
                 // An instance that is named later then already knows when the Lease was last renewed.
                 (false, false) => {
-                    self.look().await;
+                    self.read_lease().await;
                     RENEW
                 }
             };
@@ -176,7 +176,7 @@ impl Keeper {
     }
 
     async fn take(&mut self) -> Duration {
-        match self.look().await {
+        match self.read_lease().await {
             Answer::Mine | Answer::Free => {}
             Answer::Other(holder) => match self.may_take(&holder) {
                 Take::Now => tracing::warn!(holder, "the Lease of the primary has expired; this instance takes it"),
@@ -237,7 +237,7 @@ impl Keeper {
         // The time counts from before the request: its answer may be late.
         let asked = Instant::now();
         let answer = match self.write(Some(self.me.clone())).await {
-            Answer::Other(_) | Answer::Free => match self.look().await {
+            Answer::Other(_) | Answer::Free => match self.read_lease().await {
                 // Somebody released it after a wrong proof of death; it is taken again before another instance does.
                 Answer::Mine | Answer::Free => self.write(Some(self.me.clone())).await,
                 other => other,
@@ -313,7 +313,7 @@ impl Keeper {
                 tracing::info!("this instance has released the Lease of the primary");
                 RENEW
             }
-            Answer::Mine | Answer::Unknown(_) => match self.look().await {
+            Answer::Mine | Answer::Unknown(_) => match self.read_lease().await {
                 Answer::Other(_) | Answer::Free => {
                     self.state.set_holds_lease(false);
                     RENEW
@@ -328,7 +328,7 @@ impl Keeper {
         }
     }
 
-    async fn look(&mut self) -> Answer {
+    async fn read_lease(&mut self) -> Answer {
         match tokio::time::timeout(self.limit(), self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(lease))) => self.saw(lease),
             Ok(Ok(None)) => Answer::Unknown("the operator has not created it yet".to_owned()),
@@ -352,7 +352,7 @@ impl Keeper {
 
     /// Writes the holder into the Lease, only if it is unchanged since it was last seen.
     async fn write(&mut self, holder: Option<String>) -> Answer {
-        let Some(mut lease) = self.lease.clone() else { return self.look().await };
+        let Some(mut lease) = self.lease.clone() else { return self.read_lease().await };
         let now = MicroTime(Timestamp::now());
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         if spec.holder_identity.as_deref().unwrap_or_default() != holder.as_deref().unwrap_or_default() {
@@ -364,7 +364,7 @@ impl Keeper {
         spec.renew_time = Some(now);
         match tokio::time::timeout(self.limit(), self.api.replace(&self.name, &PostParams::default(), &lease)).await {
             Ok(Ok(written)) => self.saw(written),
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 => match self.look().await {
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => match self.read_lease().await {
                 // Another version was seen and nothing was written: the caller tries again.
                 Answer::Mine => Answer::Free,
                 other => other,
