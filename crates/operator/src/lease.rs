@@ -72,12 +72,12 @@ impl Election {
 
     /// Waits until this operator holds the Lease (`true`), or it is cancelled (`false`).
     pub async fn win(&mut self, cancellation: &CancellationToken) -> bool {
-        let mut told = false;
+        let mut reported = false;
         loop {
             match self.attempt().await {
                 Ok(true) => return true,
-                Ok(false) if !told => {
-                    told = true;
+                Ok(false) if !reported => {
+                    reported = true;
                     tracing::info!(lease = self.name, "another operator is in charge; waiting");
                 }
                 Ok(false) => {}
@@ -128,7 +128,7 @@ impl Election {
             Err(error) if is_not_found(&error) => None,
             Err(error) => return Err(Error::api(format!("read lease {}", self.name), error)),
         };
-        let seen = found.as_ref().map(|lease| self.look(lease));
+        let seen = found.as_ref().map(|lease| self.observe(lease));
         match step(seen.as_ref(), &self.me) {
             Step::Wait => Ok(false),
             Step::Create => self.written(self.api.create(&PostParams::default(), &self.lease(None, true)?).await),
@@ -139,7 +139,7 @@ impl Election {
         }
     }
 
-    fn look(&mut self, lease: &Lease) -> ObservedLease {
+    fn observe(&mut self, lease: &Lease) -> ObservedLease {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let now = Instant::now();
         let since = match &self.seen {

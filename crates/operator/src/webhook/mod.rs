@@ -98,8 +98,8 @@ async fn keep_known(
     names.extend(more_names.iter().cloned());
     let mut serving: Option<Identity> = None;
     loop {
-        let look = look(client, namespace, &names, &mut serving, shown);
-        let looked = within(LOOK_WITHIN, "checking the webhook's certificate", look).await;
+        let checking = check_certificate(client, namespace, &names, &mut serving, shown);
+        let looked = within(LOOK_WITHIN, "checking the webhook's certificate", checking).await;
         if shown.borrow().is_some() {
             ready.send_replace(true);
         }
@@ -118,7 +118,7 @@ async fn keep_known(
     }
 }
 
-async fn look(
+async fn check_certificate(
     client: &Client,
     namespace: &str,
     names: &[String],
