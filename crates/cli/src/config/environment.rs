@@ -53,7 +53,7 @@ pub fn overlay(
             return Err(ConfigError::UnknownVariable { name: name.clone(), section: section.to_owned(), suggestion });
         }
         let full_key = if section == "repo" { repository_key(index, key) } else { format!("{section}.{key}") };
-        take(written, section, index, key, value).map_err(|error| ConfigError::WrongType {
+        set(written, section, index, key, value).map_err(|error| ConfigError::WrongType {
             key: full_key.clone(),
             origin: Origin::Variable(name.clone()),
             reason: error.to_string(),
@@ -89,7 +89,7 @@ pub fn variable_name(section: &str, index: usize, key: &str) -> String {
     format!("{PREFIX}{section}_{number}{key}").to_ascii_uppercase()
 }
 
-fn take(written: &mut Written, section: &str, index: usize, key: &str, value: &str) -> Result<(), ValueError> {
+fn set(written: &mut Written, section: &str, index: usize, key: &str, value: &str) -> Result<(), ValueError> {
     match section {
         "cluster" => written.cluster.overlay(one(key, value)?),
         "repo" => {
