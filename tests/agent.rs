@@ -224,7 +224,7 @@ async fn a_command_with_other_settings_works_alone() {
 /// While the agent is silent, commands take its marks from the spool and it is not asked for what it stored ahead. That
 /// must not count as ahead for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn storing_ahead_goes_on_after_commands_worked_alone() {
+async fn storing_ahead_continues_after_commands_worked_alone() {
     let Some(stage) = Stage::start(18, unarchived(StoreKind::Directory, Seal::None)).await else { return };
     let agent = agent(&stage).await;
     fill_segments(&stage.cluster, 20).await;

@@ -361,7 +361,7 @@ async fn an_object_that_is_gone_fails_the_backup() {
     let config = stage.write_config("standby.toml", &text);
     let folder = stage.repository_folder().join("main");
 
-    for (table, gone, said_of_it) in [
+    for (table, gone, complaint) in [
         ("little", "/packs/", "checking backup"),
         ("less", "/start.json", "another run took this backup for dead and removed it"),
     ] {
@@ -382,7 +382,7 @@ async fn an_object_that_is_gone_fails_the_backup() {
         let message = said.join().expect("read what the backup says");
         let status = backup.wait().expect("wait for the backup");
         assert!(!status.success(), "a backup without {gone} is called complete: {message}");
-        assert!(message.contains(said_of_it), "{gone}: {message}");
+        assert!(message.contains(complaint), "{gone}: {message}");
         assert!(!summary(&folder), "{gone}: there is a backup.json: {message}");
         let listed = stage.ok(&["list"]);
         assert!(listed.contains("no complete backup"), "{gone}: {listed}");

@@ -32,7 +32,7 @@ fn an_idle_cluster_is_backed_up_from_its_standby() {
         let found = &object["status"]["recoverability"];
         (found["lastBackup"]["id"] == second["status"]["backupId"]
             && found["latest"].is_string()
-            && says_of_archiving(object, "True"))
+            && archiving_has_status(object, "True"))
         .then(|| object.clone())
     });
     // Nothing was committed since the first backup: no time can be a target, and a recovery without a target restores
@@ -49,7 +49,7 @@ fn time(value: &Value) -> Option<DateTime<Utc>> {
 }
 
 /// Whether the condition `ContinuousArchiving` has this status.
-fn says_of_archiving(cluster: &Value, status: &str) -> bool {
+fn archiving_has_status(cluster: &Value, status: &str) -> bool {
     let conditions = cluster["status"]["conditions"].as_array();
     conditions.into_iter().flatten().any(|one| one["type"] == "ContinuousArchiving" && one["status"] == status)
 }
@@ -114,7 +114,7 @@ fn alone_a_store_that_is_away_is_seen_and_survived() {
     stage.sql("main", "CREATE TABLE waiting AS SELECT generate_series(1, 1000) AS n");
     stage.psql("main-1", "SELECT pg_switch_wal()");
     stage.wait("clusters.holdfast.dev", "main", "the alarm", LIMIT, |object| {
-        says_of_archiving(object, "False").then_some(())
+        archiving_has_status(object, "False").then_some(())
     });
     // Meanwhile the primary goes away. Its successor pushes the rest.
     stage.kubectl(&["delete", "pod", "main-1", "--grace-period=0", "--force"]);
@@ -123,7 +123,7 @@ fn alone_a_store_that_is_away_is_seen_and_survived() {
     });
     drop(store);
     stage.wait("clusters.holdfast.dev", "main", "the end of the alarm", LIMIT, |object| {
-        says_of_archiving(object, "True").then_some(())
+        archiving_has_status(object, "True").then_some(())
     });
     stage.wait_ready("main", 2, LIMIT);
     let backup = stage.back_up("main", "after", "");

@@ -158,7 +158,7 @@ mod tests {
 
     /// 100,000 small relations with one bad page each.
     #[test]
-    fn all_files_together_get_only_so_many_waits() {
+    fn all_files_together_get_a_limited_number_of_waits() {
         let patience = Patience::default();
         let mut waited = Duration::ZERO;
         for file in 0..100_000 {

@@ -214,7 +214,7 @@ async fn one_backup_takes_the_wal_that_it_needs() {
 }
 
 #[tokio::test]
-async fn a_crash_at_each_request_leaves_what_the_next_copy_goes_on_from() {
+async fn a_crash_at_each_request_leaves_what_the_next_copy_continues_from() {
     for (from, to) in [(false, true), (true, true)] {
         let sample = Sample::new(from).await;
         store_wal(&sample).await;

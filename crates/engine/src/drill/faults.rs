@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_has_too_little_is_told_from_a_bad_backup() {
+    fn a_host_that_has_too_little_is_distinguished_from_a_bad_backup() {
         for (line, expected) in [
             ("FATAL:  could not map anonymous shared memory: Cannot allocate memory", Some("host")),
             ("FATAL:  could not write to file \"pg_wal/xlogtemp.7\": No space left on device", Some("full")),

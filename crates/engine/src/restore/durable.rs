@@ -217,7 +217,7 @@ mod tests {
 
     /// Another program on the same disk may call `syncfs` first and receive the error.
     #[test]
-    fn what_the_device_lost_is_noticed_whoever_asks_first() {
+    fn what_the_device_lost_is_noticed_no_matter_who_asks_first() {
         let Some(disk) = LosingDisk::or_skip(64 << 20, 8 << 20) else { return };
         let mut roots = Roots { opened: Vec::new() };
         roots.add(disk.path()).unwrap();

@@ -36,7 +36,7 @@ impl Bench {
     }
 
     /// Somebody removes the whole repository and makes a new one at its place.
-    async fn make_anew(&self, repository: usize) {
+    async fn make_again(&self, repository: usize) {
         let store = &self.targets[repository].store;
         let names: Vec<_> =
             self.stores[repository].list("", None).await.unwrap().into_iter().map(|object| object.name).collect();
@@ -84,12 +84,12 @@ async fn each_file_is_durable_and_marked_for_the_command_that_works_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repository_that_was_made_anew_does_not_hold_what_the_first_one_held() {
+async fn a_repository_that_was_made_again_does_not_hold_what_the_first_one_held() {
     let bench = Bench::new(1).await;
     let paths = bench.segments(1, 2);
     let archiver = bench.archiver();
     let durable = archive(&archiver, &paths[0]).await.unwrap();
-    bench.make_anew(0).await;
+    bench.make_again(0).await;
     tokio::time::advance(Duration::from_mins(1)).await;
     assert!(!archiver.still_holds(&durable, &paths[0], now()).await.unwrap());
     let durable = archive(&archiver, &paths[0]).await.unwrap();
@@ -103,7 +103,7 @@ async fn repo_init_on_this_machine_is_noticed_at_once() {
     let paths = bench.segments(1, 2);
     let archiver = bench.archiver();
     let durable = archive(&archiver, &paths[0]).await.unwrap();
-    bench.make_anew(0).await;
+    bench.make_again(0).await;
     bench.opened_spool().forget_marks().unwrap();
     assert!(!archiver.still_holds(&durable, &paths[0], now()).await.unwrap());
     for path in &paths {
@@ -114,7 +114,7 @@ async fn repo_init_on_this_machine_is_noticed_at_once() {
 }
 
 #[tokio::test]
-async fn a_file_takes_a_write_and_a_look_and_a_failure_opens_anew() {
+async fn a_file_takes_a_write_and_a_look_and_a_failure_opens_again() {
     let mut bench = Bench::new(1).await;
     let paths = bench.segments(1, 3);
     let faulty = bench.faulty(0, Vec::new());
@@ -158,7 +158,7 @@ async fn only_an_answer_that_was_asked_twice_is_absent() {
 
 /// A key file was replaced, or a certificate: the process has the old one, and the targets made again have the new one.
 #[tokio::test]
-async fn after_a_failure_the_targets_are_made_anew() {
+async fn after_a_failure_the_targets_are_made_again() {
     let bench = Bench::new(1).await;
     let paths = bench.segments(1, 2);
     bench.push(&paths[0]).await.unwrap();

@@ -50,7 +50,7 @@ async fn what_no_backup_needs_is_no_gap() {
 }
 
 #[tokio::test]
-async fn a_gap_before_a_promotion_is_missed_on_both_timelines_and_told_once() {
+async fn a_gap_before_a_promotion_is_missed_on_both_timelines_and_reported_once() {
     let mut bench = Bench::new().await;
     bench.promote().await;
     bench.lose([7]).await;

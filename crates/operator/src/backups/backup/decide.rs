@@ -44,8 +44,8 @@ fn give_up(task: &Task, observed: &Observed, memory: &Memory, now: DateTime<Utc>
         (Some(cluster), Some(instance)) => cluster.instance(instance).is_none(),
         _ => true,
     };
-    let in_vain = silent && now - deleted > GIVE_UP_LIMIT;
-    if !(gone || in_vain) {
+    let has_given_up = silent && now - deleted > GIVE_UP_LIMIT;
+    if !(gone || has_given_up) {
         decision.actions.extend(super::attempt::release(task));
     }
     if task.phase() != BackupPhase::Pending {
