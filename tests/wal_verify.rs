@@ -123,8 +123,8 @@ async fn a_gap_is_found_alarmed_and_healed_from_the_living_server() {
     assert!(found.contains("failed") && found.contains(&alarm), "{found}");
     assert!(found.contains("can be restored until the next backup: run `holdfast backup` now"), "{found}");
     let info = stage.ok(&["info"]);
-    let told = format!("    GAP       timeline 1: {lost} to {lost} (1) are missing, recorded ");
-    assert!(info.contains(&told), "{info}");
+    let reported = format!("    GAP       timeline 1: {lost} to {lost} (1) are missing, recorded ");
+    assert!(info.contains(&reported), "{info}");
 
     // Later is refused before anything is written, earlier works.
     let target = stage.target("refused").display().to_string();

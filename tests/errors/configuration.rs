@@ -279,11 +279,11 @@ fn a_secret_that_everybody_can_read_is_named() {
         "warning: every user of this machine may read {0}, which opens the repository: `chmod o-rwx {0}`",
         secret.display()
     );
-    for (bits, told) in [(0o644, true), (0o640, false), (0o600, false)] {
+    for (bits, reported) in [(0o644, true), (0o640, false), (0o600, false)] {
         mode(&secret, bits);
         let output = bench.run(&["repo", "init"]);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(said.contains(&warning), told, "{bits:o}: {said}");
+        assert_eq!(said.contains(&warning), reported, "{bits:o}: {said}");
     }
     assert!(bench.path("repository/holdfast.json").exists());
 

@@ -100,13 +100,13 @@ fn says(stage: &Stage, cluster: &str, file: &str) {
     for field in expected {
         assert!(message.contains(&format!("{field}: ")), "{file}: {field} is not in: {message}");
         stage.wait("clusters.holdfast.dev", cluster, &format!("an Event about {field}"), LIMIT, |_| {
-            let told = stage.list("events").iter().any(|event| {
+            let reported = stage.list("events").iter().any(|event| {
                 event["involvedObject"]["name"] == cluster
                     && event["reason"] == "SpecWarning"
                     && event["type"] == "Warning"
                     && event["message"].as_str().is_some_and(|text| text.starts_with(&format!("{field}: ")))
             });
-            told.then_some(())
+            reported.then_some(())
         });
     }
     // Hints name fields too, in backquotes.

@@ -269,8 +269,8 @@ mod tests {
         };
         assert_eq!((minute(5), minute(6), minute(7), minute(8), minute(10)), (None, Some(0), Some(0), Some(1), None));
         let listed = WalInventory::from_files(SIZE, [WalFileName::Segment(segment(7))]);
-        let told = found.of_claim(ClaimNumber::FIRST, &listed);
-        let told: Vec<_> = told.iter().map(|gap| (gap.first, gap.last, gap.count)).collect();
-        assert_eq!(told, [(segment(6), segment(6), 1), (segment(8), segment(9), 2)]);
+        let reported = found.of_claim(ClaimNumber::FIRST, &listed);
+        let reported: Vec<_> = reported.iter().map(|gap| (gap.first, gap.last, gap.count)).collect();
+        assert_eq!(reported, [(segment(6), segment(6), 1), (segment(8), segment(9), 2)]);
     }
 }

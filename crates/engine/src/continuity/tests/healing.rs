@@ -30,7 +30,7 @@ impl Bench {
     async fn refused(&self, folder: &Path) -> String {
         let before = self.content().await;
         let found = self.heal(folder.to_owned()).await;
-        assert_eq!(self.content().await, before, "something was stored: {:?}", told(&found));
+        assert_eq!(self.content().await, before, "something was stored: {:?}", reported(&found));
         let healing = found.healing.unwrap();
         assert_eq!(healing.healed, []);
         let [left] = healing.left.as_slice() else { panic!("{:?}", healing.left) };
@@ -61,7 +61,7 @@ fn control(system: SystemIdentifier) -> Vec<u8> {
 }
 
 /// What was healed and what was not, in one line each.
-fn told(found: &WalVerification) -> Vec<String> {
+fn reported(found: &WalVerification) -> Vec<String> {
     let healing = found.healing.as_ref().unwrap();
     let healed = healing.healed.iter().map(|healed| format!("healed {}", healed.file));
     let left = healing.left.iter().map(|left| {
@@ -93,7 +93,7 @@ async fn missing_segments_come_back_and_nothing_is_replaced() {
         let before = bench.content().await;
         let folder = bench.folder_of(&bench.server, 5..=9);
         let found = bench.heal(folder.clone()).await;
-        assert_eq!(told(&found), [healed(6), healed(7), format!("left {} (1): no folder has it", named(1, 10))]);
+        assert_eq!(reported(&found), [healed(6), healed(7), format!("left {} (1): no folder has it", named(1, 10))]);
         assert_eq!(lines(&found), [format!("loss gap: {} (1): there is WAL after it", named(1, 10))]);
         let after = bench.content().await;
         assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)), "something was replaced");
@@ -102,7 +102,7 @@ async fn missing_segments_come_back_and_nothing_is_replaced() {
 
         bench.folder_of(&bench.server, [10]);
         let found = bench.heal(folder).await;
-        assert_eq!((told(&found), lines(&found)), (vec![healed(10)], Vec::new()));
+        assert_eq!((reported(&found), lines(&found)), (vec![healed(10)], Vec::new()));
         assert_eq!(lines(&bench.verify(Level::Deep).await), [""; 0]);
     }
 }
@@ -117,7 +117,7 @@ async fn a_gap_is_judged_as_a_whole() {
     let expected = format!(" has 4 of the 5 missing segments, and not {}", named(1, 8));
     assert!(reason.ends_with(&expected), "{reason}");
     bench.folder_of(&bench.server, [8]);
-    assert_eq!(told(&bench.heal(folder).await), (6..=10).map(healed).collect::<Vec<_>>());
+    assert_eq!(reported(&bench.heal(folder).await), (6..=10).map(healed).collect::<Vec<_>>());
     assert_eq!(lines(&bench.verify(Level::Deep).await), [""; 0]);
 }
 
@@ -196,7 +196,7 @@ async fn a_position_alone_proves_nothing() {
     std::fs::remove_file(&next).unwrap();
     assert!(bench.refused(&folder).await.contains(position));
     std::fs::write(&next, until(first_xact + 64)).unwrap();
-    assert_eq!(told(&bench.heal(folder).await), [healed(7)]);
+    assert_eq!(reported(&bench.heal(folder).await), [healed(7)]);
     assert_eq!(lines(&bench.verify(Level::Deep).await), [""; 0]);
 }
 
@@ -250,7 +250,7 @@ async fn a_file_that_is_not_the_missing_segment_is_refused() {
         assert!(found.contains(&reason), "{what}: {found}\n{reason}");
     }
     std::fs::write(folder.join(&name), whole).unwrap();
-    assert_eq!(told(&bench.heal(folder).await), [format!("healed {name}")]);
+    assert_eq!(reported(&bench.heal(folder).await), [format!("healed {name}")]);
 }
 
 /// A gap beside an object that cannot be read stays, and every other one is healed.
@@ -263,9 +263,12 @@ async fn a_damaged_neighbour_stops_the_healing_of_its_own_gap_only() {
         let folder = bench.folder_of(&bench.server, [6, 8, 10]);
         let found = bench.heal(folder).await;
         assert!(found.interrupted.is_none(), "{what}: {:?}", found.interrupted);
-        let told = told(&found);
-        assert_eq!(told[..2], [healed(8), healed(10)], "{what}");
-        assert!(told.len() == 3 && told[2].starts_with(&format!("left {} (1): ", named(1, 6))), "{what}: {told:?}");
+        let reported = reported(&found);
+        assert_eq!(reported[..2], [healed(8), healed(10)], "{what}");
+        assert!(
+            reported.len() == 3 && reported[2].starts_with(&format!("left {} (1): ", named(1, 6))),
+            "{what}: {reported:?}"
+        );
     }
 }
 
@@ -286,7 +289,7 @@ async fn gaps_at_the_end_of_a_timeline_come_back() {
     let second = bench.promote().await;
     bench.lose([8]).await;
     let folder = bench.folder_of(&bench.server, [8]);
-    assert_eq!(told(&bench.heal(folder.clone()).await), [healed(8)]);
+    assert_eq!(reported(&bench.heal(folder.clone()).await), [healed(8)]);
     bench.lose([8, 9]).await;
     bench.remove(&bench.object(WalFileName::Segment(named(2, 9)))).await;
     std::fs::remove_file(folder.join(named(1, 8).to_string())).unwrap();
@@ -294,7 +297,7 @@ async fn gaps_at_the_end_of_a_timeline_come_back() {
     let reason = bench.refused_first(&folder).await;
     assert!(reason.contains(&format!(" has 1 of the 2 missing segments, and not {}", named(1, 8))), "{reason}");
     bench.folder_of(&bench.server, [8]);
-    assert_eq!(told(&bench.heal(folder).await), [healed(8), format!("healed {}", named(2, 9))]);
+    assert_eq!(reported(&bench.heal(folder).await), [healed(8), format!("healed {}", named(2, 9))]);
 }
 
 impl Bench {
@@ -302,7 +305,7 @@ impl Bench {
     async fn refused_first(&self, folder: &Path) -> String {
         let before = self.content().await;
         let found = self.heal(folder.to_owned()).await;
-        assert_eq!(self.content().await, before, "something was stored: {:?}", told(&found));
+        assert_eq!(self.content().await, before, "something was stored: {:?}", reported(&found));
         found.healing.unwrap().left[0].reason.clone()
     }
 }
@@ -348,7 +351,7 @@ async fn a_history_comes_back_only_if_its_timeline_begins_at_its_switch_point() 
         assert!(found.contains(&reason), "{what}: {found}");
     }
     std::fs::write(pg_wal.join(file.to_string()), text(switch)).unwrap();
-    assert_eq!(told(&bench.heal(pg_wal.clone()).await), [format!("healed {file}")]);
+    assert_eq!(reported(&bench.heal(pg_wal.clone()).await), [format!("healed {file}")]);
     assert_eq!(bench.content().await.len(), stored.len());
     assert_eq!(lines(&bench.verify(Level::Deep).await), [""; 0]);
 

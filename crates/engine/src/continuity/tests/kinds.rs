@@ -13,8 +13,11 @@ async fn a_gap_costs_what_is_after_it_until_the_next_backup() {
     let gap = format!("loss gap: {} (2): there is WAL after it", named(1, 7));
     assert_eq!(lines(&found), std::slice::from_ref(&gap));
     let from = "from 0/700000 (after 2026-08-01T00:";
-    let told = lost(&found.findings[0]);
-    assert!(told[0].starts_with(from) && told[0].ends_with(") on, until the next backup, on timeline 1"), "{told:?}");
+    let reported = lost(&found.findings[0]);
+    assert!(
+        reported[0].starts_with(from) && reported[0].ends_with(") on, until the next backup, on timeline 1"),
+        "{reported:?}"
+    );
     assert!(found.findings[0].advice.starts_with("take a backup now, "), "{}", found.findings[0].advice);
     assert_eq!((found.findings[0].backups.clone(), found.findings[0].last), (Vec::new(), Some(named(1, 8))));
 
@@ -22,9 +25,9 @@ async fn a_gap_costs_what_is_after_it_until_the_next_backup() {
     bench.backup("20260802T000000Z".parse().unwrap(), 10, 10).await;
     let found = bench.verify(Level::Shallow).await;
     assert_eq!(lines(&found), [gap]);
-    let told = lost(&found.findings[0]);
+    let reported = lost(&found.findings[0]);
     let until = ") to 0/A01000 (2026-08-01T00:10:00Z), the end of backup 20260802T000000Z, on timeline 1";
-    assert!(told[0].starts_with(from) && told[0].ends_with(until), "{told:?}");
+    assert!(reported[0].starts_with(from) && reported[0].ends_with(until), "{reported:?}");
     assert!(found.findings[0].advice.starts_with("if a server, "), "{}", found.findings[0].advice);
     assert_eq!(found.claims[0].timelines[0].windows.len(), 2);
 }
@@ -56,9 +59,9 @@ async fn a_gap_before_a_promotion_is_missed_on_both_timelines_and_reported_once(
     bench.lose([7]).await;
     let found = bench.verify(Level::Shallow).await;
     assert_eq!(lines(&found), [format!("loss gap: {} (1): there is WAL after it", named(1, 7))]);
-    let told = lost(&found.findings[0]);
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].ends_with("on timeline 1") && told[1].ends_with("on timeline 2"), "{told:?}");
+    let reported = lost(&found.findings[0]);
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    assert!(reported[0].ends_with("on timeline 1") && reported[1].ends_with("on timeline 2"), "{reported:?}");
     // The first segment of timeline 2 is needed under its own name.
     bench.archive(&bench.server, 7).await;
     bench.remove(&bench.object(WalFileName::Segment(named(2, 9)))).await;
@@ -94,8 +97,8 @@ async fn a_segment_of_another_history_is_found() {
         assert_eq!(finding.file, WalFileName::Segment(named(1, 9)));
         let does_not = format!("it does not continue {}: ", named(1, 8));
         assert!(finding.problem.starts_with(&does_not), "{}", finding.problem);
-        let told = lost(finding);
-        assert!(told[0].starts_with("from 0/900000 (after 2026-08-01T0"), "{told:?}");
+        let reported = lost(finding);
+        assert!(reported[0].starts_with("from 0/900000 (after 2026-08-01T0"), "{reported:?}");
         assert_eq!(bench.ledger().await, [""; 0], "it is no gap");
     }
 }
@@ -299,8 +302,8 @@ async fn a_snapshot_is_a_beginning() {
     assert!(lost(&found.findings[0])[0].ends_with(" on, until the next backup, on timeline 1"));
     bench.snapshot(late, 10, 10).await;
     let found = bench.verify(Level::Shallow).await;
-    let told = lost(&found.findings[0]);
-    assert!(told[0].ends_with("the end of snapshot 20260803T000000Z, on timeline 1"), "{told:?}");
+    let reported = lost(&found.findings[0]);
+    assert!(reported[0].ends_with("the end of snapshot 20260803T000000Z, on timeline 1"), "{reported:?}");
     // Its own WAL.
     bench.lose([5]).await;
     let found = bench.verify(Level::Shallow).await;

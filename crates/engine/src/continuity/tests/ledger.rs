@@ -68,8 +68,10 @@ async fn the_state_says_since_when_nothing_can_be_restored() {
 
     // A backup ends the alarm, and the gap is still reported.
     bench.backup("20260802T000000Z".parse().unwrap(), 10, 10).await;
-    let State::Unbroken { since: told, gaps, .. } = state_of(&bench, 1).await else { panic!("a backup after the gap") };
-    assert_eq!(told, since(10, "20260802T000000Z"));
+    let State::Unbroken { since: reported, gaps, .. } = state_of(&bench, 1).await else {
+        panic!("a backup after the gap")
+    };
+    assert_eq!(reported, since(10, "20260802T000000Z"));
     assert!(gaps[0].starts_with(&missing), "{gaps:?}");
     assert!(gaps[0].ends_with(" and before 2026-08-01T00:10:00Z can be restored"), "{gaps:?}");
     assert_eq!(gaps.len(), 1);

@@ -42,7 +42,7 @@ pub(crate) struct Vendor {
     kinds: Kinds,
     disk: Disk,
     /// The last event of each object, so that it is published once.
-    told: Mutex<HashMap<String, String>>,
+    reported: Mutex<HashMap<String, String>>,
 }
 
 /// The result of a step that has nothing more to do for now.
@@ -59,7 +59,7 @@ pub(crate) async fn serve(client: &kube::Client, disk: Disk) {
     let mut tasks = JoinSet::new();
     let bell = Arc::new(Notify::new());
     let kinds = Kinds::watch(client, &bell, &mut tasks);
-    let vendor = Vendor { kinds, disk, told: Mutex::default() };
+    let vendor = Vendor { kinds, disk, reported: Mutex::default() };
     loop {
         let mut is_waiting = false;
         for kind in [Kind::Claim, Kind::Volume, Kind::Snapshot, Kind::Content] {
@@ -91,7 +91,7 @@ impl Vendor {
     /// Reports an error to an object's owner, as an Event, once for each message.
     async fn tell(&self, object: &kube::api::DynamicObject, kind: &str, reason: &str, message: &str) -> Result<()> {
         let uid = object.metadata.uid.clone().unwrap_or_default();
-        if self.told.lock().insert(uid, message.to_owned()).as_deref() == Some(message) {
+        if self.reported.lock().insert(uid, message.to_owned()).as_deref() == Some(message) {
             return Ok(());
         }
         self.kinds.event(object, kind, reason, message).await

@@ -162,11 +162,11 @@ impl Vendor {
             "restoreSize": quantity(size),
             "error": null,
         });
-        let is_told =
+        let is_reported =
             status.as_object().into_iter().flatten().all(|(field, value)| {
                 snapshot.data.pointer(&format!("/status/{field}")).unwrap_or(&Value::Null) == value
             });
-        if !is_told {
+        if !is_reported {
             self.kinds.merge_status(Kind::Snapshot, snapshot, status).await?;
         }
         Ok(if is_ready { Step::Done } else { Step::Waiting })
