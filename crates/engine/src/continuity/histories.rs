@@ -49,15 +49,15 @@ pub(super) fn disagreement(history: &HistoryFile, other: &HistoryFile) -> Option
     if before.len() == other.entries().len() && before.iter().zip(other.entries()).all(same) {
         return None;
     }
-    let told = |entries: &[HistoryEntry]| match entries.last() {
+    let described = |entries: &[HistoryEntry]| match entries.last() {
         Some(entry) => format!("left timeline {} at {}", entry.timeline, entry.switch_lsn),
         None => "has no parent".to_owned(),
     };
     let of = other.timeline();
     Some(format!(
         "it says that timeline {of} {}, and the history of timeline {of} says that it {}",
-        told(before),
-        told(other.entries())
+        described(before),
+        described(other.entries())
     ))
 }
 
