@@ -110,9 +110,9 @@ pub async fn restore_snapshot(
     let reads = Reads::of_snapshot(record, &found.plan);
     let mut protection = protect(repository, options, &reads, clock, progress.as_ref()).await.doing(phrase)?;
     progress.phase("making it durable", None);
-    let (changing, told, taken) = (Arc::clone(&found), options.clone(), record.clone());
+    let (changing, given, taken) = (Arc::clone(&found), options.clone(), record.clone());
     // It is not cancelled half-way: it is short, and after its end it can be repeated.
-    let changed = blocking(move || change(&changing, &told, &taken)).await;
+    let changed = blocking(move || change(&changing, &given, &taken)).await;
     let mut notes = std::mem::take(&mut protection.notes);
     protection.end().await;
     let mut report = report(options, record, &found, changed.doing(phrase)?);
