@@ -25,7 +25,7 @@ pub struct Memory {
     last_answer: BTreeMap<String, Instant>,
     /// The highest timeline that each pod has reported, by the pod's uid.
     timelines: BTreeMap<String, u32>,
-    told: HashMap<ClusterEvent, Instant>,
+    reported: HashMap<ClusterEvent, Instant>,
     /// The cluster's volume snapshots at the last full read.
     pub(crate) snapshots: KeptSnapshots,
     /// When the rarely changed objects were last read in full, and for which generation.
@@ -108,8 +108,8 @@ impl Memory {
 
     /// Whether an Event was not published within [`QUIET`].
     pub fn is_news(&mut self, event: &ClusterEvent, now: Instant) -> bool {
-        self.told.retain(|_, at| now.saturating_duration_since(*at) < QUIET);
-        !event.reason.lasts() || self.told.insert(event.clone(), now).is_none()
+        self.reported.retain(|_, at| now.saturating_duration_since(*at) < QUIET);
+        !event.reason.lasts() || self.reported.insert(event.clone(), now).is_none()
     }
 }
 

@@ -71,7 +71,7 @@ struct Instance {
     /// When the keeper's last proof was requested.
     proven: Proven,
     /// The messages to PID 1.
-    told: Told,
+    heard: Heard,
 }
 
 /// The last message to PID 1 about PostgreSQL, and what is wrong with any of them.
@@ -82,28 +82,28 @@ struct Words {
     wrong: Option<String>,
 }
 
-type Told = Arc<Fragile<Words>>;
+type Heard = Arc<Fragile<Words>>;
 
 /// Receives the messages of one keeper.
-fn feed(told: &Told, proven: &Proven, state: &Arc<State>) -> Feed {
-    let (told, proven, state) = (Arc::clone(told), Arc::clone(proven), Arc::clone(state));
+fn feed(heard: &Heard, proven: &Proven, state: &Arc<State>) -> Feed {
+    let (heard, proven, state) = (Arc::clone(heard), Arc::clone(proven), Arc::clone(state));
     Feed::heard_by(move |word| {
-        let mut told = told.lock().expect("the words");
+        let mut heard = heard.lock().expect("the words");
         match word {
             Word::MayContinueFor(time) => {
                 let until = Instant::now() + time;
                 let proof = *proven.lock().expect("the proof");
                 if proof.is_none_or(|proof| until > proof + WATCHED) {
-                    told.wrong.get_or_insert(format!("PID 1 was told {until:?} with the proof of {proof:?}"));
+                    heard.wrong.get_or_insert(format!("PID 1 was told {until:?} with the proof of {proof:?}"));
                 }
-                told.until = Some(until);
-                told.count += 1;
+                heard.until = Some(until);
+                heard.count += 1;
             }
             Word::Rest => {
                 if state.holds_lease() {
-                    told.wrong.get_or_insert("PID 1 was told to rest while PostgreSQL may write".to_owned());
+                    heard.wrong.get_or_insert("PID 1 was told to rest while PostgreSQL may write".to_owned());
                 }
-                told.until = None;
+                heard.until = None;
             }
             Word::Here => {}
         }
@@ -186,7 +186,7 @@ fn state(name: &str) -> Arc<State> {
 fn instance(world: &Arc<Fragile<World>>, name: &str, fault: Fault, state: Arc<State>, others: Others) -> Instance {
     let plan = Arc::new(Fragile::new(Plan::new(fault, At::All)));
     let proven = Arc::clone(&others.proven);
-    let told = Told::default();
+    let heard = Heard::default();
     let transport = Transport { world: Arc::clone(world), plan: Arc::clone(&plan) };
     let status =
         ClusterStatus { instance_names: vec![FIRST.to_owned(), SECOND.to_owned()], ..ClusterStatus::default() };
@@ -197,11 +197,11 @@ fn instance(world: &Arc<Fragile<World>>, name: &str, fault: Fault, state: Arc<St
         state: Arc::clone(&state),
         peers: Arc::new(others),
         cluster: watch::channel(Some(Arc::new(cluster))).1,
-        watchdog: feed(&told, &proven, &state),
+        watchdog: feed(&heard, &proven, &state),
     };
     let client = Client::new(Noting { transport, proven: Arc::clone(&proven) }, NAMESPACE);
     let (keeper, handle) = Keeper::new(client, parts);
-    Instance { state, handle, running: tokio::spawn(keeper.run()), plan, proven, told }
+    Instance { state, handle, running: tokio::spawn(keeper.run()), plan, proven, heard }
 }
 
 /// Plays one order of events, and returns what is wrong with it.
@@ -260,7 +260,7 @@ async fn play(case: Ordered) -> Result<(), String> {
     };
     // A PostgreSQL that nobody stops lives until then.
     let may_still_write = |instance: &Instance| {
-        let until = instance.told.lock().expect("the words").until;
+        let until = instance.heard.lock().expect("the words").until;
         until.filter(|until| *until > Instant::now())
     };
     let watches = async {
@@ -301,16 +301,16 @@ async fn play(case: Ordered) -> Result<(), String> {
         _ = whole => {}
     }
     for instance in [&first, &second] {
-        let told = instance.told.lock().expect("the words");
-        if let Some(wrong) = &told.wrong {
+        let heard = instance.heard.lock().expect("the words");
+        if let Some(wrong) = &heard.wrong {
             return Err(wrong.clone());
         }
         // The holder at the end must be watched by PID 1; an instance that gave up must not be waited for.
-        if instance.state.holds_lease() && told.count == 0 {
+        if instance.state.holds_lease() && heard.count == 0 {
             return Err("PID 1 of a holder was told nothing".to_owned());
         }
     }
-    if first.told.lock().expect("the words").count == 0 {
+    if first.heard.lock().expect("the words").count == 0 {
         return Err("PID 1 of the first was told nothing".to_owned());
     }
     if !first.state.holds_lease()
