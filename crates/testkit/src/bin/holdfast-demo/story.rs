@@ -199,8 +199,8 @@ async fn start_restored(stage: &mut Stage, screen: &Screen) -> Result<Duration> 
     let log = restored.log_text();
     let fetched = log.lines().filter(|line| line.contains("restored log file")).count();
     for line in log.lines() {
-        let told = ["starting point-in-time recovery", "recovery stopping", "last completed transaction"];
-        if let Some((_, text)) = line.split_once("LOG:").filter(|_| told.iter().any(|words| line.contains(words))) {
+        let shown = ["starting point-in-time recovery", "recovery stopping", "last completed transaction"];
+        if let Some((_, text)) = line.split_once("LOG:").filter(|_| shown.iter().any(|words| line.contains(words))) {
             screen.fact("its log", text.trim());
         }
     }

@@ -107,25 +107,25 @@ mod tests {
     #[test]
     fn a_known_name_has_its_address_whatever_its_case() {
         let asked = question("Web.default.svc.cluster.LOCAL", 1);
-        let told = answer(&asked, find, 512).expect("an answer");
-        assert_eq!(told[..12], [0xab, 0xcd, 0x85, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(told[12..asked.len()], asked[12..]);
-        assert_eq!(told[asked.len()..], [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 2, 0, 4, 10, 96, 0, 7]);
+        let shown = answer(&asked, find, 512).expect("an answer");
+        assert_eq!(shown[..12], [0xab, 0xcd, 0x85, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(shown[12..asked.len()], asked[12..]);
+        assert_eq!(shown[asked.len()..], [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 2, 0, 4, 10, 96, 0, 7]);
     }
 
     #[test]
     fn another_kind_of_address_is_empty_and_another_name_is_unknown() {
-        let told = answer(&question("web.default.svc.cluster.local", 28), find, 512).expect("an answer");
-        assert_eq!(told[3..8], [0x80, 0, 1, 0, 0]);
-        let told = answer(&question("web.other.svc.cluster.local", 1), find, 512).expect("an answer");
-        assert_eq!(told[3..8], [0x83, 0, 1, 0, 0]);
+        let shown = answer(&question("web.default.svc.cluster.local", 28), find, 512).expect("an answer");
+        assert_eq!(shown[3..8], [0x80, 0, 1, 0, 0]);
+        let shown = answer(&question("web.other.svc.cluster.local", 1), find, 512).expect("an answer");
+        assert_eq!(shown[3..8], [0x83, 0, 1, 0, 0]);
     }
 
     #[test]
     fn too_many_addresses_are_cut_and_marked() {
-        let told = answer(&question("a.b", 1), |_| Some(vec![Ipv4Addr::LOCALHOST; 100]), 512).expect("an answer");
-        assert!(told.len() <= 512, "{}", told.len());
-        assert_eq!(told[2] & 0x02, 0x02);
+        let shown = answer(&question("a.b", 1), |_| Some(vec![Ipv4Addr::LOCALHOST; 100]), 512).expect("an answer");
+        assert!(shown.len() <= 512, "{}", shown.len());
+        assert_eq!(shown[2] & 0x02, 0x02);
     }
 
     #[test]
