@@ -238,7 +238,7 @@ fn has_common_name(certificate: &CertificateDer<'_>, server_name: &ServerName<'_
     let wanted = wanted.as_ref();
     let names = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
     names.last().is_some_and(|name| match name.strip_prefix("*.") {
-        Some(rest) => wanted.split_once('.').is_some_and(|(_, behind)| behind.eq_ignore_ascii_case(rest)),
+        Some(rest) => wanted.split_once('.').is_some_and(|(_, after)| after.eq_ignore_ascii_case(rest)),
         None => name.eq_ignore_ascii_case(wanted),
     })
 }

@@ -119,8 +119,8 @@ fn extents_are_taken_from_their_frame_only_when_whole() {
     let content = Extent { offset: 2, ..placed }.verified_in(raw).unwrap_err();
     assert!(matches!(content, Fault::ContentHash { .. }));
     for (offset, length) in [(7, 9), (16, 1), (u32::MAX, u32::MAX)] {
-        let behind = Extent { offset, length, ..placed }.verified_in(raw).unwrap_err();
-        assert!(matches!(behind, Fault::Truncated { .. }));
+        let late = Extent { offset, length, ..placed }.verified_in(raw).unwrap_err();
+        assert!(matches!(late, Fault::Truncated { .. }));
     }
 }
 
@@ -251,7 +251,7 @@ fn entries_that_could_do_harm_are_refused() {
         change(&mut extent);
         [extent]
     };
-    let (no_pack, behind, empty, placed_hole, overlong) = (
+    let (no_pack, late, empty, placed_hole, overlong) = (
         changed(|extent| extent.pack = 2),
         changed(|extent| extent.frame_length = 4909),
         changed(|extent| extent.length = 0),
@@ -272,7 +272,7 @@ fn entries_that_could_do_harm_are_refused() {
         ("directory with a size", FileEntry { kind: FileKind::Directory, ..base }),
         ("link to nothing", FileEntry { kind: FileKind::Symlink { target: b"" }, size_bytes: 0, ..base }),
         ("no such pack", file("base/1", &no_pack)),
-        ("after the end of the pack", file("base/1", &behind)),
+        ("after the end of the pack", file("base/1", &late)),
         ("empty extent", file("base/1", &empty)),
         ("hole in a pack", file("base/1", &placed_hole)),
         ("after the end of the frame", file("base/1", &overlong)),

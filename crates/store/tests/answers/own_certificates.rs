@@ -10,7 +10,7 @@ use rcgen::{
 use tempfile::NamedTempFile;
 
 use super::name;
-use super::proxies::{behind, works};
+use super::proxies::{through_proxy, works};
 
 /// As `openssl req -x509 -subj /CN=store -addext subjectAltName=...` writes it: marked as a CA's, without a key usage.
 fn openssl_like(host: &str) -> CertificateParams {
@@ -52,7 +52,7 @@ fn file(certificates: &[&str]) -> NamedTempFile {
 }
 
 fn config(front: &TlsFront, server: &S3Server, ca_file: Option<&NamedTempFile>) -> StoreConfig {
-    let mut config = behind(&[], &format!("https://{}", front.address()), server);
+    let mut config = through_proxy(&[], &format!("https://{}", front.address()), server);
     config.s3.ca_file = ca_file.map(|file| file.path().to_owned());
     config
 }
@@ -110,7 +110,7 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
     renewed.not_after = date_time_ymd(2100, 1, 1);
     let renewed_pem = renewed.self_signed(&authority_made.key).unwrap().pem();
     let usurper = signed(&plain, &plain, &plain_made.key);
-    let anew = own(&plain);
+    let renewed = own(&plain);
     for (listed, shown, key, advice) in [
         // A CA's certificate proves what it signed, as usual.
         (&authority_made, &good.pem, &good.key, None),
@@ -126,7 +126,7 @@ async fn what_a_listed_certificate_signed_has_to_be_a_servers() {
         // and no other, not even one of the same name.
         (&plain_made, &usurper.pem, &usurper.key, Some("but another one of that name")),
         // A renewed certificate is reported as renewed.
-        (&plain_made, &anew.pem, &anew.key, Some("if it was renewed, list the new one in `ca_file`")),
+        (&plain_made, &renewed.pem, &renewed.key, Some("if it was renewed, list the new one in `ca_file`")),
     ] {
         let front = TlsFront::start(server.address(), shown, &key.serialize_pem()).unwrap();
         let file = file(&[&listed.pem]);
@@ -155,8 +155,8 @@ async fn an_authority_without_its_mark_is_explained() {
     works(&config(&front, &server, Some(&file(&[&unmarked_made.pem, &leaf.pem])))).await;
     let mut marked = unmarked.clone();
     marked.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let anew = marked.self_signed(&unmarked_made.key).unwrap().pem();
-    works(&config(&front, &server, Some(&file(&[&anew])))).await;
+    let renewed = marked.self_signed(&unmarked_made.key).unwrap().pem();
+    works(&config(&front, &server, Some(&file(&[&renewed])))).await;
     // A key that may sign certificates is an authority's.
     let mut by_usage = unmarked.clone();
     by_usage.key_usages = vec![KeyUsagePurpose::KeyCertSign];

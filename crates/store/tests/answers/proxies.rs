@@ -9,7 +9,7 @@ use holdfast_testkit::s3::S3Server;
 use super::canned::{Answer, Server};
 use super::{config, name, tls};
 
-pub(crate) fn behind(variables: &[(&str, &str)], endpoint: &str, server: &S3Server) -> StoreConfig {
+pub(crate) fn through_proxy(variables: &[(&str, &str)], endpoint: &str, server: &S3Server) -> StoreConfig {
     let mut config = config(endpoint);
     config.location = "s3://holdfast/some/prefix".parse().unwrap();
     config.s3.credentials = Credentials::Static {
@@ -43,7 +43,7 @@ async fn plain_http_uses_the_proxy_in_absolute_form() {
     let server = S3Server::start().unwrap();
     let proxy = ForwardProxy::with_password(server.address(), "me:p@ss").unwrap();
     let url = format!("http://me:p%40ss@{}", proxy.address());
-    works(&behind(&[("http_proxy", &url)], "http://127.0.0.1:1", &server)).await;
+    works(&through_proxy(&[("http_proxy", &url)], "http://127.0.0.1:1", &server)).await;
     let seen = proxy.seen();
     assert!(seen.len() > 6 && seen.iter().all(|line| line.contains(" http://127.0.0.1:1/holdfast")), "{seen:?}");
 }
@@ -54,7 +54,7 @@ async fn https_goes_through_a_tunnel() {
     let front = tls::front(server.address().to_string(), "server").await;
     let proxy = ForwardProxy::start(front.parse().unwrap()).unwrap();
     let url = format!("http://{}", proxy.address());
-    let mut config = behind(&[("ALL_PROXY", &url)], "https://127.0.0.1:1", &server);
+    let mut config = through_proxy(&[("ALL_PROXY", &url)], "https://127.0.0.1:1", &server);
     config.s3.ca_file = Some(tls::data("ca.pem"));
     works(&config).await;
     let seen = proxy.seen();
@@ -63,7 +63,7 @@ async fn https_goes_through_a_tunnel() {
     // The connection to the proxy may be encrypted as well.
     let encrypted = tls::front(proxy.address().to_string(), "server").await;
     let url = format!("https://{encrypted}");
-    let mut config = behind(&[("HTTPS_PROXY", &url)], "https://127.0.0.1:2", &server);
+    let mut config = through_proxy(&[("HTTPS_PROXY", &url)], "https://127.0.0.1:2", &server);
     config.s3.ca_file = Some(tls::data("ca.pem"));
     works(&config).await;
     assert_eq!(proxy.seen().last().map(String::as_str), Some("CONNECT 127.0.0.1:2"));
@@ -75,7 +75,7 @@ fn an_address_from_the_environment_chooses_the_proxy() {
     let variables =
         [("http_proxy", "http://plain:1"), ("https_proxy", "http://tunnel:2"), ("AWS_ENDPOINT_URL", "http://minio")];
     let server = S3Server::start().unwrap();
-    let mut config = behind(&variables, "https://minio", &server);
+    let mut config = through_proxy(&variables, "https://minio", &server);
     let named = |config: &StoreConfig| config.proxy().unwrap().map(|proxy| proxy.variable);
     assert_eq!(named(&config).as_deref(), Some("https_proxy"));
     config.s3.endpoint = None;
@@ -94,7 +94,7 @@ async fn aws_itself_is_reached_through_the_tunnel() {
     let proxy = ForwardProxy::start(front.parse().unwrap()).unwrap();
     let url = format!("http://{}", proxy.address());
     let variables = [("https_proxy", url.as_str()), ("no_proxy", "example.com, s3.us-east-1.amazonaws.com:9000")];
-    let mut config = behind(&variables, "https://127.0.0.1:1", &server);
+    let mut config = through_proxy(&variables, "https://127.0.0.1:1", &server);
     config.s3.endpoint = None;
     config.s3.path_style = false;
     let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();
@@ -108,7 +108,7 @@ async fn a_host_in_no_proxy_is_reached_directly() {
     let proxy = ForwardProxy::start(server.address()).unwrap();
     let url = format!("http://{}", proxy.address());
     for variables in [&[("HTTP_PROXY", url.as_str()), ("NO_PROXY", "127.0.0.0/8")][..], &[("HTTPS_PROXY", &url)]] {
-        works(&behind(variables, &server.endpoint(), &server)).await;
+        works(&through_proxy(variables, &server.endpoint(), &server)).await;
     }
     assert_eq!(proxy.seen(), [""; 0]);
 }
@@ -129,13 +129,14 @@ async fn a_proxy_that_fails_is_named_without_its_password() {
             "(by the proxy http://127.0.0.1:1 of https_proxy)",
         ),
     ] {
-        let config = behind(&[(variable, &url)], endpoint, &server);
+        let config = through_proxy(&[(variable, &url)], endpoint, &server);
         let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(error.to_string().ends_with(shown), "{error}");
         assert!(!text.contains("hush"), "{text}");
     }
-    let error = open(&behind(&[("http_proxy", "socks5://me:hush@proxy:1080")], "http://127.0.0.1:1", &server)).await;
+    let error =
+        open(&through_proxy(&[("http_proxy", "socks5://me:hush@proxy:1080")], "http://127.0.0.1:1", &server)).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::InvalidConfig);
     assert!(error.to_string().contains("invalid http_proxy: it names a SOCKS proxy"), "{error}");
@@ -154,7 +155,7 @@ async fn a_proxy_that_refuses_is_asked_once() {
         (503, StoreErrorKind::Throttled, 3),
     ] {
         let proxy = Server::start(move |_| Answer::new(status, "no")).await;
-        let config = behind(&[("https_proxy", &proxy.endpoint)], "https://127.0.0.1:1", &server);
+        let config = through_proxy(&[("https_proxy", &proxy.endpoint)], "https://127.0.0.1:1", &server);
         let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{status}: {error}");
         assert!(error.to_string().contains(&format!("HTTP {status} to CONNECT 127.0.0.1:1")), "{error}");
@@ -168,7 +169,7 @@ async fn a_proxy_that_refuses_is_asked_once() {
     }
     // Without TLS the proxy answers in the store's place. A 403 can come from either, so the error names the proxy.
     let proxy = Server::start(|_| Answer::new(403, "<html>no</html>")).await;
-    let config = behind(&[("http_proxy", &proxy.endpoint)], "http://127.0.0.1:1", &server);
+    let config = through_proxy(&[("http_proxy", &proxy.endpoint)], "http://127.0.0.1:1", &server);
     let error = open(&config).await.unwrap().get(&name("a")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::PermissionDenied, "{error}");
     assert!(error.to_string().ends_with(&format!("(by the proxy {} of http_proxy)", proxy.endpoint)), "{error}");

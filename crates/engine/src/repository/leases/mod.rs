@@ -114,14 +114,14 @@ impl Repository {
     pub(crate) async fn earlier_clock(&self, written: &str, clock: Clock) -> Result<Clock, Error> {
         let at = clock.now();
         let info = self.store().head(&object_name(written)?).await.doing(|| "asking for the time".to_owned())?;
-        let behind = info.modified.map(|stored| at - DateTime::<Utc>::from(stored));
-        Ok(match behind.filter(|behind| *behind > UNCERTAIN) {
-            Some(behind) => {
+        let late = info.modified.map(|stored| at - DateTime::<Utc>::from(stored));
+        Ok(match late.filter(|late| *late > UNCERTAIN) {
+            Some(late) => {
                 tracing::warn!(
-                    seconds = behind.num_seconds(),
+                    seconds = late.num_seconds(),
                     "the store's clock is behind this host's; Holdfast uses the store's clock"
                 );
-                clock.earlier(behind)
+                clock.earlier(late)
             }
             None => clock,
         })

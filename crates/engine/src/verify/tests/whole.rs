@@ -4,7 +4,7 @@ use holdfast_store::{Fault, FaultRule, Faulty, Operation, StoreErrorKind};
 
 use super::*;
 
-async fn behind(bench: &Bench, faulty: &Faulty, options: &VerifyOptions) -> Result<Verification, Error> {
+async fn verify_through(bench: &Bench, faulty: &Faulty, options: &VerifyOptions) -> Result<Verification, Error> {
     let target = RepositoryTarget { store: Arc::new(faulty.clone()), unlock: bench.target.unlock.clone() };
     let progress: Arc<dyn Progress> = Arc::new(Silent);
     let repository = Repository::open(&target).await?;
@@ -21,7 +21,7 @@ async fn an_unavailable_store_is_neither_sound_nor_damaged() {
         loop {
             let faulty = Faulty::new(Arc::clone(&bench.target.store), 1, Vec::new());
             faulty.crash_after(requests);
-            let Ok(found) = behind(&bench, &faulty, &options).await else {
+            let Ok(found) = verify_through(&bench, &faulty, &options).await else {
                 requests += 1;
                 continue;
             };
@@ -55,7 +55,7 @@ async fn one_refused_request_makes_the_verification_incomplete() {
                 Fault::Refuse(kind),
             );
             let faulty = Faulty::new(Arc::clone(&bench.target.store), 3, vec![rule.on(prefix).times(1)]);
-            let found = behind(&bench, &faulty, &bench.options(Level::Deep)).await.unwrap();
+            let found = verify_through(&bench, &faulty, &bench.options(Level::Deep)).await.unwrap();
             let Some(why) = &found.interrupted else { panic!("{kind:?} {prefix}: {found:?}") };
             assert!(matches!(&*why.what, Cause::Store(error) if error.kind() == kind), "{prefix}: {why}");
             assert_eq!(found.damage, [], "{kind:?} {prefix}");
@@ -72,7 +72,7 @@ async fn a_bit_that_flips_on_the_way_is_not_damage() {
         for prefix in ["main/packs/", "main/wal/1/00000001/0", "main/backups/", "main/claims/"] {
             let rule = FaultRule::new(&[Operation::Get, Operation::GetRange], 1.0, Fault::FlipBit);
             let faulty = Faulty::new(Arc::clone(&bench.target.store), 5, vec![rule.on(prefix).times(1)]);
-            let found = behind(&bench, &faulty, &bench.options(Level::Deep)).await.unwrap();
+            let found = verify_through(&bench, &faulty, &bench.options(Level::Deep)).await.unwrap();
             assert_eq!(faulty.injected(), 1, "{prefix}");
             assert_eq!(found.damage, [], "{prefix}");
             assert!(found.interrupted.is_none(), "{prefix}: {:?}", found.interrupted);
@@ -89,7 +89,7 @@ async fn a_backup_that_is_removed_meanwhile_is_not_damaged() {
     let summary = bench.summary();
     let rule = FaultRule::new(&[Operation::Head], 1.0, Fault::Refuse(StoreErrorKind::NotFound)).on(&summary);
     let faulty = Faulty::new(Arc::clone(&bench.target.store), 3, vec![rule]);
-    let found = behind(&bench, &faulty, &bench.options(Level::Shallow)).await.unwrap();
+    let found = verify_through(&bench, &faulty, &bench.options(Level::Shallow)).await.unwrap();
     if found.backups.is_empty() {
         assert_eq!(found.damage, []);
         assert_eq!(found.notes, ["backup 20260822T101500Z was removed during the verification"]);
