@@ -100,8 +100,8 @@ impl Archive {
                     assert!(left.is_empty(), "{name}: {left:?} was written");
                 }
                 if (case.object, case.damage) == (Object::Pack, How::Flipped) {
-                    let goes_on = left.contains(&"holdfast.restore".to_owned());
-                    assert!(goes_on, "the same command can continue when the pack is repaired: {left:?}");
+                    let continues = left.contains(&"holdfast.restore".to_owned());
+                    assert!(continues, "the same command can continue when the pack is repaired: {left:?}");
                 }
             }
         }

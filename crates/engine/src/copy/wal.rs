@@ -119,9 +119,9 @@ impl ClaimWal {
         }
     }
 
-    /// Carries files. With `goes_on`, a file that cannot be read in the source is only counted, and the others are
+    /// Carries files. With `continues`, a file that cannot be read in the source is only counted, and the others are
     /// carried.
-    async fn carry(&mut self, run: &Carrying<'_>, files: Vec<WalFileName>, goes_on: bool) -> Result<(), Error> {
+    async fn carry(&mut self, run: &Carrying<'_>, files: Vec<WalFileName>, continues: bool) -> Result<(), Error> {
         let (from, to) = (self.from.clone(), self.to.clone());
         let (mut work, mut files) = (FuturesUnordered::new(), files.into_iter());
         loop {
@@ -138,7 +138,7 @@ impl ClaimWal {
                     }
                     self.settle(file, carried);
                 }
-                Err(error) if goes_on && error.is_of_one_object() => {
+                Err(error) if continues && error.is_of_one_object() => {
                     run.progress.note(&format!("{file} is not copied: {error}"));
                     self.failed += 1;
                     self.error.get_or_insert(error);
