@@ -1,4 +1,6 @@
-//! Comments, messages and documents are plain English: no words that make people read a sentence twice.
+//! Comments, messages, names and documents are plain English: no words that make people read a sentence twice.
+
+use std::collections::BTreeSet;
 
 use crate::sources::{Source, assert_none, files, files_where};
 
@@ -16,7 +18,12 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("said of", "reported about"),
     ("anew", "again"),
     ("stands in", "is in, is recorded in"),
-    ("so long", "this long, as long"),
+    ("so long", "this long, as long, until"),
+    ("says of", "reports about, records about"),
+    ("say of", "report about, record about"),
+    ("going on", "continuing, happening"),
+    ("went on", "continued"),
+    ("besides,", "in addition,"),
     ("belongs into", "belongs in"),
     ("whoever", "anybody who, the person who, no matter who"),
     ("wait no more", "no longer wait"),
@@ -49,8 +56,6 @@ const RIGHT_USES: &[&str] = &[
     "told apart",
     "-anew",
     "can be told",
-    "so long that",
-    "for so long",
     "that is behind",
     "behind a link",
     "behind links",
@@ -174,6 +179,48 @@ fn comments_use_plain_english() {
     assert_none("these comments have to be read twice:", &found);
 }
 
+/// Names of the standard library.
+const NAMES_OF_OTHERS: [&str; 2] = ["is_none", "is_none_or"];
+
+/// The words of a name: `it_goes_on` and `ItGoesOn` are "it goes on".
+fn words_of(name: &str) -> String {
+    let mut words = String::new();
+    for (at, c) in name.char_indices() {
+        if c == '_' || (c.is_uppercase() && at > 0 && !name[..at].ends_with(|before: char| before.is_uppercase())) {
+            words.push(' ');
+        }
+        if c != '_' {
+            words.extend(c.to_lowercase());
+        }
+    }
+    words
+}
+
+/// The names that a source defines or uses, each once. Names in the calls of macros are left out.
+fn names(file: &Source) -> BTreeSet<String> {
+    struct Names(BTreeSet<String>);
+    impl<'ast> syn::visit::Visit<'ast> for Names {
+        fn visit_ident(&mut self, name: &'ast proc_macro2::Ident) {
+            self.0.insert(name.to_string());
+        }
+    }
+    let mut names = Names(BTreeSet::new());
+    let syntax = syn::parse_file(&file.text).unwrap_or_else(|error| panic!("{}: {error}", file.path));
+    syn::visit::Visit::visit_file(&mut names, &syntax);
+    names.0
+}
+
+#[test]
+fn names_use_plain_english() {
+    let mut found = Vec::new();
+    for file in files(".rs") {
+        for name in names(&file).iter().filter(|name| !NAMES_OF_OTHERS.contains(&name.as_str())) {
+            found.extend(complaints(&words_of(name)).iter().map(|why| format!("{}: `{name}`: {why}", file.path)));
+        }
+    }
+    assert_none("these names have to be read twice:", &found);
+}
+
 #[test]
 fn messages_use_plain_english() {
     let mut found = Vec::new();
@@ -221,6 +268,7 @@ fn a_word_is_found_and_its_right_use_is_not() {
     assert_eq!(complaints("what shallow means"), Vec::<String>::new());
     assert_eq!(comment_of("    let x = 1; // a reason"), Some("a reason"));
     assert_eq!(comment_of("    let url = \"http://host\";"), None);
+    assert_eq!((words_of("a_run_goes_on"), words_of("GoesOnLater")), ("a run goes on".into(), "goes on later".into()));
     // A sentence breaks anywhere, and a message is in the code of a macro.
     let whole = comments("// it goes\n// on\nlet a = 1; // told\n");
     assert_eq!(whole, [(1, "it goes on".to_owned()), (3, "told".to_owned())]);
