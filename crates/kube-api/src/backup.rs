@@ -65,7 +65,7 @@ impl Backup {
 /// A cluster in the same namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterReference {
-    /// The name of the cluster.
+    /// Its `metadata.name`.
     pub name: String,
 }
 
@@ -108,7 +108,7 @@ impl BackupPhase {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStatus {
-    /// The phase of the backup.
+    /// How far the backup is. Absent until the operator has seen it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<BackupPhase>,
     /// What the backup waits for and since when, why it failed, or a remark about it.

@@ -91,7 +91,7 @@ pub enum BackupOwner {
     /// The `ScheduledBackup`.
     #[serde(rename = "self")]
     Itself,
-    /// The `Cluster`.
+    /// The backups are deleted with their `Cluster`.
     Cluster,
 }
 

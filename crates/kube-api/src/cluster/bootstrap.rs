@@ -79,10 +79,10 @@ pub struct InitDb {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SqlReferences {
-    /// Keys of Secrets.
+    /// Secrets in the namespace of the cluster, each with the key that holds SQL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secret_refs: Vec<SecretKeySelector>,
-    /// Keys of ConfigMaps.
+    /// ConfigMaps in the namespace of the cluster, each with the key that holds SQL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub config_map_refs: Vec<ConfigMapKeySelector>,
 }
@@ -118,7 +118,7 @@ pub struct Recovery {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryBackup {
-    /// The name of the `Backup`.
+    /// The `metadata.name` of a `Backup` in the same namespace.
     pub name: String,
     /// Certificate authority of the object store, if it is not that of the backup.
     #[serde(rename = "endpointCA", skip_serializing_if = "Option::is_none")]

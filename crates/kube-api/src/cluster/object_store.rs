@@ -27,7 +27,7 @@ pub struct BackupConfiguration {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackupTarget {
-    /// The primary.
+    /// Always the primary, even if there is a standby.
     Primary,
     /// The most advanced standby, or the primary if there is none.
     #[default]
@@ -49,7 +49,7 @@ pub struct BarmanObjectStore {
     /// Name of the archive below the path; the cluster's name by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
-    /// Credentials.
+    /// How requests to the store are signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub s3_credentials: Option<S3Credentials>,
     /// Archiving of WAL.
@@ -58,7 +58,7 @@ pub struct BarmanObjectStore {
     /// Backups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<DataOptions>,
-    /// Tags of the objects.
+    /// The store's tags for every object that is written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
     /// Tags of history files. They are not used: all objects get `tags`.
@@ -73,13 +73,13 @@ pub struct BarmanObjectStore {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct S3Credentials {
-    /// The id of the access key.
+    /// The key of a Secret that holds the id of the access key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_key_id: Option<SecretKeySelector>,
-    /// The secret access key.
+    /// The key of a Secret that holds the secret part of the access key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_access_key: Option<SecretKeySelector>,
-    /// The session token.
+    /// The key of a Secret that holds the session token of temporary credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_token: Option<SecretKeySelector>,
     /// The region of the bucket.
@@ -150,10 +150,10 @@ pub struct VolumeSnapshotConfiguration {
     /// Whether the server keeps running while the snapshot is taken (the default), or is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub online: Option<bool>,
-    /// Labels of the snapshots.
+    /// Labels of each `VolumeSnapshot`, in addition to those that the operator sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the snapshots.
+    /// Annotations of each `VolumeSnapshot`, in addition to those that the operator sets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The owner of the snapshots: `none` (the default), `backup` or `cluster`. When the owner is deleted, they are
@@ -173,8 +173,8 @@ pub enum SnapshotOwner {
     /// No owner: the snapshots stay.
     #[default]
     None,
-    /// The `Backup`.
+    /// The snapshots are deleted with their `Backup`.
     Backup,
-    /// The `Cluster`.
+    /// The snapshots are deleted with their `Cluster`.
     Cluster,
 }

@@ -78,10 +78,7 @@ pub enum ReadError {
     },
     /// A key that is not a text, a number or a switch.
     #[error("line {line}: a key that is a list or an object")]
-    Key {
-        /// The line of the key.
-        line: usize,
-    },
+    Key { line: usize },
 }
 
 /// Reads all documents of a text. Empty ones are left out.
