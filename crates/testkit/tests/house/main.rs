@@ -13,6 +13,7 @@ mod exit_codes;
 mod measures;
 mod modules;
 mod purity;
+mod repeated_names;
 mod sources;
 mod units;
 mod widths;

@@ -8,6 +8,7 @@ use crate::circles::{Arrows, LARGEST_CIRCLE, between_folders, circles};
 use crate::crate_order::between_crates;
 use crate::exit_codes::all_bare_codes;
 use crate::modules::{Crate, crates};
+use crate::repeated_names::{MOST_REPEATED, all_repeated};
 use crate::sources::{LONGEST, Source, assert_none, files, root};
 
 /// Where the table in the document begins and ends.
@@ -227,6 +228,7 @@ fn measures() -> Vec<Measure> {
         bound("files that parse a time of a user", parsers, 1),
         bound("files that write the three parts of an error", files_with(&sources, &THREE_PARTS), 1),
         bound("files that read the three parts of an error", files_with(&sources, &READ_PARTS), 1),
+        bound("comments that only repeat a name", all_repeated(&sources).len(), MOST_REPEATED),
         bound("places that do by hand what a library here does", by_hand(&sources).len(), 0),
     ]
 }
