@@ -75,7 +75,7 @@ pub enum Request {
     },
     /// Fetch this file.
     Get {
-        /// The name of the file.
+        /// What recovery asks for, as `%f` of `restore_command`.
         file: WalFileName,
         /// The cluster in recovery.
         system_identifier: SystemIdentifier,

@@ -12,12 +12,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Notify;
 
-/// A server that was started.
 #[derive(Debug, Clone)]
 pub struct StartedServer {
     /// Its process.
     pub postmaster: Postmaster,
-    /// The role in which it was started.
     pub started_as: Role,
     /// Whether it belongs to a bootstrap: clients cannot connect.
     pub isolated: bool,

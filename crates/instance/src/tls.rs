@@ -122,7 +122,6 @@ pub fn peer(paths: &Paths) -> Result<ClientConfig> {
         .map_err(|error| unusable(&error))
 }
 
-/// The common name of a certificate.
 pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate.as_ref()).ok()?;
     let name = parsed.subject().iter_common_name().next()?.as_str().ok()?.to_owned();

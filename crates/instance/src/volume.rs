@@ -70,7 +70,6 @@ impl Record {
     }
 }
 
-/// The content of the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeContent {
     /// The record, if there is one.

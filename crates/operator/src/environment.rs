@@ -36,7 +36,6 @@ impl Environment {
 /// A clock for the time of day. Durations are never measured by it.
 #[derive(Debug, Clone, Copy)]
 pub enum Clock {
-    /// The system clock.
     System,
     /// A clock that showed this time at that instant, and continues with tokio's clock.
     Since(DateTime<Utc>, Instant),

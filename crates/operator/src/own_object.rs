@@ -5,7 +5,6 @@
 use kube::api::DynamicObject;
 use serde::de::{DeserializeOwned, Error as _};
 
-/// The spec of an object.
 pub(crate) fn spec<T: DeserializeOwned>(object: &DynamicObject) -> Result<T, serde_json::Error> {
     part(object, "spec")?.ok_or_else(|| serde_json::Error::missing_field("spec"))
 }

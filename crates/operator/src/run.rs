@@ -60,7 +60,6 @@ pub enum RunError {
     /// The port of the metrics or of the webhook is in use.
     #[error("cannot listen on {address}")]
     Listen {
-        /// The address to listen on.
         address: SocketAddr,
         /// The error of the operating system.
         source: std::io::Error,

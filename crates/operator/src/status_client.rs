@@ -83,7 +83,6 @@ pub enum RequestError {
     /// It could not be reached, or did not answer in time. It is not known whether it did what was requested.
     #[error("{0}")]
     Unreachable(String),
-    /// It refused the request.
     #[error("{status}: {}", refused.error)]
     Refused {
         /// The HTTP status.
@@ -165,7 +164,6 @@ impl StatusClient {
         Some(Self::new(dial, cluster, namespace, &authority, &certificate, &key))
     }
 
-    /// The status of an instance.
     pub async fn status(&self, address: IpAddr) -> Result<InstanceStatus, RequestError> {
         self.request(Method::GET, address, "/status", None::<&()>, STATUS_TIMEOUT).await
     }
@@ -175,7 +173,6 @@ impl StatusClient {
         self.request(Method::GET, address, path, None::<&()>, REQUEST_TIMEOUT).await
     }
 
-    /// `PUT` with a body.
     pub async fn put<B: Serialize + Sync, A: DeserializeOwned>(
         &self,
         address: IpAddr,

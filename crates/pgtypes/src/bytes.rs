@@ -4,7 +4,6 @@
 //! All platforms for which PostgreSQL is packaged today write little-endian, and WAL and data files do not move between
 //! platforms, so one byte order is enough. A file from a big-endian machine fails its version check.
 
-/// The byte at `offset`.
 pub(crate) fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
     bytes.get(offset).copied()
 }

@@ -24,7 +24,6 @@ pub const CONTROL_FILE_SIZE: usize = 8192;
 
 /// The offset of the CRC in 13 to 17.
 const CRC_OFFSET: usize = 288;
-/// The offset of the CRC in 18.
 const CRC_OFFSET_18: usize = 292;
 
 /// What the server was doing when it last wrote its control file, as `DBState`.
@@ -197,7 +196,6 @@ pub enum ControlFileError {
     BadCrc {
         /// CRC computed from the contents.
         expected: u32,
-        /// CRC in the file.
         found: u32,
     },
     /// The CRC is right, but a field has a value that PostgreSQL does not write.

@@ -39,7 +39,7 @@ pub enum HistoryFileError {
     /// A line is neither an entry nor a comment.
     #[error("history file of timeline {timeline} has a line that is not an entry: {line:?}")]
     InvalidLine {
-        /// The timeline of the history file.
+        /// From the name of the file.
         timeline: TimelineId,
         /// The text of the line.
         line: String,

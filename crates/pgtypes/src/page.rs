@@ -76,7 +76,7 @@ pub enum PageCheck {
     BadChecksum {
         /// Checksum computed from the contents.
         expected: u16,
-        /// Checksum in the page.
+        /// `pd_checksum`, as it was read.
         found: u16,
     },
     /// The checksum is right, or is not checked, but the header is invalid.

@@ -32,7 +32,6 @@ impl Decision {
     }
 }
 
-/// WAL by claim and timeline.
 pub(crate) type WalSet = BTreeMap<(ClaimNumber, TimelineId), NumberRanges>;
 
 /// The union of ranges.

@@ -23,7 +23,7 @@ pub enum BackupVerdict {
 pub enum BackupKept {
     /// The policy is empty.
     NoPolicy,
-    /// It is held.
+    /// A user holds it: `backup hold`.
     Held,
     /// It is held with all WAL after it.
     HeldWithWal,
@@ -95,7 +95,7 @@ pub enum PackVerdict {
     Rewrite {
         /// The maximum of the live bytes that one kept manifest names. At least this many bytes are live.
         live_bytes: u64,
-        /// The size of the pack in bytes.
+        /// Of the whole pack, as it is stored.
         size_bytes: u64,
     },
     /// It is to be removed, for this reason.

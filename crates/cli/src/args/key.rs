@@ -14,7 +14,6 @@ pub enum KeyCommand {
     Add {
         /// What the new slot will be called, such as vault or host-2
         name: SlotName,
-        /// The new secret
         #[command(flatten)]
         secret: NewSecret,
         /// The repository with this number; the first one in the configuration is 1 [default: the only one]

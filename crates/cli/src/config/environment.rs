@@ -83,7 +83,6 @@ fn split_index<'k>(name: &str, key: &'k str) -> Result<(usize, &'k str), ConfigE
     }
 }
 
-/// The name of the variable for a key.
 pub fn variable_name(section: &str, index: usize, key: &str) -> String {
     let number = if index == 0 { String::new() } else { format!("{}_", index + 1) };
     format!("{PREFIX}{section}_{number}{key}").to_ascii_uppercase()

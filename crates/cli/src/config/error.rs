@@ -11,7 +11,6 @@ pub enum ConfigError {
     /// The configuration file cannot be read.
     #[error("cannot read the configuration file {}", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,
@@ -45,14 +44,12 @@ pub enum ConfigError {
     /// A variable of one of our sections with an unknown key.
     #[error("unknown environment variable {name}")]
     UnknownVariable {
-        /// The variable.
         name: String,
         /// The section that its name begins with.
         section: String,
         /// The key that was probably meant.
         suggestion: Option<String>,
     },
-    /// A variable that is not text.
     #[error("the environment variable {name} is not valid UTF-8")]
     VariableNotText {
         /// The variable.

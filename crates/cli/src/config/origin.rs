@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     File {
-        /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,

@@ -62,7 +62,6 @@ pub enum KeySource {
 }
 
 impl Repository {
-    /// The location of the repository.
     pub fn location(&self) -> &Location {
         &self.store.location
     }

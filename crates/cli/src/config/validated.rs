@@ -147,7 +147,6 @@ pub struct Drill {
     pub probes: Option<PathBuf>,
     /// More settings of the restored server.
     pub settings: Vec<(String, String)>,
-    /// The time limit of a drill.
     pub time_limit: Duration,
 }
 

@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 /// A larger file was named by mistake.
 const LARGEST_FILE_BYTES: u64 = 64 << 20;
 
-/// Runs one of these commands.
 pub(super) fn run(command: &ManifestCommand, output: Output) -> Result<ExitCode, Failure> {
     match command {
         ManifestCommand::Check { files, fix } => check(files, *fix, output),

@@ -69,7 +69,6 @@ pub(super) async fn for_archiver(
     Ok(targets)
 }
 
-/// One repository.
 pub(super) async fn one(
     configured: &Configured,
     directory: Directory,

@@ -28,7 +28,6 @@ pub struct CopyReport {
     pub size_bytes: u64,
     /// Further notes, as text for people.
     pub notes: Vec<String>,
-    /// The duration of the copy, in milliseconds.
     pub duration_milliseconds: u64,
 }
 
@@ -45,7 +44,6 @@ pub struct CopyPlace {
 /// The result for one backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopiedBackup {
-    /// The id of the backup.
     pub backup_id: BackupId,
     /// Whether it was copied.
     pub outcome: CopyOutcome,

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
-/// The report of a drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillReport {
     /// The name of the cluster's archive.
@@ -32,7 +31,6 @@ pub struct DrillReport {
     pub restored_lsn: Option<Lsn>,
     /// The version of the server, such as `18.1`; `None` if it did not start.
     pub server_version: Option<String>,
-    /// The directory of the drill.
     pub directory: PathBuf,
     /// Whether the directory was kept.
     pub kept: bool,
@@ -62,7 +60,6 @@ pub struct DrillReport {
     pub recorded: bool,
 }
 
-/// The result of a drill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DrillResult {
@@ -137,7 +134,6 @@ pub enum CheckOutcome {
     Passed,
     /// It found something wrong.
     Failed,
-    /// It was not run.
     NotRun,
 }
 
@@ -146,7 +142,6 @@ pub enum CheckOutcome {
 pub struct Probe {
     /// The comment before it, or its first words.
     pub name: String,
-    /// The path of its file.
     pub file: PathBuf,
     /// The line in which it begins, from 1.
     pub line: u64,
@@ -156,16 +151,13 @@ pub struct Probe {
     pub answer: Option<String>,
 }
 
-/// A finding of a drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrillFinding {
-    /// The kind of the finding.
     pub kind: FindingKind,
     /// The finding, as text for people.
     pub what: String,
 }
 
-/// The kinds of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FindingKind {
@@ -206,7 +198,6 @@ impl fmt::Display for DrillFinding {
 /// A directory that a drill left when it was killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftBehind {
-    /// The path of the directory.
     pub directory: PathBuf,
     /// When that drill began.
     pub started: DateTime<Utc>,

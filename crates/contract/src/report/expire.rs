@@ -6,7 +6,6 @@ use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use holdfast_repo::name::{BackupId, ClaimNumber, ClusterName};
 use serde::{Deserialize, Serialize};
 
-/// The report of `expire`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpireReport {
     /// The name of the cluster's archive.
@@ -53,7 +52,6 @@ pub struct RepositoryExpire {
 /// The verdict about a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupFate {
-    /// The id of the backup.
     pub backup_id: BackupId,
     /// Whether it is kept.
     pub kept: bool,
@@ -66,13 +64,10 @@ pub struct BackupFate {
 /// The verdict about a range of WAL of one timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalFate {
-    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The timeline of the range.
     pub timeline: TimelineId,
-    /// The first segment.
     pub first: SegmentName,
-    /// The last segment.
     pub last: SegmentName,
     /// The number of segments.
     pub segments: u64,

@@ -13,7 +13,6 @@ use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{OtherLine, ReachableWindow, Rejection};
 use serde::{Deserialize, Serialize};
 
-/// The report of `info`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InfoReport {
     /// The name of the cluster's archive.
@@ -56,15 +55,11 @@ pub struct RepositoryInfo {
 /// One claim on the cluster's archive in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimInfo {
-    /// The record of the claim.
     pub claim: ClaimRecord,
-    /// The backups of the claim.
     pub backups: Backups,
-    /// The WAL of the claim.
     pub wal: Option<ClaimWal>,
     /// When the newest WAL was stored, by the store's clock.
     pub last_wal_stored: Option<DateTime<Utc>>,
-    /// The age of that WAL.
     pub last_wal_age_seconds: Option<u64>,
     /// The newest archived WAL of the newest timeline.
     pub wal_end: Option<WalEnd>,
@@ -113,13 +108,11 @@ pub struct Snapshots {
 pub struct BriefSnapshot {
     /// The id of its record.
     pub snapshot_id: String,
-    /// The label of the snapshots.
     pub label: String,
     /// Whether the server ran while they were taken.
     pub online: bool,
     /// When the server was released after the snapshots.
     pub stop_time: DateTime<Utc>,
-    /// The timeline of the snapshots.
     pub timeline: TimelineId,
 }
 
@@ -180,7 +173,6 @@ pub struct Backups {
 /// A short form of a backup's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BriefBackup {
-    /// The id of the backup.
     pub backup_id: String,
     /// When the backup started, by the server's clock.
     pub start_time: DateTime<Utc>,

@@ -7,7 +7,6 @@ use holdfast_repo::name::SlotName;
 use holdfast_repo::record::{EncryptionKind, KeyChange};
 use serde::{Deserialize, Serialize};
 
-/// The report of `key list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyListReport {
     /// In the order of the configuration.
@@ -29,10 +28,8 @@ pub struct RepositoryKeys {
     pub unreadable: Vec<UnreadableRecord>,
 }
 
-/// A key slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySlotReport {
-    /// The name of the slot.
     pub slot: SlotName,
     /// The name of the slot that it replaces, or its own.
     pub label: SlotName,

@@ -6,7 +6,6 @@ use holdfast_repo::name::{BackupId, ClusterName};
 use holdfast_repo::record::{BackupRecord, StartRecord};
 use serde::{Deserialize, Serialize};
 
-/// The report of `list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListReport {
     /// The name of the cluster's archive.
@@ -15,7 +14,6 @@ pub struct ListReport {
     pub repositories: Vec<PerRepository<RepositoryBackups>>,
 }
 
-/// The backups in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryBackups {
     /// The redacted URL.
@@ -31,7 +29,6 @@ pub struct RepositoryBackups {
 /// A backup without `backup.json`: running, or dead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfinished {
-    /// The id of the backup.
     pub backup_id: BackupId,
     /// The content of its `start.json`; `None` if that is missing.
     pub start: Option<StartRecord>,

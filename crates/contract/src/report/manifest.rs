@@ -75,7 +75,6 @@ pub struct DocumentFinding {
     pub hint: String,
 }
 
-/// The level of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingLevel {

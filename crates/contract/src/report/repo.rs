@@ -33,7 +33,6 @@ pub struct InitialisedRepository {
 pub struct ClaimReport {
     /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// The owner of the claim.
     pub owner: String,
     /// Whether the archive was only checked, not claimed (`--check`).
     pub checked_only: bool,
@@ -55,14 +54,12 @@ pub struct ClaimedRepository {
     pub claim: Option<ClaimRecord>,
 }
 
-/// The report of `repo info`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoInfoReport {
     /// In the order of the configuration.
     pub repositories: Vec<PerRepository<RepositoryClusters>>,
 }
 
-/// The clusters of one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryClusters {
     /// The properties of the repository.

@@ -25,7 +25,6 @@ impl TargetState {
     }
 }
 
-/// A tablespace and its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablespacePlace {
     /// Its OID, which is the name of its link in `pg_tblspc`.
@@ -56,7 +55,6 @@ pub struct RestorePlan {
     pub target_state: TargetState,
     /// The backup, the timelines, the WAL and the reachable window.
     pub recovery: RecoveryPlan,
-    /// The places of the tablespaces.
     pub tablespaces: Vec<TablespacePlace>,
     /// The number of files.
     pub file_count: u64,
@@ -74,12 +72,10 @@ pub struct RestorePlan {
     pub notes: Vec<String>,
 }
 
-/// The report of `restore`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreReport {
     /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// The id of the backup.
     pub backup: BackupId,
     /// The restored data directory.
     pub pgdata: PathBuf,
@@ -95,13 +91,11 @@ pub struct RestoreReport {
     pub fetched_bytes: u64,
     /// Bytes written to files.
     pub written_bytes: u64,
-    /// Bytes of holes.
     pub hole_bytes: u64,
     /// Bytes that were reused after a comparison by hash.
     pub reused_bytes: u64,
     /// Files and directories removed because the backup does not have them.
     pub removed_entries: u64,
-    /// The duration of the restore.
     #[serde(rename = "duration_seconds", serialize_with = "as_seconds", deserialize_with = "from_seconds")]
     pub duration: Duration,
     /// The name of the signal file: `recovery.signal` or `standby.signal`.

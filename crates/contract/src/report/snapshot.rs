@@ -21,11 +21,9 @@ pub struct RecordReport {
 pub struct RecordedSnapshot {
     /// The redacted URL.
     pub repository: String,
-    /// The record.
     pub snapshot: SnapshotRecord,
 }
 
-/// The report of `snapshot list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotListReport {
     /// The name of the cluster's archive.

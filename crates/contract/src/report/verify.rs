@@ -8,7 +8,6 @@ use holdfast_repo::recovery::ReachableWindow;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The report of `verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyReport {
     /// The name of the cluster's archive.
@@ -83,7 +82,6 @@ pub struct RepositoryVerified {
 /// The result for one backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedBackup {
-    /// The id of the backup.
     pub backup_id: BackupId,
     /// The claim of its WAL; `None` if its record cannot be read.
     pub claim: Option<ClaimNumber>,
@@ -145,7 +143,6 @@ pub enum Compared {
 /// The WAL of one claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedClaim {
-    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The number of listed segments.
     pub segment_count: u64,
@@ -160,7 +157,6 @@ pub struct VerifiedClaim {
 /// An object that differs from what was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
-    /// The kind of damage.
     pub kind: DamageKind,
     /// The kind of object.
     pub class: ObjectClass,
@@ -176,7 +172,6 @@ pub struct Damage {
     pub windows: Vec<ClaimWindow>,
 }
 
-/// A window of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimWindow {
     /// The number of the claim.
@@ -186,7 +181,6 @@ pub struct ClaimWindow {
     pub window: ReachableWindow,
 }
 
-/// The kinds of damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DamageKind {
@@ -250,11 +244,9 @@ pub enum ObjectClass {
     Manifest,
     /// A pack: data of files.
     Pack,
-    /// A WAL segment.
     WalSegment,
     /// A history file.
     TimelineHistory,
-    /// Any other object.
     Other,
 }
 

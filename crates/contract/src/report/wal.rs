@@ -31,7 +31,6 @@ pub struct StoredIn {
 /// A file that is durable in every repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchivedFile {
-    /// The name of the file.
     pub file: WalFileName,
     /// The size of the file in bytes.
     pub raw_bytes: u64,
@@ -131,7 +130,6 @@ pub enum GetSource {
     Tail(String),
 }
 
-/// The report of `wal list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalListReport {
     /// The name of the cluster's archive.
@@ -154,13 +152,11 @@ pub struct WalListing {
 /// The WAL under one claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimWal {
-    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The system identifier of the cluster that wrote it.
     pub system_identifier: SystemIdentifier,
     /// PostgreSQL's major version.
     pub pg_major: u16,
-    /// Size of each segment in bytes.
     pub wal_segment_size_bytes: WalSegmentSize,
     /// WAL before this LSN may be in the archive but is not listed here; `None` if all is listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,7 +165,6 @@ pub struct ClaimWal {
     pub timelines: Vec<TimelineWal>,
 }
 
-/// The WAL of one timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineWal {
     /// The timeline of this WAL.

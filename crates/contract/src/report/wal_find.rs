@@ -7,7 +7,6 @@ use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use holdfast_repo::name::{BackupId, ClaimNumber, ClusterName};
 use serde::{Deserialize, Serialize};
 
-/// The report of `wal find`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalFindReport {
     /// The name of the cluster's archive.
@@ -69,7 +68,6 @@ pub enum FoundWhat {
     Commit,
     /// A transaction was rolled back.
     Rollback,
-    /// A restore point.
     RestorePoint,
     /// The wanted LSN.
     Position,
@@ -134,11 +132,9 @@ pub struct FoundChange {
 /// A relation as a backup has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KnownRelation {
-    /// The OID.
     pub oid: u32,
     /// The schema; its OID if the backup does not have its name.
     pub schema: String,
-    /// The name.
     pub name: String,
     /// `relkind`: `r` is a table, `i` an index, `t` a TOAST table, `S` a sequence, `m` a materialised view.
     pub kind: char,

@@ -10,7 +10,6 @@ use holdfast_repo::recovery::ReachableWindow;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The report of `wal verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalVerifyReport {
     /// The name of the cluster's archive.
@@ -48,16 +47,13 @@ pub struct WalVerified {
     pub segment_count: u64,
     /// The number of segments that were compared with the segment before them.
     pub compared_count: u64,
-    /// Bytes of WAL that were read and verified.
     pub read_bytes: u64,
     /// The duration of the verification.
     pub duration_milliseconds: u64,
 }
 
-/// The WAL of one claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimWalVerified {
-    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The timelines that a backup leads to, ascending.
     pub timelines: Vec<TimelineVerified>,
@@ -66,7 +62,6 @@ pub struct ClaimWalVerified {
 /// The WAL along one timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineVerified {
-    /// The timeline.
     pub timeline: TimelineId,
     /// Segments on the way to it, from the first backup to the newest segment.
     pub segment_count: u64,
@@ -74,10 +69,8 @@ pub struct TimelineVerified {
     pub windows: Vec<ReachableWindow>,
 }
 
-/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalFinding {
-    /// The kind of finding.
     pub kind: WalFindingKind,
     /// Whether it costs something.
     pub weight: WalFindingWeight,
@@ -105,7 +98,6 @@ pub struct WalFinding {
     pub recorded: Option<DateTime<Utc>>,
 }
 
-/// The kinds of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WalFindingKind {
@@ -175,7 +167,6 @@ pub struct LostMoments {
 /// The backup or the snapshot with which moments can be restored again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostUntil {
-    /// Its id.
     pub backup: BackupId,
     /// Whether it is a recorded snapshot.
     pub is_snapshot: bool,
@@ -217,7 +208,6 @@ pub struct WalHealing {
 pub struct HealedFile {
     /// The number of the claim.
     pub claim: ClaimNumber,
-    /// The file.
     pub file: WalFileName,
     /// The path that it came from.
     pub from: String,

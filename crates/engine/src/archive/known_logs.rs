@@ -73,9 +73,9 @@ pub struct ArchivePlace {
     pub repository: RepositoryId,
     /// Where the repository is: its URL and endpoint. They are needed because a copy of a repository has the same id.
     pub place: String,
-    /// The cluster.
+    /// Whose WAL it is.
     pub cluster: ClusterName,
-    /// The claim.
+    /// WAL of another claim is in other folders.
     pub claim: ClaimNumber,
 }
 

@@ -66,7 +66,6 @@ impl ListedWal {
         }
     }
 
-    /// The claim.
     pub(super) fn claim(&self) -> &ClaimRecord {
         &self.claim
     }

@@ -34,12 +34,10 @@ const LOOKS: u32 = 3;
 /// The pieces of a timeline, by segment.
 pub(crate) type TailPieces = BTreeMap<SegmentName, Vec<TailRange>>;
 
-/// The name of a piece.
 fn piece_name(repository: &Repository, claim: &ClaimRecord, segment: SegmentName, range: TailRange) -> String {
     name::wal_tail(&claim.cluster, claim.number, segment, range, claim.wal_codec, repository.is_encrypted())
 }
 
-/// Lists the pieces of one timeline.
 pub(crate) async fn list_timeline(
     repository: &Repository,
     claim: &ClaimRecord,

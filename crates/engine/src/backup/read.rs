@@ -49,7 +49,7 @@ pub(super) struct Piece {
     pub offset: u64,
     /// The number of bytes found; fewer than planned if the file shrank.
     pub length: usize,
-    /// The state of the file.
+    /// What became of the file while it was read.
     pub found: FileState,
 }
 

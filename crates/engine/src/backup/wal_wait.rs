@@ -32,7 +32,6 @@ const LOOK_AGAIN_AT_MOST: Duration = Duration::from_secs(3);
 /// The time in which only the archiver sends segments. An archiver that works needs a fraction of this.
 const ARCHIVER_ALONE: Duration = Duration::from_secs(5);
 
-/// The WAL to wait for.
 pub(crate) struct WalWait<'a> {
     /// Every repository with the claim on its archive.
     pub repositories: Vec<(&'a Repository, &'a ClaimRecord)>,

@@ -74,7 +74,6 @@ impl Findings {
         self.found.iter_mut()
     }
 
-    /// The findings.
     pub(super) fn iter(&self) -> impl Iterator<Item = &WalFinding> {
         self.found.iter()
     }

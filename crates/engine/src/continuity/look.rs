@@ -59,12 +59,10 @@ pub(super) struct Gap {
 }
 
 impl ClaimWal {
-    /// The segment size of the claim.
     pub(super) fn size(&self) -> WalSegmentSize {
         self.claim.wal_segment_size
     }
 
-    /// The object of a WAL file.
     pub(super) fn object(&self, repository: &Repository, file: WalFileName) -> String {
         wal_object_name(repository, &self.claim.cluster, &self.claim, &file)
     }

@@ -34,7 +34,6 @@ impl Log {
         self.file.try_clone().map_err(|e| Error::file("create", path, e))
     }
 
-    /// The last `count` lines.
     pub(super) fn last_lines(&self, count: usize) -> String {
         let end = self.end();
         let lines: Vec<&str> = end.lines().collect();

@@ -209,7 +209,6 @@ impl Statement {
     }
 }
 
-/// The state of the scanner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ScannerState {
     Plain,

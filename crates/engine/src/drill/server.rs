@@ -207,7 +207,6 @@ impl Server {
         self.gone()
     }
 
-    /// The log of the server.
     pub(super) fn log(&self) -> &Log {
         &self.log
     }

@@ -130,7 +130,6 @@ pub enum Cause {
     /// `global/pg_control` is not one of PostgreSQL 13 to 18, or is damaged.
     #[error("{}: {source}", path.display())]
     ControlFile {
-        /// The path of the control file.
         path: PathBuf,
         /// Why it is refused.
         source: pg::control::ControlFileError,
@@ -201,7 +200,6 @@ pub enum Cause {
         claimed: pg::SystemIdentifier,
         /// The cluster in use, for messages: "the data directory /srv/pg".
         here: String,
-        /// The system identifier of that cluster.
         found: pg::SystemIdentifier,
     },
     /// The archive was claimed for another owner.
@@ -358,7 +356,6 @@ pub enum Cause {
     /// A server that runs on this host uses this place.
     #[error("{} is in use by the PostgreSQL server of {} (process {pid})", place.display(), pgdata.display())]
     InUse {
-        /// The place that is in use.
         place: PathBuf,
         /// The server's data directory.
         pgdata: PathBuf,
@@ -368,9 +365,7 @@ pub enum Cause {
     /// A link in a copied data directory leads to what a server that runs on this host uses.
     #[error("{} leads to {}, which is in use by the PostgreSQL server of {} (process {pid})", link.display(), target.display(), pgdata.display())]
     LinkInUse {
-        /// The path of the link.
         link: PathBuf,
-        /// The target of the link.
         target: PathBuf,
         /// The server's data directory.
         pgdata: PathBuf,

@@ -17,7 +17,6 @@ pub enum ServerSetting {
     /// The connection does not lead to the server of the data directory.
     #[error("the connection leads to a server with system identifier {server}, but {} has {directory_identifier}", directory.display())]
     OtherServer {
-        /// The system identifier of the server.
         server: pg::SystemIdentifier,
         directory: PathBuf,
         /// The system identifier in the data directory.

@@ -127,7 +127,6 @@ pub(super) fn amount(decision: &planner::Decision, plan: &planner::Plan) -> Amou
     }
 }
 
-/// The amount that was removed.
 pub(super) fn removed(done: &Done) -> Amount {
     Amount {
         backups: done.backups.clone(),

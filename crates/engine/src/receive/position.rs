@@ -25,7 +25,6 @@ pub(super) struct StoredWal {
 pub(super) struct Server {
     /// The path of its timeline.
     pub(super) ancestry: Ancestry,
-    /// The size of a segment.
     pub(super) size: WalSegmentSize,
     /// The end of its durable WAL.
     pub(super) flushed: Lsn,

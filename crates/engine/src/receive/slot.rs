@@ -7,7 +7,6 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::server::Connection;
 use crate::server::replication::{Replication, Slot};
 
-/// The slot as it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct UsedSlot {
     /// The oldest WAL that it keeps.

@@ -77,7 +77,7 @@ pub enum Unlock {
     KeyFile(Secret<Vec<u8>>),
     /// A secret with the key slot that is tried first: the named one, or the one that replaced it.
     Hinted {
-        /// The name of the slot.
+        /// The one that is named.
         slot: SlotName,
         /// The secret that opens it.
         secret: Box<Unlock>,

@@ -86,7 +86,6 @@ pub(super) struct Opened {
     /// Whether the slot begins an epoch and its removal has begun: then another slot has the newest key, or a run that
     /// came too late made this one.
     pub(super) going: bool,
-    /// The slots that were left out.
     pub(super) left_out: Vec<Unreadable<SlotName>>,
     /// The slots that were not read.
     pub(super) unread: Vec<(SlotName, ObjectInfo)>,

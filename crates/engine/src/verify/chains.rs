@@ -19,7 +19,6 @@ pub(super) struct ClaimWal {
     pub(super) claim: ClaimRecord,
     chains: Chains,
     lines: Vec<Line>,
-    /// The damaged segments.
     damaged: BTreeSet<SegmentName>,
     /// The number of segments that were read.
     pub(super) segments_read: u64,
@@ -40,7 +39,6 @@ impl ClaimWal {
         self.chains.beginnings().iter().find(|begins| begins.backup_id == backup)
     }
 
-    /// The object of a WAL file.
     pub(super) fn object(&self, repository: &Repository, file: WalFileName) -> String {
         wal_object_name(repository, &self.claim.cluster, &self.claim, &file)
     }
@@ -201,7 +199,6 @@ impl ClaimWal {
         self.chains.wal().segment_count()
     }
 
-    /// The number of the claim.
     pub(super) fn number(&self) -> ClaimNumber {
         self.claim.number
     }

@@ -92,7 +92,6 @@ impl Findings {
         self.newer.values().any(|newer| newer.backups.contains(&backup))
     }
 
-    /// The damage of a backup.
     pub(super) fn damage_of(&self, backup: BackupId) -> impl Iterator<Item = &Damage> {
         self.damage.values().filter(move |damage| damage.backups.contains(&backup))
     }

@@ -32,7 +32,6 @@ SELECT extract(epoch FROM now())::float8, pg_snapshot_xmin(pg_current_snapshot()
 /// A probe: the state of the server at one time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Probe {
-    /// The time of the probe.
     pub(super) at: DateTime<Utc>,
     /// The end of the WAL at that time, or a little later.
     pub(super) end: Lsn,

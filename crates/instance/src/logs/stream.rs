@@ -22,7 +22,6 @@ pub struct Errors(Arc<Mutex<Option<TimedError>>>);
 type TimedError = (DateTime<Utc>, String);
 
 impl Errors {
-    /// The last error, with its time.
     pub fn last(&self) -> Option<(DateTime<Utc>, String)> {
         self.0.lock().clone()
     }

@@ -28,7 +28,6 @@ pub(super) enum Caller {
     Metrics,
 }
 
-/// Answers one request.
 pub(super) async fn answer(context: &Arc<Context>, caller: &Caller, request: Request<Incoming>) -> Answer {
     match caller {
         Caller::Probes => probe(context, request.uri().path()),

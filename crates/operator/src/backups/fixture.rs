@@ -60,7 +60,6 @@ pub(crate) fn cluster() -> ClusterView {
     }
 }
 
-/// The status of one instance of [`cluster`].
 pub(crate) fn status(cluster: &mut ClusterView, serial: i32) -> &mut InstanceStatus {
     let instance = &mut cluster.instances[usize::try_from(serial).unwrap_or_default() - 1];
     instance.status.get_or_insert_default()

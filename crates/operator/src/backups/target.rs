@@ -24,7 +24,6 @@ pub struct TargetRequest<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
     Instance {
-        /// The name of the instance.
         name: String,
         /// A warning about the choice, for people.
         warning: Option<String>,

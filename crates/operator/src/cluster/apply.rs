@@ -32,7 +32,6 @@ pub(crate) struct Actor<'a> {
     pub(crate) context: &'a ClusterContext,
     /// The cluster.
     pub desired: &'a Desired,
-    /// What was read.
     pub read: &'a Read,
     /// The current time, for certificates.
     pub now: DateTime<Utc>,

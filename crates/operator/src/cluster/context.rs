@@ -37,7 +37,6 @@ impl ClusterContext {
         }
     }
 
-    /// The memory of a cluster.
     pub(crate) fn memory(&self, uid: &str) -> Arc<tokio::sync::Mutex<Memory>> {
         Arc::clone(self.memories.lock().entry(uid.to_owned()).or_default())
     }

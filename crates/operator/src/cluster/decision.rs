@@ -44,7 +44,6 @@ pub enum Action {
     CreateClaim(Box<PersistentVolumeClaim>),
     /// Requests a larger volume.
     GrowClaim {
-        /// The name of the claim.
         name: String,
         /// The new size, as a Kubernetes quantity.
         size: String,
@@ -60,7 +59,6 @@ pub enum Action {
     CreatePod(Box<Pod>),
     /// Deletes a pod gracefully.
     DeletePod {
-        /// The name of the pod.
         name: String,
         /// The uid of the pod: one with another uid is not deleted.
         uid: String,
@@ -206,7 +204,6 @@ pub enum SecretKind {
 }
 
 impl SecretKind {
-    /// The name of the Secret.
     pub fn name(self, cluster: &str) -> String {
         match self {
             Self::Authority => names::ca_secret(cluster),

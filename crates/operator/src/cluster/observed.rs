@@ -23,7 +23,6 @@ pub struct Observed {
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
     /// The answer of each instance, by name, or why there is none.
     pub answers: BTreeMap<String, Answer>,
-    /// The Lease of the primary.
     pub lease: Option<PrimaryLease>,
     /// Secrets of the cluster, by name.
     pub secrets: BTreeMap<String, SecretFacts>,

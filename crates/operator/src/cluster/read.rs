@@ -337,7 +337,6 @@ fn without_type(mut value: Value) -> Value {
     value
 }
 
-/// The API resource of a kind.
 pub(crate) fn resource(kind: Kind, apis: Apis) -> ApiResource {
     let (group, version, plural) = kind.resource(apis);
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.name()), plural)

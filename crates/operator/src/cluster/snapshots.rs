@@ -37,7 +37,6 @@ pub(super) async fn recovery_source(
     Ok(source)
 }
 
-/// Lists the snapshots of a cluster.
 pub(super) async fn kept(
     context: &ClusterContext,
     namespace: &str,

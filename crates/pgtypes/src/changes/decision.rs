@@ -92,7 +92,7 @@ pub enum FileChanges {
 /// The blocks of a file that are not the parent's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileBlocks {
-    /// The length of the file in blocks.
+    /// The number of blocks of the file.
     pub length: u32,
     /// The blocks to read, by their number in this file, not in the relation: sorted, not empty, and not adjacent.
     /// Every other block below `length` is the parent's block of the same number, which exists. Empty only if the file

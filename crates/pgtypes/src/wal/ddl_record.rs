@@ -63,7 +63,7 @@ pub enum DdlRecord {
     FileCreated {
         /// The transaction, or the subtransaction.
         xid: u32,
-        /// The file.
+        /// Its number, with its database and tablespace.
         file: RelationFile,
     },
     /// `TRUNCATE`, of relations that are decoded for subscribers.

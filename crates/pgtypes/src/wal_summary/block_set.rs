@@ -9,7 +9,6 @@ use std::ops::Range;
 /// `InvalidBlockNumber`: the number that no block has.
 pub(crate) const INVALID_BLOCK: u32 = u32::MAX;
 
-/// Blocks in a chunk, `BLOCKS_PER_CHUNK`.
 pub(crate) const BLOCKS_PER_CHUNK: u32 = 1 << 16;
 
 /// The most offsets in an array: more would take more bytes than a bitmap.
@@ -143,7 +142,6 @@ impl Chunk {
         }
     }
 
-    /// Bytes on the heap.
     fn heap_bytes(&self) -> usize {
         match &self.0 {
             Form::Offsets(offsets) => size_of_val(&**offsets),

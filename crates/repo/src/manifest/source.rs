@@ -70,7 +70,6 @@ impl<'a> FileEntry<'a> {
     }
 }
 
-/// The patches over one extent.
 pub(super) fn patches_over(patches: &[Patch], extent: u32) -> &[Patch] {
     let start = patches.partition_point(|patch| patch.extent < extent);
     let rest = patches.get(start..).unwrap_or_default();

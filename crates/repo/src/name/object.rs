@@ -66,7 +66,7 @@ pub enum ObjectPath {
     },
     /// `<cluster>/packs/<backup id>/<6 digits>.pack`
     Pack {
-        /// The cluster of the backup.
+        /// The first part of the name, for all objects of an archive.
         cluster: ClusterName,
         /// The backup that wrote it.
         backup: BackupId,
@@ -77,7 +77,7 @@ pub enum ObjectPath {
     BackupStart {
         /// The cluster of the backup.
         cluster: ClusterName,
-        /// The id of the backup.
+        /// The folder. It names the moment at which the backup began.
         backup: BackupId,
     },
     /// `<cluster>/backups/<backup id>/ended.json`
@@ -103,14 +103,14 @@ pub enum ObjectPath {
     },
     /// `<cluster>/snapshots/<id>.json`: volume snapshots that a recovery can begin with
     Snapshot {
-        /// The cluster of the snapshots.
+        /// The first part of the name.
         cluster: ClusterName,
         /// The id of the snapshots' record.
         snapshot: BackupId,
     },
     /// `<cluster>/ledger/<time>-<kind>.json`
     Ledger {
-        /// The cluster of the ledger.
+        /// The first part of the name.
         cluster: ClusterName,
         /// When it was written.
         time: LedgerTime,

@@ -98,7 +98,7 @@ pub struct BackupRecord {
     pub next_xid: u64,
     /// Host the backup ran on.
     pub host: String,
-    /// Version of the software.
+    /// The release of Holdfast that wrote it.
     pub software_version: String,
     /// The warnings of the backup that matter to a restore: links that were kept as links, files whose content replaces
     /// a link.

@@ -47,7 +47,7 @@ pub struct LeaseRecord {
     pub pid_namespace: Option<String>,
     /// Its process id in that namespace.
     pub pid: u32,
-    /// Version of the software.
+    /// The release of Holdfast that wrote it.
     pub software_version: String,
 }
 

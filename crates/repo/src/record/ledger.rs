@@ -41,9 +41,9 @@ pub enum LedgerEntry {
     GapClosed {
         /// Claim that the segments belong to.
         claim: ClaimNumber,
-        /// The first of these segments.
+        /// Inclusive. It may be in the middle of a gap.
         first: SegmentName,
-        /// The last of these segments.
+        /// Inclusive, on the timeline of `first`.
         last: SegmentName,
         /// Number of these segments.
         count: u64,
@@ -54,7 +54,7 @@ pub enum LedgerEntry {
     Divergence {
         /// Claim that the file belongs to.
         claim: ClaimNumber,
-        /// Name of the file.
+        /// As PostgreSQL named it.
         file: WalFileName,
         /// SHA-256 of the stored content, 64 hex digits.
         stored_sha256: String,
@@ -76,7 +76,7 @@ pub enum LedgerEntry {
         decided: Option<DateTime<Utc>>,
         /// Number of objects to be deleted.
         object_count: u64,
-        /// Their size in bytes.
+        /// Of these objects, as they are stored.
         size_bytes: u64,
         /// Nothing is deleted before this time.
         not_before: DateTime<Utc>,
@@ -155,10 +155,10 @@ pub enum LedgerEntry {
     Key {
         /// The requested change.
         change: KeyChange,
-        /// The slots that were written.
+        /// Added, or in the place of slots that are removed.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         written: Vec<SlotName>,
-        /// The slots that were removed.
+        /// They no longer open the repository.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         removed: Vec<SlotName>,
         /// The newest key epoch after the change.

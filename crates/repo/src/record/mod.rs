@@ -263,7 +263,6 @@ pub enum RecordError {
     /// The record could not be encrypted.
     #[error("seal the {kind} record")]
     Seal {
-        /// The kind of the record.
         kind: RecordKind,
         /// The fault during encryption.
         source: FormatError,

@@ -57,7 +57,7 @@ pub struct SnapshotRecord {
     pub created: DateTime<Utc>,
     /// Host that wrote the record.
     pub host: String,
-    /// Version of the software.
+    /// The release of Holdfast that wrote it.
     pub software_version: String,
     /// Free text from the user.
     #[serde(default)]

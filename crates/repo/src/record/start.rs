@@ -26,7 +26,7 @@ pub struct StartRecord {
     pub pgdata: String,
     /// When the backup began, by the clock of the host.
     pub started: DateTime<Utc>,
-    /// Version of the software.
+    /// The release of Holdfast that wrote it.
     pub software_version: String,
     /// The backup on which it is built, which must stay until the run has ended. Absent for a full backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,7 +32,6 @@ impl NeededTail {
     }
 }
 
-/// The bytes of a segment before an LSN.
 fn bytes_before(lsn: Lsn, segment: SegmentName, size: WalSegmentSize) -> u32 {
     let bytes = lsn.as_u64().saturating_sub(segment.start_lsn(size).as_u64());
     u32::try_from(bytes).unwrap_or(u32::MAX).min(size.bytes())

@@ -116,7 +116,6 @@ impl Lease {
         Ok(Self { shared, ending, task: Some(task) })
     }
 
-    /// The id of the run.
     pub(crate) fn run(&self) -> &RunId {
         &self.shared.record.run
     }

@@ -94,7 +94,6 @@ impl Replication {
         PgVersion::new(major).map_err(|error| Cause::ServerSetting(ServerSetting::Version(error.to_string())).into())
     }
 
-    /// `SHOW` of a setting.
     pub(crate) async fn show(&mut self, setting: &str) -> Result<String, Error> {
         let row = self.one_row(&format!("SHOW {setting}")).await?;
         text(&value(&row, 0)?)
@@ -121,7 +120,6 @@ impl Replication {
         size.ok_or_else(|| lost(format!("its wal_segment_size is {shown:?}")))
     }
 
-    /// `IDENTIFY_SYSTEM`
     pub(crate) async fn identify_system(&mut self) -> Result<SystemFacts, Error> {
         let row = self.one_row("IDENTIFY_SYSTEM").await.doing(|| "asking the server for its identity".to_owned())?;
         Ok(SystemFacts { system_identifier: parsed(&row, 0)?, timeline: timeline(&row, 1)?, flushed: parsed(&row, 2)? })
@@ -175,7 +173,6 @@ impl Replication {
         }
     }
 
-    /// `START_REPLICATION`
     pub(crate) async fn start(&mut self, slot: &str, from: Lsn, timeline: TimelineId) -> Result<Begun, Error> {
         let command = format!("START_REPLICATION SLOT {} PHYSICAL {from} TIMELINE {timeline}", quoted(slot));
         in_time(async {

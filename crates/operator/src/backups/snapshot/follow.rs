@@ -28,7 +28,6 @@ pub(crate) fn request(task: &Task, cluster: &ClusterView, online: bool, now: Dat
     SnapshotRequest { name: task.name.clone(), online, deadline: Some(now + deadline(cluster) + INSTANCE_MARGIN) }
 }
 
-/// Deletes these snapshots.
 pub(crate) fn delete_all(snapshots: &[ObservedSnapshot]) -> impl Iterator<Item = Action> {
     snapshots
         .iter()

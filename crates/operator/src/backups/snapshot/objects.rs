@@ -49,9 +49,7 @@ pub struct SnapshotPlan {
 pub struct Owner {
     /// `Backup` or `Cluster`.
     pub kind: &'static str,
-    /// The name of the owner.
     pub name: String,
-    /// The uid of the owner.
     pub uid: String,
 }
 

@@ -153,12 +153,7 @@ pub(super) enum Origin {
     #[default]
     Empty,
     /// Snapshots, or volumes to clone.
-    Snapshots {
-        /// The source of the data volume.
-        data: VolumeSnapshotSource,
-        /// The source of the WAL volume.
-        wal: Option<VolumeSnapshotSource>,
-    },
+    Snapshots { data: VolumeSnapshotSource, wal: Option<VolumeSnapshotSource> },
     /// Not known yet: no volume is created, and the status says why.
     Unknown,
 }
