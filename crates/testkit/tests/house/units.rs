@@ -1,4 +1,5 @@
-//! A public number of a size or a time says its unit, in its name or in its comment.
+//! A public number of a size or a time says its unit, in its name or in its comment. So does a function that returns
+//! one.
 
 use crate::sources::{assert_none, files, root};
 
@@ -37,11 +38,14 @@ const UNITS: &[&str] = &[
     "count",
 ];
 
-/// The name of a public constant or field of an integer type.
+/// The name of a public constant, field or function of an integer type.
 fn public_number(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix("pub ")?;
     let rest = rest.strip_prefix("const ").unwrap_or(rest);
-    let (name, kind) = rest.split_once(": ")?;
+    let (name, kind) = match rest.strip_prefix("fn ").or_else(|| rest.strip_prefix("async fn ")) {
+        Some(function) => (function.split(['(', '<']).next()?, function.rsplit_once(") -> ")?.1),
+        None => rest.split_once(": ")?,
+    };
     let kind = kind.trim_start_matches("Option<");
     let number = ["u8", "u16", "u32", "u64", "usize", "i32", "i64"]
         .iter()
@@ -88,7 +92,11 @@ fn public_amounts_say_their_unit() {
 fn an_amount_without_a_unit_is_found() {
     assert_eq!(without_unit("/// How long it waits.\npub timeout: u64,\n"), [(2, "timeout".to_owned())]);
     assert_eq!(without_unit("/// Of the file.\npub const SIZE: usize = 3;\n"), [(2, "SIZE".to_owned())]);
+    let function = "/// Of the file.\npub fn raw_len(&self) -> u32 {\n";
+    assert_eq!(without_unit(function), [(2, "raw_len".to_owned())]);
     for said in [
+        "/// In bytes.\npub const fn raw_len(&self) -> Option<u32> {\n",
+        "pub fn length(&self) -> TimelineId {\n",
         "/// In seconds.\npub timeout: u64,\n",
         "pub size_bytes: u64,\n",
         "/// The number of waiting files.\npub limit: u32,\n",
