@@ -108,8 +108,8 @@ fn files_with(sources: &[Source], texts: &[&str]) -> usize {
 fn target_enums(sources: &[Source]) -> usize {
     let names = ["RecoveryTarget", "TargetTimeline", "TargetAction", "TargetKind", "StopTarget"];
     let lines = sources.iter().filter(|file| !file.is_test()).flat_map(|file| production(file).lines());
-    let named = lines.filter_map(|line| line.trim_start().trim_start_matches("pub ").strip_prefix("enum "));
-    named.filter(|rest| names.iter().any(|name| rest.starts_with(name))).count()
+    let enums = lines.filter_map(|line| line.trim_start().trim_start_matches("pub ").strip_prefix("enum "));
+    enums.filter(|rest| names.iter().any(|name| rest.starts_with(name))).count()
 }
 
 /// Pairs of files that need each other.

@@ -74,7 +74,8 @@ fn short_lines(text: &str) -> Vec<usize> {
         }
         // A span of code or a link that ends on a later line is not one word.
         let word = first_word(next.trim_start());
-        let is_whole = word.matches('`').count() % 2 == 0 && word.matches('[').count() == word.matches(']').count();
+        let is_whole =
+            word.matches('`').count().is_multiple_of(2) && word.matches('[').count() == word.matches(']').count();
         if is_whole && line.chars().count() + 1 + word.chars().count() <= WIDTH {
             found.push(number + 1);
         }
