@@ -221,6 +221,11 @@ async fn two_partial_segments_of_one_name_do_not_stop_the_archive() {
     am_check(&restored);
 }
 
+/// The objects of WAL, and the records of complete backups.
+fn wal_and_complete<T>(objects: &std::collections::BTreeMap<String, T>) -> Vec<&String> {
+    objects.keys().filter(|name| name.contains("/wal/") || name.ends_with("/backup.json")).collect()
+}
+
 /// Two standbys are promoted at the same time, neither sees the other's history, and both are on timeline 2. The second
 /// one stops archiving, and the message says what to do: it needs an archive of its own. Both can be restored.
 #[tokio::test(flavor = "multi_thread")]
@@ -261,6 +266,28 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
         assert_eq!(after.get(name), Some(file), "{name} was changed");
     }
 
+    // Backups of this server would restore the other one's WAL, and send segments past the stopped archiver.
+    let objects = crate::stage::attack::objects(&stage);
+    for verb in ["backup", "check"] {
+        let output = stage.command_with(&config, &[verb]).output().expect("run holdfast");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(44), "{verb}: {said}");
+        for words in [
+            "00000002.history",
+            "is already stored in",
+            "while: comparing the archive with the WAL of this server",
+            "two servers were promoted to timeline 2 at different LSNs",
+            "give this one a `cluster.name` of its own",
+        ] {
+            assert!(said.contains(words), "{verb} does not say {words:?}: {said}");
+        }
+    }
+    assert_eq!(wal_and_complete(&crate::stage::attack::objects(&stage)), wal_and_complete(&objects));
+    // The other one still archives.
+    first.sql("INSERT INTO said VALUES (3)").await.expect("write");
+    first.sql("SELECT pg_switch_wal()").await.expect("switch");
+    all_archived(&first).await;
+
     // As the message says: an archive of its own.
     let text = std::fs::read_to_string(&config).expect("read a configuration").replace("\"main\"", "\"second\"");
     stage.write_config("two.toml", &text);
@@ -270,7 +297,7 @@ async fn two_servers_on_one_timeline_stop_hard_with_a_way_out() {
     second.sql("INSERT INTO said VALUES (5)").await.expect("write");
     second.sql("SELECT pg_switch_wal()").await.expect("switch");
     all_archived(&second).await;
-    for (config, rows) in [(stage.config.clone(), ["1", "2", "3"].as_slice()), (config, &["1", "4", "5"])] {
+    for (config, rows) in [(stage.config.clone(), ["1", "2", "3", "3"].as_slice()), (config, &["1", "4", "5"])] {
         let name = config.file_stem().expect("a name").to_string_lossy().into_owned();
         let target = stage.target(&format!("restored-{name}"));
         let arguments = ["restore", "--pgdata", &target.display().to_string()];

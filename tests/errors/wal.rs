@@ -110,9 +110,9 @@ async fn files_that_are_not_what_they_are_called() {
             "error: main/wal/1/$TIMELINE/$FOLDER/$NAME.zst.enc is already stored in $REPO, with other \
                  content\n\
                  while: archiving $NAME, pushing $DIR/elsewhere/$NAME\n\
-                 hint:  nothing was overwritten: two servers write into one archive, or a server was restored or \
-                 promoted twice and both copies continued; find out which server should continue. If it is the other \
-                 one, stop this one and create it again from the other. If it is this one, or both, give this one a \
+                 hint:  nothing was overwritten: two servers write into one archive, a server was restored or \
+                 promoted twice and both copies continued, or a data volume was rolled back; find out which server \
+                 should continue. If it is the other one, stop this one and create it again from the other. If it is this one, or both, give this one a \
                  `cluster.name` of its own (in the configuration of its archive_command), then run `holdfast backup`: \
                  it begins a new archive, and PostgreSQL has kept all WAL for it. If no other server ever wrote there, \
                  the object is damaged, or somebody put it there: docs/operations.md (\"Two servers in one archive\") \

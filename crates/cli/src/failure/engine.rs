@@ -294,8 +294,8 @@ fn of_divergence(object: &str) -> String {
             "nothing was overwritten: two servers were promoted to timeline {} at different LSNs, and both archive",
             timeline.trim_start_matches('0')
         ),
-        None => "nothing was overwritten: two servers write into one archive, or a server was restored or promoted \
-                 twice and both copies continued"
+        None => "nothing was overwritten: two servers write into one archive, a server was restored or promoted twice \
+                 and both copies continued, or a data volume was rolled back"
             .to_owned(),
     };
     format!(

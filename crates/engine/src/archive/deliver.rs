@@ -80,7 +80,7 @@ impl Line {
         }
     }
 
-    /// Reports that the bytes of this file are sent.
+    /// Reports that the bytes of this file are sent, or that it is stored already.
     fn leave(&self) {
         if !self.waits {
             self.out.cancel();
@@ -234,7 +234,8 @@ impl Delivery<'_> {
         let sending = outgoing.into_iter().map(send);
         // All continue to their end even if one fails: what is stored now need not be sent again.
         let sent = futures::future::join_all(sending).await;
-        if sent.iter().all(Result::is_ok) {
+        // If a name was taken, the neighbours wait until its content is known: they may be of another history.
+        if sent.iter().all(|sent| sent.as_ref().is_ok_and(|gone| gone.created)) {
             self.line.leave();
         }
         let finishing = self.destinations.iter().zip(sent).map(|(destination, sent)| {
@@ -242,6 +243,7 @@ impl Delivery<'_> {
             async move { finish(file, destination, context, sent?, facts).await }
         });
         let repositories = futures::future::join_all(finishing).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        self.line.leave();
         Ok(ArchivedFile { file: self.file.name, raw_bytes: facts.raw_len, repositories })
     }
 

@@ -22,6 +22,11 @@ use crate::repository::Repository;
 /// The smallest size of a WAL object: its head.
 pub(super) const LEAST_OBJECT_BYTES: u64 = HEAD_FRAME_BYTES as u64;
 
+/// Whether an object is large enough to be a WAL object.
+pub(crate) fn is_large_enough(object: &ObjectInfo) -> bool {
+    object.size_bytes >= LEAST_OBJECT_BYTES
+}
+
 /// The WAL of one claim, as a listing shows it.
 #[derive(Debug, Clone)]
 pub struct ListedWal {
@@ -99,7 +104,7 @@ impl ListedWal {
             return;
         }
         self.inventory.add(file);
-        if object.size_bytes < LEAST_OBJECT_BYTES {
+        if !is_large_enough(object) {
             self.stunted.push((file, object.size_bytes));
         }
         let sums = self.sums.entry(file.timeline()).or_default();

@@ -6,6 +6,7 @@ use holdfast_pgtypes::{SegmentName, WalFileName};
 use holdfast_repo::name::{self, ClusterName, ObjectPath};
 use holdfast_repo::record::ClaimRecord;
 
+use super::listed_wal::is_large_enough;
 use super::stored::wal_object_name;
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
@@ -84,6 +85,7 @@ async fn missing_of_folder(
 
 async fn stored_in(repository: &Repository, folder: &str, after: &str) -> Result<BTreeSet<String>, Error> {
     let objects = repository.store().list(folder, Some(after)).await?;
-    let names = objects.into_iter().map(|object| object.name.to_string());
+    // An object that is too small to be WAL is not the segment.
+    let names = objects.into_iter().filter(is_large_enough).map(|object| object.name.to_string());
     Ok(names.filter(|name| matches!(name.parse(), Ok(ObjectPath::WalFile { .. }))).collect())
 }

@@ -9,7 +9,7 @@
 //!   last byte before it gets its name; then the segments after it into the spool.
 //! - [`Archiver`], [`Fetcher`]: both for a process that stays, with open repositories.
 //! - [`list`](list()), [`WalFolders`], [`ListedWal`]: the content of the archive, and its gaps.
-//! - [`archive_file`] and [`missing_segments`]: the parts with which a backup confirms its WAL.
+//! - [`archive_file`], [`missing_segments`] and `OwnWal`: the parts with which a backup confirms its WAL.
 //!
 //! Invariants: `push` returns `Ok` only if the file is in every repository and has been confirmed there; no object is
 //! ever replaced; `get` returns [`Cause::Absent`](crate::Cause::Absent) only if every repository answered so.
@@ -35,6 +35,7 @@ mod local_file;
 mod mark;
 mod missing;
 mod options;
+mod own_wal;
 mod prefetched;
 mod private;
 mod push;
@@ -64,10 +65,12 @@ pub use late::list_settled;
 pub(crate) use late::{LIST_AGAIN_AFTER, SHOW_AT_LEAST, is_young, list_within};
 pub use list::list;
 pub use listed_wal::ListedWal;
+pub(crate) use listed_wal::is_large_enough;
 pub use mark::marked_durable;
 pub(crate) use missing::first_missing;
 pub use missing::missing_segments;
 pub use options::PushOptions;
+pub(crate) use own_wal::OwnWal;
 pub use prefetched::{hand_over_from_agent, write_small};
 pub use push::push;
 pub use ready::Ready;

@@ -133,14 +133,15 @@ async fn push_standby_inner(
     }
 }
 
-/// The length and the hash that the repositories must have.
-struct Content {
-    raw_len: u64,
-    blake3: ChunkHash,
+/// The length and the hash of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) raw_len: u64,
+    pub(super) blake3: ChunkHash,
 }
 
 /// Length and hash of the file; fails if it changes while it is read. Blocks.
-fn content_of(file: &LocalFile) -> Result<Content, Error> {
+pub(super) fn content_of(file: &LocalFile) -> Result<Content, Error> {
     let raw_len = file.identity.size_bytes;
     let mut hasher = blake3::Hasher::new();
     for number in 0..raw_len.div_ceil(PIECE_BYTES as u64) {

@@ -195,7 +195,8 @@ mod tests {
         async fn archived(&self, segments: &[&str]) {
             for segment in segments {
                 let file = WalFileName::Segment(segment.parse().unwrap());
-                self.put(&wal_object_name(&self.repository, &self.claim.cluster, &self.claim, &file), b"x").await;
+                self.put(&wal_object_name(&self.repository, &self.claim.cluster, &self.claim, &file), &[b'x'; 128])
+                    .await;
             }
         }
 

@@ -19,7 +19,7 @@ use super::run::{Content, Run};
 use super::sink::Stored;
 use super::sinks::Sinks;
 use super::timelines::WalPath;
-use super::wal_wait::WalWait;
+use super::wal_wait::{WalWait, Written};
 use super::{StoredBackup, archiving, lease};
 use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;
@@ -82,6 +82,14 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let size = self.control.wal_segment_size;
         let (first, last) = (wal_path.first(size), wal_path.last(size));
+        let pg_wal = self.options.pgdata.join("pg_wal");
+        let own = Written {
+            pg_wal: pg_wal.clone(),
+            // On a primary, pg_backup_stop has switched to the next segment. A standby has all WAL that it has replayed.
+            end: if self.facts.in_recovery { wal_path.stop_lsn() } else { last.end_lsn(size) },
+            timeline: wal_path.timeline(),
+            archives: self.facts.archives() || !self.facts.in_recovery,
+        };
         let everybody = self.repositories.iter().zip(&self.claims).enumerate();
         let taking_part: Vec<_> = everybody
             .filter(|(index, _)| sinks.takes_part(*index))
@@ -92,14 +100,15 @@ impl Run<'_> {
             cluster: &self.options.cluster,
             ranges: wal_path.ranges(size),
             history: wal_path.history_file(),
-            pg_wal: self.options.pgdata.join("pg_wal"),
-            // On a primary, pg_backup_stop has switched to the next segment. A standby cannot do that.
+            pg_wal,
+            // Only a primary can switch to the next segment.
             finished: (!self.facts.in_recovery).then_some(last),
             archives: self.facts.archives(),
             compression: self.options.wal_compression,
             crew: crew.clone(),
             timeout: self.options.archive_timeout,
             backup: self.backup.to_string(),
+            own: Some(own),
         };
         let mut counted = BTreeSet::new();
         let waited = wait.each(self.progress, self.cancel).await?;

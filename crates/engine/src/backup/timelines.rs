@@ -83,6 +83,16 @@ impl WalPath {
         ranges
     }
 
+    /// The stop LSN of the backup.
+    pub(super) fn stop_lsn(&self) -> Lsn {
+        self.stop_lsn
+    }
+
+    /// The timeline of the server at the end.
+    pub(crate) fn timeline(&self) -> TimelineId {
+        self.ancestry.timeline()
+    }
+
     /// The history file that describes this path; `None` if there is only one timeline.
     pub(crate) fn history_file(&self) -> Option<TimelineId> {
         (self.ancestry.path().len() > 1).then_some(self.ancestry.timeline())

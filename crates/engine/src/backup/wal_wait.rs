@@ -6,20 +6,23 @@
 //! never does so earlier while the archiver may be sending the segment: stores without true conditional writes cannot
 //! handle two writers of one object at the same moment. PostgreSQL shows this: `archive_status/<segment>.ready` exists
 //! from the segment's end until `archive_command` has succeeded (`xlogarchive.c`).
+//!
+//! A name proves nothing about the content. Before the first segment is sent, and once all are there, what is still in
+//! `pg_wal` is compared with what is stored ([`OwnWal`]): the archive may have WAL of another history.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use holdfast_pgtypes::{SegmentName, TimelineId, WalFileName};
+use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalFileName};
 use holdfast_repo::Compression;
 use holdfast_repo::name::{self, ClusterName};
 use holdfast_repo::record::ClaimRecord;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive;
+use crate::archive::{self, OwnWal};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -50,6 +53,25 @@ pub(crate) struct WalWait<'a> {
     pub crew: Crew,
     pub timeout: Duration,
     pub backup: String,
+    /// The server's own WAL, with which the stored WAL is compared; `None` if its files are not on this machine.
+    pub own: Option<Written>,
+}
+
+/// What the server has written, and still has in `pg_wal`.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    pub pg_wal: PathBuf,
+    /// The LSN before which every byte is written.
+    pub end: Lsn,
+    /// The server's timeline.
+    pub timeline: TimelineId,
+    /// Whether the marks of waiting files are those of the server's own archiver. A standby that does not archive may
+    /// have marks from its time as a primary.
+    pub archives: bool,
+}
+
+fn comparing() -> String {
+    "comparing the archive with the WAL of this server".to_owned()
 }
 
 /// Runs a read request that a cancel may drop, because it leaves nothing in the repository.
@@ -145,14 +167,23 @@ impl WalWait<'_> {
         let ranges = self.ranges.iter().map(|(first, last)| (Some(*first), *last)).collect();
         let mut ahead = Ahead { ranges, history: self.history };
         let mut pause = LOOK_AGAIN_AFTER;
+        let mut may_send = false;
+        unless_cancelled(cancel, self.refuse_stopped_archiver(repository, claim)).await?;
         loop {
-            let may_send = Instant::now() >= alone_until;
+            if !may_send && Instant::now() >= alone_until {
+                may_send = true;
+                // The archiver may have stopped since.
+                unless_cancelled(cancel, self.refuse_stopped_archiver(repository, claim)).await?;
+            }
             let before = ahead.clone();
             let missing = self.bring(repository, claim, &mut ahead, may_send, &mut counted, cancel).await?;
             if ahead != before {
                 pause = LOOK_AGAIN_AFTER;
             }
-            let Some(segment) = missing else { return Ok(counted) };
+            let Some(segment) = missing else {
+                unless_cancelled(cancel, self.refuse_other_history(repository, claim)).await?;
+                return Ok(counted);
+            };
             if may_send && Instant::now() >= deadline {
                 return Err(Cause::NotArchived { segment: segment.to_string(), waited: self.timeout }.into());
             }
@@ -164,6 +195,21 @@ impl WalWait<'_> {
             }
             pause = (pause * 2).min(LOOK_AGAIN_AT_MOST);
         }
+    }
+
+    /// Fails if the server's archiver cannot continue, because the archive has other content under the next name.
+    async fn refuse_stopped_archiver(&self, repository: &Repository, claim: &ClaimRecord) -> Result<(), Error> {
+        let Some(written) = self.own.as_ref().filter(|written| written.archives) else { return Ok(()) };
+        let own = OwnWal { repository, cluster: self.cluster, claim, pg_wal: &written.pg_wal };
+        own.refuse_stopped_archiver().await.doing(comparing)
+    }
+
+    /// Fails if what is stored is not the WAL of this server.
+    async fn refuse_other_history(&self, repository: &Repository, claim: &ClaimRecord) -> Result<(), Error> {
+        let Some(written) = &self.own else { return Ok(()) };
+        self.refuse_stopped_archiver(repository, claim).await?;
+        let own = OwnWal { repository, cluster: self.cluster, claim, pg_wal: &written.pg_wal };
+        own.refuse_other_history(&self.ranges, written.end, written.timeline, &self.crew).await.doing(comparing)
     }
 
     /// Sends what may be sent, and moves `ahead` to what is not stored yet. Gives the first missing file; `None` if all
@@ -284,7 +330,7 @@ impl WalWait<'_> {
         let encrypted = repository.is_encrypted();
         let name = name::wal_file(self.cluster, claim.number, file, claim.wal_codec, encrypted);
         match repository.store().head(&object_name(&name)?).await {
-            Ok(_) => Ok(true),
+            Ok(found) => Ok(archive::is_large_enough(&found)),
             Err(error) if error.kind() == holdfast_store::StoreErrorKind::NotFound => Ok(false),
             Err(error) => Err(error.into()),
         }

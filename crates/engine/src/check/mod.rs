@@ -2,20 +2,20 @@
 //!
 //! Steps: open the repositories; compare the data directory with the claims; try the stores as `repo init` does; check
 //! that the server belongs to the data directory and archives; write a restore point, finish its WAL segment, and wait
-//! for the segment in every repository: every committed transaction takes this path; follow the WAL from the newest
-//! backup to it.
+//! for the segment in every repository: every committed transaction takes this path; compare the segment with what is
+//! stored under its name; follow the WAL from the newest backup to it.
 //!
 //! Only a restore point and a claim remain (the first archived segment would take that claim as well).
 
 mod continuity;
 mod uploads;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, Utc};
 pub use holdfast_contract::report::check::{CheckReport, Finding, Verdict};
-use holdfast_pgtypes::{Lsn, SegmentName, WalSegmentSize};
+use holdfast_pgtypes::{ControlFile, Lsn, SegmentName, WalSegmentSize};
 use holdfast_repo::Compression;
 use holdfast_repo::name::{ClusterName, SlotName};
 use holdfast_repo::record::ClaimRecord;
@@ -23,8 +23,9 @@ use holdfast_secret::Secret;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive;
+use crate::archive::{self, OwnWal};
 use crate::error::{Cause, Error, ResultExt};
+use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::claim::{Claimant, Identity};
 use crate::repository::listed::Unreadable;
@@ -70,7 +71,8 @@ pub struct CheckOptions {
 /// # Errors
 /// The second part is the error of the failed step: those of [`Repository::open`], [`Repository::take_claim`],
 /// [`read_control_file`], [`Connection::open`], [`ServerFacts::ask`] and [`prove_same`], [`Cause::Store`] if the store
-/// fails a trial, [`Cause::NotArchived`] if the segment does not arrive in time, [`Cause::Cancelled`] while it waits.
+/// fails a trial, [`Cause::NotArchived`] if the segment does not arrive in time, [`Cause::Divergence`] if the archive has
+/// WAL of another history, [`Cause::Cancelled`] while it waits.
 pub async fn check(
     targets: &[RepositoryTarget],
     options: &CheckOptions,
@@ -144,7 +146,12 @@ async fn run_steps(
     let connection = Connection::open(&settings).await?;
     let facts = ServerFacts::ask(&connection).await?;
     check_server(&connection, &facts, options, report).await?;
+    let archived = Archived { repositories: &repositories, claims: &claims, options, cancel };
     let timeline = if facts.in_recovery {
+        if facts.archives() {
+            archived.refuse_stopped_archiver().await?;
+        }
+        archived.compare_replayed(&read_control_file(&options.pgdata)?).await?;
         report.add(
             "archiving",
             Verdict::Warning,
@@ -153,11 +160,13 @@ async fn run_steps(
         let control = read_control_file(&options.pgdata)?;
         control.min_recovery_timeline.map_or(control.timeline, |reached| reached.max(control.timeline))
     } else {
-        let archived = Archived { repositories: &repositories, claims: &claims, options, cancel };
         let size = read_control_file(&options.pgdata)?.wal_segment_size;
         let segment = write_restore_point(&connection, size).await?;
         match archived.wait(segment, &connection).await? {
-            None => report.add("archiving", Verdict::Ok, format!("segment {segment} reached every repository")),
+            None => {
+                archived.compare((segment, segment), segment.end_lsn(size)).await?;
+                report.add("archiving", Verdict::Ok, format!("segment {segment} reached every repository"));
+            }
             Some(repository) => report.add(
                 "archiving",
                 Verdict::Failed,
@@ -279,12 +288,49 @@ struct Archived<'a> {
     cancel: &'a CancellationToken,
 }
 
+fn comparing() -> String {
+    "comparing the archive with the WAL of this server".to_owned()
+}
+
 impl Archived<'_> {
+    /// Fails if the archiver cannot continue, because the archive has other content under the next name.
+    async fn refuse_stopped_archiver(&self) -> Result<(), Error> {
+        let pg_wal = self.options.pgdata.join("pg_wal");
+        for own in self.beside(&pg_wal) {
+            own.refuse_stopped_archiver().await.doing(comparing)?;
+        }
+        Ok(())
+    }
+
+    /// Fails if the archive has other WAL than this server for these segments before `end`.
+    async fn compare(&self, segments: (SegmentName, SegmentName), end: Lsn) -> Result<(), Error> {
+        let (pg_wal, crew) = (self.options.pgdata.join("pg_wal"), Crew::new(1));
+        for own in self.beside(&pg_wal) {
+            own.refuse_other_history(&[segments], end, segments.1.timeline(), &crew).await.doing(comparing)?;
+        }
+        Ok(())
+    }
+
+    /// The same for the newest WAL that a standby has replayed.
+    async fn compare_replayed(&self, control: &ControlFile) -> Result<(), Error> {
+        let reached = control.min_recovery_point.zip(control.min_recovery_timeline);
+        let Some((end, timeline)) = reached else { return Ok(()) };
+        let last = SegmentName::ending_at(end, timeline, control.wal_segment_size);
+        self.compare((last.previous(control.wal_segment_size).unwrap_or(last), last), end).await
+    }
+
+    fn beside<'b>(&'b self, pg_wal: &'b Path) -> impl Iterator<Item = OwnWal<'b>> {
+        let archives = self.repositories.iter().zip(self.claims);
+        archives.map(move |(repository, claim)| OwnWal { repository, cluster: &self.options.cluster, claim, pg_wal })
+    }
+
     /// Waits for the segment. Returns a repository that does not have it although the server counts it as archived.
     async fn wait(&self, segment: SegmentName, connection: &Connection) -> Result<Option<String>, Error> {
         let deadline = Instant::now() + self.options.archive_timeout;
         let phrase = || format!("waiting for WAL segment {segment} to reach every repository");
         let mut counted_since = None;
+        // An archiver that has stopped does not send the segment, or it is there from another server.
+        self.refuse_stopped_archiver().await?;
         loop {
             if counted_since.is_none() && ServerFacts::counts_as_archived(connection, segment).await? {
                 counted_since = Some(Instant::now());
@@ -303,6 +349,7 @@ impl Archived<'_> {
                 return Ok(Some(repository));
             }
             if Instant::now() >= deadline {
+                self.refuse_stopped_archiver().await?;
                 let waited = self.options.archive_timeout;
                 let what = Cause::NotArchived { segment: segment.to_string(), waited };
                 return Err(Error::from(what)).doing(phrase);

@@ -2,8 +2,9 @@
 //!
 //! The program that takes the snapshots puts the server into backup mode (or stops it), takes them, ends backup mode,
 //! and then asks for the record. Steps: check the request by itself; check that this cluster has claimed the archive;
-//! wait in every repository for all WAL from the start to the stop LSN; write the record, once and last. So an existing
-//! record means that a directory filled from the snapshots can be recovered, as `backup.json` does for a backup.
+//! wait in every repository for all WAL from the start to the stop LSN, and compare it with the `pg_wal` of the data
+//! directory, if that is known; write the record, once and last. So an existing record means that a directory filled
+//! from the snapshots can be recovered, as `backup.json` does for a backup.
 //!
 //! After a crash the same request can be made again: if it was recorded already, its record is found and returned.
 
@@ -19,7 +20,7 @@ use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::record::{ClaimRecord, SnapshotRecord};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::wal_wait::WalWait;
+use crate::backup::wal_wait::{WalWait, Written};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -101,7 +102,7 @@ fn span_of(request: &SnapshotRequest) -> Result<Span, Error> {
 /// [`Cause::NoClaim`], [`Cause::WrongCluster`] or [`Cause::WrongOwner`] if the archive is not this cluster's,
 /// [`Cause::ServerSetting`] if the data directory is not that of the snapshots. [`Cause::File`], [`Cause::ControlFile`]
 /// or [`Cause::Malformed`] if the control file or a timeline's history cannot be read. [`Cause::NotArchived`] if the
-/// WAL does not arrive in time, [`Cause::AnotherRun`] if every id that is tried is taken, [`Cause::Cancelled`]. Those
+/// WAL does not arrive in time, [`Cause::Divergence`] if the archive has WAL of another history, [`Cause::AnotherRun`] if every id that is tried is taken, [`Cause::Cancelled`]. Those
 /// of [`Repository::open`] and [`Repository::create_record`]. After an error some of the repositories may have the
 /// record: the same request again completes it.
 pub async fn record(
@@ -162,6 +163,12 @@ async fn record_inner(
         crew: Crew::new(1),
         timeout: options.archive_timeout,
         backup: request.name.clone(),
+        own: options.pgdata.as_ref().map(|pgdata| Written {
+            pg_wal: pgdata.join("pg_wal"),
+            end: span.stop_lsn,
+            timeline: wal_path.timeline(),
+            archives: !wal_path::is_of_standby(request),
+        }),
     };
     wait.run(progress, cancel).await?;
     let snapshot_id = free_id(&repositories, options).await?;

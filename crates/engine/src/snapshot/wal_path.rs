@@ -45,7 +45,7 @@ pub(super) async fn compare(span: Span, options: &RecordOptions) -> Result<Optio
 
 /// Whether the snapshots are from a standby. A primary stays on its timeline, even if its data directory now belongs to
 /// a standby on another timeline.
-fn is_of_standby(request: &SnapshotRequest) -> bool {
+pub(super) fn is_of_standby(request: &SnapshotRequest) -> bool {
     let label = request.backup_label.as_ref().and_then(|label| BackupLabel::parse(label.as_bytes()).ok());
     match label {
         Some(label) => label.from == BackupFrom::Standby,

@@ -74,6 +74,23 @@ async fn other_content_under_the_same_name_stops_hard_and_is_recorded_once() {
     assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(1, 1));
 }
 
+/// The neighbours may be of the other history too. They are not sent while the requested file is being compared.
+#[tokio::test]
+async fn nothing_is_sent_after_a_file_of_another_history() {
+    let mut bench = Bench::new(1).await;
+    let path = bench.segments(1, 1).remove(0);
+    bench.push(&path).await.unwrap();
+    bench.wal(&name(1), &segment(1, 2));
+    bench.segments(2, 4);
+    let slow = Fault::Delay(std::time::Duration::from_secs(3));
+    let reading = [Operation::Get, Operation::GetRange];
+    bench.faulty(0, vec![FaultRule::new(&reading, 1.0, slow).on("main/wal/")]);
+    let mut options = bench.push_options(&path);
+    options.push_ahead = 3;
+    assert_eq!(kind(&bench.push_with(&options).await.unwrap_err()), "Divergence");
+    assert_eq!(bench.objects(0, "main/wal/").await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_divergence_is_reported_when_the_ledger_cannot_be_written() {
     let mut bench = Bench::new(1).await;

@@ -70,6 +70,7 @@ impl Bench {
             crew: Crew::new(1),
             timeout: PATIENCE,
             backup: "20261129T110000Z".to_owned(),
+            own: None,
         }
     }
 }
@@ -107,7 +108,7 @@ async fn a_segment_that_is_not_whole_does_not_fail_a_repository_that_has_it() {
     let has = repository(Vec::new()).await;
     let segment = WalFileName::Segment("000000010000000000000003".parse().unwrap());
     let name = name::wal_file(&"main".parse().unwrap(), has.1.number, &segment, has.1.wal_codec, false);
-    has.0.store().put(&object_name(&name).unwrap(), b"sent".as_slice().into(), PutMode::Create).await.unwrap();
+    has.0.store().put(&object_name(&name).unwrap(), vec![b'x'; 128].into(), PutMode::Create).await.unwrap();
     let bench = Bench::new(vec![has, repository(Vec::new()).await, repository(Vec::new()).await]);
     std::fs::write(bench.pg_wal.path().join("000000010000000000000003"), b"cut short").unwrap();
     let (wait, cancel) = (bench.wait(), CancellationToken::new());
