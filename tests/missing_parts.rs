@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use holdfast_testkit::postgres::{Cluster, Shutdown};
 use holdfast_testkit::user::DatabaseUser;
 
+use crate::stage::attack::{Victim, load, objects, small_packs};
 use crate::stage::{Plan, Seal, Stage, StoreKind, wait_promoted};
 
 async fn stage() -> Option<Stage> {
@@ -80,6 +81,74 @@ async fn a_database_that_is_away_fails_the_backup() {
     let restored = stage.restore_and_start("restored", &["--tablespace", &mapping]).await;
     wait_promoted(&restored).await;
     assert_eq!(restored.value("SELECT n FROM t").await.expect("read"), "7");
+}
+
+/// The same after the files were listed: what is away when it is read looks like files that PostgreSQL has removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_goes_away_during_the_copy_fails_the_backup() {
+    // Slow enough that the small files are read a long time after the first packs are stored.
+    let plan = Plan {
+        seal: Seal::None,
+        compression: "zstd:19",
+        wal_segment_mib: 1,
+        settings: vec![("autovacuum", "off".to_owned())],
+        ..Plan::default()
+    };
+    let Some(stage) = Stage::start(18, plan).await else { return };
+    small_packs(&stage);
+    load(&stage.cluster).await;
+    let space = stage.scratch.folder("space").expect("make a folder");
+    let tablespace = with_tablespace(&stage, &space).await;
+    stage.cluster.sql("CREATE DATABASE app").await.expect("make a database");
+    stage.cluster.sql("CREATE DATABASE far TABLESPACE space").await.expect("make another one");
+    stage.cluster.sql("CHECKPOINT").await.expect("write everything");
+    let data = stage.cluster.data();
+    let app = data.join("base").join(oid_of(&stage.cluster, "app").await);
+    let version = fs::read_dir(data.join("pg_tblspc").join(&tablespace)).expect("list the tablespace");
+    let version = version.map(|entry| entry.expect("an entry").path()).next().expect("the directory of the version");
+    let far = version.join(oid_of(&stage.cluster, "far").await);
+    let away = stage.target("away");
+    let packs = || objects(&stage).into_keys().filter(|name| name.starts_with("main/packs/")).count();
+    let gone = |place: &Path| format!("has no {}", place.join("PG_VERSION").display());
+    for (place, words) in [(&app, gone(&app)), (&far, gone(&far)), (&version, gone(&far))] {
+        let before = packs();
+        let mut victim = Victim::start(&stage, &["backup", "--type", "full", "--jobs", "1"]);
+        let begun = victim.runs_until(|| packs() >= before + 2).await;
+        fs::rename(place, &away).expect("take it away");
+        assert!(begun && victim.is_running(), "the copy has begun and not ended: {:?}", victim.wait());
+        let ended = victim.wait();
+        fs::rename(&away, place).expect("bring it back");
+        assert_eq!(ended.code(), 2, "{ended:?}");
+        assert!(ended.stderr.contains(&words), "does not say {words:?}: {ended:?}");
+        assert!(ended.stderr.contains("is its volume mounted?"), "{ended:?}");
+        assert!(stage.ok(&["list"]).contains("no complete backup"));
+    }
+    stage.ok(&["backup"]);
+}
+
+/// Only a table is in the tablespace, so no file of a database is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_of_tables_that_goes_away_during_the_copy_fails_the_backup() {
+    let plan = Plan { seal: Seal::None, compression: "zstd:19", wal_segment_mib: 1, ..Plan::default() };
+    let Some(stage) = Stage::start(18, plan).await else { return };
+    small_packs(&stage);
+    load(&stage.cluster).await;
+    let space = stage.scratch.folder("space").expect("make a folder");
+    let tablespace = with_tablespace(&stage, &space).await;
+    stage.cluster.sql("CHECKPOINT").await.expect("write everything");
+    let version = fs::read_dir(stage.cluster.data().join("pg_tblspc").join(&tablespace)).expect("list the tablespace");
+    let version = version.map(|entry| entry.expect("an entry").path()).next().expect("the directory of the version");
+    let away = stage.target("away");
+    let packs = || objects(&stage).into_keys().filter(|name| name.starts_with("main/packs/")).count();
+    let mut victim = Victim::start(&stage, &["backup", "--jobs", "1"]);
+    let begun = victim.runs_until(|| packs() >= 2).await;
+    fs::rename(&version, &away).expect("take it away");
+    assert!(begun && victim.is_running(), "the copy has begun and not ended: {:?}", victim.wait());
+    let ended = victim.wait();
+    fs::rename(&away, &version).expect("bring it back");
+    assert_eq!(ended.code(), 2, "{ended:?}");
+    assert!(ended.stderr.contains("tablespace space has no directory "), "{ended:?}");
+    assert!(stage.ok(&["list"]).contains("no complete backup"));
 }
 
 /// A database that is dropped while the files are listed causes no failure.

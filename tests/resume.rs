@@ -8,7 +8,7 @@ use holdfast_repo::Manifest;
 use holdfast_repo::record::{RepositoryRecord, decode_plain};
 use holdfast_testkit::proxy::{Effect, Fault, HttpFaults, When};
 
-use crate::stage::attack::{Victim, back_up, complete, load, objects, sessions_gone, sum};
+use crate::stage::attack::{Victim, back_up, complete, load, objects, sessions_gone, small_packs, sum};
 use crate::stage::{Plan, Seal, Stage, wait_promoted};
 
 /// The store still carries out, a moment later, what a killed client has already sent.
@@ -114,25 +114,6 @@ async fn a_killed_full_backup_is_continued() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_incremental_backup_is_continued() {
     continued_backups("incremental").await;
-}
-
-/// Packs of 1 MiB, so that a small backup has many.
-fn small_packs(stage: &Stage) {
-    let path = stage.repository_folder().join("holdfast.json");
-    let text = std::fs::read_to_string(&path).expect("read the repository's record");
-    let (head, body) = text.split_once("\"body\": ").expect("a body");
-    let body = body.strip_suffix("\n}\n").expect("an envelope");
-    let body = body.replacen("\"pack_size_bytes\": 134217728", "\"pack_size_bytes\": 1048576", 1);
-    let digest = holdfast_repo::record::sha256_hex(body.as_bytes());
-    let (kind, _) = head.split_once("\"sha256\"").expect("a digest");
-    std::fs::write(&path, format!("{kind}\"sha256\": \"{digest}\",\n\"body\": {body}\n}}\n")).expect("write it");
-    // The store keeps the checksums of objects beside them, and this object now has another content.
-    let root = stage.s3.as_ref().expect("a stage on S3").root().to_path_buf();
-    for entry in std::fs::read_dir(root).expect("list the store").flatten() {
-        if entry.file_name().to_string_lossy().starts_with(".bucket-") {
-            std::fs::remove_file(entry.path()).expect("remove a checksum");
-        }
-    }
 }
 
 /// The packs in the store.

@@ -183,6 +183,25 @@ pub(crate) async fn load(cluster: &Cluster) {
         .expect("load data");
 }
 
+/// Packs of 1 MiB, so that a small backup has many.
+pub(crate) fn small_packs(stage: &Stage) {
+    let path = stage.repository_folder().join("holdfast.json");
+    let text = std::fs::read_to_string(&path).expect("read the repository's record");
+    let (head, body) = text.split_once("\"body\": ").expect("a body");
+    let body = body.strip_suffix("\n}\n").expect("an envelope");
+    let body = body.replacen("\"pack_size_bytes\": 134217728", "\"pack_size_bytes\": 1048576", 1);
+    let digest = holdfast_repo::record::sha256_hex(body.as_bytes());
+    let (kind, _) = head.split_once("\"sha256\"").expect("a digest");
+    std::fs::write(&path, format!("{kind}\"sha256\": \"{digest}\",\n\"body\": {body}\n}}\n")).expect("write it");
+    // The store keeps the checksums of objects beside them, and this object now has another content.
+    let root = stage.s3.as_ref().expect("a stage on S3").root().to_path_buf();
+    for entry in std::fs::read_dir(root).expect("list the store").flatten() {
+        if entry.file_name().to_string_lossy().starts_with(".bucket-") {
+            std::fs::remove_file(entry.path()).expect("remove a checksum");
+        }
+    }
+}
+
 /// The content of the table of [`load`], in one row.
 pub(crate) async fn sum(cluster: &Cluster) -> Vec<Vec<String>> {
     cluster.sql("SELECT count(*), sum(id), md5(string_agg(text, '' ORDER BY id)) FROM load").await.expect("sum up")

@@ -28,6 +28,7 @@ use super::incremental::sort::{PartUnits, Sorted, Summarized};
 use super::links;
 use super::listing::{Directory, Link, Scan, SourceFile};
 use super::plan::{Unit, Units};
+use super::present::is_missed;
 use super::read::{FileState, OneVersion, Piece, ReadUnit, no_file_any_more, path_of, read_unit};
 use super::scan::{Standing, holds_data, inspect};
 use super::sink::Sink;
@@ -61,6 +62,8 @@ pub(super) struct Copied {
     pub file_count: u64,
     /// Files that were gone when they were read.
     pub removed_count: u64,
+    /// Those of them that a volume would take along, as [`is_missed`] chooses them.
+    pub missing: Vec<Box<[u8]>>,
     /// Bytes of files in the manifest.
     pub size_bytes: u64,
     /// Those of them that a killed run had stored.
@@ -121,10 +124,11 @@ impl Copier<'_> {
                 return Ok(());
             }
             let pgdata = self.pgdata.clone();
-            let again = tokio::task::spawn_blocking(move || list_again(&pgdata, changed))
+            let (again, missing) = tokio::task::spawn_blocking(move || list_again(&pgdata, changed))
                 .await
                 .map_err(|e| Cause::Internal(format!("listing files again: {e}")))??;
             copied.removed_count += again.removed;
+            copied.missing.extend(missing);
             for entry in again.directories.iter().map(Directory::entry).chain(again.links.iter().map(Link::entry)) {
                 sinks.entry(&entry).await?;
             }
@@ -286,13 +290,14 @@ fn unit_bytes(length: u32, repositories: u64) -> u64 {
 }
 
 /// Lists files that have changed, as they are now. Files that have become links are listed as links; those that are
-/// gone, or are neither, are only counted.
-fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<Scan, Error> {
-    let mut scan = Scan::default();
+/// gone, or are neither, are only counted. Also gives the paths of those that are gone and would be missed.
+fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<(Scan, Vec<Box<[u8]>>), Error> {
+    let (mut scan, mut missing) = (Scan::default(), Vec::new());
     for file in files {
         let path = path_of(pgdata, &file);
         let Some(Standing { metadata: now, target }) = inspect(&path)? else {
             scan.removed += 1;
+            missing.extend(is_missed(&file).then_some(file.path));
             continue;
         };
         if now.is_file() {
@@ -307,13 +312,14 @@ fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<Scan, Error> {
             scan.removed += 1;
         }
     }
-    Ok(scan)
+    Ok((scan, missing))
 }
 
 impl Copied {
     fn add(&mut self, more: Self) {
         self.file_count += more.file_count;
         self.removed_count += more.removed_count;
+        self.missing.extend(more.missing);
         self.size_bytes += more.size_bytes;
         self.resumed_bytes += more.resumed_bytes;
         self.bad_pages.merge(more.bad_pages);
@@ -360,7 +366,8 @@ impl<'a> Commit<'a> {
     fn new(files: &'a [SourceFile], start_lsn: Lsn, encoding: &'a Encoding) -> Self {
         let bad_pages = BadPages::new(start_lsn);
         let (size_bytes, resumed_bytes, link_warnings) = (0, 0, Vec::new());
-        let copied = Copied { file_count: 0, removed_count: 0, size_bytes, resumed_bytes, bad_pages, link_warnings };
+        let (file_count, removed_count, missing) = (0, 0, Vec::new());
+        let copied = Copied { file_count, removed_count, missing, size_bytes, resumed_bytes, bad_pages, link_warnings };
         let (extent_size, base) = (u64::from(encoding.extent_size_bytes), encoding.base.as_deref());
         Self { files, extent_size, base, current: None, copied, changed: Vec::new() }
     }
@@ -471,6 +478,7 @@ impl<'a> Commit<'a> {
             State::Growing | State::Ended => {}
             State::Removed => {
                 self.copied.removed_count += 1;
+                self.copied.missing.extend(is_missed(file).then(|| file.path.clone()));
                 sinks.drop_file();
                 return Ok(());
             }
@@ -543,7 +551,8 @@ mod tests {
         let nowhere = Path::new("/elsewhere");
         let gone = SourceFile { path: b"gone"[..].into(), ..linked("other.log", nowhere) };
         let changed = vec![linked("postgresql.conf", outside.path()), linked("server.log", nowhere), gone];
-        let again = list_again(pgdata.path(), changed).unwrap();
+        let (again, missing) = list_again(pgdata.path(), changed).unwrap();
+        assert_eq!(missing.len(), 0);
         let files: Vec<(&[u8], u64)> = again.files.iter().map(|file| (&*file.path, file.size_bytes)).collect();
         assert_eq!(files, [(&b"postgresql.conf"[..], 8)]);
         let links: Vec<(&[u8], &[u8])> = again.links.iter().map(|link| (&*link.path, &*link.target)).collect();

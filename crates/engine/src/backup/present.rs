@@ -3,16 +3,23 @@
 //!
 //! The databases that the server knew before the files were listed must be in the list, unless they were dropped or
 //! moved since.
+//!
+//! A volume can also go away during the copy. Files that are then missing look like files that PostgreSQL has removed.
+//! So everything is asked a second time after the copy: without the files that were missing when they were read, and
+//! without those that are missing now. PostgreSQL gives no relation the name of one that it has removed, so one that is
+//! there again was away.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_pgtypes::PgVersion;
 use holdfast_repo::record::TablespaceEntry;
 use tokio::time::Instant;
 
-use super::listing::{Scan, tablespace_oid};
+use super::listing::{Scan, SourceFile, tablespace_oid};
 use crate::error::{Cause, Error};
 use crate::server::{Connection, DatabasePlace, ServerFacts};
 
@@ -52,9 +59,51 @@ impl<'a> AskedServer<'a> {
         Ok(Self { connection, pgdata, version, databases })
     }
 
-    /// Refuses a list that lacks the files of a database, or files that every data directory has.
-    pub(super) async fn check_databases(&self, scan: &Scan) -> Result<(), Error> {
+    /// Refuses a list that lacks the files of a database, or files that every data directory has. Gives what was looked
+    /// up, for [`Self::check_copied`].
+    pub(super) async fn check_databases(&self, scan: &Scan) -> Result<Listed, Error> {
         let listed = Listed::of(scan);
+        self.check_listed(&listed).await?;
+        Ok(listed)
+    }
+
+    /// Refuses a copy of which files were missing, because their volume was away for a while or still is. `missing` are
+    /// those that were listed and not there when they were read, as [`is_missed`] chooses them.
+    pub(super) async fn check_copied(
+        &self,
+        mut listed: Listed,
+        missing: Vec<Box<[u8]>>,
+        tablespaces: &[TablespaceEntry],
+    ) -> Result<(), Error> {
+        let pgdata = self.pgdata.to_owned();
+        let looking = tokio::task::spawn_blocking(move || {
+            let is_there = |path: &[u8]| std::fs::symlink_metadata(pgdata.join(OsStr::from_bytes(path))).is_ok();
+            let back = came_back(&pgdata, &missing);
+            for path in &missing {
+                listed.remove(path);
+            }
+            listed.files.retain(|path| is_there(path));
+            (listed, back)
+        });
+        let looked = looking.await.map_err(|e| Cause::Internal(format!("looking at the data directory: {e}")))?;
+        let (listed, back): (Listed, Option<PathBuf>) = looked;
+        if let Some(path) = back {
+            return Err(Cause::Refused(format!(
+                "{} was missing when the backup read it, and is there again: the backup lacks it. If its volume was \
+                 unmounted for a while, look for others; then repeat the backup",
+                path.display()
+            ))
+            .into());
+        }
+        self.check_listed(&listed).await?;
+        for TablespaceEntry { oid, name, .. } in tablespaces {
+            let directory = self.version_directory(*oid);
+            self.check_tablespace(|| self.pgdata.join(&directory).is_dir(), *oid, name).await?;
+        }
+        Ok(())
+    }
+
+    async fn check_listed(&self, listed: &Listed) -> Result<(), Error> {
         if let Some(missing) = listed.missing_of_cluster() {
             return Err(self.refuse("the data directory", &missing));
         }
@@ -85,7 +134,9 @@ impl<'a> AskedServer<'a> {
         let mut tablespaces = Vec::with_capacity(paths.len());
         for (oid, path) in paths {
             let name = names.get(&oid).cloned().unwrap_or_else(|| oid.to_string());
-            self.check_tablespace(scan, oid, &name).await?;
+            let needed = self.version_directory(oid);
+            let is_listed = || scan.directories.iter().any(|directory| *directory.path == *needed.as_bytes());
+            self.check_tablespace(is_listed, oid, &name).await?;
             // `backup.json` has only text, and a restore needs the exact path.
             let path = String::from_utf8(path.to_vec()).map_err(|_| {
                 let shown = String::from_utf8_lossy(path);
@@ -98,15 +149,14 @@ impl<'a> AskedServer<'a> {
 
     /// Refuses a tablespace that the server knows but whose files are missing. Every tablespace has the directory of
     /// its version from its creation on.
-    async fn check_tablespace(&self, scan: &Scan, oid: u32, name: &str) -> Result<(), Error> {
-        let needed = format!("pg_tblspc/{oid}/{}", self.version.tablespace_directory());
-        if scan.directories.iter().any(|directory| *directory.path == *needed.as_bytes()) {
+    async fn check_tablespace(&self, is_there: impl Fn() -> bool, oid: u32, name: &str) -> Result<(), Error> {
+        if is_there() {
             return Ok(());
         }
         let until = Instant::now() + DROPPED_WITHIN;
         while ServerFacts::tablespace_names(self.connection).await?.contains_key(&oid) {
             if Instant::now() >= until {
-                let place = self.pgdata.join(&needed);
+                let place = self.pgdata.join(self.version_directory(oid));
                 return Err(Cause::Refused(format!(
                     "tablespace {name} has no directory {}: is its volume mounted?",
                     place.display()
@@ -116,6 +166,11 @@ impl<'a> AskedServer<'a> {
             tokio::time::sleep(ASK_EVERY).await;
         }
         Ok(())
+    }
+
+    /// The directory of a tablespace's files, relative to the data directory.
+    fn version_directory(&self, oid: u32) -> String {
+        format!("pg_tblspc/{oid}/{}", self.version.tablespace_directory())
     }
 
     fn refuse(&self, what: &str, missing: &str) -> Error {
@@ -128,28 +183,58 @@ impl<'a> AskedServer<'a> {
     }
 }
 
-/// The listed paths that the checks look up.
-struct Listed<'a> {
-    files: HashSet<&'a [u8]>,
-    filled: HashSet<&'a [u8]>,
+/// The first file that is there again. Blocks.
+fn came_back(pgdata: &Path, missing: &[Box<[u8]>]) -> Option<PathBuf> {
+    let mut paths = missing.iter().map(|path| pgdata.join(OsStr::from_bytes(path)));
+    paths.find(|path| std::fs::symlink_metadata(path).is_ok())
 }
 
-impl<'a> Listed<'a> {
-    fn of(scan: &'a Scan) -> Self {
-        let paths = || scan.files.iter().map(|file| &*file.path);
-        let name = |path: &'a [u8]| path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let asked = |path: &&'a [u8]| OF_DATABASE.iter().any(|file| name(path) == file.as_bytes());
-        let folder = |path: &'a [u8]| {
-            let folder = &path[..path.len().saturating_sub(name(path).len() + 1)];
-            FILLED.iter().any(|filled| folder == filled.as_bytes()).then_some(folder)
-        };
-        Self { files: paths().filter(asked).collect(), filled: paths().filter_map(folder).collect() }
+/// Whether the backup must not lack this listed file: the server has it, if it has not removed it by itself.
+pub(super) fn is_missed(file: &SourceFile) -> bool {
+    file.check.is_relation() || is_asked(&file.path) || filled_folder(&file.path).is_some()
+}
+
+fn name_of(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+fn is_asked(path: &[u8]) -> bool {
+    OF_DATABASE.iter().any(|file| name_of(path) == file.as_bytes())
+}
+
+/// The directory of a file, if it is one of [`FILLED`].
+fn filled_folder(path: &[u8]) -> Option<&'static str> {
+    let folder = &path[..path.len().saturating_sub(name_of(path).len() + 1)];
+    FILLED.into_iter().find(|filled| folder == filled.as_bytes())
+}
+
+/// The listed paths that the checks look up.
+#[derive(Debug)]
+pub(super) struct Listed {
+    files: HashSet<Box<[u8]>>,
+    /// The files of each of [`FILLED`].
+    filled: HashSet<Box<[u8]>>,
+}
+
+impl Listed {
+    fn of(scan: &Scan) -> Self {
+        let paths = || scan.files.iter().map(|file| &file.path);
+        Self {
+            files: paths().filter(|path| is_asked(path)).cloned().collect(),
+            filled: paths().filter(|path| filled_folder(path).is_some()).cloned().collect(),
+        }
+    }
+
+    fn remove(&mut self, path: &[u8]) {
+        self.files.remove(path);
+        self.filled.remove(path);
     }
 
     /// The first missing file outside of the databases. If a directory has no files, it is the directory with `/*`.
     fn missing_of_cluster(&self) -> Option<String> {
         let file = FILES.iter().find(|file| !self.files.contains(file.as_bytes())).map(|file| (*file).to_owned());
-        let empty = || FILLED.iter().find(|folder| !self.filled.contains(folder.as_bytes()));
+        let filled: HashSet<&str> = self.filled.iter().filter_map(|path| filled_folder(path)).collect();
+        let empty = || FILLED.iter().find(|folder| !filled.contains(*folder));
         file.or_else(|| empty().map(|folder| format!("{folder}/*")))
     }
 
@@ -208,6 +293,45 @@ mod tests {
             some.remove(at);
             some.push("pg_xact_old/0000");
             assert_eq!(Listed::of(&scan(&some)).missing_of_cluster().as_deref(), Some(*missing));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_there_again_was_away() {
+        let pgdata = tempfile::tempdir().unwrap();
+        let missing = ["base/5/16400", "base/5/16401"].map(|path| path.as_bytes().into());
+        assert_eq!(came_back(pgdata.path(), &missing), None);
+        std::fs::create_dir_all(pgdata.path().join("base/5")).unwrap();
+        assert_eq!(came_back(pgdata.path(), &missing), None);
+        let path = pgdata.path().join("base/5/16401");
+        std::fs::write(&path, "rows").unwrap();
+        assert_eq!(came_back(pgdata.path(), &missing), Some(path));
+    }
+
+    /// Old segments of a log are removed in normal work, but never the last one.
+    #[test]
+    fn a_file_that_was_missing_when_it_was_read_is_not_in_the_list() {
+        let all = [
+            "PG_VERSION",
+            "base/5/PG_VERSION",
+            "base/5/pg_filenode.map",
+            "global/pg_filenode.map",
+            "pg_xact/0000",
+            "pg_xact/0001",
+            "pg_multixact/offsets/0000",
+            "pg_multixact/members/0000",
+        ];
+        let place = DatabasePlace { oid: 5, name: "app".to_owned(), tablespace: 1663 };
+        let version = PgVersion::new(18).unwrap();
+        let mut listed = Listed::of(&scan(&all));
+        listed.remove(b"pg_xact/0000");
+        assert_eq!((listed.missing_of_cluster(), listed.missing_of(&place, version)), (None, None));
+        listed.remove(b"base/5/pg_filenode.map");
+        assert_eq!(listed.missing_of(&place, version).as_deref(), Some("base/5/pg_filenode.map"));
+        listed.remove(b"pg_xact/0001");
+        assert_eq!(listed.missing_of_cluster().as_deref(), Some("pg_xact/*"));
+        for (path, is) in [("base/5/PG_VERSION", true), ("pg_xact/0000", true), ("log/server.log", false)] {
+            assert_eq!(is_missed(&scan(&[path]).files[0]), is, "{path}");
         }
     }
 

@@ -314,7 +314,7 @@ impl Run<'_> {
         let server = AskedServer::before_listing(&self.connection, &options.pgdata, self.facts.version).await?;
         let scan = self.scan().await?;
         plan::check_manifest(&scan, extent_size_bytes)?;
-        server.check_databases(&scan).await?;
+        let listed = server.check_databases(&scan).await?;
         let tablespaces = server.tablespaces(&scan).await?;
         let (base, summarized) = self.base(changes, &scan);
         let is_incremental = base.is_some();
@@ -333,8 +333,9 @@ impl Run<'_> {
             cancel: self.cancel.clone(),
         };
         copier.check_budget(options.part_size_bytes, sinks.len())?;
-        let totals = copy_listed(&copier, scan, summarized.as_ref(), sinks).await?;
+        let mut totals = copy_listed(&copier, scan, summarized.as_ref(), sinks).await?;
         self.progress.phase("finishing", None);
+        server.check_copied(listed, std::mem::take(&mut totals.missing), &tablespaces).await?;
         // The control file is read after all other files and before the stop call. On a standby, its minimum recovery
         // ending location says where the copied pages become consistent, and the stop LSN must not be before that. If
         // the standby is promoted in between, the stop call fails (`do_pg_backup_stop`), and not the restore.
