@@ -183,3 +183,64 @@ async fn a_server_with_another_path_to_its_directory_is_accepted() {
         inside.stop(Shutdown::Fast).await.unwrap_or_else(|e| panic!("{e}"));
     }
 }
+
+/// Two standbys of one primary that were started together, with the same port, as on two hosts of the same kind. The
+/// connection of the first one's configuration leads to the second one. Their settings and control files agree.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_standbys_with_the_same_port_are_distinguished() {
+    let Some(stage) = Stage::start(18, plan()).await else { return };
+    stage.cluster.sql(LEAST_ROLE).await.expect("make a role");
+    let mut one = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
+    let mut two = Cluster::standby_of(&stage.cluster).await.expect("copy another one");
+    two.share_port_of(&one);
+    one.override_setting("listen_addresses", "");
+    for standby in [&mut one, &mut two] {
+        standby.override_setting("archive_mode", "off");
+        standby.start().await.expect("start a standby");
+    }
+    stage.cluster.sql("CREATE TABLE t AS SELECT 7 AS n; CHECKPOINT").await.expect("write");
+    let written = stage.cluster.value("SELECT pg_current_wal_flush_lsn()").await.expect("ask for the LSN");
+    let mut at = Vec::new();
+    for standby in [&one, &two] {
+        let replayed = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{written}', false)");
+        standby.wait_for(&replayed, LIMIT).await.expect("replay");
+        standby.sql("CHECKPOINT").await.expect("make a restart point");
+        at.push(standby.value("SELECT checkpoint_lsn FROM pg_control_checkpoint()").await.expect("ask"));
+    }
+    assert_eq!(at[0], at[1], "the same restart point");
+    let [least, _] = strings(&two);
+    refused(
+        &stage,
+        &config(&stage, "one.toml", one.data(), &least),
+        "made a temporary file, and it did not appear in ",
+    );
+    // Each by its own connection, on a database in a tablespace too.
+    let [least, superuser] = strings(&one);
+    for connection in [&least, &superuser] {
+        let (code, text) = run(&stage, &config(&stage, "own.toml", one.data(), connection), "check");
+        assert_eq!(code, Some(0), "{text}");
+    }
+}
+
+/// The temporary file of a database in a tablespace is in the tablespace. A server without room for temporary files is
+/// known by its `postmaster.pid`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_proved_by_its_temporary_file_or_its_lock_file() {
+    for major in [18, 13] {
+        let Some(stage) = Stage::start(major, plan()).await else { continue };
+        stage.cluster.sql(LEAST_ROLE.split(';').next().expect("a statement")).await.expect("make a role");
+        let space = stage.scratch.folder("space").expect("make a folder");
+        stage.cluster.sql(&format!("CREATE TABLESPACE space LOCATION '{}'", space.display())).await.expect("make it");
+        stage.cluster.sql("CREATE DATABASE far TABLESPACE space").await.expect("make a database");
+        let far = config(&stage, "far.toml", stage.cluster.data(), &stage.cluster.connection_string("far"));
+        accepted(&stage, &far);
+        stage.cluster.sql("ALTER SYSTEM SET temp_file_limit = '100kB'").await.expect("limit it");
+        stage.cluster.sql("SELECT pg_reload_conf()").await.expect("reload");
+        let limited = "SELECT current_setting('temp_file_limit') = '100kB'";
+        stage.cluster.wait_for(limited, LIMIT).await.expect("the limit is in force");
+        accepted(&stage, &far);
+        let [least, _] = strings(&stage.cluster);
+        let own = config(&stage, "own.toml", stage.cluster.data(), &least);
+        refused(&stage, &own, "the server that answers may not make a temporary file (");
+    }
+}

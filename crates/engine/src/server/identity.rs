@@ -9,6 +9,8 @@
 //! - the server's `data_directory`, if it can be seen from here, is this directory (device and inode);
 //! - the control file has the state "in production" exactly if the server is not in recovery, and names the same last
 //!   checkpoint as the server does;
+//! - a temporary file that the server makes on request appears in this directory ([`super::temporary_file`]): all of the
+//!   above can be equal on two standbys;
 //! - once the backup has started, the control file's checkpoint is not before the one at which the backup starts, nor
 //!   on an older timeline: everything that happened before is then in these files.
 //!
@@ -26,6 +28,7 @@ use holdfast_pgtypes::{ControlFile, Lsn, TimelineId};
 use tokio_postgres::error::SqlState;
 
 use super::control::read_control_file;
+use super::temporary_file::{self, Proof};
 use super::{Connection, PostmasterPid, RawText};
 use crate::error::{Cause, Error, ResultExt, ServerSetting};
 
@@ -86,11 +89,34 @@ pub async fn prove_same(connection: &Connection, pgdata: &Path) -> Result<(), Er
         let reported = Reported::ask(connection).await.doing(phrase)?;
         let after = read_control_file(pgdata)?;
         match difference(&reported, pgdata, &[before, after])? {
-            None => return Ok(()),
+            None => return prove_by_file(connection, &reported, pgdata).await.doing(phrase),
             Some(reason) if attempt >= ATTEMPTS => return Err(other_files(pgdata, reason)),
             Some(reason) => tracing::debug!(reason, "server and data directory differ; they are compared again"),
         }
         tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    }
+}
+
+/// The last proof: nothing that two servers may have in common.
+async fn prove_by_file(connection: &Connection, reported: &Reported, pgdata: &Path) -> Result<(), Error> {
+    match temporary_file::prove(connection, pgdata).await? {
+        Proof::Given => Ok(()),
+        Proof::Missing(folder) => Err(other_files(
+            pgdata,
+            format!("the server that answers made a temporary file, and it did not appear in {}", folder.display()),
+        )),
+        // Its own postmaster.pid is the next best proof.
+        Proof::Forbidden(why) if reported.postmaster_pid.is_some() => {
+            tracing::debug!(why, "the server makes no temporary file; its postmaster.pid is the same");
+            Ok(())
+        }
+        Proof::Forbidden(why) => Err(other_files(
+            pgdata,
+            format!(
+                "the server that answers may not make a temporary file ({why}), and the role may not read its \
+                 postmaster.pid: raise temp_file_limit, or grant pg_read_file(text)"
+            ),
+        )),
     }
 }
 

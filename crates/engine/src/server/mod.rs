@@ -4,7 +4,7 @@
 //! - [`connect`]: opens the connection and prepares its session; [`libpq`] reads the connection parameters as libpq
 //!   would, and [`tls`] encrypts.
 //! - [`postmaster`]: what a running server writes into its data directory.
-//! - [`identity`]: whether the server that answers is the one whose files are read.
+//! - [`identity`], [`temporary_file`]: whether the server that answers is the one whose files are read.
 //! - [`facts`]: what a backup must know; [`text`]: names that are not UTF-8.
 //! - [`replication`]: the other kind of connection, over which a server streams its WAL.
 
@@ -16,6 +16,7 @@ mod libpq;
 mod postmaster;
 pub(crate) mod replication;
 pub(crate) mod running;
+mod temporary_file;
 mod text;
 mod tls;
 

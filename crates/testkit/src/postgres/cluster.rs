@@ -218,6 +218,12 @@ impl Cluster {
         self.port
     }
 
+    /// Takes the port of another cluster, and listens on its own Unix socket only. Takes effect at the next start.
+    pub fn share_port_of(&mut self, other: &Self) {
+        self.port = other.port;
+        self.override_setting("listen_addresses", "");
+    }
+
     /// The connection string of a database over the Unix socket, in the form that libpq and tokio-postgres read.
     pub fn connection_string(&self, database: &str) -> String {
         format!("host={} port={} user=postgres dbname={database}", self.socket_folder().display(), self.port)
