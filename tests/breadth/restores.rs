@@ -85,7 +85,7 @@ async fn a_plan_writes_nothing_and_a_delta_little() {
     same_trees(&target, &fresh, &["postgresql.auto.conf", "backup_manifest"]);
     verify_backup(&stage, &target);
 
-    // A server that ran there and changed much is not an obstacle either.
+    // A server that ran there and changed much is an obstacle only because its WAL is in no archive.
     let mut used = stage.start_restored(&target).await;
     wait_promoted(&used).await;
     used.sql("UPDATE load SET id = 0 WHERE id < 1000; CREATE TABLE later AS SELECT 1; CHECKPOINT")
@@ -95,7 +95,10 @@ async fn a_plan_writes_nothing_and_a_delta_little() {
     assert_eq!(code, 63, "{message}");
     used.stop(Shutdown::Fast).await.expect("stop");
     drop(used);
-    stage.ok(&["restore", "--delta", "--pgdata", &place]);
+    let (code, message) = stage.fails(&["restore", "--delta", "--pgdata", &place]);
+    assert_eq!(code, 62, "{message}");
+    assert!(message.contains("holds WAL that was not archived"), "{message}");
+    stage.ok(&["restore", "--delta", "--discard-wal", "--pgdata", &place]);
     same_trees(&target, &fresh, &["postgresql.auto.conf", "backup_manifest"]);
     let restored = stage.start_restored(&target).await;
     wait_promoted(&restored).await;

@@ -3,12 +3,15 @@
 //! afterwards.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use holdfast_testkit::postgres::Shutdown;
+use holdfast_testkit::postgres::{Cluster, Shutdown};
 
 use super::kit::{files_below, quietly};
 use crate::stage::{Plan, Stage, StoreKind};
+
+const LIMIT: Duration = Duration::from_mins(3);
 
 async fn stage() -> Option<Stage> {
     let plan = Plan { store: StoreKind::Directory, wal_segment_mib: 1, ..Plan::default() };
@@ -250,6 +253,108 @@ async fn a_server_without_its_lock_file_and_wal_without_an_archive_are_noticed()
     stage.ok(&["restore", "--delta", "--discard-wal", "--no-archiving", "--pgdata", &path]);
     let text = fs::read_to_string(data.join("postgresql.auto.conf")).expect("read the settings");
     assert!(text.contains("archive_mode = 'off'") && text.contains("recovery_min_apply_delay = '0'"), "{text}");
+}
+
+/// The segments that the server counts as archived, oldest first.
+fn counted(data: &Path) -> Vec<PathBuf> {
+    let marks = fs::read_dir(data.join("pg_wal/archive_status")).expect("list the marks").flatten();
+    let names = marks.filter_map(|mark| mark.file_name().to_str()?.strip_suffix(".done").map(str::to_owned));
+    let mut found: Vec<PathBuf> =
+        names.filter(|name| name.len() == 24).map(|name| data.join("pg_wal").join(name)).collect();
+    found.sort();
+    found
+}
+
+/// `.done` says that a command reported success, and not that the archive has anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_that_another_command_took_is_not_deleted() {
+    let Some(mut stage) = stage().await else { return };
+    stage.cluster.sql("CREATE TABLE t AS SELECT 1 AS n").await.expect("write");
+    stage.ok(&["backup"]);
+    stage.archive_now().await;
+    stage.cluster.sql("ALTER SYSTEM SET archive_command = '/bin/true'").await.expect("configure");
+    stage.cluster.sql("SELECT pg_reload_conf()").await.expect("reload");
+    stage.cluster.wait_for("SELECT current_setting('archive_command') = '/bin/true'", LIMIT).await.expect("reload");
+    stage.cluster.sql("INSERT INTO t VALUES (2)").await.expect("write");
+    stage.archive_now().await;
+    let data = stage.cluster.data().to_owned();
+    let path = data.display().to_string();
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+    let waiting = fs::read_dir(data.join("pg_wal/archive_status")).expect("list").flatten();
+    assert_eq!(waiting.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "ready")).count(), 0);
+    let before = files_below(&data);
+    for flags in [&["--delta"][..], &["--delta", "--plan"]] {
+        let words = ["holds WAL that was not archived", "while: ", "--discard-wal"];
+        refused(&stage, &[&["restore", "--pgdata", &path], flags].concat(), 62, &words);
+    }
+    assert_eq!(files_below(&data), before, "nothing may be touched");
+    // As the message says. The last segment has only the checkpoint of the stop.
+    for segment in counted(&data) {
+        stage.ok(&["wal", "push", &segment.display().to_string()]);
+    }
+    stage.ok(&["restore", "--delta", "--pgdata", &path]);
+    let restored = stage.start_restored(&data).await;
+    crate::stage::wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT count(*) FROM t").await.expect("count"), "2");
+}
+
+/// A standby marks all WAL that it receives as done. Its primary dies before it has archived the last segments.
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_that_only_a_standby_has_is_not_deleted() {
+    let Some(mut stage) = stage().await else { return };
+    stage.ok(&["backup"]);
+    let mut standby = Cluster::standby_of(&stage.cluster).await.expect("copy a standby");
+    standby.override_setting("archive_mode", "on");
+    standby.start().await.expect("start the standby");
+    stage.archive_now().await;
+    stage.cluster.sql("ALTER SYSTEM SET archive_command = '/bin/false'").await.expect("configure");
+    stage.cluster.sql("SELECT pg_reload_conf()").await.expect("reload");
+    stage.cluster.wait_for("SELECT current_setting('archive_command') = '/bin/false'", LIMIT).await.expect("reload");
+    stage.cluster.sql("CREATE TABLE late (n int)").await.expect("write");
+    stage.cluster.sql("SELECT pg_switch_wal()").await.expect("switch");
+    let written = stage.cluster.value("SELECT pg_current_wal_flush_lsn()").await.expect("ask for the LSN");
+    let replayed = format!("SELECT coalesce(pg_last_wal_replay_lsn() >= '{written}', false)");
+    standby.wait_for(&replayed, LIMIT).await.expect("replay");
+    stage.cluster.kill9().await.expect("kill the primary");
+    let data = standby.data().to_owned();
+    standby.stop(Shutdown::Fast).await.expect("stop the standby");
+    let before = files_below(&data);
+    let path = data.display().to_string();
+    let delta = ["restore", "--delta", "--pgdata", &path];
+    refused(&stage, &delta, 62, &["holds WAL that was not archived", "--discard-wal"]);
+    assert_eq!(files_below(&data), before, "nothing may be touched");
+    stage.ok(&["restore", "--delta", "--discard-wal", "--pgdata", &path]);
+}
+
+/// The segment that is being written never has a mark, and a server that does not archive makes none at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_without_a_mark_is_not_deleted() {
+    let Some(mut stage) = stage().await else { return };
+    stage.ok(&["backup"]);
+    stage.archive_now().await;
+    let data = stage.cluster.data().to_owned();
+    let path = data.display().to_string();
+    let delta = ["restore", "--delta", "--pgdata", &path];
+    stage.cluster.sql("CREATE TABLE late AS SELECT 7 AS n").await.expect("write");
+    stage.cluster.kill9().await.expect("kill the server");
+    let lock = data.join("postmaster.pid");
+    fs::remove_file(&lock).expect("remove the lock file that it left");
+    let before = files_below(&data);
+    refused(&stage, &delta, 62, &["holds WAL that was not archived: 1 files, "]);
+    assert_eq!(files_below(&data), before, "nothing may be touched");
+    // Started again and stopped cleanly, the server archives everything.
+    stage.cluster.start().await.expect("start the server");
+    stage.archive_now().await;
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+    stage.ok(&delta);
+    let mut again = stage.start_restored(&data).await;
+    crate::stage::wait_promoted(&again).await;
+    assert_eq!(again.value("SELECT n FROM late").await.expect("read"), "7");
+    // It was promoted without an archive: nobody else has its WAL.
+    again.sql("INSERT INTO late VALUES (8)").await.expect("write");
+    again.stop(Shutdown::Fast).await.expect("stop it");
+    refused(&stage, &delta, 62, &["holds WAL that was not archived"]);
+    stage.ok(&["restore", "--delta", "--discard-wal", "--pgdata", &path]);
 }
 
 /// In a directory that consists of links, `global` leads to another data directory: its control file is neither read

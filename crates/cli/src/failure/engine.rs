@@ -149,8 +149,9 @@ fn of_what(what: &Cause) -> Failure {
         Cause::NotOurs { .. } => new(ExitCode::DirectoryNotEmpty)
             .hint("nothing was changed: restore into another directory, or move what the message names to another place"),
         Cause::UnarchivedWal { .. } => new(ExitCode::DirectoryNotEmpty).hint(
-            "nothing was changed: restore into another directory, or store them with `holdfast wal push` first; \
-             --discard-wal deletes them",
+            "nothing was changed: restore into another directory, or store whole segments with `holdfast wal push` first \
+             and copy an unfinished one to another place: docs/operations.md (\"The last WAL of a dead server\") says \
+             how; --discard-wal deletes them",
         ),
         Cause::Overlap { .. } => new(ExitCode::Configuration)
             .hint("nothing was changed: put each of them outside the other, best on another disk"),

@@ -201,8 +201,9 @@ fn links(layout: &Layout, removal: &Removal) -> Result<Vec<PathBuf>, Error> {
     Ok(links)
 }
 
-/// Refuses to remove WAL of another cluster, or WAL that is marked as ready and is not in this archive. The copy has
-/// marks of its original: the WAL that they name up to the stop LSN was archived before the record was written.
+/// Refuses to remove WAL of another cluster, or WAL that is not in this archive: what is marked as ready, and segments
+/// that are written, whatever their mark. The copy has the files of its original up to the stop LSN, and these were
+/// archived before the record was written.
 pub(super) fn refuse_lost_wal(
     removal: &Removal,
     record: &SnapshotRecord,
@@ -217,8 +218,8 @@ pub(super) fn refuse_lost_wal(
             let found = format!("WAL of another cluster (system identifier {found}), {}", wal.join(&name).display());
             return Err(Cause::NotOurs { directory: wal.clone(), found }.into());
         }
-        let mark = wal.join("archive_status").join(format!("{file}.ready"));
-        if !discard && mark.exists() && !is_stored(file, record, stored) {
+        let waits = || wal.join("archive_status").join(format!("{file}.ready")).exists();
+        if !discard && !is_stored(file, record, stored) && (is_written(&wal.join(&name), file, record) || waits()) {
             missing.push(file.to_string());
         }
     }
@@ -251,9 +252,19 @@ fn is_stored(file: WalFileName, record: &SnapshotRecord, stored: &WalInventory) 
 
 /// The cluster that wrote a segment, if the file begins with a segment header.
 fn owner(path: &Path) -> Option<SystemIdentifier> {
+    Some(header(path)?.long?.system_identifier)
+}
+
+/// Whether the file is a segment and holds WAL of its name. A recycled one begins with the header of its old place.
+fn is_written(path: &Path, file: WalFileName, record: &SnapshotRecord) -> bool {
+    let start = file.segment().map(|segment| segment.start_lsn(record.wal_segment_size));
+    start.is_some_and(|start| header(path).is_some_and(|header| header.page_lsn == start))
+}
+
+fn header(path: &Path) -> Option<WalPageHeader> {
     let mut bytes = Vec::new();
     fs::File::open(path).ok()?.take(HEADER_BYTES).read_to_end(&mut bytes).ok()?;
-    Some(WalPageHeader::parse(&bytes)?.long?.system_identifier)
+    WalPageHeader::parse(&bytes)
 }
 
 /// Makes a directory, if it is missing. If root makes it, it gets the owner of its parent.

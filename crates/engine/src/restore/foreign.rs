@@ -2,8 +2,8 @@
 //!
 //! [`refuse_places`] knows what the restore itself needs (repository, configuration, keys); [`refuse_servers`] asks the
 //! kernel for running servers; [`refuse_contents`] walks everything that [`super::reuse::sweep`] would remove and
-//! refuses another data directory, a repository, a mounted file system, or a socket on which a program listens;
-//! [`refuse_unarchived`] looks for WAL that is in no archive. None of them changes anything.
+//! refuses another data directory, a repository, a mounted file system, or a socket on which a program listens. None of
+//! them changes anything. WAL that is in no archive is looked for by [`super::last_copies`].
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -11,7 +11,6 @@ use std::fs::FileType;
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use holdfast_pgtypes::recovery_target::RecoveryTarget;
@@ -20,6 +19,7 @@ use holdfast_repo::manifest::Manifest;
 use holdfast_repo::name::REPOSITORY_OBJECT;
 
 use super::layout::{Layout, PathIndex};
+use super::listening::{self, Listening};
 use super::reuse::{self, Kept};
 use crate::error::{Cause, Error};
 use crate::path_overlap::{Identity, Place, Resolved, refuse_overlap};
@@ -141,8 +141,13 @@ impl Survey {
     fn examine(&self, path: PathBuf, kind: FileType) -> Result<Option<String>, Error> {
         let mut waiting = vec![(path, kind)];
         while let Some((path, kind)) = waiting.pop() {
-            if kind.is_socket() && UnixStream::connect(&path).is_ok() {
-                return Ok(Some(format!("the socket {}, on which a program listens", path.display())));
+            if kind.is_socket() {
+                let what = match listening::on(&path) {
+                    Listening::No => continue,
+                    Listening::Yes => "on which a program listens",
+                    Listening::Unknown => "on which a program may listen",
+                };
+                return Ok(Some(format!("the socket {}, {what}", path.display())));
             }
             if !kind.is_dir() {
                 continue;
@@ -200,33 +205,6 @@ fn plain(field: &[u8]) -> PathBuf {
         }
     }
     OsString::from_vec(bytes).into()
-}
-
-/// Refuses to remove WAL that the server here had not archived yet: it may hold the last transactions. If `pg_wal` is a
-/// link, it is not followed: only the link is removed.
-pub(super) fn refuse_unarchived(pgdata: &Path) -> Result<(), Error> {
-    let wal = pgdata.join("pg_wal");
-    let status = wal.join("archive_status");
-    if ![&wal, &status].iter().all(|path| std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())) {
-        return Ok(());
-    }
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(&status).map_err(|e| Error::file("list", &status, e))? {
-        let name = entry.map_err(|e| Error::file("list", &status, e))?.file_name();
-        if let Some(file) = name.to_string_lossy().strip_suffix(".ready")
-            && wal.join(file).exists()
-        {
-            names.push(file.to_owned());
-        }
-    }
-    names.sort_unstable();
-    match (names.first(), names.last()) {
-        (Some(first), Some(last)) => {
-            Err(Cause::UnarchivedWal { directory: wal, count: names.len(), first: first.clone(), last: last.clone() }
-                .into())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What happens to links that the sweep removes, and the risks for servers of this host, as text for people.

@@ -27,8 +27,10 @@ mod files;
 mod foreign;
 mod from_snapshot;
 mod histories;
+mod last_copies;
 mod late;
 mod layout;
+mod listening;
 mod lookup;
 mod manifest;
 mod options;
@@ -111,7 +113,7 @@ pub async fn plan(
     check_options(options).doing(phrase)?;
     let found = preflight::preflight(repository, options, &crew, progress.as_ref(), cancel).await.doing(phrase)?;
     let found = Arc::new(found);
-    refuse_foreign(&found, options).await.doing(phrase)?;
+    refuse_foreign(repository, &found, options, &crew).await.doing(phrase)?;
     let wanted = everything(&found);
     let fetch_bytes =
         Fetches::new(&found.manifest, wanted.iter().copied()).map(|fetch| fetch.range.end - fetch.range.start).sum();
@@ -192,7 +194,7 @@ async fn restore_found(
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<RestoreReport, Error> {
-    refuse_foreign(&found, options).await?;
+    refuse_foreign(repository, &found, options, crew).await?;
     let foreign = foreign::notes(&found.layout, found.backup.system_identifier);
     let (taking, for_take) = (Arc::clone(&found), options.clone());
     let Taken { state, lock, roots } = blocking(move || prepare::acquire(&taking.layout, &taking.wanted(&for_take)))
@@ -228,7 +230,12 @@ async fn restore_found(
 }
 
 /// Looks for things of others: at running servers, and at everything that would be removed.
-async fn refuse_foreign(found: &Arc<Preflight>, options: &RestoreOptions) -> Result<(), Error> {
+async fn refuse_foreign(
+    repository: &Repository,
+    found: &Arc<Preflight>,
+    options: &RestoreOptions,
+    crew: &Crew,
+) -> Result<(), Error> {
     layout::check_tablespaces(&found.manifest, &found.layout, found.version.major())?;
     let (replaying, target) = (Arc::clone(found), options.request.target.clone());
     blocking(move || {
@@ -240,17 +247,20 @@ async fn refuse_foreign(found: &Arc<Preflight>, options: &RestoreOptions) -> Res
     if !found.state.reuses() {
         return Ok(());
     }
-    let (looking, options) = (Arc::clone(found), options.clone());
+    let here = || format!("looking at the directory {}", found.layout.pgdata().display());
+    let (looking, places) = (Arc::clone(found), options.places.clone());
     let looked = blocking(move || {
         let Preflight { layout, manifest, index, .. } = looking.as_ref();
-        foreign::refuse_contents(layout, manifest, index, &version_directory(&looking), &options.places)?;
-        // For a resumed restore this was decided before it began.
-        if looking.state == TargetState::Delta && !options.discard_wal {
-            foreign::refuse_unarchived(layout.pgdata())?;
-        }
-        Ok(())
+        foreign::refuse_contents(layout, manifest, index, &version_directory(&looking), &places)
     });
-    looked.await.doing(|| format!("looking at the directory {}", found.layout.pgdata().display()))
+    looked.await.doing(here)?;
+    // For a resumed restore this was decided before it began.
+    if found.state != TargetState::Delta || options.discard_wal {
+        return Ok(());
+    }
+    let (claim, oldest_start) = (&*found.claim, found.oldest_start);
+    let archived = last_copies::Archived { repository, claim, oldest_start, crew };
+    last_copies::refuse_last_copies(archived, found.layout.pgdata()).await.doing(here)
 }
 
 /// The name of PostgreSQL's directory in each tablespace, as `TABLESPACE_VERSION_DIRECTORY`.

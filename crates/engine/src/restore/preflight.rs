@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use holdfast_contract::report::restore::TargetState;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetTimeline};
-use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, PgVersion, TablespaceMap, TimelineId};
+use holdfast_pgtypes::{BackupLabel, ControlFile, HistoryFile, Lsn, PgVersion, TablespaceMap, TimelineId};
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::manifest::Manifest;
 use holdfast_repo::name::{BackupId, ClusterName};
@@ -53,6 +53,9 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Preflight {
     pub backup: BackupRecord,
+    pub claim: Arc<ClaimRecord>,
+    /// The start of the oldest backup of this claim.
+    pub oldest_start: Option<Lsn>,
     pub version: PgVersion,
     pub plan: RecoveryPlan,
     pub manifest: Arc<Manifest>,
@@ -117,6 +120,9 @@ pub(super) async fn preflight(
         progress.phase("choosing the backup", None);
         let (archive, plan, mut notes) =
             Archive::choose(Planning { repository, options, crew, progress, cancel }).await?;
+        let claim = Arc::clone(&archive.claim);
+        let of_claim = archive.backups.iter().filter(|backup| backup.claim == claim.number);
+        let oldest_start = of_claim.map(|backup| backup.start_lsn).min();
         let backup = archive.backups.into_iter().find(|backup| backup.backup_id == plan.backup);
         let backup =
             backup.ok_or_else(|| Cause::Internal(format!("the planner chose {}, which is not there", plan.backup)))?;
@@ -160,6 +166,8 @@ pub(super) async fn preflight(
             started: options.now,
         };
         let mut found = Preflight {
+            claim,
+            oldest_start,
             version,
             plan,
             manifest,
