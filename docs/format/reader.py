@@ -327,7 +327,7 @@ class Manifest:
                 elif section == PACKS:
                     self.packs, named = self.listed_packs(cursor)
                     need(named == [origin for origin, *_ in self.origins], "names other manifests than it refers to")
-            need(re.fullmatch(f"{HEADER}{ORIGINS}?[{FILES}{REFERENCES}]*{PACKS}", order), "sections out of order")
+            need(re.fullmatch(f"{HEADER}{FILES}*({ORIGINS}[{FILES}{REFERENCES}]*)?{PACKS}", order), "sections out of order")
             need((self.header["cluster"], self.header["backup"]) == (cluster, backup), "of another backup")
             need((self.record["cluster"], self.record["backup_id"]) == (cluster, backup), "of another backup")
             for pack in self.packs:

@@ -2,6 +2,7 @@
 //! page of the server's own files, starts, and gives the same answers as the server.
 
 mod parents;
+mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

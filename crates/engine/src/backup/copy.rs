@@ -488,7 +488,8 @@ impl<'a> Commit<'a> {
                 return Ok(());
             }
         }
-        sinks.finish_file(file, current.size_bytes, current.crc32c).await?;
+        let parent = current.parent.or_else(|| self.base?.find(&file.path));
+        sinks.finish_file(file, current.size_bytes, current.crc32c, parent).await?;
         self.copied.file_count += 1;
         self.copied.size_bytes += current.size_bytes;
         self.copied.resumed_bytes += current.resumed_bytes;

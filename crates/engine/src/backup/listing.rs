@@ -40,6 +40,13 @@ pub(super) struct SourceFile {
     pub identity: Option<Identity>,
 }
 
+impl SourceFile {
+    /// The modification time as a manifest has it.
+    pub(super) fn mtime_seconds(&self) -> u64 {
+        u64::try_from(self.mtime).unwrap_or(0)
+    }
+}
+
 /// Whether a file has the pages of a relation, and whether they carry checksums that are verified while reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PageCheck {

@@ -36,6 +36,7 @@ mod links;
 mod listing;
 mod lock;
 mod options;
+mod pack_list;
 mod plan;
 mod present;
 mod publish;
@@ -148,7 +149,6 @@ pub async fn backup(
         repositories,
         claims,
         backup,
-        parent,
         earlier,
         adopted,
         identity: runner.run,
@@ -160,7 +160,7 @@ pub async fn backup(
         publishing,
         kept,
     };
-    let outcome = until_cancelled(&run, early, &mut warnings, cancel).await;
+    let outcome = until_cancelled(&run, parent, early, &mut warnings, cancel).await;
     match outcome {
         Ok(Outcome { complete, failed, resumed }) => {
             let places: Vec<usize> = failed.iter().map(|(index, _)| *index).collect();
@@ -185,11 +185,12 @@ pub async fn backup(
 /// Executes the run. After a cancel it gets some seconds to end by itself.
 async fn until_cancelled(
     run: &Run<'_>,
+    parent: Option<Parent>,
     early: Vec<Option<Error>>,
     warnings: &mut Vec<String>,
     cancel: &CancellationToken,
 ) -> Result<Outcome, Error> {
-    let mut execute = std::pin::pin!(run.execute(early, warnings));
+    let mut execute = std::pin::pin!(run.execute(parent, early, warnings));
     tokio::select! {
         biased;
         outcome = &mut execute => outcome,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::copy::{Copied, Copier};
 use super::encode::Encoding;
 use super::incremental::choose::{Changes, find_changes};
+use super::incremental::lane::ParentLane;
 use super::incremental::page_lsn::PageLsns;
 use super::incremental::parent::Parent;
 use super::incremental::sort::Summarized;
@@ -47,8 +48,6 @@ pub(super) struct Run<'a> {
     pub(super) repositories: Vec<Repository>,
     pub(super) claims: Vec<ClaimRecord>,
     pub(super) backup: BackupId,
-    /// The parent of an incremental backup.
-    pub(super) parent: Option<Parent>,
     /// Data that killed runs have stored.
     pub(super) earlier: Option<Arc<Everywhere>>,
     /// For each repository, the killed runs that this run has taken over.
@@ -115,6 +114,7 @@ pub(super) async fn copy_listed(
         sinks.entry(&link.entry()).await?;
     }
     drop((directories, links));
+    sinks.end_group().await?;
     plan::sort(&mut files);
     let copying = || "copying the data directory".to_owned();
     let mut totals = if let (Some(summarized), Some(base)) = (summarized, copier.encoding.base.clone()) {
@@ -125,6 +125,7 @@ pub(super) async fn copy_listed(
         copier.progress.phase("copying", Some(total_bytes));
         copier.copy(files, sinks).await.doing(copying)?
     };
+    sinks.unchanged_files().await?;
     totals.removed_count += removed;
     // A file that is listed twice is reported only once.
     totals.link_warnings.retain(|said| !link_warnings.contains(said));
@@ -164,9 +165,11 @@ fn resumed(backups: BTreeSet<BackupId>, size_bytes: u64) -> Option<Resumed> {
 }
 
 impl Run<'_> {
-    /// Runs the backup, from the first sink to the last record. `early` has the earlier error of each repository.
+    /// Runs the backup, from the first sink to the last record. `parent` is that of an incremental backup. `early` has
+    /// the earlier error of each repository.
     pub(super) async fn execute(
         &self,
+        parent: Option<Parent>,
         early: Vec<Option<Error>>,
         warnings: &mut Vec<String>,
     ) -> Result<Outcome, Error> {
@@ -184,7 +187,7 @@ impl Run<'_> {
             } else {
                 let (backup, memory) = (self.backup, self.options.memory_bytes / self.repositories.len() as u64);
                 let sink = Sink::new(repository.clone(), cluster, backup, part_size, extent_bytes, memory, self.cancel);
-                let parent = self.parent.as_ref().and_then(|parent| parent.manifests.get(sinks.len())?.clone());
+                let parent = parent.as_ref().and_then(|parent| parent.lanes.get(sinks.len())?.clone());
                 let earlier = self.earlier.as_ref().and_then(|earlier| earlier.lane(sinks.len()));
                 sink.await.map(|sink| sink.with_parent(parent).with_earlier(earlier))
             };
@@ -195,7 +198,10 @@ impl Run<'_> {
             sinks.add(repository.describe(), sink);
         }
         sinks.check_any()?;
-        let done = match Box::pin(self.copy_everything(&mut sinks, extent_bytes)).await {
+        let copied = Box::pin(self.copy_everything(&mut sinks, extent_bytes, parent.as_ref())).await;
+        // The manifests of the parent make room in memory for the new ones, which are read back.
+        drop(parent);
+        let done = match copied {
             Ok(content) => {
                 let resumed_bytes = content.copied.resumed_bytes;
                 let complete = self.complete(&mut sinks, content, warnings).await;
@@ -241,14 +247,20 @@ impl Run<'_> {
     }
 
     /// Copies the data directory, from the start call to the last byte of `pg_control`.
-    async fn copy_everything(&self, sinks: &mut Sinks<'_>, extent_size_bytes: u32) -> Result<Content, Error> {
+    async fn copy_everything(
+        &self,
+        sinks: &mut Sinks<'_>,
+        extent_size_bytes: u32,
+        parent: Option<&Parent>,
+    ) -> Result<Content, Error> {
         let (options, version) = (self.options, self.facts.version);
         self.progress.phase("waiting for a checkpoint", None);
         let started = session::start(&self.connection, version, &options.label, options.start_fast).await?;
         self.progress.note(&format!("backup {} starts at {}", self.backup, started.start_lsn));
         let at_start = prove_started(&options.pgdata, started.start_lsn).await?;
         let CopiedFiles { copier, mut totals, tablespaces, control, is_incremental } = {
-            let mut work = std::pin::pin!(self.copy_files(sinks, started.start_lsn, &at_start, extent_size_bytes));
+            let mut work =
+                std::pin::pin!(self.copy_files(sinks, parent, started.start_lsn, &at_start, extent_size_bytes));
             tokio::select! {
                 biased;
                 copied = &mut work => copied?,
@@ -262,7 +274,7 @@ impl Run<'_> {
         };
         let stopped = session::stop(&self.connection, version).await?;
         prove_timeline(&options.pgdata, &at_start, started.start_lsn, stopped.label.start_timeline)?;
-        let parent = self.parent.as_ref().filter(|_| is_incremental);
+        let parent = parent.filter(|_| is_incremental);
         if let Some(record) = parent.map(|parent| &parent.record)
             && stopped.stop_lsn < record.stop_lsn
         {
@@ -299,12 +311,13 @@ impl Run<'_> {
     async fn copy_files(
         &self,
         sinks: &mut Sinks<'_>,
+        parent: Option<&Parent>,
         start_lsn: Lsn,
         at_start: &ControlFile,
         extent_size_bytes: u32,
     ) -> Result<CopiedFiles<'_>, Error> {
         let options = self.options;
-        let changes = match &self.parent {
+        let changes = match parent {
             Some(parent) => {
                 find_changes(parent, options, (&self.connection, &self.facts), at_start, start_lsn, self.progress)
                     .await?
@@ -316,7 +329,7 @@ impl Run<'_> {
         plan::check_manifest(&scan, extent_size_bytes)?;
         let listed = server.check_databases(&scan).await?;
         let tablespaces = server.tablespaces(&scan).await?;
-        let (base, summarized) = self.base(changes, &scan);
+        let (base, summarized) = self.base(parent, changes, &scan);
         let is_incremental = base.is_some();
         let copier = Copier {
             pgdata: options.pgdata.clone(),
@@ -344,9 +357,14 @@ impl Run<'_> {
     }
 
     /// The base that the copy compares with, and the changes from WAL summaries.
-    fn base(&self, changes: Option<Changes>, scan: &Scan) -> (Option<Arc<Base>>, Option<Summarized>) {
-        let (Some(parent), Some(changes)) = (&self.parent, changes) else { return (None, None) };
-        let Some(manifest) = parent.manifests.iter().flatten().next() else { return (None, None) };
+    fn base(
+        &self,
+        parent: Option<&Parent>,
+        changes: Option<Changes>,
+        scan: &Scan,
+    ) -> (Option<Arc<Base>>, Option<Summarized>) {
+        let (Some(parent), Some(changes)) = (parent, changes) else { return (None, None) };
+        let Some(ParentLane { manifest, .. }) = parent.lanes.iter().flatten().next() else { return (None, None) };
         let (since, index) = (parent.record.start_lsn, &parent.index);
         let (by_lsn, summarized) = match changes {
             Changes::Summarized(changes) => (None, Some(Summarized::new(changes, &self.control))),

@@ -6,13 +6,11 @@
 //! caller reads the manifest back, and writes `backup.json`. Every repository has its own sink, because places in packs
 //! differ with encryption. Data is read and compressed once for all of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use holdfast_repo::manifest::{
-    Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestWriter, PackEntry, Patch,
-};
+use holdfast_repo::manifest::{Extent, Extents, FileEntry, FileKind, ManifestHeader, ManifestWriter, PackEntry, Patch};
 use holdfast_repo::name::{self, BackupId, ClusterName, MAX_PACK_NUMBER};
 use holdfast_repo::pack::{PackChunk, PackWriter};
 use holdfast_repo::record::ManifestEntry;
@@ -24,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::CLEAN_WITHIN;
 use super::encode::EncodedChunk;
+use super::incremental::lane::{Kept, ParentLane, Places, Shared, not_in_parent};
 use super::listing::SourceFile;
+use super::pack_list::PackList;
 use super::resume::Earlier;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::Permit;
@@ -56,18 +56,16 @@ pub(super) struct Sink {
     /// The extent size, which is the same in all repositories.
     extent_bytes: u32,
     pack: Option<OpenPack>,
-    /// All packs of the manifest, by number; `None` for the pack that is being filled.
-    packs: Vec<Option<PackEntry>>,
+    /// All packs of the manifest.
+    packs: PackList,
     /// The number of packs that this backup has made.
     own_packs: u32,
-    /// The numbers of packs of other backups, by name. The parent and a killed run can both refer to the same pack.
-    numbers: HashMap<String, u32>,
     /// The number of packs that are reused only from killed runs.
     taken_over: u32,
     /// The killed runs whose packs are reused.
     taken_from: BTreeSet<BackupId>,
     /// The parent of an incremental backup, in this repository.
-    parent: Option<ParentHere>,
+    parent: Option<Kept>,
     /// Data of killed runs in this repository.
     earlier: Option<EarlierHere>,
     finishing: JoinSet<Result<(), Error>>,
@@ -86,12 +84,6 @@ struct OpenPack {
     number: u32,
     writer: PackWriter,
     upload: ObjectUpload,
-}
-
-/// The parent's manifest, and the numbers that its packs have in our manifest, as far as they are needed.
-struct ParentHere {
-    manifest: Arc<Manifest>,
-    numbers: Vec<Option<u32>>,
 }
 
 /// Data of killed runs, and the numbers that their packs have in our manifest, as far as they are needed.
@@ -146,9 +138,8 @@ impl Sink {
             whole,
             extent_bytes,
             pack: None,
-            packs: Vec::new(),
+            packs: PackList::default(),
             own_packs: 0,
-            numbers: HashMap::new(),
             taken_over: 0,
             taken_from: BTreeSet::new(),
             parent: None,
@@ -168,9 +159,8 @@ impl Sink {
     }
 
     /// Makes it the sink of an incremental backup, with the parent's manifest in this repository.
-    pub(super) fn with_parent(self, manifest: Option<Arc<Manifest>>) -> Self {
-        let parent = manifest.map(|manifest| ParentHere { numbers: vec![None; manifest.packs().len()], manifest });
-        Self { parent, ..self }
+    pub(super) fn with_parent(self, parent: Option<ParentLane>) -> Self {
+        Self { parent: parent.map(Kept::new), ..self }
     }
 
     /// Makes it reuse what killed runs have stored in this repository.
@@ -231,32 +221,63 @@ impl Sink {
         self.patches.push(patch);
     }
 
-    /// Adds the parent's extent `number` of the file at `position` of its manifest, with the patches over it.
+    /// Adds the parent's extent `number` of the file at `position` of the base, with the patches over it.
     pub(super) fn kept_extent(&mut self, position: u32, number: u32) -> Result<(), Error> {
-        let manifest = Arc::clone(&self.parent()?.manifest);
-        let file = manifest.file(position as usize).ok_or_else(not_in_parent)?;
-        let extent = *file.extents().get(number as usize).ok_or_else(not_in_parent)?;
-        let extent = self.renumbered(extent)?;
+        let parent = self.parent.as_mut().ok_or_else(not_in_parent)?;
+        let extent = parent.extent(position, number, &mut self.packs, &mut self.patches)?;
         self.extents.push(extent);
-        let first = file.patches().partition_point(|patch| patch.extent < number);
-        let patches = file.patches().get(first..).unwrap_or_default();
-        for patch in patches.iter().take_while(|patch| patch.extent == number) {
-            let place = self.renumbered(patch.place)?;
-            self.patches.push(Patch { place, ..*patch });
-        }
         Ok(())
     }
 
-    /// Writes the entry of a file with the content of the parent's file at `position`, up to its own length.
+    /// Writes the entry of a file with the content of the file at `position` of the base, up to its own length.
     pub(super) async fn kept_file(&mut self, file: &SourceFile, position: u32) -> Result<(), Error> {
-        let manifest = Arc::clone(&self.parent()?.manifest);
-        let parent = manifest.file(position as usize).ok_or_else(not_in_parent)?;
-        let FileKind::File { crc32c, .. } = parent.kind else { return Err(not_in_parent()) };
+        let parent = self.parent.as_mut().ok_or_else(not_in_parent)?;
+        if parent.note_kept(position, file.size_bytes, file.mode, file.mtime_seconds()) {
+            return Ok(());
+        }
+        let crc32c = parent.crc32c(position, file.size_bytes)?;
         for number in 0..file.size_bytes.div_ceil(u64::from(self.extent_bytes)) {
             self.kept_extent(position, number as u32)?;
         }
-        let crc32c = crc32c.filter(|_| parent.size_bytes == file.size_bytes);
-        self.finish_file(file, file.size_bytes, crc32c).await
+        self.finish_file(file, file.size_bytes, crc32c, None).await
+    }
+
+    /// Takes over all files that have not changed since the parent: frames of earlier manifests by reference where that
+    /// pays, and the other files as entries. After this, only files come that change at every backup.
+    pub(super) async fn unchanged_files(&mut self) -> Result<(), Error> {
+        if let Some(mut parent) = self.parent.take() {
+            let mut places = Places::default();
+            let Shared { origins, frames, written } = parent.share(&mut self.packs)?;
+            if !origins.is_empty() {
+                let listed = self.manifest.list_origins(origins).map_err(unwritable)?;
+                self.push_manifest(&listed).await?;
+            }
+            for (reference, frame) in frames {
+                for position in frame.files {
+                    let entry = parent.entry(position, &mut self.packs, &mut places)?;
+                    self.manifest.note_referred(&entry).map_err(unwritable)?;
+                }
+                if let Some(full) = self.manifest.refer(reference, frame.raw_bytes).map_err(unwritable)? {
+                    self.push_manifest(&full).await?;
+                }
+            }
+            self.end_group().await?;
+            for position in written {
+                let entry = parent.entry(position, &mut self.packs, &mut places)?;
+                if let Some(full) = self.manifest.push(&entry).map_err(unwritable)? {
+                    self.push_manifest(&full).await?;
+                }
+            }
+        }
+        self.end_group().await
+    }
+
+    /// Ends a group of entries, as [`ManifestWriter::end_group`].
+    pub(super) async fn end_group(&mut self) -> Result<(), Error> {
+        match self.manifest.end_group().map_err(unwritable)? {
+            Some(full) => self.push_manifest(&full).await,
+            None => Ok(()),
+        }
     }
 
     /// The place of bytes that a killed run has stored.
@@ -270,36 +291,11 @@ impl Sink {
         }
         let (backup, pack) = earlier.pack(&place).ok_or_else(unknown)?;
         self.taken_from.insert(backup);
-        let new = if let Some(known) = self.numbers.get(&pack.name) {
-            *known
-        } else {
+        if self.packs.known(&pack.name).is_none() {
             self.taken_over += 1;
             self.stored_bytes += pack.size_bytes;
-            add_pack(&mut self.packs, &mut self.numbers, pack)
-        };
-        *number = Some(new);
-        Ok(Extent { pack: new, ..place })
-    }
-
-    fn parent(&self) -> Result<&ParentHere, Error> {
-        self.parent.as_ref().ok_or_else(not_in_parent)
-    }
-
-    /// The same place, with the number that its pack has in our manifest.
-    fn renumbered(&mut self, place: Extent) -> Result<Extent, Error> {
-        if place.is_hole() {
-            return Ok(place);
         }
-        let parent = self.parent.as_mut().ok_or_else(not_in_parent)?;
-        let number = parent.numbers.get_mut(place.pack as usize).ok_or_else(not_in_parent)?;
-        if let Some(number) = *number {
-            return Ok(Extent { pack: number, ..place });
-        }
-        let pack = parent.manifest.packs().get(place.pack as usize).ok_or_else(not_in_parent)?;
-        let new = match self.numbers.get(&pack.name) {
-            Some(known) => *known,
-            None => add_pack(&mut self.packs, &mut self.numbers, pack),
-        };
+        let new = self.packs.number(pack);
         *number = Some(new);
         Ok(Extent { pack: new, ..place })
     }
@@ -310,22 +306,27 @@ impl Sink {
         self.patches.clear();
     }
 
-    /// Writes the entry of the current file.
+    /// Writes the entry of the current file. `parent` is its position in the base, if it is there. An entry that is the
+    /// parent's to the last place is only noted ([`Self::unchanged_files`]).
     pub(super) async fn finish_file(
         &mut self,
         file: &SourceFile,
         size_bytes: u64,
         crc32c: Option<u32>,
+        parent: Option<u32>,
     ) -> Result<(), Error> {
         let (extents, patches) = (std::mem::take(&mut self.extents), std::mem::take(&mut self.patches));
         let entry = FileEntry {
             path: &file.path,
-            kind: FileKind::File { crc32c, extents: &extents, patches: &patches },
+            kind: FileKind::File { crc32c, extents: Extents::of(&extents), patches: &patches },
             mode: file.mode,
             size_bytes,
-            mtime_seconds: u64::try_from(file.mtime).unwrap_or(0),
+            mtime_seconds: file.mtime_seconds(),
         };
-        self.entry(&entry).await?;
+        let in_parent = parent.and_then(|position| Some((position, self.parent.as_mut()?)));
+        if !in_parent.is_some_and(|(position, parent)| parent.note_same(position, &entry)) {
+            self.entry(&entry).await?;
+        }
         (self.extents, self.patches) = (extents, patches);
         self.drop_file();
         Ok(())
@@ -356,7 +357,7 @@ impl Sink {
             stored_bytes,
             ..
         } = self;
-        let packs: Vec<PackEntry> = packs.into_iter().flatten().collect();
+        let packs = packs.into_packs();
         let end = manifest.finish(&packs).map_err(unwritable)?;
         manifest_digest.update(&end);
         manifest_upload.push(&end, None).await?;
@@ -417,8 +418,7 @@ impl Sink {
             let upload = ObjectUpload::new(store, object_name(&pack_name)?, self.part_size);
             let mut upload = upload.with_stop(self.stop.clone());
             upload.push(&head, None).await?;
-            let number = self.packs.len() as u32;
-            self.packs.push(None);
+            let number = self.packs.begin();
             self.own_packs = own_number;
             self.pack = Some(OpenPack { number, writer, upload });
         }
@@ -430,9 +430,7 @@ impl Sink {
         let (end, entry) = writer.finish().map_err(unwritable)?;
         upload.push(&end, None).await?;
         debug_assert_eq!(entry.size_bytes, upload.size_bytes());
-        if let Some(place) = self.packs.get_mut(number as usize) {
-            *place = Some(entry.clone());
-        }
+        self.packs.set(number, entry.clone());
         self.stored_bytes += upload.size_bytes();
         // The next pack does not have to wait for the last parts of this one.
         let (repository, confirming, stop) = (self.repository.clone(), Arc::clone(&self.confirming), self.stop.clone());
@@ -481,18 +479,6 @@ impl Sink {
         self.manifest_digest.update(bytes);
         self.manifest_upload.push(bytes, None).await
     }
-}
-
-/// Adds a pack that another backup has stored; gives its number.
-fn add_pack(packs: &mut Vec<Option<PackEntry>>, numbers: &mut HashMap<String, u32>, pack: &PackEntry) -> u32 {
-    let number = packs.len() as u32;
-    packs.push(Some(pack.clone()));
-    numbers.insert(pack.name.clone(), number);
-    number
-}
-
-fn not_in_parent() -> Error {
-    Cause::Internal("an extent or a pack should be in the parent and is not".to_owned()).into()
 }
 
 /// The error for data that our format cannot hold. It is not an error of one repository: no repository could hold the

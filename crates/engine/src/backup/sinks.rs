@@ -157,16 +157,37 @@ impl<'a> Sinks<'a> {
         self.lanes.iter_mut().filter_map(|lane| lane.sink.as_mut()).for_each(Sink::drop_file);
     }
 
-    /// Writes the entry of the current file.
+    /// As [`Sink::finish_file`], in all repositories.
     pub(super) async fn finish_file(
         &mut self,
         file: &SourceFile,
         size_bytes: u64,
         crc32c: Option<u32>,
+        parent: Option<u32>,
     ) -> Result<(), Error> {
         for index in 0..self.lanes.len() {
             let Some(sink) = self.sink(index) else { continue };
-            let written = sink.finish_file(file, size_bytes, crc32c).await;
+            let written = sink.finish_file(file, size_bytes, crc32c, parent).await;
+            self.settle(index, written).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Sink::unchanged_files`], in all repositories.
+    pub(super) async fn unchanged_files(&mut self) -> Result<(), Error> {
+        for index in 0..self.lanes.len() {
+            let Some(sink) = self.sink(index) else { continue };
+            let written = sink.unchanged_files().await;
+            self.settle(index, written).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`Sink::end_group`], in all repositories.
+    pub(super) async fn end_group(&mut self) -> Result<(), Error> {
+        for index in 0..self.lanes.len() {
+            let Some(sink) = self.sink(index) else { continue };
+            let written = sink.end_group().await;
             self.settle(index, written).await?;
         }
         Ok(())

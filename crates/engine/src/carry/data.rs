@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use futures::future::BoxFuture;
-use holdfast_repo::manifest::{Extent, FileEntry, FileKind, Manifest, ManifestWriter, PackEntry, Patch};
+use holdfast_repo::manifest::{Extent, Extents, FileEntry, FileKind, Manifest, ManifestWriter, PackEntry, Patch};
 use holdfast_repo::name;
 use holdfast_repo::pack::FrameShift;
 use holdfast_repo::record::{BackupRecord, EncryptionKind, ManifestEntry};
@@ -215,13 +215,13 @@ async fn write_files(
             FileKind::File { crc32c, extents: before, patches: patches_before } => {
                 extents.clear();
                 patches.clear();
-                for extent in before {
-                    extents.push(moved(extent, settled)?);
+                for extent in before.iter() {
+                    extents.push(moved(&extent, settled)?);
                 }
                 for patch in patches_before {
                     patches.push(Patch { place: moved(&patch.place, settled)?, ..*patch });
                 }
-                let kind = FileKind::File { crc32c, extents: &extents, patches: &patches };
+                let kind = FileKind::File { crc32c, extents: Extents::of(&extents), patches: &patches };
                 writer.push(&FileEntry { kind, ..file })?
             }
             _ => writer.push(&file)?,

@@ -258,9 +258,8 @@ impl<I: Iterator<Item = u32>> Iterator for Batches<'_, I> {
                 break;
             };
             let entry = self.manifest.file(stretch.file as usize)?;
-            let extents = entry.extents().get(stretch.first as usize..).unwrap_or_default();
             let mut taken = 0;
-            for extent in extents {
+            for extent in entry.extents().starting_at(stretch.first as usize) {
                 if taken > 0 && bytes >= BATCH_BYTES {
                     break;
                 }
@@ -304,7 +303,7 @@ impl Comparison {
     }
 
     fn read_all(&self, stretches: &[FileExtents]) -> Result<LocalBatch, Error> {
-        let length = |stretch: &FileExtents| self.extents(*stretch).iter().map(|extent| extent.length as usize).sum();
+        let length = |stretch: &FileExtents| self.extents(*stretch).map(|extent| extent.length as usize).sum();
         let total = stretches.iter().map(length).sum();
         let no_memory = |e| Cause::Internal(format!("no memory for a comparison: {e}"));
         let mut found = LocalBatch { bytes: Buffer::zeroed(total).map_err(no_memory)?, stretches: Vec::new() };
@@ -355,7 +354,7 @@ impl Comparison {
         for (stretch, length, there) in &found.stretches {
             let mut rest = there.then(|| &found.bytes[start..start + length]);
             start += length;
-            for (extent, number) in self.extents(*stretch).iter().zip(stretch.first..) {
+            for (extent, number) in self.extents(*stretch).zip(stretch.first..) {
                 let here = rest.and_then(|bytes| bytes.split_at_checked(extent.length as usize));
                 rest = here.map(|(_, rest)| rest);
                 let patches = self.patches(stretch.file, number);
@@ -416,7 +415,7 @@ impl Comparison {
             } else if source.seen.is_none() && bytes.is_some_and(|bytes| ChunkHash::of(bytes) == place.hash) {
                 compared.reused_bytes += u64::from(place.length);
             } else {
-                compared.wanted.push(wanted(file, number, &place));
+                compared.wanted.push(wanted(file, number, place));
             }
         }
     }
@@ -435,10 +434,9 @@ impl Comparison {
         Ok(())
     }
 
-    fn extents(&self, stretch: FileExtents) -> &[Extent] {
-        let extents = self.manifest.file(stretch.file as usize).map_or(&[][..], |entry| entry.extents());
-        let first = stretch.first as usize;
-        extents.get(first..first + stretch.count as usize).unwrap_or_default()
+    fn extents(&self, stretch: FileExtents) -> impl Iterator<Item = Extent> {
+        let extents = self.manifest.file(stretch.file as usize).map(|entry| entry.extents()).unwrap_or_default();
+        extents.starting_at(stretch.first as usize).take(stretch.count as usize)
     }
 
     fn offset(&self, extent: u32) -> u64 {
@@ -463,7 +461,7 @@ pub(super) fn all_extents(manifest: &Manifest, file: u32) -> impl Iterator<Item 
     })
 }
 
-fn wanted(file: u32, source: u32, place: &Extent) -> WantedExtent {
+fn wanted(file: u32, source: u32, place: Extent) -> WantedExtent {
     WantedExtent { pack: place.pack, frame_offset: place.frame_offset, file, source }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::extents::Extents;
 use super::source::patches_over;
 use crate::chunk::ChunkHash;
 use crate::codec::{MAX_FRAME_RAW, MAX_FRAME_STORED};
@@ -216,7 +217,7 @@ pub enum FileKind<'a> {
         /// CRC-32C of the whole content. A writer that did not read all of it does not know it.
         crc32c: Option<u32>,
         /// The file's extents in order, as they are without the patches.
-        extents: &'a [Extent],
+        extents: Extents<'a>,
         /// Patches over the extents, in the order of the extents.
         patches: &'a [Patch],
     },
@@ -232,7 +233,7 @@ pub enum FileKind<'a> {
 impl<'a> FileKind<'a> {
     /// A file without patches that was read in full.
     pub const fn file(crc32c: u32, extents: &'a [Extent]) -> Self {
-        Self::File { crc32c: Some(crc32c), extents, patches: &[] }
+        Self::File { crc32c: Some(crc32c), extents: Extents::of(extents), patches: &[] }
     }
 }
 
@@ -253,10 +254,10 @@ pub struct FileEntry<'a> {
 
 impl<'a> FileEntry<'a> {
     /// The extents of a file; empty for any other kind.
-    pub fn extents(&self) -> &'a [Extent] {
+    pub fn extents(&self) -> Extents<'a> {
         match self.kind {
             FileKind::File { extents, .. } => extents,
-            FileKind::Directory | FileKind::Symlink { .. } => &[],
+            FileKind::Directory | FileKind::Symlink { .. } => Extents::of(&[]),
         }
     }
 
@@ -271,12 +272,9 @@ impl<'a> FileEntry<'a> {
     /// Whether a file is cut as the format requires: every extent but the last has `extent_bytes`, and the last has no
     /// more.
     pub fn is_cut_in(&self, extent_bytes: u32) -> bool {
-        match self.extents() {
-            [] => true,
-            [all_but_last @ .., last] => {
-                all_but_last.iter().all(|extent| extent.length == extent_bytes) && last.length <= extent_bytes
-            }
-        }
+        let (extents, last) = (self.extents(), self.extents().len().saturating_sub(1));
+        extents.iter().take(last).all(|extent| extent.length == extent_bytes)
+            && extents.get(last).is_none_or(|extent| extent.length <= extent_bytes)
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -358,7 +356,7 @@ impl<'a> FileEntry<'a> {
                     extents.iter_mut().try_for_each(|extent| extent.renumber(numbers))?;
                     patches.iter_mut().try_for_each(|patch| patch.place.renumber(numbers))?;
                 }
-                FileKind::File { crc32c, extents, patches }
+                FileKind::File { crc32c, extents: Extents::of(extents), patches }
             }
             1 => FileKind::Directory,
             _ => FileKind::Symlink { target: reader.bytes()? },
@@ -391,7 +389,7 @@ impl<'a> FileEntry<'a> {
             return Err(wrong(format!("mode {:o}", self.mode)));
         }
         let mut total = 0;
-        for extent in self.extents() {
+        for extent in self.extents().iter() {
             extent.check_shape().map_err(wrong)?;
             total += u64::from(extent.length);
         }

@@ -1,16 +1,17 @@
 //! A whole manifest in memory, packed tightly.
 
-use super::entry::{Extent, FileEntry, FileKind, ManifestHeader, Patch};
+use std::ops::Range;
+
+use super::entry::{FileEntry, FileKind, ManifestHeader, Patch};
+use super::extents::{ExtentRange, ExtentStore};
 use super::origin::Origin;
 use super::packs::PackEntry;
 use super::reach::Reach;
+use crate::chunk::ChunkHash;
 use crate::format_error::{Fault, FormatError};
+use crate::frame::FrameLocation;
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::manifest::ManifestReader;
-
-/// Extents are kept in blocks of this many (3.4 MB). One large array that grows by doubling would need the old and the
-/// new array at the same time. The extents of one file are in one block.
-const BLOCK_EXTENTS: usize = 1 << 16;
 
 /// All files of a backup, in the order in which they were pushed.
 #[derive(Debug, Clone)]
@@ -20,14 +21,40 @@ pub struct Manifest {
     files: Vec<File>,
     /// Paths, each followed by the target of a symbolic link.
     names: Vec<u8>,
-    extents: Vec<Vec<Extent>>,
-    extent_count: u64,
+    extents: ExtentStore,
     total_bytes: u64,
     reach: Reach,
     origins: Vec<Origin>,
+    frames: Vec<FileFrame>,
+    stored: Option<StoredManifest>,
     patches: Vec<Patch>,
     /// The files with patches, by their positions, and where their patches begin.
     patched: Vec<(u32, usize)>,
+}
+
+/// A frame from which files of a manifest were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFrame {
+    /// The position of its object among the origins; `None` for a frame of the manifest itself.
+    pub origin: Option<u32>,
+    /// The place of the frame in its object.
+    pub location: FrameLocation,
+    /// The hash of its raw bytes, with the section's number.
+    pub hash: ChunkHash,
+    /// The number of its raw bytes.
+    pub raw_bytes: u32,
+    /// The positions of its files.
+    pub files: Range<usize>,
+}
+
+/// The object from which a manifest was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StoredManifest {
+    /// The full name of the object.
+    pub(super) name: String,
+    pub(super) size_bytes: u64,
+    /// The salt in its head, with the key epoch; zeros without encryption.
+    pub(super) salt: [u8; 32],
 }
 
 /// A file in 56 bytes; its names and extents are elsewhere.
@@ -43,7 +70,7 @@ struct File {
 
 #[derive(Debug, Clone, Copy)]
 enum Content {
-    File { has_crc32c: bool, crc32c: u32, block: u32, start: u32, count: u32 },
+    File { has_crc32c: bool, crc32c: u32, extents: ExtentRange },
     Directory,
     Symlink { target_length: u32 },
 }
@@ -56,12 +83,13 @@ impl Manifest {
             packs: Vec::new(),
             reach: Reach::default(),
             origins: Vec::new(),
+            frames: Vec::new(),
+            stored: None,
             patches: Vec::new(),
             patched: Vec::new(),
             files: Vec::new(),
             names: Vec::new(),
-            extents: Vec::new(),
-            extent_count: 0,
+            extents: ExtentStore::default(),
             total_bytes: 0,
         }
     }
@@ -117,9 +145,11 @@ impl Manifest {
                     self.patched.push((position, self.patches.len()));
                     self.patches.extend_from_slice(patches);
                 }
-                let (block, start) = self.place_extents(extents);
-                let count = u32::try_from(extents.len()).map_err(|_| too_long("extent list", extents.len()))?;
-                Content::File { has_crc32c: crc32c.is_some(), crc32c: crc32c.unwrap_or(0), block, start, count }
+                if u32::try_from(extents.len()).is_err() {
+                    return Err(too_long("extent list", extents.len()));
+                }
+                let extents = self.extents.push(extents);
+                Content::File { has_crc32c: crc32c.is_some(), crc32c: crc32c.unwrap_or(0), extents }
             }
         };
         let names_start = self.names.len() as u64;
@@ -131,18 +161,6 @@ impl Manifest {
         self.files.push(File { names_start, size_bytes, mtime_seconds, path_length, mode, content });
         self.total_bytes += size_bytes;
         Ok(())
-    }
-
-    fn place_extents(&mut self, extents: &[Extent]) -> (u32, u32) {
-        let fits = |block: &Vec<Extent>| block.capacity() - block.len() >= extents.len();
-        if !self.extents.last().is_some_and(fits) {
-            self.extents.push(Vec::with_capacity(extents.len().max(BLOCK_EXTENTS)));
-        }
-        let block = self.extents.len() - 1;
-        let start = self.extents[block].len();
-        self.extents[block].extend_from_slice(extents);
-        self.extent_count += extents.len() as u64;
-        (block as u32, start as u32)
     }
 
     /// The first section of the manifest.
@@ -167,7 +185,7 @@ impl Manifest {
 
     /// The number of extents of all files.
     pub fn extent_count(&self) -> u64 {
-        self.extent_count
+        self.extents.count()
     }
 
     /// The length of all files together, in bytes.
@@ -185,10 +203,10 @@ impl Manifest {
             Content::Symlink { target_length } => {
                 FileKind::Symlink { target: &self.names[path_end..path_end + target_length as usize] }
             }
-            Content::File { has_crc32c, crc32c, block, start, count } => FileKind::File {
+            Content::File { has_crc32c, crc32c, extents } => FileKind::File {
                 crc32c: has_crc32c.then_some(crc32c),
                 patches: self.patches_of(position),
-                extents: &self.extents[block as usize][start as usize..start as usize + count as usize],
+                extents: self.extents.get(extents),
             },
         };
         Some(FileEntry {
@@ -216,6 +234,34 @@ impl Manifest {
 
     pub(super) fn set_origins(&mut self, origins: Vec<Origin>) {
         self.origins = origins;
+    }
+
+    /// The frames of files, in the order of the files; none if the manifest was not read from an object.
+    pub fn frames(&self) -> &[FileFrame] {
+        &self.frames
+    }
+
+    /// A frame without files is left out: it costs few bytes in an object, and more in memory.
+    pub(super) fn note_frame(&mut self, frame: FileFrame) {
+        if !frame.files.is_empty() {
+            self.frames.push(frame);
+        }
+    }
+
+    pub(super) fn set_stored(&mut self, stored: StoredManifest) {
+        self.stored = Some(stored);
+    }
+
+    /// The object of a [`FileFrame::origin`], for a manifest that refers to the frame. `numbers` has for each pack of
+    /// this manifest its number there. `None` if there is no such origin, or this manifest was not read from an object.
+    pub fn origin_of(&self, origin: Option<u32>, numbers: &[Option<u32>]) -> Option<Origin> {
+        let Some(origin) = origin else {
+            let StoredManifest { name, size_bytes, salt } = self.stored.clone()?;
+            return Some(Origin { name, size_bytes, salt, packs: numbers.to_vec() });
+        };
+        let Origin { name, size_bytes, salt, packs } = self.origins.get(origin as usize)?;
+        let packs = packs.iter().map(|here| numbers.get((*here)? as usize).copied().flatten()).collect();
+        Some(Origin { name: name.clone(), size_bytes: *size_bytes, salt: *salt, packs })
     }
 
     /// All files in order.

@@ -42,13 +42,13 @@ impl Need {
 impl Reach {
     /// Records the extents and patches of a file.
     pub(super) fn note(&mut self, entry: &FileEntry<'_>) {
-        let patches = entry.patches().iter().map(|patch| &patch.place);
+        let patches = entry.patches().iter().map(|patch| patch.place);
         for place in entry.extents().iter().chain(patches).filter(|place| !place.is_hole()) {
             match &mut self.last {
-                Some((pack, need)) if *pack == place.pack => need.add(place),
+                Some((pack, need)) if *pack == place.pack => need.add(&place),
                 last => {
                     let mut need = self.needs.get(&place.pack).copied().unwrap_or_default();
-                    need.add(place);
+                    need.add(&place);
                     if let Some((pack, before)) = last.replace((place.pack, need)) {
                         self.needs.insert(pack, before);
                     }

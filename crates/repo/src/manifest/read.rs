@@ -7,12 +7,15 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::entry::{EntryBuffers, FileEntry, MANIFEST_RAW_BYTES, ManifestHeader, RawBytes};
-use super::memory::Manifest;
+use super::memory::{FileFrame, Manifest, StoredManifest};
 use super::origin::{FrameReference, LEAST_OF_REFERENCE, Origin, read_origins, read_references};
 use super::packs::ManifestEnd;
 use super::{SECTION_FILES, SECTION_HEADER, SECTION_ORIGINS, SECTION_PACKS, SECTION_REFERENCES};
+use crate::chunk::ChunkHash;
 use crate::format_error::{Fault, FormatError};
-use crate::frame::{FrameBuffers, FrameHeader, FrameKind, HEADER_BYTES, ObjectOpener, ObjectType, check_order};
+use crate::frame::{
+    FrameBuffers, FrameHeader, FrameKind, FrameLocation, HEADER_BYTES, ObjectOpener, ObjectType, check_order,
+};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::varint::Reader;
 
@@ -44,7 +47,7 @@ pub struct ManifestReader {
     origins: Vec<Origin>,
     openers: Vec<Option<ObjectOpener>>,
     wanted: VecDeque<FrameReference>,
-    /// Whether the list of referenced manifests, or any files, have been seen.
+    /// Whether the list of referenced manifests, or a reference, has been seen.
     past_origins: bool,
     /// Bytes of the frames so far.
     position: u64,
@@ -171,7 +174,12 @@ impl ManifestReader {
         let Some(manifest) = &mut self.manifest else {
             return Err(named(Fault::malformed("manifest", "files without a header")));
         };
-        take_files(manifest, content, &mut self.entry, Some(&origin.packs)).map_err(named)
+        let first = manifest.len();
+        take_files(manifest, content, &mut self.entry, Some(&origin.packs)).map_err(named)?;
+        let FrameReference { origin, location, hash } = reference;
+        let files = first..manifest.len();
+        manifest.note_frame(FileFrame { origin: Some(origin), location, hash, raw_bytes: header.raw_len, files });
+        Ok(())
     }
 
     /// The manifest, after all bytes of the object.
@@ -183,9 +191,12 @@ impl ManifestReader {
         if !self.finished || !self.unfinished.is_empty() {
             return Err(Fault::MissingLastFrame.of(self.name));
         }
-        self.manifest
-            .filter(|_| self.wanted.is_empty())
-            .ok_or_else(|| Fault::malformed("manifest", "frames of other manifests are missing").of(self.name))
+        let (Some(mut manifest), Some(opener), true) = (self.manifest, &self.opener, self.wanted.is_empty()) else {
+            return Err(Fault::malformed("manifest", "frames of other manifests are missing").of(self.name));
+        };
+        let salt = opener.head().encryption.salt();
+        manifest.set_stored(StoredManifest { name: self.name, size_bytes: self.position, salt });
+        Ok(manifest)
     }
 
     /// The length of the frame that begins here; `None` until its header is complete.
@@ -218,12 +229,13 @@ impl ManifestReader {
         };
         let mut buffers = std::mem::take(&mut self.buffers);
         let (header, raw) = opener.open_frame_into(frame, &mut buffers)?;
-        self.take_opened(&header, raw, at).map_err(|fault| fault.of(&self.name))?;
+        let place = at..self.position;
+        self.take_opened(&header, raw, &place).map_err(|fault| fault.of(&self.name))?;
         self.buffers = buffers;
         Ok(())
     }
 
-    fn take_opened(&mut self, header: &FrameHeader, raw: &[u8], at: u64) -> Result<(), Fault> {
+    fn take_opened(&mut self, header: &FrameHeader, raw: &[u8], place: &Range<u64>) -> Result<(), Fault> {
         let expected = if self.packs_at.is_some() { FrameKind::Tail } else { FrameKind::Data };
         if header.kind != expected {
             return Err(Fault::UnexpectedKind { number: header.number, expected, found: header.kind });
@@ -233,13 +245,13 @@ impl ManifestReader {
         }
         self.finished = header.last;
         match self.packs_at {
-            None => self.take_section(raw, at),
+            None => self.take_section(raw, place),
             Some(packs_at) if raw == packs_at.to_le_bytes() => Ok(()),
             Some(_) => Err(Fault::malformed("tail frame", "does not point to the list of packs")),
         }
     }
 
-    fn take_section(&mut self, raw: &[u8], at: u64) -> Result<(), Fault> {
+    fn take_section(&mut self, raw: &[u8], place: &Range<u64>) -> Result<(), Fault> {
         let out_of_order = |section: &str| Fault::malformed("manifest", format!("{section} out of order"));
         let (section, content) =
             raw.split_first().ok_or_else(|| Fault::malformed("manifest", "a frame without a section"))?;
@@ -259,23 +271,35 @@ impl ManifestReader {
             SECTION_ORIGINS => {
                 self.origins = read_origins(content)?;
                 self.openers = self.origins.iter().map(|_| None).collect();
+                self.past_origins = true;
             }
-            SECTION_FILES => take_files(manifest, content, &mut self.entry, None)?,
-            SECTION_REFERENCES => self.wanted.extend(read_references(content, &self.origins)?),
+            SECTION_FILES => {
+                let first = manifest.len();
+                take_files(manifest, content, &mut self.entry, None)?;
+                let (files, hash, raw_bytes) = (first..manifest.len(), ChunkHash::of(raw), raw.len() as u32);
+                // Nothing refers to a frame that begins later than a reference can say.
+                if let Ok(offset) = u32::try_from(place.start) {
+                    let location = FrameLocation { offset, length: (place.end - place.start) as u32 };
+                    manifest.note_frame(FileFrame { origin: None, location, hash, raw_bytes, files });
+                }
+            }
+            SECTION_REFERENCES => {
+                self.wanted.extend(read_references(content, &self.origins)?);
+                self.past_origins = true;
+            }
             SECTION_PACKS => {
                 let ManifestEnd { packs, origins } = ManifestEnd::read(content)?;
                 if !origins.iter().eq(self.origins.iter().map(|origin| &origin.name)) {
                     return Err(Fault::malformed("list of packs", "names other manifests than are referred to"));
                 }
-                self.packs_at = Some(at);
+                self.packs_at = Some(place.start);
                 manifest.set_packs(packs)?;
                 manifest.set_origins(std::mem::take(&mut self.origins));
             }
             // A later release wrote it for readers that know it.
-            even if even.is_multiple_of(2) => return Ok(()),
+            even if even.is_multiple_of(2) => {}
             other => return Err(Fault::UnknownSection(other)),
         }
-        self.past_origins = true;
         Ok(())
     }
 }

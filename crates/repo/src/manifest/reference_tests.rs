@@ -22,7 +22,7 @@ fn patch(extent: u32, at: u32, length: u32) -> Patch {
 
 fn patched<'a>(path: &'a str, extents: &'a [Extent], patches: &'a [Patch]) -> FileEntry<'a> {
     let entry = file(path, extents);
-    FileEntry { kind: FileKind::File { crc32c: None, extents, patches }, ..entry }
+    FileEntry { kind: FileKind::File { crc32c: None, extents: Extents::of(extents), patches }, ..entry }
 }
 
 #[test]
@@ -197,22 +197,37 @@ fn family(key: Option<RepositoryKey>) -> Family {
     manifest.set_packs(packs()).unwrap();
     let parent = ManifestWriter::write(PARENT, repository(), key.as_ref(), &manifest).unwrap().to_vec();
     let origins = vec![origin(&parent, salt_of(&parent), vec![None, Some(1)])];
-    let (mut writer, start) =
-        ManifestWriter::with_origins(CHILD, repository(), key.as_ref(), &child_header(), origins).unwrap();
+    let (mut writer, start) = ManifestWriter::new(CHILD, repository(), key.as_ref(), &child_header()).unwrap();
     let mut child = start.to_vec();
     let frames = file_frames(&parent, key.as_ref());
     assert!(frames.len() > 3);
     let mut add = |bytes: Option<bytes::Bytes>| child.extend_from_slice(&bytes.unwrap_or_default());
     add(writer.push(&file("new", &[Extent { pack: 0, ..extent(7) }])).unwrap());
+    add(Some(writer.list_origins(origins.clone()).unwrap()));
     for (location, raw) in &frames[..2] {
-        add(writer.refer(0, *location, raw).unwrap());
+        add(refer(&mut writer, &origins, *location, raw).unwrap());
     }
     add(writer.push(&file("between", &[extent(8)])).unwrap());
     for (location, raw) in &frames[2..] {
-        add(writer.refer(0, *location, raw).unwrap());
+        add(refer(&mut writer, &origins, *location, raw).unwrap());
     }
     child.extend_from_slice(&writer.finish(&child_packs()).unwrap());
     Family { parent, child, key }
+}
+
+/// Refers to a frame of the first origin, with these raw bytes.
+fn refer(
+    writer: &mut ManifestWriter,
+    origins: &[Origin],
+    location: FrameLocation,
+    raw: &[u8],
+) -> Result<Option<bytes::Bytes>, crate::FormatError> {
+    let (mut reader, mut buffers) = (Reader::new("file entry", &raw[1..]), EntryBuffers::default());
+    while !reader.is_empty() {
+        let entry = FileEntry::read(&mut reader, &mut buffers, Some(&origins[0].packs)).map_err(|e| e.of(PARENT))?;
+        writer.note_referred(&entry)?;
+    }
+    writer.refer(FrameReference { origin: 0, location, hash: ChunkHash::of(raw) }, raw.len() as u32)
 }
 
 impl Family {
@@ -278,9 +293,9 @@ fn packs_of_taken_over_files_get_their_numbers_here() {
     let (location, raw) = file_frames(&parent, None).remove(0);
     for (numbers, sound) in [(vec![Some(1)], true), (vec![None], false), (vec![], false), (vec![Some(9)], false)] {
         let origins = vec![origin(&parent, [0; 32], numbers.clone())];
-        let (mut writer, start) =
-            ManifestWriter::with_origins(CHILD, repository(), None, &child_header(), origins.clone()).unwrap();
-        let referred = writer.refer(0, location, &raw).map(|_| ());
+        let mut writer = ManifestWriter::new(CHILD, repository(), None, &child_header()).unwrap().0;
+        writer.list_origins(origins.clone()).unwrap();
+        let referred = refer(&mut writer, &origins, location, &raw).map(|_| ());
         assert_eq!(referred.and_then(|()| writer.finish(&child_packs()).map(|_| ())).is_ok(), sound, "{numbers:?}");
         // A hostile writer does not check its output.
         let mut listed = vec![SECTION_ORIGINS];
@@ -290,9 +305,8 @@ fn packs_of_taken_over_files_get_their_numbers_here() {
         let family = Family { parent: parent.clone(), child: child_of(&[&listed, &references]), key: None };
         assert_eq!(family.read(1 << 20).is_ok(), sound, "{numbers:?}");
         if sound {
-            assert_eq!(family.read(1 << 20).unwrap().file(0).unwrap().extents()[0].pack, 1);
+            assert_eq!(family.read(1 << 20).unwrap().file(0).unwrap().extents().get(0).unwrap().pack, 1);
         }
-        drop(start);
     }
 }
 
@@ -340,7 +354,8 @@ fn references_that_could_do_harm_are_refused() {
     {
         let renamed = vec![Origin { name: name.to_owned(), ..origins[0].clone() }];
         assert!(child(&renamed, &[]).read(1 << 20).is_err(), "{what}");
-        assert!(ManifestWriter::with_origins(CHILD, repository(), None, &child_header(), renamed).is_err(), "{what}");
+        let mut writer = ManifestWriter::new(CHILD, repository(), None, &child_header()).unwrap().0;
+        assert!(writer.list_origins(renamed).is_err(), "{what}");
     }
     // A frame of references cannot be referred to: here the child is the parent of another manifest.
     let own = family.child.clone();
@@ -366,5 +381,83 @@ fn references_that_could_do_harm_are_refused() {
 #[test]
 fn a_list_of_manifests_has_a_bound() {
     let origins = vec![origin(b"", [0; 32], Vec::new()); super::names::MOST_ORIGINS + 1];
-    assert!(ManifestWriter::with_origins(CHILD, repository(), None, &child_header(), origins).is_err());
+    let mut writer = ManifestWriter::new(CHILD, repository(), None, &child_header()).unwrap().0;
+    assert!(writer.list_origins(origins).is_err());
+}
+
+/// A grandchild refers to the objects that hold the frames, and its tables lead from their packs to its own.
+#[test]
+fn a_manifest_that_was_read_says_how_to_refer_to_its_frames() {
+    for key in [None, Some(key())] {
+        let family = family(key);
+        let child = family.read(4097).unwrap();
+        let own = child.frames().iter().filter(|frame| frame.origin.is_none());
+        let taken: Vec<&FileFrame> = child.frames().iter().filter(|frame| frame.origin == Some(0)).collect();
+        let frames = file_frames(&family.parent, family.key.as_ref());
+        let places: Vec<FrameLocation> = taken.iter().map(|frame| frame.location).collect();
+        assert_eq!(places, frames.iter().map(|(location, _)| *location).collect::<Vec<_>>());
+        for (frame, (_, raw)) in taken.iter().zip(&frames) {
+            assert_eq!((frame.hash, frame.raw_bytes as usize), (ChunkHash::of(raw), raw.len()));
+        }
+        let files: Vec<usize> = child.frames().iter().flat_map(|frame| frame.files.clone()).collect();
+        assert_eq!(files, (0..child.len()).collect::<Vec<_>>());
+        assert_eq!(own.count(), 2, "one for `new`, and one for `between`");
+        // Pack 1 of the parent is pack 1 of the child, and gets number 7; pack 0 of the child gets none.
+        let numbers = [None, Some(7)];
+        let parent = child.origin_of(Some(0), &numbers).unwrap();
+        let expected = origin(&family.parent, child.origins()[0].salt, vec![None, Some(7)]);
+        assert_eq!(parent, expected);
+        let itself = child.origin_of(None, &numbers).unwrap();
+        assert_eq!((itself.name.as_str(), itself.size_bytes), (CHILD, family.child.len() as u64));
+        assert_eq!(itself.packs, numbers);
+        assert_eq!(itself.salt == [0; 32], family.key.is_none());
+        assert_eq!(child.origin_of(Some(1), &numbers), None);
+    }
+}
+
+/// Groups of a large manifest do not share a frame; those of a small one do.
+#[test]
+fn a_large_group_of_files_has_frames_of_its_own() {
+    for (files, expected) in [(10_u32, vec![20]), (700, vec![700, 700])] {
+        let (mut writer, start) = ManifestWriter::new(PARENT, repository(), None, &header()).unwrap();
+        let mut object = start.to_vec();
+        for group in 0..2 {
+            for number in 0..files {
+                let path = format!("base/{group}/{number}");
+                object.extend_from_slice(&writer.push(&file(&path, &[extent(5)])).unwrap().unwrap_or_default());
+            }
+            object.extend_from_slice(&writer.end_group().unwrap().unwrap_or_default());
+        }
+        object.extend_from_slice(&writer.finish(&packs()).unwrap());
+        let manifest = Manifest::parse(PARENT, &object, repository(), None).unwrap();
+        let found: Vec<usize> = manifest.frames().iter().map(|frame| frame.files.len()).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+/// A writer knows only at its end to which manifests it refers.
+#[test]
+fn the_list_of_manifests_comes_once_and_before_the_references() {
+    let family = family(None);
+    let (location, raw) = file_frames(&family.parent, None).remove(0);
+    let origins = vec![origin(&family.parent, [0; 32], vec![None, Some(1)])];
+    let (mut listed, mut references, mut files) =
+        (vec![SECTION_ORIGINS], vec![SECTION_REFERENCES], vec![SECTION_FILES]);
+    put_origins(&mut listed, &origins);
+    put_references(&mut references, &[FrameReference { origin: 0, location, hash: ChunkHash::of(&raw) }]);
+    file("new", &[extent(5)]).put(&mut files);
+    let read = |sections: &[&[u8]]| {
+        Family { parent: family.parent.clone(), child: child_of(sections), key: None }.read(1 << 20)
+    };
+    read(&[&files, &listed, &references]).unwrap();
+    read(&[&listed, &files, &references]).unwrap();
+    for wrong in [&[&listed[..], &references, &listed][..], &[&listed, &listed, &references]] {
+        let error = read(wrong).unwrap_err();
+        assert!(error.to_string().contains("list of referenced manifests out of order"), "{error}");
+    }
+    let error = read(&[&references, &listed]).unwrap_err();
+    assert!(error.to_string().contains("a manifest that is not listed"), "{error}");
+    let mut writer = ManifestWriter::new(CHILD, repository(), None, &child_header()).unwrap().0;
+    writer.list_origins(origins.clone()).unwrap();
+    assert!(writer.list_origins(origins).unwrap_err().to_string().contains("a second list"));
 }

@@ -36,17 +36,17 @@ impl<'a> FileEntry<'a> {
     }
 
     /// The place of a source; `None` past the end.
-    pub fn place(&self, source: u32) -> Option<&'a Extent> {
+    pub fn place(&self, source: u32) -> Option<Extent> {
         let (extents, source) = (self.extents(), source as usize);
         match source.checked_sub(extents.len()) {
             None => extents.get(source),
-            Some(patch) => self.patches().get(patch).map(|patch| &patch.place),
+            Some(patch) => self.patches().get(patch).map(|patch| patch.place),
         }
     }
 
     /// A source of a file whose extents (except the last) have this length in bytes; `None` past the end.
     pub fn source(&self, source: u32, extent_bytes: u32) -> Option<Source> {
-        let place = *self.place(source)?;
+        let place = self.place(source)?;
         let (extents, patches) = (self.extents(), self.patches());
         let (extent, at, later) = match (source as usize).checked_sub(extents.len()) {
             None => (source, 0, patches_over(patches, source)),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::entry::{EntryBuffers, FileEntry, MANIFEST_RAW_BYTES, ManifestHeader, RawBytes};
+use super::entry::{FileEntry, MANIFEST_RAW_BYTES, ManifestHeader, RawBytes};
 use super::memory::Manifest;
 use super::origin::{
     FrameReference, LEAST_OF_REFERENCE, Origin, check_name, put_origins, put_references, read_origins,
@@ -10,15 +10,19 @@ use super::origin::{
 use super::packs::{ManifestEnd, PackEntry};
 use super::reach::Reach;
 use super::{SECTION_FILES, SECTION_HEADER, SECTION_ORIGINS, SECTION_REFERENCES};
-use crate::chunk::ChunkHash;
 use crate::codec::{Codec, Compression, Compressor};
 use crate::format_error::{Fault, FormatError};
-use crate::frame::{FrameKind, FrameLocation, HEAD_FRAME_BYTES, ObjectSealer, ObjectType, seal_tail};
+use crate::frame::{FrameKind, HEAD_FRAME_BYTES, ObjectSealer, ObjectType, seal_tail};
 use crate::identity::{RepositoryId, RepositoryKey};
-use crate::varint::Reader;
 
-/// A frame of files is closed once it has more raw bytes than this.
-const FRAME_FULL_BYTES: usize = 1 << 20;
+/// A frame of files is closed once it has more raw bytes than this. A later backup can refer to a frame only if none of
+/// its files has changed. So frames are short: this is the entry of one segment of 1 GiB, or of six hundred small files.
+/// With 10 TB, a manifest has about seven thousand of them.
+const FRAME_FULL_BYTES: usize = 1 << 16;
+
+/// A group of files gets frames of its own if it has at least this many raw bytes. In a small manifest, the header of
+/// another frame would cost more than it can ever save.
+const LEAST_GROUP_BYTES: usize = 1 << 14;
 
 /// A frame of references is closed when it has this many.
 const MOST_REFERENCES: usize = 1 << 14;
@@ -36,6 +40,7 @@ pub struct ManifestWriter {
     raw_bytes: RawBytes,
     files: Vec<u8>,
     origins: Vec<Origin>,
+    has_origins: bool,
     references: Vec<FrameReference>,
 }
 
@@ -66,6 +71,7 @@ impl ManifestWriter {
             raw_bytes: RawBytes::up_to(MANIFEST_RAW_BYTES),
             files: vec![SECTION_FILES],
             origins: Vec::new(),
+            has_origins: false,
             references: Vec::new(),
         };
         let mut section = vec![SECTION_HEADER];
@@ -75,63 +81,69 @@ impl ManifestWriter {
         Ok((writer, start.into()))
     }
 
-    /// Begins a manifest that refers to others. The needed packs of those must already have their numbers: they come
-    /// first in the list, and new packs are added after them.
+    /// Lists the manifests to whose frames this one refers, once and before the first reference. The needed packs of
+    /// those must already have their numbers. Returns full frames.
     ///
     /// # Errors
-    /// [`Fault::Malformed`] for names and tables that a reader refuses, and those of [`ManifestWriter::new`].
-    pub fn with_origins(
-        name: &str,
-        repository: RepositoryId,
-        key: Option<&RepositoryKey>,
-        header: &ManifestHeader,
-        origins: Vec<Origin>,
-    ) -> Result<(Self, Bytes), FormatError> {
-        let named = |fault: Fault| fault.of(name);
-        let (mut writer, start) = Self::new(name, repository, key, header)?;
-        origins.iter().try_for_each(|origin| check_name(&origin.name)).map_err(named)?;
+    /// [`Fault::Malformed`] for a second list, and for names and tables that a reader refuses; those of
+    /// [`Compressor::compress`] and [`ObjectSealer::seal`].
+    pub fn list_origins(&mut self, origins: Vec<Origin>) -> Result<Bytes, FormatError> {
         let mut section = vec![SECTION_ORIGINS];
         put_origins(&mut section, &origins);
-        // A section that a reader would refuse is not written.
-        read_origins(section.get(1..).unwrap_or_default()).map_err(named)?;
-        let start = [&start[..], &writer.seal(&section)?].concat();
-        writer.origins = origins;
-        Ok((writer, start.into()))
+        let check = || {
+            origins.iter().try_for_each(|origin| check_name(&origin.name))?;
+            // A section that a reader would refuse is not written.
+            read_origins(section.get(1..).unwrap_or_default())?;
+            if self.has_origins {
+                return Err(Fault::malformed("list of referenced manifests", "a second list"));
+            }
+            Ok(())
+        };
+        check().map_err(|fault| fault.of(self.sealer.name()))?;
+        let before = self.close_files(1)?;
+        let listed = self.seal(&section)?;
+        (self.origins, self.has_origins) = (origins, true);
+        Ok([&before[..], &listed].concat().into())
     }
 
-    /// Takes over a frame of files of the manifest at this position of the origins; `raw` are its raw bytes. Returns
-    /// full frames.
+    /// Checks a file of another manifest as if it were our own. Its packs have their numbers of this manifest. All files
+    /// of a frame are noted before [`Self::refer`].
     ///
     /// # Errors
-    /// [`Fault::Malformed`] if the manifest is not one of the origins, the frame is not of files, or a reader would
-    /// refuse an entry. [`Fault::TooLong`] if the manifest exceeds [`MANIFEST_RAW_BYTES`].
-    pub fn refer(&mut self, origin: u32, location: FrameLocation, raw: &[u8]) -> Result<Option<Bytes>, FormatError> {
-        self.note_referenced(origin, raw).map_err(|fault| fault.of(self.sealer.name()))?;
-        let before = if self.files.len() > 1 { Some(self.close_frame()?) } else { None };
-        self.references.push(FrameReference { origin, location, hash: ChunkHash::of(raw) });
-        if self.references.len() < MOST_REFERENCES {
-            return Ok(before);
-        }
-        let full = self.close_references()?;
-        Ok(Some([&before.unwrap_or_default()[..], &full].concat().into()))
+    /// [`Fault::Malformed`] for an entry that a reader refuses.
+    pub fn note_referred(&mut self, entry: &FileEntry<'_>) -> Result<(), FormatError> {
+        entry.check_written(self.extent_bytes).map_err(|fault| fault.of(self.sealer.name()))?;
+        self.reach.note(entry);
+        Ok(())
     }
 
-    /// Checks the files of another manifest as if they were our own.
-    fn note_referenced(&mut self, origin: u32, raw: &[u8]) -> Result<(), Fault> {
+    /// Takes over a frame of files of another manifest, which has this many raw bytes. Returns full frames.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] if the manifest is not one of the origins. [`Fault::TooLong`] if the manifest exceeds
+    /// [`MANIFEST_RAW_BYTES`].
+    pub fn refer(&mut self, reference: FrameReference, raw_bytes: u32) -> Result<Option<Bytes>, FormatError> {
         let unknown = || Fault::malformed("reference to files", "a manifest that is not listed");
-        let origin = self.origins.get(origin as usize).ok_or_else(unknown)?;
-        self.raw_bytes.add(LEAST_OF_REFERENCE.max(raw.len() as u64))?;
-        let Some((&SECTION_FILES, content)) = raw.split_first() else {
-            return Err(Fault::malformed("reference to files", "a frame that is not of files"));
+        let counted = match self.origins.get(reference.origin as usize) {
+            Some(_) => self.raw_bytes.add(LEAST_OF_REFERENCE.max(u64::from(raw_bytes))),
+            None => Err(unknown()),
         };
-        let mut reader = Reader::new("referenced file entry", content);
-        while !reader.is_empty() {
-            let mut buffers = EntryBuffers::default();
-            let entry = FileEntry::read(&mut reader, &mut buffers, Some(&origin.packs))?;
-            entry.check_written(self.extent_bytes)?;
-            self.reach.note(&entry);
-        }
-        Ok(())
+        counted.map_err(|fault| fault.of(self.sealer.name()))?;
+        let before = self.close_files(1)?;
+        self.references.push(reference);
+        let full = if self.references.len() < MOST_REFERENCES { Bytes::new() } else { self.close_references()? };
+        Ok(joined(before, &full))
+    }
+
+    /// Ends a group of files: files that change at every backup, and files that do not change, are best in frames of
+    /// their own. Returns full frames.
+    ///
+    /// # Errors
+    /// As [`ManifestWriter::push`].
+    pub fn end_group(&mut self) -> Result<Option<Bytes>, FormatError> {
+        let before = self.close_references()?;
+        let full = self.close_files(LEAST_GROUP_BYTES)?;
+        Ok(joined(before, &full))
     }
 
     /// Adds a file, and returns a frame if one is full.
@@ -145,11 +157,8 @@ impl ManifestWriter {
         self.reach.note(entry);
         let before = self.close_references()?;
         entry.put(&mut self.files);
-        if self.files.len() <= FRAME_FULL_BYTES {
-            return Ok((!before.is_empty()).then_some(before));
-        }
-        let full = self.close_frame()?;
-        Ok(Some(if before.is_empty() { full } else { [&before[..], &full].concat().into() }))
+        let full = self.close_files(FRAME_FULL_BYTES)?;
+        Ok(joined(before, &full))
     }
 
     /// The last frames, for the end of the object. All packs must be known.
@@ -160,9 +169,7 @@ impl ManifestWriter {
     pub fn finish(mut self, packs: &[PackEntry]) -> Result<Bytes, FormatError> {
         self.reach.check(packs).map_err(|fault| fault.of(self.sealer.name()))?;
         let mut end = self.close_references()?.to_vec();
-        if self.files.len() > 1 {
-            end.extend_from_slice(&self.close_frame()?);
-        }
+        end.extend_from_slice(&self.close_files(1)?);
         let packs_at = self.size_bytes;
         let mut section = Vec::new();
         let origins: Vec<&str> = self.origins.iter().map(|origin| origin.name.as_str()).collect();
@@ -193,7 +200,11 @@ impl ManifestWriter {
         Ok(object.into())
     }
 
-    fn close_frame(&mut self) -> Result<Bytes, FormatError> {
+    /// Closes the frame of files if it has more raw bytes than this; 1 is the number of the section.
+    fn close_files(&mut self, bytes: usize) -> Result<Bytes, FormatError> {
+        if self.files.len() <= bytes {
+            return Ok(Bytes::new());
+        }
         let mut files = std::mem::take(&mut self.files);
         let sealed = self.seal(&files)?;
         files.clear();
@@ -219,5 +230,15 @@ impl ManifestWriter {
         let sealed = self.sealer.seal(number, false, frame)?;
         self.size_bytes += sealed.len() as u64;
         Ok(sealed)
+    }
+}
+
+/// Two pieces of an object as one; `None` if there are no bytes.
+fn joined(before: Bytes, after: &Bytes) -> Option<Bytes> {
+    match (before.is_empty(), after.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(before),
+        (true, false) => Some(after.clone()),
+        (false, false) => Some([&before[..], after].concat().into()),
     }
 }

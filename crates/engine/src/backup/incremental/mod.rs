@@ -11,15 +11,19 @@
 //! 3. [`sort`] decides which files are the parent's, which are read in parts, and which are read whole (pure).
 //!    [`overlay`] decides what is stored of an extent with changes (pure).
 //! 4. An extent that is read whole is compared with the parent's by its hash, and not stored again if it is the same.
+//! 5. [`lane`] notes which files have not changed at all. [`sharing`] decides which of them the new manifest takes over
+//!    by reference to frames of earlier manifests (pure).
 //!
 //! [`holdfast_pgtypes::changes`] explains why a mixture of old and new pages is correct, and which changes no method
 //! finds.
 
 pub(super) mod changed;
 pub(super) mod choose;
+pub(super) mod lane;
 pub(super) mod overlay;
 pub(super) mod page_lsn;
 pub(super) mod parent;
+pub(super) mod sharing;
 pub(super) mod sort;
 
 use std::sync::Arc;

@@ -68,7 +68,7 @@ fn is_within(range: &Range<u32>, ranges: &[Range<u32>]) -> bool {
 mod tests {
     #![expect(clippy::single_range_in_vec_init, reason = "the changed ranges are often only one")]
 
-    use holdfast_repo::manifest::{Extent, FileKind};
+    use holdfast_repo::manifest::{Extent, Extents, FileKind};
     use holdfast_repo::{ChunkHash, FrameLocation};
 
     use super::*;
@@ -90,7 +90,7 @@ mod tests {
         let (extents, patches) = ([place(LENGTH), place(LENGTH)], old.iter().map(patch).collect::<Vec<_>>());
         let entry = FileEntry {
             path: b"base/5/100",
-            kind: FileKind::File { crc32c: None, extents: &extents, patches: &patches },
+            kind: FileKind::File { crc32c: None, extents: Extents::of(&extents), patches: &patches },
             mode: 0o600,
             size_bytes: u64::from(2 * LENGTH),
             mtime_seconds: 0,

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::checksum::PAGE_SIZE;
 use holdfast_pgtypes::{Ancestry, ControlFile, TimelineId};
-use holdfast_repo::manifest::{Extent, FileEntry, Manifest};
+use holdfast_repo::manifest::Manifest;
 use holdfast_repo::name::{BackupId, ClusterName, LedgerKind};
 use holdfast_repo::record::{BackupRecord, ClaimRecord, LedgerEntry};
 
 use super::super::timelines::{history_in, is_on_the_way};
+use super::lane::ParentLane;
 use crate::error::Error;
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
@@ -26,9 +27,10 @@ use crate::restore::{self, PathIndex, Trial};
 pub(in super::super) struct Parent {
     /// Its record, from one of the repositories.
     pub record: BackupRecord,
-    /// Its manifest in each repository, in their order; `None` for a repository that is left out.
-    pub manifests: Vec<Option<Arc<Manifest>>>,
-    /// The index of the paths, which are the same in all of these manifests.
+    /// Its manifest in each repository, in their order; `None` for a repository that is left out. The first one is the
+    /// base.
+    pub lanes: Vec<Option<ParentLane>>,
+    /// The index of the paths of the base.
     pub index: Arc<PathIndex>,
 }
 
@@ -195,11 +197,11 @@ async fn load(
     crew: &Crew,
 ) -> Result<Parent, String> {
     let mut lists = lists.iter();
-    let mut manifests: Vec<Option<Arc<Manifest>>> = Vec::new();
+    let mut loaded: Vec<Option<ParentLane>> = Vec::new();
     let mut first: Option<(Arc<Manifest>, PathIndex)> = None;
     for lane in lanes {
         let Some((repository, _)) = lane else {
-            manifests.push(None);
+            loaded.push(None);
             continue;
         };
         let records = lists.next().map(Vec::as_slice).unwrap_or_default();
@@ -212,30 +214,16 @@ async fn load(
         }
         // Otherwise, a missing pack would be noticed only after the copy.
         restore::check_packs(repository, &manifest).await.map_err(|error| error.to_string())?;
-        match &first {
-            None => first = Some((Arc::clone(&manifest), index)),
-            Some((other, _)) if has_same_content(&manifest, other) => {}
-            Some(_) => return Err("it is not the same in all repositories".to_owned()),
+        if let Some((base, _)) = &first {
+            let lane = ParentLane::beside(base, &manifest, &index);
+            loaded.push(Some(lane.ok_or_else(|| "it is not the same in all repositories".to_owned())?));
+        } else {
+            loaded.push(Some(ParentLane::of_base(Arc::clone(&manifest))));
+            first = Some((manifest, index));
         }
-        manifests.push(Some(manifest));
     }
     let (_, index) = first.ok_or_else(|| "no repository".to_owned())?;
-    Ok(Parent { record: parent.clone(), manifests, index: Arc::new(index) })
-}
-
-/// Whether two manifests name the same files in the same order with the same bytes, wherever these are stored.
-fn has_same_content(one: &Manifest, other: &Manifest) -> bool {
-    let same_bytes = |a: &Extent, b: &Extent| (a.hash, a.length, a.is_hole()) == (b.hash, b.length, b.is_hole());
-    let same = |(a, b): (FileEntry<'_>, FileEntry<'_>)| {
-        let (extents, patches) = (a.extents().iter().zip(b.extents()), a.patches().iter().zip(b.patches()));
-        a.path == b.path
-            && a.size_bytes == b.size_bytes
-            && a.extents().len() == b.extents().len()
-            && a.patches().len() == b.patches().len()
-            && extents.into_iter().all(|(a, b)| same_bytes(a, b))
-            && patches.into_iter().all(|(a, b)| (a.extent, a.at) == (b.extent, b.at) && same_bytes(&a.place, &b.place))
-    };
-    one.len() == other.len() && one.files().zip(other.files()).all(same)
+    Ok(Parent { record: parent.clone(), lanes: loaded, index: Arc::new(index) })
 }
 
 #[cfg(test)]

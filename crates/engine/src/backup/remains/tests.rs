@@ -212,10 +212,10 @@ async fn put_manifest(bench: &Bench, backup: &str, packs: &[String], origin: Opt
     };
     let origins = origin.map(|name| Origin { name: name.to_owned(), size_bytes: 1, salt: [0; 32], packs: Vec::new() });
     let id = bench.repository.id();
-    let (writer, start) =
-        ManifestWriter::with_origins(&name, id, None, &header, origins.into_iter().collect()).unwrap();
+    let (mut writer, start) = ManifestWriter::new(&name, id, None, &header).unwrap();
+    let listed = writer.list_origins(origins.into_iter().collect()).unwrap();
     let packs: Vec<PackEntry> = packs.iter().map(|pack| PackEntry::new(pack.clone(), 1)).collect();
-    let object = [&start[..], &writer.finish(&packs).unwrap()].concat();
+    let object = [&start[..], &listed, &writer.finish(&packs).unwrap()].concat();
     bench.repository.store().put(&object_name(&name).unwrap(), object.into(), PutMode::Create).await.unwrap();
 }
 

@@ -5,6 +5,8 @@
 
 mod block_size;
 mod random_changes;
+mod references;
+mod scale;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -167,11 +167,12 @@ impl Bench {
         };
         let origins = origins.into_iter().map(|name| Origin { name, size_bytes: 1, salt: [0; 32], packs: Vec::new() });
         let (id, key) = (self.repository.id(), self.repository.key());
-        let (writer, start) = ManifestWriter::with_origins(&name, id, key, &header, origins.collect()).unwrap();
+        let (mut writer, start) = ManifestWriter::new(&name, id, key, &header).unwrap();
+        let listed = writer.list_origins(origins.collect()).unwrap();
         let mut packs = packs.to_vec();
         packs.sort();
         let packs: Vec<PackEntry> = packs.into_iter().map(|pack| PackEntry::new(pack, 1)).collect();
-        let object = [&start[..], &writer.finish(&packs).unwrap()].concat();
+        let object = [&start[..], &listed, &writer.finish(&packs).unwrap()].concat();
         self.store.put(&object_name(&name).unwrap(), object.into(), PutMode::Create).await.unwrap();
     }
 

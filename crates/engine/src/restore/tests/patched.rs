@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
-use holdfast_repo::frame::{FrameKind, FrameLocation, split_frames};
-use holdfast_repo::manifest::{Manifest, ManifestHeader, ManifestWriter, Origin};
+use holdfast_repo::RecoveryRequest;
+use holdfast_repo::manifest::{
+    Extent, Extents, FileEntry, FileKind, FrameReference, Manifest, ManifestHeader, ManifestWriter, Patch,
+};
 use holdfast_repo::name;
 use holdfast_repo::record::{BackupRecord, ManifestEntry, sha256_hex};
-use holdfast_repo::{ObjectType, RecoveryRequest};
 use holdfast_store::{PutMode, StoreErrorKind};
 
 use super::super::*;
@@ -115,28 +116,36 @@ async fn the_heads_of_packs_are_not_read() {
 pub(crate) async fn store_child(sample: &Sample) -> BackupRecord {
     let (repository, parent) = (&sample.repository, &sample.backup.manifest);
     let object = sample.store.get(&object_name(&parent.name).unwrap()).await.unwrap();
-    let opener = repository.opener(ObjectType::Manifest, &parent.name, &object).unwrap();
     let read = Manifest::parse(&parent.name, &object, repository.id(), repository.key()).unwrap();
     let cluster = &sample.backup.cluster;
     let backup_id = CHILD.parse().unwrap();
     let name = name::manifest(cluster, &backup_id);
     let header = ManifestHeader { backup: CHILD.to_owned(), ..read.header().clone() };
-    let origin = Origin {
-        name: parent.name.clone(),
-        size_bytes: object.len() as u64,
-        salt: opener.head().encryption.salt(),
-        // In another order: the last pack comes first.
-        packs: (0..sample.packs.len() as u32).rev().map(Some).collect(),
-    };
     let (id, key) = (repository.id(), repository.key());
-    let (mut writer, start) = ManifestWriter::with_origins(&name, id, key, &header, vec![origin]).unwrap();
-    let mut child = start.to_vec();
-    for span in split_frames(&parent.name, &object).unwrap().iter().filter(|span| span.header.kind == FrameKind::Data) {
-        let raw = opener.open_frame(&object[span.range.clone()]).unwrap().raw;
-        if raw[0] == 3 {
-            let location = FrameLocation { offset: span.range.start as u32, length: span.range.len() as u32 };
-            child.extend_from_slice(&writer.refer(0, location, &raw).unwrap().unwrap_or_default());
+    let (mut writer, start) = ManifestWriter::new(&name, id, key, &header).unwrap();
+    // In another order: the last pack comes first.
+    let count = sample.packs.len() as u32;
+    let numbers: Vec<Option<u32>> = (0..count).rev().map(Some).collect();
+    let listed = writer.list_origins(vec![read.origin_of(None, &numbers).unwrap()]).unwrap();
+    let mut child = [&start[..], &listed].concat();
+    for frame in read.frames() {
+        for entry in frame.files.clone().filter_map(|position| read.file(position)) {
+            let here = |place: &Extent| {
+                if place.is_hole() { *place } else { Extent { pack: count - 1 - place.pack, ..*place } }
+            };
+            let extents: Vec<Extent> = entry.extents().iter().map(|extent| here(&extent)).collect();
+            let patches: Vec<Patch> =
+                entry.patches().iter().map(|patch| Patch { place: here(&patch.place), ..*patch }).collect();
+            let kind = match entry.kind {
+                FileKind::File { crc32c, .. } => {
+                    FileKind::File { crc32c, extents: Extents::of(&extents), patches: &patches }
+                }
+                other => other,
+            };
+            writer.note_referred(&FileEntry { kind, ..entry }).unwrap();
         }
+        let reference = FrameReference { origin: 0, location: frame.location, hash: frame.hash };
+        child.extend_from_slice(&writer.refer(reference, frame.raw_bytes).unwrap().unwrap_or_default());
     }
     let packs: Vec<_> = sample.packs.iter().rev().cloned().collect();
     child.extend_from_slice(&writer.finish(&packs).unwrap());

@@ -15,7 +15,7 @@ use holdfast_repo::chunk::is_all_zero;
 use holdfast_repo::codec::{Codec, Compression, Compressor};
 use holdfast_repo::frame::FrameKind;
 use holdfast_repo::manifest::{
-    Extent, FileEntry, FileKind, Manifest, ManifestHeader, ManifestWriter, PackEntry, Patch,
+    Extent, Extents, FileEntry, FileKind, Manifest, ManifestHeader, ManifestWriter, PackEntry, Patch,
 };
 use holdfast_repo::name::{self, ClaimNumber};
 use holdfast_repo::pack::PackWriter;
@@ -270,7 +270,7 @@ impl Sample {
                 }
                 Entry::File(content) if path == PATCHED => {
                     let (extents, patches) = store_patched(&mut packer);
-                    let kind = FileKind::File { crc32c: None, extents: &extents, patches: &patches };
+                    let kind = FileKind::File { crc32c: None, extents: Extents::of(&extents), patches: &patches };
                     manifest.push(&entry(path, kind, content.len() as u64)).unwrap();
                 }
                 Entry::File(content) => {
