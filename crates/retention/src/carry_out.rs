@@ -23,11 +23,13 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
     /// First the records of these backups: `start.json`, then `backup.json`. The order matters, because an old release
-    /// treats a backup with `start.json` and without `backup.json` as dead. A manifest is removed after the packs, and
-    /// only if its backup has no pack left: it tells the next run that packs may be in use.
+    /// treats a backup with `start.json` and without `backup.json` as dead.
     pub backups: BTreeSet<BackupId>,
     /// Then these packs.
     pub packs: BTreeSet<PackId>,
+    /// Then the manifests of these backups. The others of `backups` have a pack that stays, and their manifest tells the
+    /// next run that packs may be in use; or another manifest refers to parts of theirs.
+    pub manifests: BTreeSet<BackupId>,
     /// Then this WAL, with the partial segments and backup history files of the same numbers.
     pub wal: Vec<WalRange>,
     /// Backups that will be removed later.
@@ -61,9 +63,14 @@ impl Removal {
         let waits = |verdict: &BackupVerdict| *verdict == only_waits;
         let waiting: BTreeSet<BackupId> =
             plan.backups.iter().filter(|(_, verdict)| waits(verdict)).map(|(id, _)| *id).collect();
+        let backups: BTreeSet<BackupId> =
+            going.backups.into_iter().filter(|id| ripe.iter().any(|one| one.backups.contains(id))).collect();
+        let packs: BTreeSet<PackId> =
+            going.packs.into_iter().filter(|id| ripe.iter().any(|one| one.packs.contains(id))).collect();
         Self {
-            backups: going.backups.into_iter().filter(|id| ripe.iter().any(|one| one.backups.contains(id))).collect(),
-            packs: going.packs.into_iter().filter(|id| ripe.iter().any(|one| one.packs.contains(id))).collect(),
+            manifests: plan.manifests_going(&backups, &packs),
+            backups,
+            packs,
             wal: wal_ranges(&combine(&wal_set(&going.wal), &ripe_wal, NumberRanges::common)),
             waiting,
         }

@@ -31,6 +31,9 @@ pub struct Catalog {
     pub remnants: BTreeSet<BackupId>,
     /// Every pack that was listed.
     pub packs: Vec<Pack>,
+    /// The backups whose manifest was listed, whether they are complete or not. Other manifests may refer to parts of
+    /// it.
+    pub manifests: BTreeSet<BackupId>,
     /// Running restores, from their leases.
     pub restores: Vec<RunningRestore>,
 }

@@ -9,7 +9,7 @@
 //!
 //! - It never removes the last restorable backup of the newest claim that has one, or WAL that a kept backup needs.
 //! - It keeps a pack while the manifest of a kept, waiting or running backup names it. While such a manifest cannot be
-//!   read, it keeps every pack.
+//!   read, it keeps every pack. The same is true of the manifests to which such a manifest refers.
 //! - In doubt everything stays: times in the future, unreadable or newer records, missing history files, an empty
 //!   policy. Doubts are reported as warnings.
 //! - Data that nothing needs is removed in the end.
@@ -41,7 +41,7 @@
 //!         verified: Verified::Never,
 //!     });
 //! }
-//! let manifests = catalog.backups.iter().map(|backup| (backup.id, Vec::new())).collect();
+//! let manifests = catalog.backups.iter().map(|backup| (backup.id, ManifestUses::default())).collect();
 //! let policy = Policy { window: Some(Duration::days(3)), ..Policy::default() };
 //!
 //! // The window begins on the 5th, so the backup of the 4th is needed, and the WAL from its start on.
@@ -84,7 +84,7 @@ pub use catalog::{
 };
 pub use decision::Decision;
 pub use number_ranges::NumberRanges;
-pub use packs::{CannotPlan, PackTally, PackUse};
+pub use packs::{CannotPlan, ManifestUses, PackTally, PackUse};
 pub use plan::{Manifests, Outline, Plan, decide};
 pub use policy::{Keep, Policy, RewriteRule};
 pub use recoverable::RecoverableWindow;

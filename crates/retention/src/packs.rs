@@ -1,4 +1,5 @@
-//! The verdict on each pack: a pack is removed if no manifest that stays names it.
+//! The verdict on each pack: a pack is removed if no manifest that stays names it. A manifest is removed if no manifest
+//! that stays refers to parts of it.
 //!
 //! Manifests are large, so they are not part of the catalog. A [`PackTally`] counts them one at a time. It needs about
 //! fifty bytes for each pack, however many manifests name it. It knows which manifests it must read, and gives no
@@ -23,6 +24,15 @@ pub struct PackUse {
     pub size_bytes: Option<u64>,
 }
 
+/// What a manifest needs besides itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ManifestUses {
+    /// The packs that it names.
+    pub packs: Vec<PackUse>,
+    /// The backups to whose manifests it refers.
+    pub origins: Vec<BackupId>,
+}
+
 /// Why there is no verdict yet. The caller must read the manifests or correct the catalog, and plan again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CannotPlan {
@@ -30,10 +40,10 @@ pub enum CannotPlan {
     /// be [`Verified::ManifestUnreadable`].
     #[error("the manifests of {} kept backups were not read, the first is {}", .0.len(), first(.0))]
     NotRead(Vec<BackupId>),
-    /// These kept backups name packs that are missing. They must be [`Verified::Damaged`], so that they do not count as
-    /// restorable.
-    #[error("{} kept backups name packs that are missing, the first is {}", .0.len(), first(.0))]
-    PacksMissing(Vec<BackupId>),
+    /// These kept backups name packs or manifests that are missing. They must be [`Verified::Damaged`], so that they do
+    /// not count as restorable.
+    #[error("{} kept backups name packs or manifests that are missing, the first is {}", .0.len(), first(.0))]
+    PartsMissing(Vec<BackupId>),
 }
 
 fn first(backups: &[BackupId]) -> String {
@@ -57,11 +67,16 @@ pub struct PackTally {
     going: BTreeSet<BackupId>,
     known_damaged: BTreeSet<BackupId>,
     missing: BTreeMap<BackupId, PackId>,
+    /// The manifests that were listed.
+    manifests: BTreeSet<BackupId>,
+    /// The backups to whose manifests others refer.
+    referred: BTreeSet<BackupId>,
+    missing_origins: BTreeMap<BackupId, BackupId>,
     rewrite: Option<RewriteRule>,
     now: chrono::DateTime<chrono::Utc>,
 }
 
-/// The verdict on each pack, and warnings about missing packs.
+/// The verdict on each pack, and warnings about missing packs and manifests.
 pub(crate) type PackVerdicts = (Vec<(Pack, PackVerdict)>, Vec<Warning>);
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -93,6 +108,9 @@ impl PackTally {
             going: judged.verdicts.iter().filter(|(_, verdict)| goes(verdict)).map(|(id, _)| *id).collect(),
             known_damaged: damaged.map(|backup| backup.id).collect(),
             missing: BTreeMap::new(),
+            manifests: catalog.manifests.clone(),
+            referred: BTreeSet::new(),
+            missing_origins: BTreeMap::new(),
             rewrite: setting.policy.rewrite.filter(|_| !is_read),
             now: setting.now,
         }
@@ -108,10 +126,22 @@ impl PackTally {
         self.to_read.difference(&self.read).copied()
     }
 
-    /// Counts the whole manifest of one backup. The manifest of a backup that will be removed is ignored.
-    pub fn manifest(&mut self, backup: BackupId, uses: impl IntoIterator<Item = PackUse>) {
+    /// Counts the whole manifest of one backup: the packs that it names, and the backups to whose manifests it refers.
+    /// The manifest of a backup that will be removed is ignored.
+    pub fn manifest(
+        &mut self,
+        backup: BackupId,
+        uses: impl IntoIterator<Item = PackUse>,
+        origins: impl IntoIterator<Item = BackupId>,
+    ) {
         if !self.to_read.contains(&backup) || !self.read.insert(backup) {
             return;
+        }
+        for origin in origins {
+            self.referred.insert(origin);
+            if !self.manifests.contains(&origin) {
+                self.missing_origins.entry(backup).or_insert(origin);
+            }
         }
         let mut last = None;
         let mut expected = 0;
@@ -138,6 +168,11 @@ impl PackTally {
         }
     }
 
+    /// The backups to whose manifests the kept ones refer; `None` if that is not known, because no manifest is read.
+    pub(crate) fn referred(&self) -> Option<BTreeSet<BackupId>> {
+        (!self.is_blocked()).then(|| self.referred.clone())
+    }
+
     /// The verdicts, sorted by pack.
     pub(crate) fn finish(self) -> Result<PackVerdicts, CannotPlan> {
         let not_read: Vec<BackupId> = self.to_read().collect();
@@ -145,12 +180,15 @@ impl PackTally {
             return Err(CannotPlan::NotRead(not_read));
         }
         let is_new = |backup: &&BackupId| !self.known_damaged.contains(backup);
-        let damaged: Vec<BackupId> = self.missing.keys().filter(is_new).copied().collect();
+        let damaged: BTreeSet<BackupId> =
+            self.missing.keys().chain(self.missing_origins.keys()).filter(is_new).copied().collect();
         if !damaged.is_empty() {
-            return Err(CannotPlan::PacksMissing(damaged));
+            return Err(CannotPlan::PartsMissing(damaged.into_iter().collect()));
         }
-        let missing = self.missing.iter().map(|(backup, pack)| Warning::PackMissing { backup: *backup, pack: *pack });
-        let warnings = missing.collect();
+        let packs = self.missing.iter().map(|(backup, pack)| Warning::PackMissing { backup: *backup, pack: *pack });
+        let origins = self.missing_origins.iter();
+        let origins = origins.map(|(backup, of)| Warning::ManifestMissing { backup: *backup, of: *of });
+        let warnings = packs.chain(origins).collect();
         let verdicts =
             self.packs.iter().zip(&self.named).map(|(pack, named)| (*pack, self.verdict(pack, named))).collect();
         Ok((verdicts, warnings))

@@ -8,19 +8,19 @@ use crate::catalog::{Catalog, Pack, Verified};
 use crate::decision::{Decision, combine, wal_ranges, wal_set};
 use crate::judge::judge;
 use crate::number_ranges::NumberRanges;
-use crate::packs::{CannotPlan, PackTally, PackUse};
+use crate::packs::{CannotPlan, ManifestUses, PackTally};
 use crate::policy::Policy;
 use crate::recoverable::{self, RecoverableWindow};
 use crate::setting::Setting;
-use crate::verdict::{BackupVerdict, PackKept, PackVerdict, WalKept, WalRange, WalVerdict, Warning};
+use crate::verdict::{BackupGoes, BackupVerdict, PackKept, PackVerdict, WalKept, WalRange, WalVerdict, Warning};
 use crate::{wal_verdicts, warnings};
 use chrono::{DateTime, Utc};
 use holdfast_repo::name::{BackupId, PackId};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The packs that each manifest names, for callers that have all manifests in memory.
-pub type Manifests = BTreeMap<BackupId, Vec<PackUse>>;
+/// What each manifest needs, for callers that have all manifests in memory.
+pub type Manifests = BTreeMap<BackupId, ManifestUses>;
 
 /// The verdicts on backups and WAL, before the packs are counted.
 #[derive(Debug)]
@@ -67,20 +67,26 @@ impl Outline {
     ///
     /// # Errors
     /// [`CannotPlan::NotRead`] if a manifest was not counted: without it, it is not known which packs are needed.
-    /// [`CannotPlan::PacksMissing`] if a pack is missing: its backup must not count as restorable.
+    /// [`CannotPlan::PartsMissing`] if a pack or a manifest is missing: its backup must not count as restorable.
     pub fn finish(self) -> Result<Plan, CannotPlan> {
         let Self { now, backups, wal, before, after, mut warnings, packs } = self;
-        let is_blocked = packs.is_blocked();
+        let (is_blocked, referred) = (packs.is_blocked(), packs.referred());
         let (packs, missing) = packs.finish()?;
         warnings.extend(missing);
-        Ok(Plan { now, backups, packs, wal, before, after, warnings, is_blocked })
+        let mut plan = Plan { now, backups, packs, wal, before, after, warnings, is_blocked, referred };
+        // Nothing but its manifest is left of it, and that stays: it is no longer a backup.
+        let with_packs = plan.backups_of_packs(|_, verdict| !matches!(verdict, PackVerdict::Goes(_)));
+        let half_removed = BackupVerdict::Goes(BackupGoes::HalfRemoved);
+        let stays = |id: &BackupId| with_packs.contains(id) || is_referred(plan.referred.as_ref(), *id);
+        plan.backups.retain(|id, verdict| *verdict != half_removed || !stays(id));
+        Ok(plan)
     }
 
     fn count_all(&mut self, manifests: &Manifests) {
         let to_read: Vec<BackupId> = self.packs.to_read().collect();
         for backup in to_read {
             if let Some(uses) = manifests.get(&backup) {
-                self.packs.manifest(backup, uses.iter().copied());
+                self.packs.manifest(backup, uses.packs.iter().copied(), uses.origins.iter().copied());
             }
         }
     }
@@ -105,6 +111,13 @@ pub struct Plan {
     pub warnings: BTreeSet<Warning>,
     /// Whether nothing is removed now, whatever was decided, because no manifest is read.
     pub is_blocked: bool,
+    /// The backups to whose manifests those of kept backups refer; `None` if that is not known.
+    pub(crate) referred: Option<BTreeSet<BackupId>>,
+}
+
+/// Whether a manifest that stays refers to the manifest of this backup, or may do so.
+fn is_referred(referred: Option<&BTreeSet<BackupId>>, backup: BackupId) -> bool {
+    referred.is_none_or(|referred| referred.contains(&backup))
 }
 
 /// Decides what stays and what is removed, with all manifests in memory.
@@ -120,7 +133,7 @@ pub fn decide(
     plan_with(catalog, manifests, &|catalog| Outline::new(catalog, policy, now))
 }
 
-/// Makes a plan from an outline. Backups whose packs are missing become damaged, and the outline is made again.
+/// Makes a plan from an outline. Backups whose packs or manifests are missing become damaged, and the outline is made again.
 pub(crate) fn plan_with(
     catalog: &Catalog,
     manifests: &Manifests,
@@ -132,7 +145,7 @@ pub(crate) fn plan_with(
         outline.count_all(manifests);
         match outline.finish() {
             // The loop ends: each round makes at least one more backup damaged.
-            Err(CannotPlan::PacksMissing(damaged)) => {
+            Err(CannotPlan::PartsMissing(damaged)) => {
                 let backups = catalog.to_mut().backups.iter_mut();
                 backups
                     .filter(|backup| damaged.contains(&backup.id))
@@ -199,6 +212,18 @@ impl Plan {
                 .collect(),
             wal: wal_ranges(&combine(&decided_wal, &kept_wal, NumberRanges::common)),
         }
+    }
+
+    /// Those of these backups whose manifest is removed after these packs. A manifest stays while one of its packs does,
+    /// because it tells the next run that packs may be in use, and while another manifest refers to it.
+    pub(crate) fn manifests_going(&self, backups: &BTreeSet<BackupId>, packs: &BTreeSet<PackId>) -> BTreeSet<BackupId> {
+        let with_packs = self.backups_of_packs(|pack, _| !packs.contains(&pack.id));
+        let stays = |id: &BackupId| with_packs.contains(id) || is_referred(self.referred.as_ref(), *id);
+        backups.iter().copied().filter(|id| !stays(id)).collect()
+    }
+
+    fn backups_of_packs(&self, filter: impl Fn(&Pack, &PackVerdict) -> bool) -> BTreeSet<BackupId> {
+        self.packs.iter().filter(|(pack, verdict)| filter(pack, verdict)).map(|(pack, _)| pack.id.backup).collect()
     }
 
     fn packs_with(&self, filter: impl Fn(&PackVerdict) -> bool) -> impl Iterator<Item = PackId> {

@@ -322,6 +322,13 @@ pub enum Warning {
         /// The first missing pack.
         pack: PackId,
     },
+    /// A kept manifest refers to one that is not in the listing.
+    ManifestMissing {
+        /// The backup with the manifest that refers to it.
+        backup: BackupId,
+        /// The first backup whose manifest is missing.
+        of: BackupId,
+    },
     /// A timeline with WAL or backups has no readable history file.
     UnknownHistory {
         /// The claim of the timeline.
@@ -356,6 +363,9 @@ impl fmt::Display for Warning {
             Self::ParentIsGone(id) => write!(out, "the unfinished backup {id} builds on a backup that is gone"),
             Self::WalMissing(id) => write!(out, "WAL that backup {id} needs is missing"),
             Self::PackMissing { backup, pack } => write!(out, "pack {pack} of backup {backup} is missing"),
+            Self::ManifestMissing { backup, of } => {
+                write!(out, "backup {backup} needs the manifest of backup {of}, which is missing")
+            }
             Self::UnknownHistory { claim, timeline } => {
                 write!(out, "timeline {timeline} of claim {claim} has no history file")
             }

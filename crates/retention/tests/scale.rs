@@ -54,9 +54,11 @@ fn plan(name: &str, catalog: &Catalog, policy: &Policy) -> Plan {
     for backup in to_read {
         let end = catalog.packs.partition_point(|pack| pack.id.backup <= backup);
         let older = catalog.packs[..end].iter().skip(1).step_by(2);
-        outline
-            .packs
-            .manifest(backup, older.map(|pack| PackUse { pack: pack.id, live_bytes: 1 << 20, size_bytes: None }));
+        outline.packs.manifest(
+            backup,
+            older.map(|pack| PackUse { pack: pack.id, live_bytes: 1 << 20, size_bytes: None }),
+            [],
+        );
     }
     let plan = outline.finish().unwrap();
     let peak = std::fs::read_to_string("/proc/self/status").ok();

@@ -2,14 +2,15 @@
 //!
 //! Order: `start.json` of all backups to remove, then `backup.json`, then packs, then the manifests without packs, then
 //! WAL. Without `start.json`, no backup of any release mistakes the rest for the remains of a dead run. A manifest
-//! stays while a pack of its backup does: it tells the next run that packs may be in use. A crash at any point leaves a
+//! stays while a pack of its backup does: it tells the next run that packs may be in use. It also stays while another
+//! manifest refers to its frames. A crash at any point leaves a
 //! state that the next plan understands.
 //!
 //! A run that starts during the removal loses nothing. Leases, holds and backups are listed just before `backup.json`
 //! is deleted, and again before the first pack is deleted. A restore first takes its lease and then looks for
 //! `backup.json`. If it still finds `backup.json`, its lease is older than the second listing, and its packs are kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -21,7 +22,6 @@ use holdfast_store::ObjectName;
 use tokio_util::sync::CancellationToken;
 
 use super::gather::{Users, Viewer};
-use super::manifests::Planned;
 use crate::archive::stored::wal_object_name;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
@@ -45,7 +45,7 @@ pub(super) struct Job<'a> {
     pub(super) repository: &'a Repository,
     pub(super) cluster: &'a ClusterName,
     pub(super) claims: &'a BTreeMap<ClaimNumber, ClaimRecord>,
-    pub(super) planned: &'a Planned,
+    pub(super) plan: &'a planner::Plan,
     pub(super) removal: &'a planner::Removal,
     pub(super) users: &'a Users,
     pub(super) host: &'a str,
@@ -119,7 +119,6 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
         done.backups.extend(chunk.iter().map(|(_, id)| *id).filter(|id| job.users.complete.contains(id)));
     }
     let sizes: BTreeMap<PackId, u64> = job
-        .planned
         .plan
         .packs
         .iter()
@@ -147,13 +146,9 @@ pub(super) async fn remove(job: &Job<'_>, done: &mut Done) -> Result<(), Error> 
     Ok(())
 }
 
-/// Deletes the manifests of backups that have no packs left.
+/// Deletes the manifests of backups that have no packs left, if no other manifest refers to them.
 async fn manifests(job: &Job<'_>, guard: &mut Guard<'_>, done: &mut Done) -> Result<(), Error> {
-    let stays = job.planned.plan.packs.iter().map(|(pack, _)| pack.id).filter(|id| !job.removal.packs.contains(id));
-    let with_packs: BTreeSet<BackupId> = stays.map(|id| id.backup).collect();
-    let empty = job.removal.backups.iter();
-    let empty = empty.filter(|id| !with_packs.contains(id) && !job.planned.keeps_manifest(**id));
-    let names = empty.map(|id| object_name(&name::manifest(job.cluster, id)));
+    let names = job.removal.manifests.iter().map(|id| object_name(&name::manifest(job.cluster, id)));
     let names: Vec<ObjectName> = names.collect::<Result<_, _>>()?;
     for chunk in names.chunks(AT_ONCE) {
         if !guard.is_alone(false).await? {

@@ -171,6 +171,8 @@ pub(super) async fn gather(
             catalog.unknown.push(of_unreadable(bad));
         }
     }
+    let ids = listed.complete().chain(listed.unfinished().map(|(id, _)| id));
+    catalog.manifests = ids.filter(|id| listed.objects(*id).is_some_and(|objects| objects.manifest)).collect();
     for (id, objects) in listed.unfinished() {
         // Only the removal of a complete backup leaves a manifest without a start record.
         if !objects.start {

@@ -74,9 +74,9 @@ pub async fn plan(
         decided::take_future(&mut decided, options.now, &mut notes);
         let outline = |catalog: &planner::Catalog| planner::Outline::new(catalog, &options.policy, options.now);
         let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
-        let mut report = report::describe(repository, &planned.plan, &claims, &decided, options.grace(), notes);
+        let mut report = report::describe(repository, &planned, &claims, &decided, options.grace(), notes);
         report.uploads_going = uploads.len() as u64;
-        report.window_start = options.window_start(planned.plan.now);
+        report.window_start = options.window_start(planned.now);
         Ok::<_, Error>(report)
     };
     planned.await.doing(|| format!("planning what expires of {} in {}", options.cluster, repository.describe()))
@@ -148,8 +148,7 @@ impl Run<'_> {
         removed::settle(writing, &found, &mut notes).await?;
         let Gathered { mut catalog, claims, .. } = found;
         let outline = |catalog: &planner::Catalog| planner::Outline::new(catalog, &options.policy, now);
-        let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
-        let plan = &planned.plan;
+        let plan = &manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
 
         let mut entries = decided::read(repository, &options.cluster, &claims, &mut notes).await?;
         self.lease.check()?;
@@ -216,13 +215,13 @@ impl Run<'_> {
             let waiting = planner::waiting(&decided, &first, now, grace);
             planner::Outline::with_waiting(catalog, &options.policy, now, &waiting)
         };
-        let planned = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
-        let removal = planner::Removal::of(&planned.plan, &decided, grace);
+        let plan = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
+        let removal = planner::Removal::of(&plan, &decided, grace);
         let job = Job {
             repository,
             cluster: &options.cluster,
             claims: &claims,
-            planned: &planned,
+            plan: &plan,
             removal: &removal,
             users: &users,
             host: &options.host,
@@ -239,7 +238,7 @@ impl Run<'_> {
                 now,
                 grace,
                 claims: &claims,
-                packs: &planned.plan.packs,
+                packs: &plan.packs,
             };
             let began = removed::begin(writing, self.lease.run(), &removal, &users).await?;
             let removed = carry_out::remove(&job, done).await;
@@ -249,7 +248,7 @@ impl Run<'_> {
             recorded?;
         }
         if !done.disturbed {
-            self.forget(entries, &planned.plan, &removal).await?;
+            self.forget(entries, &plan, &removal).await?;
         }
         Ok(())
     }

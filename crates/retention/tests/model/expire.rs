@@ -61,7 +61,7 @@ impl Host {
     /// The second step, second half, some time later: removes some or all of it.
     pub(crate) fn remove(&mut self, world: &mut World, random: &mut Random) {
         if let Some((removal, restores)) = self.seen.take() {
-            let all = removal.backups.len() * 2 + removal.packs.len() + removal.wal.len();
+            let all = removal.backups.len() + removal.packs.len() + removal.manifests.len() + removal.wal.len();
             let steps = if random.below(3) == 0 { random.index(all + 1) } else { all };
             remove(world, &removal, &restores, steps);
         }
@@ -109,9 +109,9 @@ fn remove(world: &mut World, removal: &Removal, restores: &[BackupId], steps: us
             world.packs.remove(pack);
         }
     }
-    // The manifest stays while a pack of its backup does.
-    for id in &removal.backups {
-        if step() && !world.packs.iter().any(|pack| pack.backup == *id) {
+    for id in &removal.manifests {
+        if step() {
+            assert!(!world.packs.iter().any(|pack| pack.backup == *id), "seed {seed}: {id} has packs and no manifest");
             world.half_removed.remove(id);
         }
     }

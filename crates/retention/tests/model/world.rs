@@ -29,6 +29,9 @@ pub(crate) struct Stored {
     pub(crate) start_hour: i64,
     pub(crate) stop_hour: i64,
     pub(crate) packs: Vec<PackId>,
+    /// The backups to whose manifests its own refers. A reference names the object that holds the bytes, so these are
+    /// its parent and what its parent refers to.
+    pub(crate) origins: BTreeSet<BackupId>,
     pub(crate) held: bool,
     pub(crate) damaged: bool,
     /// Its record cannot be read, or is newer.
@@ -58,6 +61,7 @@ pub(crate) struct World {
     /// The hour at which each segment was stored.
     pub(crate) wal: BTreeMap<(u32, u32), BTreeMap<u64, i64>>,
     pub(crate) backups: BTreeMap<BackupId, Stored>,
+    /// Backups without a record whose manifest is still there.
     pub(crate) half_removed: BTreeSet<BackupId>,
     pub(crate) runs: Vec<Run>,
     pub(crate) packs: BTreeSet<PackId>,
@@ -204,6 +208,9 @@ impl World {
         let parent = (!old && !parents.is_empty() && random.below(4) > 0).then(|| parents[random.index(parents.len())]);
         let mut packs: Vec<PackId> = parent.map_or(Vec::new(), |parent| parent.packs.clone());
         packs.retain(|_| random.below(4) > 0);
+        let origins = parent.iter().flat_map(|parent| parent.origins.iter().copied().chain([parent.id]));
+        let mut origins: BTreeSet<BackupId> = origins.collect();
+        origins.retain(|_| random.below(3) > 0);
         let parent = parent.map(|parent| parent.id);
         for number in 1..=1 + u32::try_from(random.below(2)).unwrap() {
             let pack = PackId { backup: id, number };
@@ -221,6 +228,7 @@ impl World {
             start_hour: self.hour,
             stop_hour: self.hour,
             packs,
+            origins,
             held: false,
             damaged: false,
             unknown: false,
@@ -271,7 +279,12 @@ impl World {
     pub(crate) fn come_to_rest(&mut self, random: &mut Random) {
         self.runs.iter_mut().for_each(|run| run.alive = false);
         self.restores.clear();
-        self.backups.retain(|_, backup| !backup.unknown && !backup.future);
+        let by_hand = |backup: &Stored| backup.unknown || backup.future;
+        let removed: Vec<BackupId> = self.backups.values().filter(|one| by_hand(one)).map(|one| one.id).collect();
+        self.backups.retain(|_, backup| !by_hand(backup));
+        // Who removes a record by hand does not know what others need of the rest.
+        let left = removed.into_iter().filter(|id| self.needs_manifest(*id)).collect::<Vec<_>>();
+        self.half_removed.extend(left);
         self.backups.values_mut().for_each(|backup| backup.held = false);
         self.runs.retain(|run| !run.backup.future);
         self.remove_future_packs();
@@ -363,8 +376,10 @@ impl World {
             .iter()
             .map(|(id, lease)| RunningRestore { backup: Some(*id), lease_until: moment(*lease) })
             .collect();
+        catalog.manifests = self.backups.keys().chain(&self.half_removed).copied().collect();
         let uses = |backup: &Stored| {
-            backup.packs.iter().map(|pack| PackUse { pack: *pack, live_bytes: 1, size_bytes: None }).collect()
+            let packs = backup.packs.iter().map(|pack| PackUse { pack: *pack, live_bytes: 1, size_bytes: None });
+            ManifestUses { packs: packs.collect(), origins: backup.origins.iter().copied().collect() }
         };
         let manifests = self.backups.values().map(|backup| (backup.id, uses(backup))).collect();
         (catalog, manifests)

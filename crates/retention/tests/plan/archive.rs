@@ -102,7 +102,8 @@ impl Archive {
         let own = pack(on, 1);
         self.catalog.packs.push(Pack { id: own, size_bytes: 100 });
         let uses = others.iter().chain([&own]).map(|pack| PackUse { pack: *pack, live_bytes: 100, size_bytes: None });
-        self.manifests.insert(id(on), uses.collect());
+        self.manifests.insert(id(on), ManifestUses { packs: uses.collect(), origins: Vec::new() });
+        self.catalog.manifests.insert(id(on));
         let start = u64::try_from(on).unwrap() * 10;
         self.catalog.backups.push(Backup {
             id: id(on),

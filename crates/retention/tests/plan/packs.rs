@@ -64,7 +64,7 @@ fn a_mostly_dead_pack_is_rewritten() {
     {
         archive.policy.rewrite = Some(rule);
         archive.catalog.packs[0].size_bytes = size_bytes;
-        archive.manifests.get_mut(&id(29)).unwrap()[0].live_bytes = live_bytes;
+        archive.manifests.get_mut(&id(29)).unwrap().packs[0].live_bytes = live_bytes;
         let expected = if rewrite {
             PackVerdict::Rewrite { live_bytes, size_bytes }
         } else {
@@ -81,7 +81,7 @@ fn a_mostly_dead_pack_is_rewritten() {
 fn the_manifest_that_needs_most_decides_how_live_a_pack_is() {
     let mut archive = incremental();
     archive.policy.rewrite = Some(RewriteRule { live_percent: 30, dead_bytes: 1 });
-    archive.manifests.get_mut(&id(29)).unwrap()[0].live_bytes = 5;
+    archive.manifests.get_mut(&id(29)).unwrap().packs[0].live_bytes = 5;
     assert!(matches!(verdict_on(&archive, pack(1, 1)), PackVerdict::Rewrite { .. }));
     archive.find(10).hold = Some(Hold { until: None });
     assert_eq!(verdict_on(&archive, pack(1, 1)), PackVerdict::Kept(PackKept::Named { by: id(10), count: 2 }));
@@ -103,7 +103,7 @@ fn a_missing_pack_is_reported() {
 fn a_pack_that_a_manifest_names_twice_has_one_user() {
     let mut archive = incremental();
     let twice = PackUse { pack: pack(29, 1), live_bytes: 1, size_bytes: None };
-    archive.manifests.get_mut(&id(29)).unwrap().push(twice);
+    archive.manifests.get_mut(&id(29)).unwrap().packs.push(twice);
     assert_eq!(verdict_on(&archive, pack(29, 1)), PackVerdict::Kept(PackKept::Named { by: id(29), count: 1 }));
 }
 
@@ -112,7 +112,7 @@ fn a_pack_that_a_manifest_names_twice_has_one_user() {
 fn nothing_is_rewritten_beside_a_running_backup_or_restore() {
     let mut archive = incremental();
     archive.policy.rewrite = Some(RewriteRule { live_percent: 30, dead_bytes: 1 });
-    archive.manifests.get_mut(&id(29)).unwrap()[0].live_bytes = 5;
+    archive.manifests.get_mut(&id(29)).unwrap().packs[0].live_bytes = 5;
     assert!(matches!(verdict_on(&archive, pack(1, 1)), PackVerdict::Rewrite { .. }));
     let lease_until = crate::archive::day(32);
     archive.catalog.restores.push(RunningRestore { backup: Some(id(29)), lease_until });
@@ -120,4 +120,50 @@ fn nothing_is_rewritten_beside_a_running_backup_or_restore() {
     archive.catalog.restores.clear();
     archive.unfinished(31).parent = Parent::Backup(id(29));
     assert!(matches!(verdict_on(&archive, pack(1, 1)), PackVerdict::Kept(_)));
+}
+
+/// The manifest of a removed backup stays as long as a kept one refers to it, and its packs go.
+#[test]
+fn a_manifest_stays_while_another_refers_to_it() {
+    let mut archive = Archive::new(&[1, 10, 20, 29], 30).keep(Keep { last: 2, ..Keep::default() });
+    archive.manifests.get_mut(&id(20)).unwrap().origins = vec![id(1)];
+    archive.manifests.get_mut(&id(10)).unwrap().origins = vec![id(1)];
+    let decided = [archive.plan().going()];
+    assert_eq!(decided[0].backups, [id(1), id(10)].into());
+    archive.today = 40;
+    let now = crate::archive::day(archive.today);
+    let removal = |archive: &Archive| {
+        let (catalog, manifests) = (&archive.catalog, &archive.manifests);
+        carry_out(&decided, catalog, manifests, &archive.policy, now, chrono::Duration::days(1)).unwrap()
+    };
+    let removed = removal(&archive);
+    assert_eq!((removed.backups, removed.manifests), ([id(1), id(10)].into(), [id(10)].into()));
+    assert_eq!(removed.packs, [pack(1, 1), pack(10, 1)].into());
+
+    // Only its manifest is left. It is no longer a backup, and has no verdict.
+    archive.catalog.backups.retain(|backup| ![id(1), id(10)].contains(&backup.id));
+    archive.catalog.packs.retain(|pack| pack.id.backup != id(1) && pack.id.backup != id(10));
+    archive.catalog.manifests.remove(&id(10));
+    archive.catalog.half_removed.insert(id(1));
+    assert_eq!(archive.plan().backups.get(&id(1)), None);
+    assert!(removal(&archive).manifests.is_empty());
+    archive.manifests.get_mut(&id(20)).unwrap().origins.clear();
+    assert_eq!(archive.plan().backups.get(&id(1)), Some(&BackupVerdict::Goes(BackupGoes::HalfRemoved)));
+    assert_eq!(removal(&archive).manifests, [id(1)].into());
+}
+
+/// A backup that refers to a missing manifest cannot be restored, so it is never the last one.
+#[test]
+fn a_missing_manifest_makes_the_backups_that_refer_to_it_damaged() {
+    let mut archive = Archive::new(&[10, 20, 29], 30).keep(Keep { last: 1, ..Keep::default() });
+    archive.manifests.get_mut(&id(29)).unwrap().origins = vec![id(5)];
+    let plan = archive.plan();
+    assert!(archive.warns(&Warning::ManifestMissing { backup: id(29), of: id(5) }));
+    assert!(matches!(plan.backups[&id(29)], BackupVerdict::Kept(_)));
+    assert!(matches!(plan.backups[&id(20)], BackupVerdict::Kept(_)), "the newest one that can be restored");
+    assert!(matches!(plan.backups[&id(10)], BackupVerdict::Goes(_)));
+    assert_eq!(
+        Warning::ManifestMissing { backup: id(29), of: id(5) }.to_string(),
+        format!("backup {} needs the manifest of backup {}, which is missing", id(29), id(5))
+    );
 }
