@@ -155,15 +155,17 @@ impl Carrier {
     ) -> Result<ManifestEntry, Error> {
         let name = name::manifest(self.cluster(), &record.backup_id);
         let placing = match self.to.store().head(&object_name(&name)?).await {
-            Ok(_) if self.destination.is_origin(&name) => {
-                return Err(Cause::Refused(format!(
-                    "{name} in {} would be replaced, and other manifests refer to what is in it",
-                    self.to.describe()
-                ))
-                .into());
-            }
-            // A killed run left it, or it is damaged. No backup that can be restored has this manifest.
-            Ok(_) => Placing::Replace,
+            Ok(_) => match self.destination.referrer(&name) {
+                Some(other) => {
+                    return Err(Cause::Refused(format!(
+                        "{name} in {} would be replaced, and {other} refers to what is in it",
+                        self.to.describe()
+                    ))
+                    .into());
+                }
+                // A killed run left it, or it is damaged. No backup that can be restored has this manifest.
+                None => Placing::Replace,
+            },
             Err(error) if error.kind() == StoreErrorKind::NotFound => Placing::Create,
             Err(error) => return Err(error.into()),
         };

@@ -27,8 +27,10 @@ struct State {
     vouched: BTreeMap<String, PackEntry>,
     /// The names of packs that are about to be stored.
     reserved: BTreeSet<String>,
-    /// The manifests whose file frames other manifests refer to.
-    origins: BTreeSet<String>,
+    /// The manifests to whose frames others refer, each with those others.
+    origins: BTreeMap<String, BTreeSet<String>>,
+    /// The manifests that cannot be read and are not known to be damaged. They may refer to any other.
+    unread: BTreeSet<String>,
 }
 
 impl Destination {
@@ -47,14 +49,21 @@ impl Destination {
         let manifests = manifests.filter(|name| matches!(name.parse(), Ok(ObjectPath::Manifest { .. })));
         let ends = manifests.map(|manifest| {
             let repository = repository.clone();
-            async move { repository.manifest_end(&manifest).await }
+            async move { (repository.manifest_end(&manifest).await, manifest) }
         });
         let mut ends = stream::iter(ends.collect::<Vec<_>>()).buffer_unordered(ENDS_AT_ONCE);
         let mut state = State { sizes, ..State::default() };
-        while let Some(end) = ends.next().await {
-            // A manifest that cannot be read vouches for nothing.
-            let Some(end) = of_object(end)? else { continue };
-            state.origins.extend(end.origins);
+        while let Some((end, manifest)) = ends.next().await {
+            let Some(end) = of_object(end)? else {
+                // It vouches for nothing.
+                if !distrusted.contains(&manifest) {
+                    state.unread.insert(manifest);
+                }
+                continue;
+            };
+            for origin in end.origins {
+                state.origins.entry(origin).or_default().insert(manifest.clone());
+            }
             let vouched =
                 end.packs.into_iter().filter(|pack| pack.identity.is_some() && !distrusted.contains(&pack.name));
             state.vouched.extend(vouched.map(|pack| (pack.name.clone(), pack)));
@@ -79,9 +88,20 @@ impl Destination {
         state.vouched.get(name).filter(|entry| entry.size_bytes == *size).cloned()
     }
 
-    /// Whether other manifests refer to frames of this one.
-    pub(super) fn is_origin(&self, manifest: &str) -> bool {
-        self.state().origins.contains(manifest)
+    /// A manifest that refers to frames of this one, or may do so; `None` if there is none.
+    pub(super) fn referrer(&self, manifest: &str) -> Option<String> {
+        let state = self.state();
+        let known = state.origins.get(manifest).into_iter().flatten();
+        known.chain(&state.unread).find(|other| *other != manifest).cloned()
+    }
+
+    /// Records that a manifest was written again: it refers to no other.
+    pub(super) fn rewrote(&self, manifest: &str) {
+        let mut state = self.state();
+        state.unread.remove(manifest);
+        for referrers in state.origins.values_mut() {
+            referrers.remove(manifest);
+        }
     }
 
     /// Reserves a free name, so that it is not given twice; `false` if it is not free.

@@ -100,6 +100,11 @@ impl Carrier {
         Ok(Self { from: from.clone(), to: to.clone(), means, destination, budget })
     }
 
+    /// Records that the manifest of a backup was written again in the second repository, by any carrier.
+    pub(crate) fn rewrote(&self, manifest: &str) {
+        self.destination.rewrote(manifest);
+    }
+
     fn check_cancelled(&self) -> Result<(), Error> {
         if self.means.cancel.is_cancelled() { Err(Cause::Cancelled.into()) } else { Ok(()) }
     }

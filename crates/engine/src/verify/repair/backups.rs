@@ -21,6 +21,8 @@ impl Repairer<'_> {
             };
             match taken {
                 Ok(()) => {
+                    let manifest = name::manifest(&self.options.cluster, &backup);
+                    self.donors.iter().for_each(|donor| donor.carrier.rewrote(&manifest));
                     for object in objects {
                         // Several backups may have needed this pack: it is reported once.
                         let is_known = self.done.repaired.iter().any(|known| known.object == *object);

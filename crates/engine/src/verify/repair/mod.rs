@@ -7,7 +7,7 @@
 //! 3. Start records.
 //! 4. The remaining packs, manifests and `backup.json`: the backup is taken over. Its packs are compared by their
 //!    content. Missing or damaged packs are stored under a free name. A new manifest and a new `backup.json` replace
-//!    the old ones.
+//!    the old ones. A manifest to which a sound one refers is not replaced.
 //!
 //! Invariants: an object is replaced only after its substitute was completely read and checked. A sound object is never
 //! replaced: a damaged object is read once more just before. Stores have no conditional replacement, so another run may
@@ -237,7 +237,9 @@ impl<'a> Repairer<'a> {
                 _ => {}
             }
         }
-        for (backup, objects) in taken_over {
+        // The newest one first. Its manifest may refer to that of an older one, and no longer does so when it is taken
+        // over. So the older manifest can be replaced, unless that of a sound backup refers to it.
+        for (backup, objects) in taken_over.into_iter().rev() {
             self.take_over(backup, &objects).await?;
         }
         for damage in damage {

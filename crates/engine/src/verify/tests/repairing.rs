@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use holdfast_contract::report::verify::RepairKind;
 use holdfast_repo::name::LedgerKind;
 use holdfast_repo::record::LedgerEntry;
+use holdfast_repo::recovery::RecoveryRequest;
 use holdfast_store::Faulty;
 
 use super::*;
 use crate::copy::tests::{copy_between, options as copy_options, target};
+use crate::restore::RestoreOptions;
 use crate::verify::repair::{RepairOptions, verify_and_repair};
 
 /// A bench, and a repository with a copy of it.
@@ -229,4 +231,53 @@ async fn what_no_other_repository_has_is_named() {
     assert_eq!(repair.backups, [bench.sample.backup.backup_id]);
     let [left] = repair.left.as_slice() else { panic!("{repair:?}") };
     assert_eq!((left.object.clone(), left.reason.as_str()), (segment_object(&bench, 9), "no other repository has it"));
+}
+
+/// A manifest to which others refer: what became of it, and what the repair does.
+#[tokio::test]
+async fn a_manifest_is_not_replaced_while_a_sound_backup_refers_to_it() {
+    for encrypted in [false, true] {
+        for (what, harms_child) in [("it is missing", true), ("a frame of files", true), ("its end", false)] {
+            let sample = Sample::with(encrypted, true).await;
+            let child = store_child(&sample).await;
+            let bench = Bench::of(sample).await;
+            let other = target(!encrypted).await;
+            let to = Repository::open(&other).await.unwrap();
+            copy_between(&bench.repository, &to, &copy_options()).await.unwrap();
+            let (parent, own) = (bench.manifest(), std::fs::read(bench.file(&child.manifest.name)).unwrap());
+            match what {
+                "it is missing" => bench.remove(&parent),
+                "a frame of files" => bench.change(&parent, |bytes| {
+                    let (id, key) = (bench.repository.id(), bench.repository.key());
+                    let read = Manifest::parse(&parent, bytes, id, key).unwrap();
+                    bytes[read.frames()[0].location.range().end as usize - 1] ^= 1;
+                }),
+                _ => bench.change(&parent, |bytes| *bytes.last_mut().unwrap() ^= 1),
+            }
+            let found = bench.verify(Level::Deep).await;
+            let [damage] = found.damage.as_slice() else { panic!("{what}: {found:?}") };
+            let affected = [bench.sample.backup.backup_id, child.backup_id];
+            assert_eq!(damage.backups, affected[..1 + usize::from(harms_child)], "{what}");
+            let found = repair(&bench, std::slice::from_ref(&other)).await;
+            let repair = found.repair.unwrap();
+            if harms_child {
+                assert_eq!(found.damage, [], "{what}: {repair:?}");
+                assert_eq!(repair.backups, affected, "{what}");
+                check_repaired(&bench, what).await;
+                continue;
+            }
+            // The older backup stays damaged, and the younger one stays as it is.
+            let [left] = repair.left.as_slice() else { panic!("{what}: {repair:?}") };
+            let words = format!("would be replaced, and {} refers to what is in it", child.manifest.name);
+            assert!(left.reason.contains(&words), "{what}: {left:?}");
+            assert_eq!(std::fs::read(bench.file(&child.manifest.name)).unwrap(), own, "{what}");
+            assert_eq!(found.damage.len(), 1, "{what}");
+            let request = RecoveryRequest { backup: Some(child.backup_id), ..RecoveryRequest::default() };
+            std::fs::remove_dir_all(bench.sample.pgdata()).ok();
+            std::fs::remove_dir_all(bench.sample.fast()).ok();
+            let options = RestoreOptions { request, ..bench.sample.options() };
+            bench.sample.restore_with(&bench.repository, &options).await.unwrap();
+            bench.sample.check();
+        }
+    }
 }
