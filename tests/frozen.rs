@@ -1,5 +1,5 @@
-//! This release restores the frozen sample of format version 1, and so does the independent reader that was written
-//! from `docs/format/` alone. From the first release on the sample must stay readable for ever: nobody changes a byte
+//! This release restores the frozen samples of format version 1, and so does the independent reader that was written
+//! from `docs/format/` alone. From the first release on the samples must stay readable for ever: nobody changes a byte
 //! below `tests/samples/`.
 
 use std::path::{Path, PathBuf};
@@ -10,16 +10,19 @@ use holdfast_testkit::scratch::{Scratch, built_program, publish_binary};
 use holdfast_testkit::settings;
 use holdfast_testkit::user::run_as_postgres;
 
-/// The content of the sample's table, see `tests/samples/README.md`.
+/// The content of the table in each sample, see `tests/samples/README.md`.
 const ROWS: &str = "SELECT count(*), sum(n), md5(string_agg(text, ',' ORDER BY n)) FROM sample";
-/// The result for the cluster from which the sample was made.
+/// The result for the clusters from which the samples were made.
 const EXPECTED: [&str; 3] = ["2000", "2001000", "ff88c433ac874351087b912c542fc753"];
-/// The major version of that cluster.
+/// The major version of these clusters.
 const MAJOR: u16 = 15;
 
+/// A full backup; and an incremental one whose manifest refers to that of a removed backup.
+const SAMPLES: [&str; 2] = ["repository-1", "repository-2"];
+
 /// A copy of the sample that PostgreSQL's user can read, so that nothing can write to the original.
-fn copy_of_sample(scratch: &Scratch) -> PathBuf {
-    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/samples/repository-1");
+fn copy_of_sample(scratch: &Scratch, sample: &str) -> PathBuf {
+    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/samples").join(sample);
     let copy = scratch.path().join("repository");
     let status = Command::new("cp").arg("-R").arg(&original).arg(&copy).status().expect("run cp");
     assert!(status.success(), "cannot copy {}", original.display());
@@ -45,10 +48,16 @@ async fn assert_rows(installation: &Installation, data: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn this_release_restores_the_frozen_sample() {
+async fn this_release_restores_the_frozen_samples() {
     let Some(installation) = Installation::or_skip(MAJOR) else { return };
+    for sample in SAMPLES {
+        this_release_restores(&installation, sample).await;
+    }
+}
+
+async fn this_release_restores(installation: &Installation, sample: &str) {
     let scratch = Scratch::new().expect("make a folder");
-    let repository = copy_of_sample(&scratch);
+    let repository = copy_of_sample(&scratch, sample);
     let folder = scratch.path().display();
     let config = format!(
         "[cluster]\nname = \"main\"\npgdata = \"{folder}/data\"\n\n[[repo]]\nurl = \"file://{}\"\n\
@@ -61,25 +70,31 @@ async fn this_release_restores_the_frozen_sample() {
     let mut restore = Command::new(holdfast);
     restore.arg("--config").arg(config).arg("restore").arg("--pgdata").arg(&target);
     assert_success(&run(&mut restore), "holdfast restore");
-    assert_rows(&installation, &target).await;
+    assert_rows(installation, &target).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_independent_reader_restores_the_frozen_sample() {
+async fn the_independent_reader_restores_the_frozen_samples() {
     let Some(installation) = Installation::or_skip(MAJOR) else { return };
     let Some(python) = settings::get("HOLDFAST_PYTHON") else {
         settings::skip("there is no HOLDFAST_PYTHON; scripts/provision makes it");
         return;
     };
+    for sample in SAMPLES {
+        the_reader_restores(&installation, &python, sample).await;
+    }
+}
+
+async fn the_reader_restores(installation: &Installation, python: &str, sample: &str) {
     let scratch = Scratch::new().expect("make a folder");
-    let repository = copy_of_sample(&scratch);
+    let repository = copy_of_sample(&scratch, sample);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format/reader.py");
     let text = std::fs::read_to_string(source).expect("read the reader");
     let reader = scratch.write("reader.py", text).expect("copy the reader");
     let passphrase = scratch.path().join("passphrase");
     let (target, wal) = (scratch.path().join("data"), scratch.path().join("wal"));
     let read = |arguments: &[&std::ffi::OsStr]| {
-        let mut command = Command::new(&python);
+        let mut command = Command::new(python);
         command.arg(&reader).arg(&repository).args(arguments).arg("--passphrase-file").arg(&passphrase);
         assert_success(&run(&mut command), "reader.py");
     };
@@ -90,5 +105,5 @@ async fn the_independent_reader_restores_the_frozen_sample() {
     let settings = target.join("postgresql.auto.conf");
     std::fs::write(&settings, command).expect("write the settings");
     std::fs::write(target.join("recovery.signal"), "").expect("ask for recovery");
-    assert_rows(&installation, &target).await;
+    assert_rows(installation, &target).await;
 }
