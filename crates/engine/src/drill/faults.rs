@@ -24,7 +24,7 @@ const OTHER: [&str; 9] = [
     "was terminated by signal 9",
 ];
 
-/// Somebody else than the drill stopped_by PostgreSQL to stop.
+/// Somebody else than the drill asked PostgreSQL to stop.
 const STOPPED: [&str; 3] =
     ["received smart shutdown request", "received fast shutdown request", "received immediate shutdown request"];
 

@@ -11,14 +11,14 @@ use holdfast_repo::recovery::{RecoveryPath, RecoveryRequest, TargetFacts};
 
 use crate::restore::Archive;
 
-/// Makes ways along one timeline.
+/// Finds the flags along one timeline.
 pub(super) struct FlagsFinder<'a> {
     pub(super) archive: &'a Archive,
     pub(super) timeline: TargetTimeline,
 }
 
 impl FlagsFinder<'_> {
-    /// The way to a target. `facts` are those that the planner needs for it, if it needs any.
+    /// The flags for a target. `facts` are those that the planner needs for it, if it needs any.
     pub(super) fn to(&self, target: &RecoveryTarget, stops: StopSide, facts: Option<&TargetFacts>) -> RestoreFlags {
         let request = RecoveryRequest {
             target: target.clone(),
