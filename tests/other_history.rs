@@ -96,7 +96,7 @@ async fn a_rolled_back_server_gets_no_backup_in_the_archive_of_its_lost_future()
     // As the message says. The archiver sends everything that waits into the new archive.
     with_name(&stage, "second");
     let report = stage.json(&["backup"]);
-    assert_eq!(report["repositories"][0]["backup"]["backup_type"], "full", "{report}");
+    assert_eq!(report["repositories"][0]["backup"]["type"], "full", "{report}");
     stage.archive_now().await;
     stage.ok(&["check"]);
     let restored = stage.restore_and_start("restored", &[]).await;

@@ -273,6 +273,8 @@ async fn wal_that_another_command_took_is_not_deleted() {
     stage.ok(&["backup"]);
     stage.archive_now().await;
     stage.cluster.sql("ALTER SYSTEM SET archive_command = '/bin/true'").await.expect("configure");
+    // Otherwise the server removes by itself what it counts as archived.
+    stage.cluster.sql("ALTER SYSTEM SET wal_keep_size = '64MB'").await.expect("configure");
     stage.cluster.sql("SELECT pg_reload_conf()").await.expect("reload");
     stage.cluster.wait_for("SELECT current_setting('archive_command') = '/bin/true'", LIMIT).await.expect("reload");
     stage.cluster.sql("INSERT INTO t VALUES (2)").await.expect("write");

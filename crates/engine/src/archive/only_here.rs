@@ -1,10 +1,10 @@
-//! Whether a file of `pg_wal` holds WAL that the archive has in no form: not as a segment, not as a partial one, and not
-//! in pieces from `wal receive`.
+//! Whether a file of `pg_wal` holds WAL that the archive has in no form: not as a segment, not as a partial one, and
+//! not in pieces from `wal receive`.
 //!
-//! The marks in `archive_status` do not show this. PostgreSQL writes `.done` when any `archive_command` reports success;
-//! a standby writes it for all WAL that it receives; a server that does not archive writes no marks; and the segment
-//! that is being written never has one. So the archive is asked, and contents are compared: WAL of another history can
-//! be stored under the same name.
+//! The marks in `archive_status` do not show this. PostgreSQL writes `.done` when any `archive_command` reports
+//! success; a standby writes it for all WAL that it receives; a server that does not archive writes no marks; and the
+//! segment that is being written never has one. So the archive is asked, and contents are compared: WAL of another
+//! history can be stored under the same name.
 //!
 //! Of a segment that is not finished only the records count. What comes after them is the old content of a recycled
 //! file. A file that begins with the header of another place was recycled as a whole, and holds nothing of its name.
@@ -107,8 +107,8 @@ fn is_missing(error: &Error) -> bool {
     matches!(&*error.what, Cause::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Whether a file with this header was made for a later segment and not yet written: it is zero, or has the header of its
-/// earlier place.
+/// Whether a file with this header was made for a later segment and not yet written: it is zero, or has the header of
+/// its earlier place.
 fn is_recycled(found: &SegmentMismatch) -> bool {
     matches!(
         found,

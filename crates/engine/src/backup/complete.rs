@@ -85,7 +85,7 @@ impl Run<'_> {
         let pg_wal = self.options.pgdata.join("pg_wal");
         let own = Written {
             pg_wal: pg_wal.clone(),
-            // On a primary, pg_backup_stop has switched to the next segment. A standby has all WAL that it has replayed.
+            // pg_backup_stop has switched a primary to the next segment. A standby has the WAL that it has replayed.
             end: if self.facts.in_recovery { wal_path.stop_lsn() } else { last.end_lsn(size) },
             timeline: wal_path.timeline(),
             archives: self.facts.archives() || !self.facts.in_recovery,

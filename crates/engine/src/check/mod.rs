@@ -71,8 +71,8 @@ pub struct CheckOptions {
 /// # Errors
 /// The second part is the error of the failed step: those of [`Repository::open`], [`Repository::take_claim`],
 /// [`read_control_file`], [`Connection::open`], [`ServerFacts::ask`] and [`prove_same`], [`Cause::Store`] if the store
-/// fails a trial, [`Cause::NotArchived`] if the segment does not arrive in time, [`Cause::Divergence`] if the archive has
-/// WAL of another history, [`Cause::Cancelled`] while it waits.
+/// fails a trial, [`Cause::NotArchived`] if the segment does not arrive in time, [`Cause::Divergence`] if the archive
+/// has WAL of another history, [`Cause::Cancelled`] while it waits.
 pub async fn check(
     targets: &[RepositoryTarget],
     options: &CheckOptions,

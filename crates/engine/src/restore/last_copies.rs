@@ -15,8 +15,8 @@ use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
 use crate::server::read_control_file;
 
-/// The size of the segments that are compared at the same time, in bytes. Each is in memory twice: as it is here, and as
-/// the archive has it.
+/// The size of the segments that are compared at the same time, in bytes. Each is in memory twice: as it is here, and
+/// as the archive has it.
 const COMPARED_BYTES: u64 = 64 << 20;
 
 /// The archive that should have the WAL.

@@ -9,8 +9,8 @@
 //! - the server's `data_directory`, if it can be seen from here, is this directory (device and inode);
 //! - the control file has the state "in production" exactly if the server is not in recovery, and names the same last
 //!   checkpoint as the server does;
-//! - a temporary file that the server makes on request appears in this directory ([`super::temporary_file`]): all of the
-//!   above can be equal on two standbys;
+//! - a temporary file that the server makes on request appears in this directory ([`super::temporary_file`]): all of
+//!   the above can be equal on two standbys;
 //! - once the backup has started, the control file's checkpoint is not before the one at which the backup starts, nor
 //!   on an older timeline: everything that happened before is then in these files.
 //!

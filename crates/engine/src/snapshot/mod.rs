@@ -102,9 +102,10 @@ fn span_of(request: &SnapshotRequest) -> Result<Span, Error> {
 /// [`Cause::NoClaim`], [`Cause::WrongCluster`] or [`Cause::WrongOwner`] if the archive is not this cluster's,
 /// [`Cause::ServerSetting`] if the data directory is not that of the snapshots. [`Cause::File`], [`Cause::ControlFile`]
 /// or [`Cause::Malformed`] if the control file or a timeline's history cannot be read. [`Cause::NotArchived`] if the
-/// WAL does not arrive in time, [`Cause::Divergence`] if the archive has WAL of another history, [`Cause::AnotherRun`] if every id that is tried is taken, [`Cause::Cancelled`]. Those
-/// of [`Repository::open`] and [`Repository::create_record`]. After an error some of the repositories may have the
-/// record: the same request again completes it.
+/// WAL does not arrive in time, [`Cause::Divergence`] if the archive has WAL of another history, [`Cause::AnotherRun`]
+/// if every id that is tried is taken, [`Cause::Cancelled`]. Those of [`Repository::open`] and
+/// [`Repository::create_record`]. After an error some of the repositories may have the record: the same request again
+/// completes it.
 pub async fn record(
     targets: &[RepositoryTarget],
     request: &SnapshotRequest,
