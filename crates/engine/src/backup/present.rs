@@ -90,7 +90,7 @@ impl<'a> AskedServer<'a> {
         if let Some(path) = back {
             return Err(Cause::Refused(format!(
                 "{} was missing when the backup read it, and is there again: the backup lacks it. If its volume was \
-                 unmounted for a while, look for others; then repeat the backup",
+                 away for a while, look for other files; then repeat the backup",
                 path.display()
             ))
             .into());
