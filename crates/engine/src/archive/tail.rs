@@ -18,7 +18,6 @@ use holdfast_store::{PutMode, StoreErrorKind};
 use serde::Deserialize as _;
 
 use super::deliver::Destination;
-use super::listed_wal::LEAST_OBJECT_BYTES;
 use super::stored;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
@@ -75,15 +74,23 @@ async fn list(repository: &Repository, claim: &ClaimRecord, folder: &str) -> Res
 /// Those of the store.
 pub(crate) async fn remove_leftovers(repository: &Repository, claim: &ClaimRecord) -> Result<usize, Error> {
     let folder = name::wal_tail_claim_folder(&claim.cluster, claim.number);
-    let mut removed = 0;
+    let (mut removed, crew) = (0, Crew::new(1));
     for segment in list(repository, claim, &folder).await?.into_keys() {
-        let whole = stored::wal_object_name(repository, &claim.cluster, claim, &WalFileName::Segment(segment));
-        match repository.store().head(&object_name(&whole)?).await {
-            // An object that is too small to be WAL is not the segment.
-            Ok(found) if found.size_bytes < LEAST_OBJECT_BYTES => {}
-            Ok(_) => removed += remove_pieces(repository, claim, segment, None).await?,
-            Err(error) if error.kind() == StoreErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+        let object = stored::wal_object_name(repository, &claim.cluster, claim, &WalFileName::Segment(segment));
+        // It is read to its end: if it is damaged, the pieces are the only good copy. There are few.
+        match stored::read(repository, claim, &object, &crew).await {
+            Ok((raw, _)) if raw.len() as u64 == claim.wal_segment_size.as_u64() => {
+                removed += remove_pieces(repository, claim, segment, None).await?;
+            }
+            Ok((raw, _)) => {
+                let bytes = raw.len();
+                tracing::warn!(%segment, bytes, "the pieces of this segment are kept, because its file is not whole");
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_of_one_object() || error.is_newer() => {
+                tracing::warn!(%segment, %error, "the pieces of this segment are kept, because it cannot be read");
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(removed)

@@ -230,3 +230,24 @@ async fn leftovers_of_whole_segments_are_removed() {
     assert_eq!(remove_leftovers(&repository, &claim).await.unwrap(), 2);
     assert_eq!(list_segment(&repository, &claim, named(2)).await.unwrap(), []);
 }
+
+/// A whole segment that is damaged is no reason to delete the only good copy of its bytes.
+#[tokio::test]
+async fn leftovers_stay_if_the_whole_segment_cannot_be_read() {
+    let bench = Bench::with_tail(Bench::new(1).await, &[FIRST, SECOND]).await;
+    let Destination { repository, claim } = bench.destination_of(0).await;
+    bench.push(&bench.wal(&name(2), &segment(2, 1))).await.unwrap();
+    let listed = bench.stores[0].list("main/wal/", None).await.unwrap();
+    let whole = listed.into_iter().find(|object| object.name.as_ref().contains(&name(2))).unwrap().name;
+    let stored = bench.stores[0].get(&whole).await.unwrap();
+    let mut changed = stored.to_vec();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    for damaged in [stored.slice(..stored.len() - 1), changed.into()] {
+        bench.stores[0].put(&whole, damaged, PutMode::Overwrite).await.unwrap();
+        assert_eq!(remove_leftovers(&repository, &claim).await.unwrap(), 0);
+        assert_eq!(list_segment(&repository, &claim, named(2)).await.unwrap().len(), 2);
+    }
+    bench.stores[0].put(&whole, stored, PutMode::Overwrite).await.unwrap();
+    assert_eq!(remove_leftovers(&repository, &claim).await.unwrap(), 2);
+}
