@@ -1,6 +1,7 @@
 //! Incremental backups: after every kind of change that a server can make to its files, the restored backup has each
 //! page of the server's own files, starts, and gives the same answers as the server.
 
+mod oracle;
 mod parents;
 mod references;
 
@@ -136,6 +137,11 @@ const CHANGES: &[(&str, &[&str])] = &[
     ("deleted after all visible", &["DELETE FROM grows WHERE id % 100 = 7"]),
     ("CREATE DATABASE", &["CREATE DATABASE another"]),
     ("DROP DATABASE", &["DROP DATABASE another", "CREATE DATABASE another"]),
+    ("CREATE DATABASE by copying files", &["CREATE DATABASE copied STRATEGY FILE_COPY"]),
+    (
+        "a database by copying files, again",
+        &["DROP DATABASE copied", "CREATE DATABASE copied TEMPLATE another STRATEGY FILE_COPY"],
+    ),
     ("a tablespace", &["ALTER TABLE dropped SET TABLESPACE elsewhere"]),
     (
         "and back",

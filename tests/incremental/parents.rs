@@ -48,7 +48,17 @@ async fn without_a_parent_there_is_no_incremental_backup() {
     stage.cluster.start().await.expect("start the server");
     let second = full(&stage, "data checksums were switched on or off since then");
     assert_ne!(first["backup_id"], second["backup_id"]);
-    assert_eq!(parent(&backup(&stage, &[])), second["backup_id"]);
+
+    // Again every page is written without WAL.
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the server");
+    stage.cluster.tool("pg_checksums", &["--enable", "-D", &data]).await.expect("switch checksums on");
+    stage.cluster.start().await.expect("start the server");
+    let second = full(&stage, "data checksums were switched on or off since then");
+    stage.cluster.sql("UPDATE load SET text = md5(text) WHERE id % 700 = 1").await.expect("update");
+    let third = backup(&stage, &[]);
+    assert_eq!(parent(&third), second["backup_id"]);
+    compare(stage.cluster.data(), &restore(&stage, &third, "with"), "checksums were switched on");
+    assert_eq!(parent(&backup(&stage, &[])), third["backup_id"]);
 }
 
 /// The server removes summaries after `wal_summary_keep_time`.
@@ -98,7 +108,9 @@ async fn a_damaged_backup_is_not_a_parent() {
     assert_eq!(parent(&third), first["backup_id"]);
     compare(stage.cluster.data(), &restore(&stage, &third, "third"), "a pack of the newest backup was lost");
 
-    // A bit of the first one flips, which the third one shares.
+    // A bit of the first one flips, which the third one shares. All were read before, and were sound.
+    let (code, said) = stage.fails(&["verify", "--deep"]);
+    assert_eq!(code, 45, "{said}");
     let pack = packs(&id(&first)).first().expect("a pack").clone();
     let mut bytes = fs::read(&pack).expect("read the pack");
     let middle = bytes.len() / 2;
