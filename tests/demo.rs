@@ -26,6 +26,8 @@ fn the_rows_are_back() {
     assert!(orders > 5000, "orders taken after the backup are back as well: {said}");
     assert!(said.ends_with("orders are back, with the same checksum."), "{said}");
     assert!(text.contains("ERROR:  relation \"orders\" does not exist"), "the table was lost before: {text}");
+    let cost = text.lines().find(|line| line.contains("it cost")).expect("the demo prints what the incremental cost");
+    assert!(cost.contains(" in the bucket; the first backup "), "{cost}");
     assert!(!text.contains('\x1b'), "no colour where there is no terminal");
     for line in error.lines() {
         assert!(!line.contains("WARN") && !line.starts_with("warning"), "{line}");

@@ -130,6 +130,14 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// The size of the packs in the store, in bytes: the data of all backups.
+    pub(crate) fn packs(&self) -> Result<u64> {
+        let folder = self.s3.root().join(self.s3.bucket()).join("postgres/shop/packs");
+        totals(&folder).map(|(_, bytes)| bytes)
+    }
+}
+
 fn totals(folder: &Path) -> Result<(u64, u64)> {
     let (mut count, mut bytes) = (0, 0);
     for entry in std::fs::read_dir(folder)? {

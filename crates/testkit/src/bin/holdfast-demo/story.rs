@@ -41,6 +41,8 @@ pub(crate) async fn tell(options: &Options, screen: &Screen) -> Result<Stage> {
     let (objects, bytes) = stage.stored()?;
     screen.line("");
     screen.fact("the bucket holds", &format!("{} in {objects} objects, backup and WAL", size(bytes)));
+    let full_bytes = stage.packs()?;
+    let (incremental_bytes, incremental_took) = back_up_again(&stage, full_bytes, screen).await?;
 
     let (before, moment) = sell_and_lose(&stage, till, options, screen).await?;
 
@@ -79,6 +81,8 @@ pub(crate) async fn tell(options: &Options, screen: &Screen) -> Result<Stage> {
     screen.fact("databases", &size(database));
     screen.fact("bucket", &format!("{} in {objects} objects, backup and WAL, encrypted", size(bytes)));
     screen.fact("backup", &format!("{}, {}", duration(backup_took), rate(database, backup_took)));
+    let cost = format!("{}, {} instead of {}", duration(incremental_took), size(incremental_bytes), size(full_bytes));
+    screen.fact("incremental", &cost);
     screen.fact("restore", &format!("{}, {}", duration(restore_took), rate(database, restore_took)));
     screen.fact("recovery", &duration(recovery_took));
     screen.fact("lost table to rows back", &duration(outage));
@@ -137,6 +141,25 @@ async fn load(stage: &Stage, options: &Options, screen: &Screen) -> Result<()> {
     screen.fact("archived", &format!("{segments} segments of 16 MiB in {}, {}", duration(took), rate(archived, took)));
     screen.line("");
     stage.holdfast(&["check"], screen).await
+}
+
+/// A second backup, which stores what changed since the first. Returns the size of its packs in bytes, and how long it
+/// took.
+async fn back_up_again(stage: &Stage, before: u64, screen: &Screen) -> Result<(u64, Duration)> {
+    screen.line("");
+    screen.line("The next backup is incremental: it stores what changed, and restores like a full one.");
+    let change = "UPDATE orders SET customer = customer WHERE id % 1000 = 0";
+    screen.command(&format!("psql -c '{change}'"));
+    stage.cluster.sql(change).await?;
+    let began = Instant::now();
+    stage.holdfast(&["backup", "--start-fast", "--type", "incremental"], screen).await?;
+    let took = began.elapsed();
+    let stored = stage.packs()?.saturating_sub(before);
+    screen.fact("it cost", &format!("{} in the bucket; the first backup {}", size(stored), size(before)));
+    if stored * 2 > before {
+        return Err("the incremental backup stored more than half of what the full one did".into());
+    }
+    Ok((stored, took))
 }
 
 /// Continues to write, then drops the table. Returns the content just before the drop, and that moment.
