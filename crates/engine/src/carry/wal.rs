@@ -133,11 +133,12 @@ impl Carrier {
         Err(self.divergence(object, there.1.blake3.to_string(), facts))
     }
 
-    /// Compares a WAL file that both repositories have, by the facts in their objects. The files are not read.
+    /// Compares a WAL file that both repositories have, by the facts in their objects. The files are not read. Returns
+    /// `false` if one of them does not have it.
     ///
     /// # Errors
     /// [`Cause::Divergence`] if they differ; what is wrong with either object; those of the stores.
-    pub(crate) async fn compare_wal(&self, wal: WalFile<'_>) -> Result<(), Error> {
+    pub(crate) async fn compare_wal(&self, wal: WalFile<'_>) -> Result<bool, Error> {
         let (source, object) = (
             wal_object_name(&self.from, self.cluster(), wal.from, &wal.file),
             wal_object_name(&self.to, self.cluster(), wal.to, &wal.file),
@@ -148,8 +149,8 @@ impl Carrier {
                 Err(self.divergence(&object, to.blake3.to_string(), &from))
                     .doing(|| format!("comparing {} with that of {}", wal.file, self.from.describe()))
             }
-            // One of them was removed meanwhile.
-            _ => Ok(()),
+            (Some(_), Some(_)) => Ok(true),
+            _ => Ok(false),
         }
     }
 

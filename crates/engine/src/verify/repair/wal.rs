@@ -1,10 +1,10 @@
 //! Step 1: missing or damaged WAL segments and history files, several at once.
 //!
-//! A hole is closed only if the segments around it are the same in both repositories.
+//! A hole is closed only if a segment beside it is the same in both repositories, and none beside it differs.
 
 use futures::stream::{self, StreamExt};
 use holdfast_contract::report::verify::{Damage, RepairKind};
-use holdfast_pgtypes::WalFileName;
+use holdfast_pgtypes::{SegmentName, WalFileName};
 use holdfast_repo::name::{ClaimNumber, ObjectPath};
 use holdfast_repo::record::ClaimRecord;
 
@@ -17,6 +17,9 @@ const FILES_AT_ONCE: usize = 8;
 
 /// Segments of one hole that are asked for: a name in a listing can be anything, and this is 16 TiB of WAL.
 const MOST_IN_A_ROW: usize = 1 << 20;
+
+/// How many segments on each side of a hole are asked for, until one can be compared.
+const MOST_TRIED: usize = 64;
 
 impl Repairer<'_> {
     /// Step 1 for one entry, which may be several segments in a row.
@@ -75,8 +78,9 @@ impl Repairer<'_> {
     }
 }
 
-/// Compares the segments before and after a hole that both repositories have: an archive that has split on this
-/// timeline would close the hole with WAL of another server, and recovery would take that for the end of the WAL.
+/// Fails if no segment beside a hole shows that both repositories have the WAL of one server: an archive that has split
+/// on this timeline would close the hole with WAL of another server, and recovery would take that for the end of the
+/// WAL. On each side the nearest segment counts that both have and that can be compared.
 async fn compare_around(
     carrier: &Carrier,
     from: &ClaimRecord,
@@ -85,15 +89,39 @@ async fn compare_around(
 ) -> Result<(), Error> {
     let size = to.wal_segment_size;
     let segments = || files.iter().filter_map(|file| file.segment());
-    let around =
-        [segments().min().and_then(|first| first.previous(size)), segments().max().and_then(|last| last.next(size))];
-    for segment in around.into_iter().flatten() {
+    let (Some(first), Some(last)) = (segments().min(), segments().max()) else { return Ok(()) };
+    let before = std::iter::successors(first.previous(size), |segment| segment.previous(size));
+    let after = std::iter::successors(last.next(size), |segment| segment.next(size));
+    // Both sides are asked: a hole may also be where the archives split.
+    let before = nearest(carrier, from, to, before.take(MOST_TRIED)).await?;
+    let after = nearest(carrier, from, to, after.take(MOST_TRIED)).await?;
+    if before || after {
+        return Ok(());
+    }
+    let (one, two) = (carrier.to.describe(), carrier.from.describe());
+    Err(Cause::Refused(format!(
+        "no segment near {first} could be compared in {one} and {two}, so it is not known whether both have the WAL of \
+         the same server"
+    ))
+    .into())
+}
+
+/// Whether one of these segments is the same in both repositories: the first that can be compared decides.
+async fn nearest(
+    carrier: &Carrier,
+    from: &ClaimRecord,
+    to: &ClaimRecord,
+    segments: impl Iterator<Item = SegmentName>,
+) -> Result<bool, Error> {
+    for segment in segments {
         let file = WalFileName::Segment(segment);
         match carrier.compare_wal(WalFile { file, from, to }).await {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
             // What is wrong with a neighbour is damage of its own.
             Err(error) if error.is_of_one_object() && !matches!(*error.what, Cause::Divergence { .. }) => {}
-            outcome => outcome?,
+            Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(false)
 }

@@ -281,3 +281,51 @@ async fn a_manifest_is_not_replaced_while_a_sound_backup_refers_to_it() {
         }
     }
 }
+
+/// The hole has neighbours that cannot be compared. The next segment that both repositories have decides: here the
+/// archives split, so the hole stays.
+#[tokio::test]
+async fn a_hole_is_closed_only_if_a_segment_beside_it_is_the_same_in_both() {
+    for (neighbours, same) in [(false, true), (false, false), (true, false)] {
+        let (bench, other) = copied(false, false).await;
+        let system = bench.sample.backup.system_identifier.as_u64();
+        if !same {
+            // The other repository has the WAL of another server on this timeline.
+            for number in [8, 9, 0xA, 0xB] {
+                let name = named(&bench.sample, 1, number);
+                let mut raw = segment(&bench.sample, name, system);
+                let middle = raw.len() / 2;
+                raw[middle] ^= 1;
+                let (object, bytes) = wal(&bench.sample, &bench.repository, WalFileName::Segment(name), &raw);
+                let object = crate::repository::object_name(&object.replace(".zst", ".lz4")).unwrap();
+                other.store.delete(std::slice::from_ref(&object)).await.unwrap();
+                let to = Repository::open(&other).await.unwrap();
+                let (_, bytes_there) = (bytes, to.id());
+                let stored = holdfast_repo::wal_object::encode(
+                    object.as_ref(),
+                    &name.to_string(),
+                    &raw,
+                    Compression::of(Codec::Lz4),
+                    bytes_there,
+                    to.key(),
+                    serde_json::json!({ "first_record_lsn": name.start_lsn(bench.sample.backup.wal_segment_size) }),
+                )
+                .unwrap();
+                other.store.put(&object, stored, PutMode::Create).await.unwrap();
+            }
+        }
+        bench.remove(&segment_object(&bench, 9));
+        if !neighbours {
+            // One neighbour is damaged here, and the other repository lacks the other.
+            bench.change(&segment_object(&bench, 0xA), |bytes| bytes.truncate(200));
+            for object in other.store.list("main/wal/", None).await.unwrap() {
+                if object.name.as_ref().contains("000000000008.") {
+                    other.store.delete(&[object.name]).await.unwrap();
+                }
+            }
+        }
+        let found = repair(&bench, std::slice::from_ref(&other)).await;
+        let left: Vec<String> = found.repair.unwrap().left.into_iter().map(|left| left.object).collect();
+        assert_eq!(!left.contains(&segment_object(&bench, 9)), same, "neighbours: {neighbours}, {left:?}");
+    }
+}
