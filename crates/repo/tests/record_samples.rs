@@ -367,6 +367,7 @@ fn verification() -> LedgerRecord {
             problem: "the body of frame 7 fails its checksum".to_owned(),
         }],
         sample_percent: None,
+        passed_over_count: 0,
     })
 }
 
@@ -378,6 +379,7 @@ fn sampled_verification() -> LedgerRecord {
         size_bytes: 35_123_456,
         problems: Vec::new(),
         sample_percent: Some(5),
+        passed_over_count: 0,
     })
 }
 
@@ -397,6 +399,7 @@ fn drill() -> LedgerRecord {
         probe_count: 2,
         problems: Vec::new(),
         found: Vec::new(),
+        objects: Vec::new(),
     })
 }
 
@@ -416,6 +419,7 @@ fn failed_drill() -> LedgerRecord {
         probe_count: 0,
         problems: vec!["the body of frame 7 fails its checksum".to_owned()],
         found: Vec::new(),
+        objects: Vec::new(),
     })
 }
 

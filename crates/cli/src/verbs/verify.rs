@@ -12,7 +12,8 @@ use holdfast_contract::report::PerRepository;
 use holdfast_contract::report::verify::{BackupResult, Compared, Repair, RepositoryVerified, VerifyReport};
 use holdfast_engine::repository::Repository;
 use holdfast_engine::verify::{
-    BackupChoice, Level, RepairOptions, Sample, Verification, VerifyOptions, random_sample, verify, verify_and_repair,
+    BackupChoice, Level, REMEMBER_EVERY, RepairOptions, Sample, Verification, VerifyOptions, random_sample, verify,
+    verify_and_repair,
 };
 use std::fmt::Write;
 use std::sync::Arc;
@@ -165,6 +166,7 @@ fn options(context: &Context, args: &VerifyArgs) -> Result<VerifyOptions, Failur
         level: if args.deep || sample.is_some() { Level::Deep } else { Level::Shallow },
         sample,
         max_age: args.max_age,
+        remember_every: REMEMBER_EVERY,
         remember: !args.no_record,
         jobs: config.restore.jobs.get(),
         memory_bytes: config.backup.memory_bytes,
@@ -260,6 +262,13 @@ fn failure(
             format!("{objects} written by a newer holdfast, and could not be verified"),
         );
         return Some(failure.doing(doing()).hint("verify with the release that wrote them, or a newer one"));
+    }
+    if options.which == BackupChoice::All && found.backups.is_empty() {
+        let failure = Failure::new(ExitCode::NoBackup, "there is no complete backup: nothing can be restored");
+        return Some(failure.doing(doing()).hint(
+            "take a backup now with `holdfast backup`; if there were backups before, look in the bucket for deleted versions \
+             of the objects `backup.json`",
+        ));
     }
     None
 }

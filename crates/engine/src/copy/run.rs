@@ -18,8 +18,8 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
+use crate::repository::damaged::KnownDamage;
 use crate::repository::leases::{Clock, EXPIRE_ENDS_WITHIN, Holder, Lease, new_run};
-use crate::repository::verified::verifications;
 
 /// The time limit for the ledger entry at the end of a copy, and for the release of its leases.
 const RELEASE_WITHIN: Duration = Duration::from_secs(30);
@@ -87,8 +87,9 @@ impl<'a> Run<'a> {
             progress: Arc::clone(progress),
             cancel: cancel.child_token(),
         };
-        let verified = verifications(to, cluster, |_| true, options.now).await?;
-        let carrier = Carrier::new(from, to, means, &verified.damaged_objects()).await?;
+        let there = to.backups(cluster).await?.records;
+        let damaged = KnownDamage::read(to, cluster, &there, options.now).await?.objects();
+        let carrier = Carrier::new(from, to, means, &damaged).await?;
         let leases = [own, all];
         let wal = BTreeMap::new();
         Ok(Run {

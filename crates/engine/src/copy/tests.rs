@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use holdfast_pgtypes::recovery_target::TargetTimeline;
 use holdfast_pgtypes::{TimelineId, WalFileName};
@@ -119,6 +120,7 @@ pub(crate) async fn verified(repository: &Repository) -> Verification {
         level: Level::Deep,
         sample: None,
         max_age: None,
+        remember_every: Duration::from_secs(300),
         remember: false,
         jobs: 2,
         memory_bytes: 64 << 20,

@@ -227,7 +227,7 @@ async fn drill_inner(
         recorded: false,
         recovery: plan.recovery,
     };
-    record_result(repository, options, &mut report, &backup, clock).await;
+    record_result(repository, options, &mut report, (&backup, found.objects), clock).await;
     Ok(report)
 }
 
@@ -283,7 +283,7 @@ async fn record_result(
     repository: &Repository,
     options: &DrillOptions,
     report: &mut DrillReport,
-    backup: &BackupRecord,
+    (backup, objects): (&BackupRecord, Vec<String>),
     clock: Clock,
 ) {
     let says_something =
@@ -293,7 +293,7 @@ async fn record_result(
             .notes
             .push("the drill ran out of time before it could check the backup: no result is recorded".to_owned());
     } else if options.remember {
-        let entry = entry(report, backup);
+        let entry = entry(report, backup, objects);
         let (cluster, host) = (&options.restore.cluster, options.restore.host.as_str());
         let remembering = repository.write_ledger(cluster, host, clock.now(), entry);
         match tokio::time::timeout(WAIT, remembering).await {
@@ -345,7 +345,7 @@ async fn remove(directory: ThrowAway) -> Result<(), Error> {
     blocking(move || directory.remove()).await
 }
 
-fn entry(report: &DrillReport, backup: &BackupRecord) -> LedgerEntry {
+fn entry(report: &DrillReport, backup: &BackupRecord, objects: Vec<String>) -> LedgerEntry {
     let durations = &report.durations;
     LedgerEntry::Drill {
         backup: backup.backup_id,
@@ -362,6 +362,7 @@ fn entry(report: &DrillReport, backup: &BackupRecord) -> LedgerEntry {
         probe_count: report.probes.len() as u64,
         problems: report.findings.iter().take(drills::MOST_PROBLEMS).map(ToString::to_string).collect(),
         found: found_by(report),
+        objects,
     }
 }
 

@@ -29,6 +29,7 @@ use crate::repository::Repository;
 use crate::repository::leases::Clock;
 use crate::restore::{self, RestoreOptions};
 use crate::server::read_control_file;
+use crate::verify::judge::{Judged, judge};
 
 /// The results of the steps, for the report.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(super) struct StepResults {
     pub(super) amcheck: AmCheck,
     pub(super) probes: Vec<Probe>,
     pub(super) findings: Vec<DrillFinding>,
+    /// The damaged objects that the findings name.
+    pub(super) objects: Vec<String>,
     pub(super) notes: Vec<String>,
 }
 
@@ -64,6 +67,7 @@ impl Default for StepResults {
             amcheck: AmCheck { outcome: CheckOutcome::NotRun, reason },
             probes: Vec::new(),
             findings: Vec::new(),
+            objects: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -193,6 +197,11 @@ impl Run<'_> {
                 Ok(true)
             }
             Err(error) if error.is_of_one_object() => {
+                if let Judged::Damaged { object, .. } = judge(&error, "")
+                    && !object.is_empty()
+                {
+                    self.found.objects.push(object);
+                }
                 self.find(FindingKind::Object, error.to_string());
                 Ok(false)
             }

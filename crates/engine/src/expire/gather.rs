@@ -20,11 +20,12 @@ use super::incomplete::{believe, hold, take_damaged};
 use crate::archive::{WalFolders, WalScope};
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::Repository;
-use crate::repository::drills::{self, DrillEvidence};
+use crate::repository::damaged::KnownDamage;
+use crate::repository::drills::DrillEvidence;
 use crate::repository::leases::{ListedLease, NamedLease};
 use crate::repository::listed::{Listed, Unreadable};
+use crate::repository::lost::lost_backups;
 use crate::repository::machine::Machine;
-use crate::repository::verified::{Verifications, verifications};
 use crate::restore::read_history;
 
 #[derive(Debug)]
@@ -147,22 +148,19 @@ pub(super) async fn gather(
         let wal = planner::WalArchive::new(WalSegmentSize::DEFAULT);
         catalog.claims.insert(bad.id, planner::Claim { since: None, wal });
     }
-    let verified = verifications(repository, cluster, |_| true, viewer.now).await?;
-    notes.extend(
-        verified.unreadable.iter().map(|bad| format!("{} cannot be read, so it is ignored: {}", bad.object, bad.error)),
-    );
     let lost = take_damaged(repository, cluster, &mut backups).await?;
-    let mut damaged = verified.damaged(&backups.records);
+    let known = KnownDamage::read(repository, cluster, &backups.records, viewer.now).await?;
+    notes.extend(
+        known
+            .verified
+            .unreadable
+            .iter()
+            .map(|bad| format!("{} cannot be read, so it is ignored: {}", bad.object, bad.error)),
+    );
+    let mut damaged = known.backups(repository, &backups.records).await?;
     damaged.extend(lost);
-    let of_claims = backups.records.iter().map(|backup| (backup.backup_id, backup.claim)).collect();
-    let (drilled, said) = drills::newest_results(repository, cluster, &of_claims, viewer.now).await?;
-    notes.extend(said);
-    for (id, worth) in &drilled {
-        if let DrillEvidence::Failed(why) = worth {
-            notes.push(format!("backup {id} does not count as restorable, because its last drill failed: {why}"));
-        }
-    }
-    catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &verified, &damaged, &drilled)));
+    notes.extend(notes_on_drills(&known, &backups.records));
+    catalog.backups.extend(backups.records.iter().map(|backup| of_backup(backup, &known, &damaged)));
     catalog.backups.extend(snapshots.records.iter().map(of_snapshot));
     for bad in backups.unreadable.iter().chain(&snapshots.unreadable) {
         if matches!(*bad.error.what, Cause::Remnant { .. }) {
@@ -173,9 +171,10 @@ pub(super) async fn gather(
     }
     let ids = listed.complete().chain(listed.unfinished().map(|(id, _)| id));
     catalog.manifests = ids.filter(|id| listed.objects(*id).is_some_and(|objects| objects.manifest)).collect();
+    let lost = keep_lost(repository, cluster, &listed, &known, &mut catalog).await?;
     for (id, objects) in listed.unfinished() {
         // Only the removal of a complete backup leaves a manifest without a start record.
-        if !objects.start {
+        if !objects.start && !lost.contains(&id) {
             catalog.half_removed.insert(id);
         }
     }
@@ -190,7 +189,7 @@ pub(super) async fn gather(
         .into_iter()
         .filter(|lease| Some(&lease.named.run) != viewer.own && !lease.is_known_dead(&here, viewer.host, viewer.now))
         .collect();
-    for (id, start) in &starts {
+    for (id, start) in starts.iter().filter(|(id, _)| !lost.contains(id)) {
         catalog.unfinished.push(of_unfinished(*id, start.as_ref(), &leases));
     }
     // What a running backup uses is in its start record, once that is written.
@@ -216,6 +215,42 @@ pub(super) async fn gather(
     }
     let claims = claims.records.into_iter().map(|claim| (claim.number, claim)).collect();
     Ok(Gathered { catalog, claims, users, notes })
+}
+
+/// Warnings about drills that failed because of one of these backups.
+fn notes_on_drills(known: &KnownDamage, backups: &[BackupRecord]) -> Vec<String> {
+    let failed = backups.iter().filter_map(|backup| match known.drilled.get(&backup.backup_id) {
+        Some(DrillEvidence::Failed { why, .. }) => Some(format!(
+            "backup {} does not count as restorable, because its last drill failed: {why}",
+            backup.backup_id
+        )),
+        _ => None,
+    });
+    known.notes.iter().cloned().chain(failed).collect()
+}
+
+/// Keeps what is left of backups that lost their `backup.json`: it may be brought back. Returns these backups.
+async fn keep_lost(
+    repository: &Repository,
+    cluster: &ClusterName,
+    listed: &BackupCatalog,
+    known: &KnownDamage,
+    catalog: &mut planner::Catalog,
+) -> Result<BTreeSet<BackupId>, Error> {
+    let unfinished: BTreeSet<BackupId> = listed.unfinished().map(|(id, _)| id).collect();
+    let mut verified = known.verified.seen_whole(|backup| name::backup_summary(cluster, &backup));
+    verified.retain(|backup| unfinished.contains(backup));
+    if verified.is_empty() {
+        return Ok(verified);
+    }
+    let complete: BTreeSet<BackupId> = listed.complete().collect();
+    let mut lost = lost_backups(repository, cluster, &known.verified, &complete).await?;
+    lost.retain(|id| verified.contains(id));
+    catalog.unknown.extend(lost.iter().map(|id| {
+        let reason = "it was complete, and its backup.json is missing".to_owned();
+        planner::UnknownBackup { id: *id, claim: None, reason: planner::UnknownReason::Unreadable(reason) }
+    }));
+    Ok(lost)
 }
 
 /// The start records of the unfinished backups; `None` for a record that cannot be read.
@@ -281,12 +316,7 @@ async fn wal(repository: &Repository, claim: &ClaimRecord) -> Result<(planner::W
     Ok((archive, notes.collect()))
 }
 
-fn of_backup(
-    backup: &BackupRecord,
-    verified: &Verifications,
-    damaged: &BTreeSet<BackupId>,
-    drilled: &BTreeMap<BackupId, DrillEvidence>,
-) -> planner::Backup {
+fn of_backup(backup: &BackupRecord, known: &KnownDamage, damaged: &BTreeSet<BackupId>) -> planner::Backup {
     planner::Backup {
         id: backup.backup_id,
         claim: backup.claim,
@@ -299,13 +329,12 @@ fn of_backup(
         place: planner::Place::Packs,
         hold: None,
         hold_with_wal: None,
-        verified: match verified.standing(backup.backup_id).map(|standing| standing.sound) {
+        verified: match known.verified.standing(backup.backup_id).map(|standing| standing.sound) {
+            // A failed drill counts more: any verification has read less than a restore.
             _ if damaged.contains(&backup.backup_id) => planner::Verified::Damaged,
-            // The failed drill counts more: any verification has read less than a restore.
-            _ if matches!(drilled.get(&backup.backup_id), Some(DrillEvidence::Failed(_))) => planner::Verified::Damaged,
             Some(true) => planner::Verified::Sound,
             // The restore drill has read everything that a restore needs.
-            None if drilled.contains_key(&backup.backup_id) => planner::Verified::Sound,
+            None if known.drilled.contains_key(&backup.backup_id) => planner::Verified::Sound,
             Some(false) | None => planner::Verified::Never,
         },
     }

@@ -53,6 +53,7 @@ use crate::error::{Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::repository::leases::{Clock, Lease};
+use crate::repository::readings::superseded;
 
 /// Plans what [`expire`] would decide. It writes nothing, so it takes no lease and uses only this host's clock.
 ///
@@ -179,6 +180,11 @@ impl Run<'_> {
             if let Err(error) = tail::remove_leftovers(repository, claim).await {
                 report.warnings.push(format!("pieces of whole WAL segments cannot be removed: {error}"));
             }
+        }
+        // What they say is also in a later entry.
+        match superseded(repository, &options.cluster, now).await {
+            Ok(names) => repository.delete_ledger(&names).await?,
+            Err(error) => report.warnings.push(format!("old entries `reading` of the ledger are kept: {error}")),
         }
         if entries.iter().any(|entry| entry.decision.is_ripe(self.clock.now(), grace)) {
             let mut done = Done::default();

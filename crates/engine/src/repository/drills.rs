@@ -70,9 +70,21 @@ pub async fn drills(repository: &Repository, cluster: &ClusterName, now: DateTim
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DrillEvidence {
     /// The newest drill that says something about the backup proved a restore.
-    Proven,
-    /// It failed because of the backup, for this reason.
-    Failed(String),
+    Proven {
+        /// When it ended.
+        time: DateTime<Utc>,
+    },
+    /// It failed because of the backup.
+    Failed {
+        /// What it found, as text for people.
+        why: String,
+        /// When it ended.
+        time: DateTime<Utc>,
+        /// The kinds of what it found; empty if that is not known.
+        found: Vec<DrillFound>,
+        /// The objects that are damaged or missing, as far as that is known.
+        objects: Vec<String>,
+    },
 }
 
 /// The newest result for each of these backups, and notes for the user. A drill that failed because of a query, its
@@ -118,10 +130,12 @@ pub(crate) async fn newest_results(
         });
         let Listed { records, unreadable } = read.await?;
         for (drilled_one, kinds) in records {
+            let time = drilled_one.time;
             let worth = match drilled_one.proven {
-                true => DrillEvidence::Proven,
+                true => DrillEvidence::Proven { time },
                 false if DrillFound::blames_the_backup(&kinds.found) => {
-                    DrillEvidence::Failed(drilled_one.problems.first().cloned().unwrap_or_default())
+                    let why = drilled_one.problems.first().cloned().unwrap_or_default();
+                    DrillEvidence::Failed { why, time, found: kinds.found, objects: kinds.objects }
                 }
                 false => continue,
             };
@@ -129,12 +143,14 @@ pub(crate) async fn newest_results(
             found.insert(drilled_one.backup_id, worth);
         }
         for bad in unreadable {
-            let (backup, _, proven) = bad.id;
+            let (backup, time, proven) = bad.id;
             let counts = if proven { "is ignored" } else { "counts as a failed drill" };
             notes.push(format!("{} cannot be read, so it {counts}: {}", bad.object, bad.error));
             if !proven {
                 drilled.remove(&backup);
-                found.insert(backup, DrillEvidence::Failed("its entry in the ledger cannot be read".to_owned()));
+                let why = "its entry in the ledger cannot be read".to_owned();
+                let (found_nothing, objects) = (Vec::new(), Vec::new());
+                found.insert(backup, DrillEvidence::Failed { why, time: time.time(), found: found_nothing, objects });
             }
         }
     }
@@ -148,6 +164,7 @@ type DrillKey = (BackupId, LedgerTime, bool);
 struct DrillDetails {
     claim: ClaimNumber,
     found: Vec<DrillFound>,
+    objects: Vec<String>,
 }
 
 fn understood(name: &str, key: DrillKey, record: LedgerRecord) -> Result<(Drilled, DrillDetails), Error> {
@@ -164,6 +181,7 @@ fn understood(name: &str, key: DrillKey, record: LedgerRecord) -> Result<(Drille
             replay_milliseconds,
             problems,
             found,
+            objects,
             ..
         } if backup == of && problems.is_empty() == proven && is_time_of(named, time) => {
             let drilled = Drilled {
@@ -178,7 +196,7 @@ fn understood(name: &str, key: DrillKey, record: LedgerRecord) -> Result<(Drille
                 host,
                 software_version,
             };
-            Ok((drilled, DrillDetails { claim, found }))
+            Ok((drilled, DrillDetails { claim, found, objects }))
         }
         // Without encryption only this check binds an entry to its name.
         _ => Err(Cause::Malformed { name: name.to_owned(), reason: "it is another entry".to_owned() }.into()),

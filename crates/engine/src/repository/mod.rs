@@ -19,15 +19,18 @@ pub mod capabilities;
 pub mod catalog;
 pub mod claim;
 pub(crate) mod confirm;
+pub(crate) mod damaged;
 pub mod drills;
 mod features;
 pub mod init;
 pub(crate) mod leases;
 pub(crate) mod ledger;
 pub mod listed;
+pub(crate) mod lost;
 pub(crate) mod machine;
 mod object_end;
 mod read_back;
+pub(crate) mod readings;
 mod remains;
 pub(crate) mod slots;
 pub mod snapshots;
@@ -304,6 +307,11 @@ impl Repository {
     /// The key, in an encrypted repository.
     pub(crate) fn key(&self) -> Option<&RepositoryKey> {
         self.inner.opened.key.as_ref()
+    }
+
+    /// Whether an object was written under a key of an earlier epoch.
+    pub(crate) fn is_of_earlier_epoch(&self, opener: &ObjectOpener) -> bool {
+        self.key().is_some_and(|key| opener.head().encryption.epoch() < key.epoch())
     }
 
     fn seal(&self) -> RecordSeal<'_> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::verify::{Damage, Level, Verified};
 use holdfast_repo::name::{self, BackupId, ClusterName, LedgerTime, ObjectPath};
-use holdfast_repo::record::{BackupRecord, LedgerEntry, LedgerRecord, VerificationProblem};
+use holdfast_repo::record::{LedgerEntry, LedgerRecord, VerificationProblem};
 
 use super::Repository;
 use super::ledger::{is_ahead, is_time_of};
@@ -16,7 +16,7 @@ use super::listed::{Listed, Unreadable};
 use crate::error::{Cause, Error, ResultExt};
 
 /// The maximum number of problems in a record: a few of them are enough to recognise a damaged folder of packs.
-const MOST_PROBLEMS: usize = 1000;
+pub(super) const MOST_PROBLEMS: usize = 1000;
 
 /// The newest verifications of each backup, from the ledger.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Verifications {
     newest: BTreeMap<(BackupId, Level), Verified>,
     /// The objects that each of them found missing or damaged.
     damaged: BTreeMap<(BackupId, Level), Vec<String>>,
+    /// The backups whose newest deep verification relied on earlier ones for a part of what it needs.
+    partly_read: BTreeSet<BackupId>,
     /// Records that cannot be read; they are ignored.
     pub unreadable: Vec<Unreadable<BackupId>>,
 }
@@ -41,30 +43,40 @@ impl Verifications {
         }
     }
 
-    /// The damaged ones of these backups, which must be ordered oldest first. A backup is built on its parent, so it
-    /// shares the parent's damage until its own deep verification finds none.
-    pub(crate) fn damaged<'a>(&self, backups: impl IntoIterator<Item = &'a BackupRecord>) -> BTreeSet<BackupId> {
-        let mut damaged = BTreeSet::new();
-        for BackupRecord { backup_id, parent, .. } in backups {
-            let is_damaged = match self.standing(*backup_id) {
-                Some(own) if !own.sound => true,
-                Some(own) if own.level == Level::Deep => false,
-                _ => parent.is_some_and(|parent| damaged.contains(&parent)),
-            };
-            if is_damaged {
-                damaged.insert(*backup_id);
-            }
-        }
-        damaged
+    /// The verifications that found damage and that no later one of the same backup supersedes, with the damaged
+    /// objects.
+    pub(super) fn unsound(&self) -> impl Iterator<Item = (&Verified, &[String])> {
+        let is_superseded = |found: &Verified| {
+            let deep = self.newest.get(&(found.backup_id, Level::Deep));
+            found.level == Level::Shallow && deep.is_some_and(|deep| deep.time > found.time)
+        };
+        let unsound = self.newest.iter().filter(move |(_, found)| !found.sound && !is_superseded(found));
+        unsound.map(|(key, found)| (found, self.damaged.get(key).map(Vec::as_slice).unwrap_or_default()))
     }
 
-    /// The objects that standing verifications found missing or damaged.
-    pub(crate) fn damaged_objects(&self) -> BTreeSet<String> {
-        let backups: BTreeSet<BackupId> = self.newest.keys().map(|(backup, _)| *backup).collect();
-        let standing =
-            backups.into_iter().filter_map(|backup| self.standing(backup)).filter(|verified| !verified.sound);
-        let objects = standing.filter_map(|verified| self.damaged.get(&(verified.backup_id, verified.level)));
-        objects.flatten().cloned().collect()
+    /// When a verification of a backup last found every object sound: with [`Level::Deep`] one that itself has read
+    /// them all.
+    pub(super) fn proved(&self, backup: BackupId, level: Level) -> Option<DateTime<Utc>> {
+        let of = |level| self.newest.get(&(backup, level)).filter(|found| found.sound).map(|found| found.time);
+        let deep = of(Level::Deep);
+        match level {
+            Level::Deep => deep.filter(|_| !self.partly_read.contains(&backup)),
+            Level::Shallow => deep.max(of(Level::Shallow)),
+        }
+    }
+
+    /// The backups that a verification found sound, and those whose lost record (`summary` is its name) it found
+    /// missing: these were found sound before.
+    pub(crate) fn seen_whole(&self, summary: impl Fn(BackupId) -> String) -> BTreeSet<BackupId> {
+        let is_lost =
+            |key: &(BackupId, Level)| self.damaged.get(key).is_some_and(|objects| objects.contains(&summary(key.0)));
+        let whole = self.newest.iter().filter(|(key, found)| found.sound || is_lost(key));
+        whole.map(|((backup, _), _)| *backup).collect()
+    }
+
+    /// The backups that have a verification on record.
+    fn backups(&self) -> BTreeSet<BackupId> {
+        self.newest.keys().map(|(backup, _)| *backup).collect()
     }
 
     /// Whether a verification of this level or a deeper one, since that moment, found no damage.
@@ -121,29 +133,40 @@ pub async fn verifications(
     let Listed { records, unreadable } = read.await?;
     let unreadable =
         unreadable.into_iter().map(|bad| Unreadable { id: bad.id.0, object: bad.object, error: bad.error });
-    let (mut newest, mut damaged) = (BTreeMap::new(), BTreeMap::new());
-    for (verified, objects) in records {
+    let mut found = Verifications { unreadable: unreadable.chain(ahead).collect(), ..Verifications::default() };
+    for Understood { verified, objects, is_partly_read } in records {
         let key = (verified.backup_id, verified.level);
-        newest.insert(key, verified);
-        damaged.insert(key, objects);
+        if is_partly_read {
+            found.partly_read.insert(verified.backup_id);
+        }
+        found.newest.insert(key, verified);
+        found.damaged.insert(key, objects);
     }
-    Ok(Verifications { newest, damaged, unreadable: unreadable.chain(ahead).collect() })
+    Ok(found)
+}
+
+/// The content of a record.
+struct Understood {
+    verified: Verified,
+    objects: Vec<String>,
+    is_partly_read: bool,
 }
 
 fn understood(
     name: &str,
     (backup, deep, named): (BackupId, bool, LedgerTime),
     record: LedgerRecord,
-) -> Result<(Verified, Vec<String>), Error> {
+) -> Result<Understood, Error> {
     let LedgerRecord { time, host, software_version, entry } = record;
     match entry {
-        LedgerEntry::Verification { backup: Some(of), deep: was_deep, problems, .. }
+        LedgerEntry::Verification { backup: Some(of), deep: was_deep, problems, passed_over_count, .. }
             if (of, was_deep) == (backup, deep) && is_time_of(named, time) =>
         {
             let level = if deep { Level::Deep } else { Level::Shallow };
             let sound = problems.is_empty();
             let objects = problems.into_iter().map(|problem| problem.object).collect();
-            Ok((Verified { backup_id: backup, time, level, sound, host, software_version }, objects))
+            let verified = Verified { backup_id: backup, time, level, sound, host, software_version };
+            Ok(Understood { verified, objects, is_partly_read: deep && passed_over_count > 0 })
         }
         // Without encryption only this check binds a record to its name.
         _ => Err(Cause::Malformed { name: name.to_owned(), reason: "it is another entry".to_owned() }.into()),
@@ -160,8 +183,7 @@ pub async fn sound_backups(
     now: DateTime<Utc>,
 ) -> Result<BTreeMap<BackupId, Verified>, Error> {
     let found = verifications(repository, cluster, |_| true, now).await?;
-    let backups: Vec<BackupId> = found.newest.keys().map(|(backup, _)| *backup).collect();
-    let sound = backups.into_iter().filter_map(|backup| {
+    let sound = found.backups().into_iter().filter_map(|backup| {
         let standing = found.standing(backup).filter(|standing| standing.sound)?;
         Some((backup, standing.clone()))
     });
@@ -176,6 +198,8 @@ pub(crate) struct ToRemember<'a> {
     pub sample_percent: Option<u8>,
     pub object_count: u64,
     pub size_bytes: u64,
+    /// The packs and segments that an earlier run had read, so that this one did not.
+    pub passed_over_count: u64,
     pub damage: Vec<&'a Damage>,
     pub host: &'a str,
     pub time: DateTime<Utc>,
@@ -201,58 +225,21 @@ pub(crate) async fn remember(
         size_bytes: result.size_bytes,
         problems: problems.collect(),
         sample_percent: result.sample_percent,
+        passed_over_count: result.passed_over_count,
     };
     repository.write_ledger(cluster, result.host, result.time, entry).await.map(|_| ())
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
-
-    use holdfast_contract::report::backup::BackupReport;
-
-    use super::*;
-
-    const REPORT: &str = include_str!("../../../contract/tests/samples/backup-2.json");
-
-    fn id(hour: u32) -> BackupId {
-        format!("20261129T{hour:02}0000Z").parse().unwrap()
-    }
-
-    /// The damaged backups of a chain of four, by these verifications; backups are numbered by their hours.
-    fn damaged(verified: &[(u32, Level, bool)]) -> Vec<u32> {
-        let report: BackupReport = serde_json::from_str(REPORT).unwrap();
-        let sample = &report.repositories[0].backup;
-        let chain: Vec<BackupRecord> = (1..=4)
-            .map(|hour| BackupRecord {
-                backup_id: id(hour),
-                parent: (hour > 1).then(|| id(hour - 1)),
-                ..sample.clone()
-            })
-            .collect();
-        let time = "2026-11-30T00:00:00Z".parse().unwrap();
-        let (host, software_version) = ("db1".to_owned(), "0.1.0".to_owned());
-        let newest = verified.iter().map(|(hour, level, sound)| {
-            let (host, software_version) = (host.clone(), software_version.clone());
-            let verified =
-                Verified { backup_id: id(*hour), time, level: *level, sound: *sound, host, software_version };
-            ((id(*hour), *level), verified)
-        });
-        let verifications = Verifications { newest: newest.collect(), ..Verifications::default() };
-        let found = verifications.damaged(&chain);
-        (1..=4).filter(|hour| found.contains(&id(*hour))).collect()
-    }
-
-    #[test]
-    fn a_chain_shares_the_damage_of_its_parents() {
-        assert_eq!(damaged(&[]), [0; 0]);
-        assert_eq!(damaged(&[(2, Level::Deep, false)]), [2, 3, 4]);
-        assert_eq!(damaged(&[(2, Level::Deep, false), (3, Level::Deep, true)]), [2]);
-        assert_eq!(
-            damaged(&[(2, Level::Deep, false), (3, Level::Shallow, true)]),
-            [2, 3, 4],
-            "a shallow one is not enough"
-        );
-        assert_eq!(damaged(&[(1, Level::Deep, true), (4, Level::Shallow, false)]), [4]);
+impl Verifications {
+    /// Verifications with the objects that they found damaged.
+    pub(super) fn of_results(results: impl Iterator<Item = (Verified, Vec<String>)>) -> Self {
+        let mut found = Self::default();
+        for (verified, objects) in results {
+            let key = (verified.backup_id, verified.level);
+            found.newest.insert(key, verified);
+            found.damaged.insert(key, objects);
+        }
+        found
     }
 }

@@ -8,6 +8,7 @@ use holdfast_repo::catalog::{SegmentRange, WalInventory};
 use holdfast_repo::name::{BackupId, ClaimNumber};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_repo::recovery::{Beginning, ReachableWindow, Rejection};
+use holdfast_retention::NumberRanges;
 
 use super::findings::{Findings, add_windows};
 use crate::archive::wal_object_name;
@@ -192,6 +193,13 @@ impl ClaimWal {
             }
         }
         moved
+    }
+
+    /// The listed segments of a timeline, by their numbers.
+    pub(super) fn listed(&self, timeline: TimelineId) -> NumberRanges {
+        let size = self.claim.wal_segment_size;
+        let ranges = self.chains.wal().ranges(timeline);
+        ranges.iter().map(|range| (range.first.number(size), range.last.number(size))).collect()
     }
 
     /// The number of listed segments.

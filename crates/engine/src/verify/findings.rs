@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_contract::report::verify::{ClaimWindow, Damage, DamageKind, NewerObject};
+use holdfast_contract::report::verify::{ClaimWindow, Damage, DamageKind, NewerObject, ObjectClass};
 use holdfast_repo::name::BackupId;
 
 use super::judge::{Judged, class_of, judge};
@@ -80,6 +80,11 @@ impl Findings {
             known = true;
         }
         known
+    }
+
+    /// Whether a pack was found damaged.
+    pub(super) fn has_damaged_packs(&self) -> bool {
+        self.damage.values().any(|damage| damage.class == ObjectClass::Pack)
     }
 
     /// Whether this backup cannot be restored.

@@ -7,8 +7,9 @@
 //! 2. The WAL of each claim is listed, and the planner finds its windows and its gaps ([`chains`]).
 //! 3. With [`Level::Deep`], for each backup: each pack is read as a stream ([`packs`]), then the WAL from the start of
 //!    the backup to the start of the next one ([`segments`]).
-//! 4. The result of each backup is written to the ledger as soon as it is known ([`crate::repository::verified`]), so
-//!    that the next run can continue a run that ended early.
+//! 4. The result of each backup is written to the ledger as soon as it is known ([`crate::repository::verified`]). What
+//!    was read is written every few minutes ([`crate::repository::readings`]), so that the next run can continue a run
+//!    that ended early.
 //!
 //! Three results are always kept apart. *Damaged*: an object is missing or is not what was written ([`judge`]).
 //! *Newer*: a later release wrote it, and it may be sound. *Incomplete*: a fault of the store says nothing about any
@@ -58,6 +59,9 @@ pub enum BackupChoice {
     One(BackupId),
 }
 
+/// The usual [`VerifyOptions::remember_every`]: a small object every few minutes, and at most that much work lost.
+pub const REMEMBER_EVERY: Duration = Duration::from_secs(5 * 60);
+
 /// The options of a verification.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
@@ -69,8 +73,12 @@ pub struct VerifyOptions {
     pub level: Level,
     /// With [`Level::Deep`], reads only this sample of packs and WAL; `None` for all.
     pub sample: Option<Sample>,
-    /// Backups that a verification of this level found sound within this time are skipped.
+    /// With [`Level::Deep`], packs and WAL that a verification read within this time and found sound are not read
+    /// again; `None` reads everything.
     pub max_age: Option<Duration>,
+    /// How often a long run writes down what it has read, so that the next run continues there after a kill; see
+    /// [`REMEMBER_EVERY`].
+    pub remember_every: Duration,
     /// Whether the results are written to the ledger.
     pub remember: bool,
     /// Threads that decompress and check; 0 for one per processor.
@@ -129,6 +137,9 @@ pub(crate) fn is_chosen(sample: Option<Sample>, object: &str) -> bool {
     u64::from_le_bytes(number) % 100 < u64::from(sample.percent)
 }
 
+/// The time for the last entry in the ledger.
+const END_WITHIN: Duration = Duration::from_secs(30);
+
 /// Verifies the backups and the WAL of a cluster in one repository.
 ///
 /// # Errors
@@ -148,6 +159,10 @@ pub async fn verify(
         outcome = run.all() => outcome,
         () = cancel.cancelled() => Err(Cause::Cancelled.into()),
     };
+    // A user who cancels waits for it, but not for a store that does not answer.
+    if tokio::time::timeout(END_WITHIN, run.remember_at_the_end(outcome.is_ok())).await.is_err() {
+        tracing::warn!("the store did not answer in time, so the next verification reads some objects again");
+    }
     let interrupted = match outcome {
         Ok(()) => None,
         Err(error) if matches!(*error.what, Cause::NoSuchBackup { .. } | Cause::NoClaim { .. } | Cause::Cancelled) => {

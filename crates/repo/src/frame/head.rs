@@ -46,6 +46,11 @@ impl Encryption {
             Self::Aes256Gcm { salt } => *salt,
         }
     }
+
+    /// The epoch of the repository's key under which the object was written; 0 without encryption.
+    pub fn epoch(&self) -> u32 {
+        crate::salt::epoch(&self.salt())
+    }
 }
 
 /// The content of a head frame.

@@ -36,6 +36,8 @@ pub enum LedgerKind {
     Copy,
     /// Objects were brought back from another repository.
     Repair,
+    /// Packs and WAL were read to their last byte, and were sound.
+    Reading,
 }
 
 impl LedgerKind {
@@ -45,7 +47,7 @@ impl LedgerKind {
     /// The word of [`LedgerKind::Drill`].
     pub(super) const DRILL: &'static str = "drill";
 
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Gap,
         Self::GapClosed,
         Self::Divergence,
@@ -58,6 +60,7 @@ impl LedgerKind {
         Self::Drill,
         Self::Copy,
         Self::Repair,
+        Self::Reading,
     ];
 
     /// The word in the object's name.
@@ -75,6 +78,7 @@ impl LedgerKind {
             Self::Drill => Self::DRILL,
             Self::Copy => "copy",
             Self::Repair => "repair",
+            Self::Reading => "reading",
         }
     }
 }
@@ -93,7 +97,8 @@ impl FromStr for LedgerKind {
             NameError::new(
                 "ledger kind",
                 text,
-                "gap, gap-closed, divergence, deletion, removing, removal, hold, verification, key, drill, copy or repair",
+                "gap, gap-closed, divergence, deletion, removing, removal, hold, verification, key, drill, copy, repair or \
+                 reading",
             )
         })
     }
@@ -148,3 +153,5 @@ impl FromStr for LedgerTime {
         if time.to_string() == text { Ok(time) } else { Err(error()) }
     }
 }
+
+super::serde_as_text!(LedgerTime);

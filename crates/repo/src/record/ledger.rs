@@ -2,7 +2,7 @@
 
 use super::{Closed, RecordBody, RecordKind};
 use crate::identity::RepositoryId;
-use crate::name::{BackupId, ClaimNumber, LedgerKind, RunId, SlotName};
+use crate::name::{BackupId, ClaimNumber, LedgerKind, LedgerTime, RunId, SlotName};
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId, WalFileName};
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,9 @@ pub enum LedgerEntry {
         /// The percentage of further objects of which every byte was read, if a sample was read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sample_percent: Option<u8>,
+        /// The number of packs and segments that an earlier run had read, so that this one did not read them.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        passed_over_count: u64,
     },
     /// Key slots of the repository were added, replaced or removed.
     Key {
@@ -197,6 +200,9 @@ pub enum LedgerEntry {
         /// The kinds of the problems, each once. Empty if there were none, or if an earlier release wrote the entry.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         found: Vec<DrillFound>,
+        /// The objects that are damaged or missing, as far as that is known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        objects: Vec<String>,
     },
     /// Backups and WAL came from another repository.
     Copy {
@@ -220,6 +226,47 @@ pub enum LedgerEntry {
         /// Number of objects that could not be brought back.
         left_count: u64,
     },
+    /// Packs and WAL were read to their last byte, and were sound.
+    Reading {
+        /// The packs.
+        packs: Vec<PacksRead>,
+        /// The WAL.
+        wal: Vec<WalRead>,
+        /// Earlier entries of this kind, by their times: all that they say is also here, or no longer needed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        includes: Vec<LedgerTime>,
+    },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Packs of one backup with consecutive numbers that were read at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacksRead {
+    /// The backup that wrote them.
+    pub backup: BackupId,
+    /// The number of the first pack.
+    pub first: u32,
+    /// The number of the last pack.
+    pub last: u32,
+    /// When the run began that read them.
+    pub time: DateTime<Utc>,
+}
+
+/// Consecutive segments of one timeline that were read at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalRead {
+    /// Claim to which the segments belong.
+    pub claim: ClaimNumber,
+    /// The first segment.
+    pub first: SegmentName,
+    /// The last segment.
+    pub last: SegmentName,
+    /// When the run began that read them.
+    pub time: DateTime<Utc>,
 }
 
 /// Why the segments of a gap are no longer missed.
@@ -337,6 +384,7 @@ impl LedgerEntry {
             Self::Drill { .. } => LedgerKind::Drill,
             Self::Copy { .. } => LedgerKind::Copy,
             Self::Repair { .. } => LedgerKind::Repair,
+            Self::Reading { .. } => LedgerKind::Reading,
         }
     }
 }
@@ -359,6 +407,7 @@ impl RecordBody for LedgerRecord {
                 "drill",
                 "copy",
                 "repair",
+                "reading",
             ],
         },
         Closed { at: "/entry/change", values: &["add", "rotate", "remove"] },

@@ -49,8 +49,8 @@ pub use backup::{
 pub use claim::ClaimRecord;
 pub use lease::{LeasePurpose, LeaseRecord};
 pub use ledger::{
-    DecidedWal, DrillFound, GapOutcome, KeyChange, LedgerEntry, LedgerRecord, PackRange, RepairedObject,
-    VerificationProblem,
+    DecidedWal, DrillFound, GapOutcome, KeyChange, LedgerEntry, LedgerRecord, PackRange, PacksRead, RepairedObject,
+    VerificationProblem, WalRead,
 };
 pub use mac::{check_repository_mac, encode_repository};
 pub(crate) use repository::check_extent_bytes;

@@ -20,7 +20,7 @@ use super::lane::ParentLane;
 use crate::error::Error;
 use crate::pipeline::crew::Crew;
 use crate::repository::Repository;
-use crate::repository::verified::verifications;
+use crate::repository::damaged::KnownDamage;
 use crate::restore::{self, PathIndex, Trial};
 
 #[derive(Debug, Clone)]
@@ -53,20 +53,23 @@ impl Parent {
             return Err(format!("the cluster has pages of {} bytes", control.block_size));
         }
         let mut lists = Vec::new();
+        let mut known = Vec::new();
         let (mut going, mut damaged, mut other_history) = (BTreeSet::new(), BTreeSet::new(), None);
         for (repository, claim) in lanes.iter().flatten() {
-            let (listed, decided, verified, diverged) = tokio::try_join!(
+            let (listed, decided, diverged) = tokio::try_join!(
                 repository.backups(cluster),
                 repository.decided_backups(cluster),
-                verifications(repository, cluster, |_| true, now),
                 diverged_at(repository, cluster, claim)
             )
             .map_err(|error| error.to_string())?;
+            let read = KnownDamage::read(repository, cluster, &listed.records, now).await;
+            let of_lane = read.map_err(|error| error.to_string())?;
             going.extend(decided);
             other_history = other_history.max(diverged);
             let of_claim = listed.records.into_iter().filter(|record| record.claim == claim.number);
             let list: Vec<BackupRecord> = of_claim.collect();
-            damaged.extend(verified.damaged(&list));
+            damaged.extend(of_lane.in_doubt(&list));
+            known.push(of_lane);
             lists.push(list);
         }
         let first = lists.first().cloned().unwrap_or_default();
@@ -81,13 +84,17 @@ impl Parent {
             } else if other_history.is_some_and(|at| record.stop_time < at) {
                 Some("since then the archive was offered WAL of another history".to_owned())
             } else if damaged.contains(&id) {
-                Some("`holdfast verify` found it, or a backup that it is built on, damaged".to_owned())
+                Some(
+                    "`holdfast verify` found it damaged, or `holdfast drill` could not restore it or a backup that it is \
+                     built on"
+                        .to_owned(),
+                )
             } else {
                 unfit(record, wanted)
             };
             let refused = match refused {
                 Some(why) => why,
-                None => match load(record, lanes, &lists, extent_bytes, crew).await {
+                None => match load(record, lanes, &lists, &known, extent_bytes, crew).await {
                     Ok(parent) => return Ok(parent),
                     Err(why) => why,
                 },
@@ -193,10 +200,11 @@ async fn load(
     parent: &BackupRecord,
     lanes: &[Lane<'_>],
     lists: &[Vec<BackupRecord>],
+    known: &[KnownDamage],
     extent_bytes: u32,
     crew: &Crew,
 ) -> Result<Parent, String> {
-    let mut lists = lists.iter();
+    let mut lists = lists.iter().zip(known);
     let mut loaded: Vec<Option<ParentLane>> = Vec::new();
     let mut first: Option<(Arc<Manifest>, PathIndex)> = None;
     for lane in lanes {
@@ -204,13 +212,18 @@ async fn load(
             loaded.push(None);
             continue;
         };
-        let records = lists.next().map(Vec::as_slice).unwrap_or_default();
+        let (records, damage) = lists.next().ok_or_else(|| "no list of backups".to_owned())?;
         let record = records.iter().find(|record| record.backup_id == parent.backup_id);
         let record = record.ok_or_else(|| format!("it is not in {}", repository.describe()))?;
         let Trial { manifest, index } =
             restore::try_manifest(repository, record, crew).await.map_err(|error| error.to_string())?;
         if manifest.header().extent_bytes != extent_bytes {
             return Err(format!("its extents do not have {extent_bytes} bytes"));
+        }
+        let packs = manifest.packs().iter().map(|pack| pack.name.as_str());
+        let needed = packs.chain(manifest.origins().iter().map(|origin| origin.name.as_str()));
+        if let Some(object) = damage.harming(parent.backup_id, needed) {
+            return Err(format!("it needs {object}, which `holdfast verify` or `holdfast drill` found damaged"));
         }
         // Otherwise, a missing pack would be noticed only after the copy.
         restore::check_packs(repository, &manifest).await.map_err(|error| error.to_string())?;

@@ -1,11 +1,12 @@
 //! What drills and verifications say about a backup, and which of them count.
 
-use super::bench::Bench;
+use super::bench::{Bench, first_segment};
 use crate::expire::{ExpireOptions, Keep, Policy};
 use crate::repository::verified::{ToRemember, remember};
 use chrono::TimeDelta;
+use holdfast_contract::report::verify::{Damage, DamageKind, ObjectClass};
 use holdfast_repo::name::{self, ClaimNumber, LedgerTime};
-use holdfast_repo::record::{DrillFound, LedgerEntry};
+use holdfast_repo::record::{BackupRecord, DrillFound, LedgerEntry};
 
 /// Records a drill that ran this many hours ago.
 async fn drilled(bench: &Bench, day: u64, hours: i64, found: Option<&[DrillFound]>) {
@@ -28,6 +29,7 @@ async fn drilled_of(bench: &Bench, day: u64, hours: i64, found: Option<&[DrillFo
         probe_count: 0,
         problems: found.map(|_| "it does not start".to_owned()).into_iter().collect(),
         found: found.unwrap_or_default().to_vec(),
+        objects: Vec::new(),
     };
     let time = bench.now - TimeDelta::hours(hours);
     bench.repository.write_ledger(&bench.cluster, "db2", time, entry).await.unwrap();
@@ -39,6 +41,7 @@ async fn looked_at(bench: &Bench, day: u64, hours: i64) {
         backup: bench.id(day),
         deep: false,
         sample_percent: None,
+        passed_over_count: 0,
         object_count: 1,
         size_bytes: 0,
         damage: Vec::new(),
@@ -123,4 +126,112 @@ async fn a_verification_of_the_future_hides_nothing() {
     let report = bench.expire(&options).await.unwrap();
     assert!(!report.backups[1].kept, "{:?}", report.backups);
     assert!(report.warnings.iter().any(|warning| warning.contains("later than now")), "{:?}", report.warnings);
+}
+
+/// A backup is built on the bad pages of its parent until a drill of its own proves it.
+#[tokio::test]
+async fn a_failed_drill_counts_for_the_backups_that_are_built_on_it() {
+    for (found, proven, counts) in [
+        (DrillFound::Page, false, true),
+        (DrillFound::Server, false, true),
+        (DrillFound::Page, true, false),
+        (DrillFound::Time, false, false),
+    ] {
+        let bench = Bench::with_days(false, 2).await;
+        bench.backup(2, &[(1, 1)]).await;
+        archive_to(&bench, 3).await;
+        let summary = name::backup_summary(&bench.cluster, &bench.id(2));
+        let child = BackupRecord { parent: Some(bench.id(1)), ..bench.record(2) };
+        bench.repository.replace_record(&summary, &child).await.unwrap();
+        drilled(&bench, 1, 3, Some(&[found])).await;
+        if proven {
+            drilled(&bench, 2, 2, None).await;
+        }
+        let report = bench.expire(&bench.last(1)).await.unwrap();
+        // The newest is never removed. What counts as restorable takes the only place.
+        assert_eq!(report.backups[0].kept, counts, "{found:?}, proven: {proven}: {:?}", report.backups);
+    }
+}
+
+/// A pack that rotted harms each backup that names it, whatever an earlier verification of that backup found.
+#[tokio::test]
+async fn a_rotten_pack_counts_for_each_backup_that_names_it() {
+    for (read_again, names_it) in [(false, true), (true, true), (false, false)] {
+        let bench = Bench::with_days(true, 2).await;
+        let shared = if names_it { (1, 1) } else { (1, 2) };
+        bench.backup(2, &[shared]).await;
+        bench.backup(3, &[(1, 1)]).await;
+        archive_to(&bench, 4).await;
+        for day in 1..=2 {
+            looked_at(&bench, day, 30).await;
+            verified_deep(&bench, day, 29, None).await;
+        }
+        let rotten = name::pack(&bench.cluster, &bench.id(1), 1);
+        verified_deep(&bench, 3, 20, Some(&rotten)).await;
+        if read_again {
+            for day in 1..=3 {
+                verified_deep(&bench, day, 10, None).await;
+            }
+        }
+        let report = bench.expire(&bench.last(1)).await.unwrap();
+        let kept: Vec<bool> = report.backups.iter().map(|backup| backup.kept).collect();
+        let expected = match (read_again, names_it) {
+            (true, _) => [false, false, false, true],
+            (false, true) => [true, false, false, true],
+            (false, false) => [false, false, true, true],
+        };
+        assert_eq!(kept, expected, "read again: {read_again}, names it: {names_it}: {:?}", report.backups);
+    }
+}
+
+/// Archives the WAL up to the start of the backup of this day.
+async fn archive_to(bench: &Bench, day: u64) {
+    for number in 1..first_segment(day) {
+        bench.segment(number).await;
+    }
+}
+
+/// Records a deep verification that found this object damaged, or nothing.
+async fn verified_deep(bench: &Bench, day: u64, hours: i64, damaged: Option<&str>) {
+    let damage: Vec<Damage> = damaged
+        .into_iter()
+        .map(|object| Damage {
+            kind: DamageKind::WrongChecksum,
+            class: ObjectClass::Pack,
+            object: object.to_owned(),
+            count: 1,
+            problem: "the body of frame 7 fails its checksum".to_owned(),
+            backups: vec![bench.id(day)],
+            windows: Vec::new(),
+        })
+        .collect();
+    let result = ToRemember {
+        backup: bench.id(day),
+        deep: true,
+        sample_percent: None,
+        passed_over_count: 0,
+        object_count: 1,
+        size_bytes: 0,
+        damage: damage.iter().collect(),
+        host: "db2",
+        time: bench.now - TimeDelta::hours(hours),
+    };
+    remember(&bench.repository, &bench.cluster, &result).await.unwrap();
+}
+
+/// What is left of a backup that lost its `backup.json` stays, because that object may be brought back.
+#[tokio::test]
+async fn what_is_left_of_a_lost_backup_stays() {
+    for with_start in [true, false] {
+        let bench = Bench::with_days(true, 3).await;
+        looked_at(&bench, 1, 30).await;
+        bench.remove(&name::backup_summary(&bench.cluster, &bench.id(1))).await;
+        if !with_start {
+            bench.remove(&name::backup_start(&bench.cluster, &bench.id(1))).await;
+        }
+        let (lost, report) = (bench.id(1).to_string(), bench.expire(&bench.last(1)).await.unwrap());
+        assert!(report.warnings.iter().any(|warning| warning.contains(&lost)), "{:?}", report.warnings);
+        let packs = bench.store.list(&name::packs_folder(&bench.cluster, &bench.id(1)), None).await.unwrap();
+        assert_eq!(packs.len(), 2, "start record: {with_start}");
+    }
 }

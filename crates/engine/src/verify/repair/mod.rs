@@ -89,7 +89,8 @@ pub async fn verify_and_repair(
     }
     let now = clock.now();
     // Backups that this run found sound and recorded are not read a second time.
-    let age = began.elapsed() + Duration::from_secs(1);
+    // A scrub reads what would be too old in the next run, half of this time later.
+    let age = 2 * (began.elapsed() + Duration::from_secs(1));
     let max_age = if options.remember && options.level == Level::Deep && options.sample.is_none() {
         Some(options.max_age.map_or(age, |before| before.max(age)))
     } else {

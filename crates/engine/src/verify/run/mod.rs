@@ -1,13 +1,18 @@
-//! The steps of a verification, and the state between them; [`deep`] is the step that reads every byte.
+//! The steps of a verification, and the state between them. [`deep`] is the step that reads every byte, [`scrub`] says
+//! which objects it reads, and [`remember`] writes down what it has read. [`lost`] finds backups that lost their
+//! records, and [`conclude`] says what is known of a backup.
 
+mod conclude;
 mod deep;
+mod lost;
+mod remember;
+mod scrub;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use holdfast_contract::report::verify::{
@@ -22,6 +27,7 @@ use holdfast_store::StoreErrorKind;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::scrub::Scrub;
 use super::chains::ClaimWal;
 use super::findings::{Findings, add_windows};
 use super::judge::{Judged, judge};
@@ -32,7 +38,8 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
-use crate::repository::verified::{ToRemember, Verifications, remember, verifications};
+use crate::repository::damaged::KnownDamage;
+use crate::repository::readings::readings;
 use crate::repository::{Repository, object_name};
 use crate::restore::{Chains, ListedSizes, faults_of_objects, try_held_files, try_manifest};
 
@@ -57,6 +64,10 @@ struct Asked {
     is_finished: bool,
     object_count: u64,
     read_bytes: u64,
+    /// Whether one of its packs is due.
+    is_due: bool,
+    /// The packs and segments that were not due.
+    passed_over_count: u64,
 }
 
 /// One verification.
@@ -76,7 +87,7 @@ pub(super) struct Run<'a> {
     known: HashMap<String, KnownChunks>,
     asked: BTreeMap<BackupId, Asked>,
     claims: Vec<ClaimWal>,
-    earlier: Verifications,
+    scrub: Scrub,
     object_count: u64,
     /// Set after the note that the ledger cannot be written, so that it appears once.
     cannot_remember: bool,
@@ -112,7 +123,7 @@ impl<'a> Run<'a> {
             known: HashMap::new(),
             asked: BTreeMap::new(),
             claims: Vec::new(),
-            earlier: Verifications::default(),
+            scrub: Scrub::new(options.now, options.max_age),
             object_count: 0,
             cannot_remember: false,
         }
@@ -127,14 +138,13 @@ impl<'a> Run<'a> {
         }
         self.progress.phase("looking at the WAL", None);
         self.look_at_wal(&records).boxed().await?;
-        let deep = self.options.level == Level::Deep;
         for backup in self.ids() {
-            if deep && !self.is_passed_over(backup) {
+            if self.options.level == Level::Deep {
                 self.read_deep(backup).boxed().await.doing(|| format!("reading backup {backup}"))?;
             }
             self.conclude(backup).boxed().await?;
         }
-        Ok(())
+        self.conclude_again().boxed().await
     }
 
     fn ids(&self) -> Vec<BackupId> {
@@ -159,7 +169,7 @@ impl<'a> Run<'a> {
         let readable = backups.records.iter().map(|record| record.backup_id);
         let known: BTreeSet<BackupId> = readable.chain(backups.unreadable.iter().map(|bad| bad.id)).collect();
         let chosen: BTreeSet<BackupId> = match self.options.which {
-            BackupChoice::All => known,
+            BackupChoice::All => known.clone(),
             BackupChoice::Latest => known.last().copied().into_iter().collect(),
             BackupChoice::One(backup) if known.contains(&backup) => [backup].into(),
             BackupChoice::One(backup) => {
@@ -174,9 +184,12 @@ impl<'a> Run<'a> {
             }
             self.findings.notes.push("there is no complete backup: nothing can be restored".to_owned());
         }
-        if self.options.max_age.is_some() {
-            self.earlier =
-                verifications(repository, cluster, |backup| chosen.contains(&backup), self.options.now).await?;
+        self.read_ledger(&backups.records).boxed().await?;
+        if self.options.which == BackupChoice::All {
+            self.find_lost(&known).boxed().await?;
+        }
+        if chosen.len() < known.len() || !backups.unreadable.is_empty() {
+            self.scrub.cannot_name_all();
         }
         for bad in &backups.unreadable {
             if chosen.contains(&bad.id) {
@@ -197,6 +210,17 @@ impl<'a> Run<'a> {
         Ok(backups.records)
     }
 
+    /// Reads what earlier runs found and read.
+    async fn read_ledger(&mut self, backups: &[BackupRecord]) -> Result<(), Error> {
+        let (repository, cluster, now) = (self.repository, &self.options.cluster, self.options.now);
+        self.scrub.sizes = self.claims.iter().map(|wal| (wal.claim.number, wal.claim.wal_segment_size)).collect();
+        self.scrub.damage = KnownDamage::read(repository, cluster, backups, now).await?;
+        if self.options.level == Level::Deep {
+            self.scrub.known = readings(repository, cluster, &self.scrub.sizes, now).await?;
+        }
+        Ok(())
+    }
+
     /// Records an error that concerns one object.
     fn keep(&mut self, error: &Error, object: &str, backups: &[BackupId]) {
         if self.findings.look(error, object, backups).is_none() {
@@ -215,6 +239,7 @@ impl<'a> Run<'a> {
         let trial = match read_with_retry(|| try_manifest(repository, &record, &crew)).await {
             Ok(trial) => trial,
             Err(error) => {
+                self.scrub.cannot_name_all();
                 self.findings.take(error, &record.manifest.name, &[backup])?;
                 return Ok(());
             }
@@ -231,13 +256,19 @@ impl<'a> Run<'a> {
         {
             self.findings.take(error, &record.manifest.name, &[backup])?;
         }
-        let will_read = self.options.level == Level::Deep && !self.is_passed_over(backup);
+        let (mut is_due, mut passed_over_count) = (false, 0);
         for pack in trial.manifest.packs() {
-            if will_read {
+            self.scrub.names(&pack.name);
+            if self.options.level == Level::Deep && self.scrub.is_due(&pack.name) {
                 *self.uses.entry(pack.name.clone()).or_default() += 1;
+                is_due = true;
+            } else {
+                passed_over_count += 1;
             }
         }
         if let Some(asked) = self.asked.get_mut(&backup) {
+            asked.is_due = is_due;
+            asked.passed_over_count = passed_over_count;
             asked.object_count = self.object_count - before;
             asked.report.pack_count = trial.manifest.packs().len() as u64;
             asked.report.pack_bytes = trial.manifest.packs().iter().map(|pack| pack.size_bytes).sum();
@@ -387,87 +418,6 @@ impl<'a> Run<'a> {
         add_windows(self.findings.damage(kind, &object, 1, problem, &backups), windows);
     }
 
-    fn is_passed_over(&self, backup: BackupId) -> bool {
-        let Some(age) = self.options.max_age else { return false };
-        let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
-        let since = self.options.now.checked_sub_signed(age).unwrap_or(DateTime::<Utc>::MIN_UTC);
-        // The findings of this run take precedence.
-        self.earlier.is_sound_since(backup, self.options.level, since)
-            && !self.findings.is_damaged(backup)
-            && !self.findings.is_newer(backup)
-    }
-
-    /// Writes the result of a fully checked backup to the ledger.
-    async fn conclude(&mut self, backup: BackupId) -> Result<(), Error> {
-        if self.findings.is_damaged(backup) && self.was_removed(backup).await? {
-            self.findings.forget(backup);
-            self.findings.notes.push(format!("backup {backup} was removed during the verification"));
-            self.asked.remove(&backup);
-            return Ok(());
-        }
-        let (damaged, newer) = (self.findings.is_damaged(backup), self.findings.is_newer(backup));
-        let passed_over = self.is_passed_over(backup);
-        let deep = self.options.level == Level::Deep && self.options.sample.is_none() && !passed_over;
-        let level = if deep { Level::Deep } else { Level::Shallow };
-        let Some(asked) = self.asked.get_mut(&backup) else { return Ok(()) };
-        asked.is_finished = true;
-        asked.report.level = level;
-        asked.report.result = match (damaged, newer, passed_over) {
-            (true, ..) => BackupResult::Damaged,
-            (_, true, _) => BackupResult::Newer,
-            (.., true) => BackupResult::PassedOver,
-            _ => BackupResult::Sound,
-        };
-        let is_known = matches!(asked.report.result, BackupResult::Sound | BackupResult::Damaged);
-        if !self.options.remember || !is_known {
-            return Ok(());
-        }
-        let elapsed = TimeDelta::from_std(self.began.elapsed()).unwrap_or_default();
-        let result = ToRemember {
-            backup,
-            deep,
-            sample_percent: self.options.sample.map(|sample| sample.percent).filter(|_| !passed_over),
-            object_count: asked.object_count,
-            size_bytes: asked.read_bytes,
-            damage: self.findings.damage_of(backup).collect(),
-            host: &self.options.host,
-            time: self.options.now + elapsed,
-        };
-        let remembered = remember(self.repository, &self.options.cluster, &result).await;
-        drop(result);
-        match remembered {
-            Ok(()) => {
-                if let Some(asked) = self.asked.get_mut(&backup) {
-                    asked.report.recorded = true;
-                }
-            }
-            // With read-only credentials the verification still works.
-            Err(error) if !self.cannot_remember => {
-                self.cannot_remember = true;
-                self.findings
-                    .notes
-                    .push(format!("what was verified cannot be remembered in the repository: {}", error.what));
-            }
-            Err(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Whether the backup was removed, by `expire` for example, while it was checked.
-    async fn was_removed(&self, backup: BackupId) -> Result<bool, Error> {
-        let is_missing = self.findings.damage_of(backup).any(|damage| damage.kind == DamageKind::Missing);
-        let has_record = self.asked.get(&backup).is_some_and(|asked| asked.record.is_some());
-        if !is_missing || !has_record {
-            return Ok(false);
-        }
-        let name = object_name(&name::backup_summary(&self.options.cluster, &backup))?;
-        match self.repository.store().head(&name).await {
-            Ok(_) => Ok(false),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(true),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// The result, as far as the run got.
     pub(super) fn finish(mut self) -> Verification {
         if self.options.which != BackupChoice::All {
@@ -528,7 +478,7 @@ impl Asked {
             compared: Compared::Nothing,
             recorded: false,
         };
-        Self { record, report, is_finished: false, object_count: 0, read_bytes: 0 }
+        Self { record, report, is_finished: false, object_count: 0, read_bytes: 0, is_due: false, passed_over_count: 0 }
     }
 }
 

@@ -4,6 +4,7 @@
 mod cases;
 mod remembering;
 mod repairing;
+mod scrub;
 mod whole;
 
 use std::path::{Path, PathBuf};
@@ -114,6 +115,7 @@ impl Bench {
             level,
             sample: None,
             max_age: None,
+            remember_every: Duration::from_secs(300),
             remember: true,
             jobs: 2,
             memory_bytes: 64 << 20,

@@ -9,7 +9,8 @@ use super::*;
 
 async fn ledger(bench: &Bench) -> Vec<String> {
     let listed = bench.target.store.list("main/ledger/", None).await.unwrap();
-    listed.into_iter().map(|object| object.name.to_string()).collect()
+    let names = listed.into_iter().map(|object| object.name.to_string());
+    names.filter(|name| name.contains("-verification-")).collect()
 }
 
 #[tokio::test]
