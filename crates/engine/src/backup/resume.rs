@@ -11,7 +11,8 @@
 //!    id does not complete, and does not remove its packs. A run that fails marks its backup as ended before it removes
 //!    its packs, and such a backup is not taken over. So one of the two runs sees the other.
 //! 3. [`Earlier`] reads the content of the packs that are whole. If the store does not compare checksums, each of them
-//!    is read to its end ([`killed_pack`]).
+//!    is read to its end ([`killed_pack`]). Packs under a key of an earlier epoch are not used: after a key was rotated
+//!    because others know it, nothing new may depend on that key.
 //! 4. Before and after `backup.json` is created, the start records of the runs whose packs are named must still have
 //!    the id of this run. The checks of a restore must find every pack with its size.
 //! 5. [`super::remains::remove_adopted`] removes what no manifest names, the start record last. If the run dies or
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use holdfast_repo::ChunkHash;
+use holdfast_repo::frame::{HEAD_FRAME_BYTES, ObjectType};
 use holdfast_repo::manifest::{Extent, PackEntry};
 use holdfast_repo::name::{self, BackupId, ClusterName};
 use holdfast_repo::pack::PackIndex;
@@ -127,18 +129,25 @@ async fn has_ended(repository: &Repository, cluster: &ClusterName, backup: Backu
     }
 }
 
-/// The index of a pack that can be reused, if it has at most `most_raw` bytes: no backup needs such a pack.
+/// The index of a pack that can be reused, if it has at most `most_raw` bytes: no backup needs such a pack. `None` for
+/// a pack under a key of an earlier epoch: that key may have been rotated because others know it.
 async fn readable_index(
     repository: &Repository,
     name: &str,
     size_bytes: u64,
     most_raw: u32,
-) -> Result<PackIndex, Error> {
+) -> Result<Option<PackIndex>, Error> {
+    if repository.key().is_some_and(|key| key.epoch() > 0) {
+        let head = repository.store().get_range(&object_name(name)?, 0..HEAD_FRAME_BYTES as u64).await?;
+        if repository.is_of_earlier_epoch(&repository.opener(ObjectType::Pack, name, &head)?) {
+            return Ok(None);
+        }
+    }
     let index = repository.pack_index_at_most(name, size_bytes, most_raw).await?;
     if !repository.compares_checksums() {
         killed_pack::check(repository, name, &index).await?;
     }
-    Ok(index)
+    Ok(Some(index))
 }
 
 /// The chunks that killed runs have stored in one repository.
@@ -184,7 +193,9 @@ impl Earlier {
                 match index {
                     Ok(index) => {
                         failures = 0;
-                        earlier.add(*backup, pack, &index);
+                        if let Some(index) = index {
+                            earlier.add(*backup, pack, &index);
+                        }
                     }
                     Err(error) => {
                         failures += 1;
@@ -306,6 +317,21 @@ mod tests {
     async fn reused(repository: &Repository, memory_bytes: u64) -> usize {
         let adopted = BTreeSet::from([BACKUP.parse().unwrap()]);
         Earlier::read(repository, &"main".parse().unwrap(), &adopted, memory_bytes).await.pack_count()
+    }
+
+    /// After a rotation because of a leak, the next backup must not name data under the leaked key.
+    #[tokio::test]
+    async fn packs_of_an_earlier_key_epoch_are_not_reused() {
+        let target = RepositoryTarget {
+            store: Arc::new(MemoryStore::new()),
+            unlock: Unlock::KeyFile(holdfast_secret::Secret::new(vec![7; 32])),
+        };
+        let kept = init::init(&target, "2026-11-22T09:00:00Z".parse().unwrap()).await.unwrap().repository;
+        put_pack(&kept, 1, b"base/5/16384".to_vec(), None).await;
+        assert_eq!(reused(&kept, 1 << 20).await, 1);
+        let rotated = kept.with_key(&kept.key().unwrap().next_epoch().unwrap());
+        put_pack(&rotated, 2, b"base/5/16384".to_vec(), None).await;
+        assert_eq!(reused(&rotated, 1 << 20).await, 1);
     }
 
     /// A run may have died before it confirmed a pack, and nothing says which packs it had confirmed.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_repo::FrameBuffers;
-use holdfast_repo::frame::{ObjectOpener, ObjectType};
+use holdfast_repo::frame::{HEAD_FRAME_BYTES, ObjectOpener, ObjectType};
 use holdfast_repo::manifest::{Manifest, PackEntry, PackIdentity};
 use holdfast_repo::pack::{FrameShift, PackIndex};
 
@@ -19,6 +19,7 @@ use super::stream::FrameStream;
 use super::{Carrier, of_object};
 use crate::error::Error;
 use crate::repository::confirm::agrees;
+use crate::repository::object_name;
 use crate::restore::{FrameWork, open_checked};
 
 impl Carrier {
@@ -49,6 +50,10 @@ impl Carrier {
         {
             return Ok(Some(Settled { entry: entry.clone(), shift, is_new: false }));
         }
+        // After a key was rotated because others know it, nothing new may depend on that key.
+        if vouched.is_none() && of_object(self.is_of_earlier_epoch(name).await)?.unwrap_or(true) {
+            return Ok(None);
+        }
         let read = self.read_here(manifest, work, &shift, name, size_bytes).await;
         let Some(entry) = of_object(read)?.flatten() else { return Ok(None) };
         if vouched.is_some_and(|vouched| vouched.identity != entry.identity) {
@@ -56,6 +61,15 @@ impl Carrier {
         }
         self.destination.proved(&entry);
         Ok(Some(Settled { entry, shift, is_new: false }))
+    }
+
+    /// Whether a pack of the second repository was written under a key of an earlier epoch.
+    async fn is_of_earlier_epoch(&self, name: &str) -> Result<bool, Error> {
+        if self.to.key().is_none_or(|key| key.epoch() == 0) {
+            return Ok(false);
+        }
+        let head = self.to.store().get_range(&object_name(name)?, 0..HEAD_FRAME_BYTES as u64).await?;
+        Ok(self.to.is_of_earlier_epoch(&self.to.opener(ObjectType::Pack, name, &head)?))
     }
 
     /// Whether a pack of the second repository has the checksum in its manifest entry. Reads the whole pack.
