@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{self, StreamExt};
 use holdfast_repo::manifest::PackEntry;
-use holdfast_repo::name::{self, ClusterName, ObjectPath};
+use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::of_object;
@@ -31,6 +31,8 @@ struct State {
     origins: BTreeMap<String, BTreeSet<String>>,
     /// The manifests that cannot be read and are not known to be damaged. They may refer to any other.
     unread: BTreeSet<String>,
+    /// Backups with a start record and without `backup.json`. The next backup may remove what is in their folders.
+    unfinished: BTreeSet<BackupId>,
 }
 
 impl Destination {
@@ -45,6 +47,15 @@ impl Destination {
             packs.into_iter().filter(|object| matches!(object.name.as_ref().parse(), Ok(ObjectPath::Pack { .. })));
         let sizes = packs.map(|object| (object.name.to_string(), object.size_bytes)).collect();
         let listed = repository.store().list(&name::backups_folder(cluster), None).await.doing(listing)?;
+        let (mut begun, mut complete) = (BTreeSet::new(), BTreeSet::new());
+        for object in &listed {
+            match object.name.as_ref().parse() {
+                Ok(ObjectPath::BackupStart { backup, .. }) => drop(begun.insert(backup)),
+                Ok(ObjectPath::BackupSummary { backup, .. }) => drop(complete.insert(backup)),
+                _ => {}
+            }
+        }
+        let unfinished = begun.difference(&complete).copied().collect();
         let manifests = listed.into_iter().map(|object| object.name.to_string());
         let manifests = manifests.filter(|name| matches!(name.parse(), Ok(ObjectPath::Manifest { .. })));
         let ends = manifests.map(|manifest| {
@@ -52,7 +63,7 @@ impl Destination {
             async move { (repository.manifest_end(&manifest).await, manifest) }
         });
         let mut ends = stream::iter(ends.collect::<Vec<_>>()).buffer_unordered(ENDS_AT_ONCE);
-        let mut state = State { sizes, ..State::default() };
+        let mut state = State { sizes, unfinished, ..State::default() };
         while let Some((end, manifest)) = ends.next().await {
             let Some(end) = of_object(end)? else {
                 // It vouches for nothing.
@@ -74,6 +85,16 @@ impl Destination {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Whether a pack of this name stays, if `backup` names it: it is not in the folder of another backup that is not
+    /// complete. A backup that takes a dead run over removes what no manifest names there, and it has read the
+    /// manifests before this copy wrote one.
+    pub(super) fn stays(&self, name: &str, backup: BackupId) -> bool {
+        match name.parse() {
+            Ok(ObjectPath::Pack { backup: of, .. }) => of == backup || !self.state().unfinished.contains(&of),
+            _ => false,
+        }
     }
 
     /// The size of a stored pack, in bytes.

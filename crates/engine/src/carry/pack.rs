@@ -72,7 +72,8 @@ pub(crate) struct Settled {
 
 impl Carrier {
     /// Makes sure that the second repository has what the manifest needs from a pack. The pack keeps its name. If
-    /// another pack has this name, it gets a free number of `backup`.
+    /// another pack has this name, or if the name is in the folder of an unfinished backup, it gets a free number of
+    /// `backup`.
     ///
     /// # Errors
     /// What is wrong with the pack, [`Cause::TooManyPacks`] if no number is free, and errors of the stores.
@@ -83,11 +84,12 @@ impl Carrier {
         backup: BackupId,
     ) -> Result<Settled, Error> {
         let own = work.entry.name.clone();
-        if self.destination.reserve(&own) {
+        let stays = self.destination.stays(&own, backup);
+        if stays && self.destination.reserve(&own) {
             return self.create(manifest, work, &own).await;
         }
         let index = self.from.pack_index(&own, work.entry.size_bytes).await?;
-        if let Some(settled) = self.prove(manifest, work, &index, &own).await? {
+        if stays && let Some(settled) = self.prove(manifest, work, &index, &own).await? {
             self.means.progress.advance(work.entry.size_bytes);
             return Ok(settled);
         }

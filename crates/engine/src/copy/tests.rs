@@ -277,6 +277,35 @@ async fn a_name_that_another_pack_has_is_left_to_it() {
     }
 }
 
+/// The next backup in the destination removes what a dead run left. It reads the manifests before it does, so it does
+/// not see the copy that is about to be complete.
+#[tokio::test]
+async fn a_copy_names_nothing_in_the_folder_of_an_unfinished_backup() {
+    for is_stored in [true, false] {
+        let pair = Pair::of(Sample::with(true, true).await, true).await;
+        let child = store_child(&pair.sample).await.backup_id;
+        let dead = pair.sample.backup.backup_id;
+        copy_between(&pair.sample.repository, &pair.repository, &options()).await.unwrap();
+        for object in names(&pair.target.store, &format!("backups/{child}/")).await {
+            pair.target.store.delete(&[object_name(&object).unwrap()]).await.unwrap();
+        }
+        pair.remove(&["backup.json", "manifest"]).await;
+        let folder = format!("packs/{dead}/");
+        if !is_stored {
+            for object in pair.names(&folder).await {
+                pair.target.store.delete(&[object_name(&object).unwrap()]).await.unwrap();
+            }
+        }
+        let copied = pair.copy(&CopyOptions { which: CopyChoice::These(vec![child]), ..options() }).await.unwrap();
+        assert_eq!(copied.backups[0].outcome, CopyOutcome::Copied, "{:?}", copied.backups);
+        for object in pair.names(&folder).await {
+            pair.target.store.delete(&[object_name(&object).unwrap()]).await.unwrap();
+        }
+        pair.remove(&["start.json"]).await;
+        assert_eq!(verified(&pair.repository).await.damage, [], "stored before: {is_stored}");
+    }
+}
+
 #[tokio::test]
 async fn the_archive_of_another_cluster_and_other_wal_are_refused() {
     let strange = Pair::new(true, false).await;
