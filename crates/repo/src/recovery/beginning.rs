@@ -3,7 +3,7 @@
 use crate::name::{BackupId, ClaimNumber};
 use crate::record::{BackupRecord, SnapshotRecord};
 use chrono::{DateTime, Utc};
-use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
+use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId};
 use serde::{Deserialize, Serialize};
 
 /// The place of a beginning's data.
@@ -37,6 +37,14 @@ pub struct Beginning {
     pub stop_segment: SegmentName,
     /// Every commit before the stop LSN has this time or an earlier one.
     pub stop_time: DateTime<Utc>,
+}
+
+impl Beginning {
+    /// Whether recovery can follow the ancestry: the redo LSN and the end are on it. The end may be on a later timeline
+    /// than the start, if a standby followed a switch meanwhile.
+    pub fn is_on(&self, ancestry: &Ancestry) -> bool {
+        ancestry.owner(self.start_lsn) == self.timeline && ancestry.passes(self.stop_segment.timeline(), self.stop_lsn)
+    }
 }
 
 impl From<&BackupRecord> for Beginning {

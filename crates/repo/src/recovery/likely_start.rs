@@ -4,7 +4,7 @@
 //! target, and needs the WAL archived since. This is only a guess: the plan made with that WAL shows whether the guess
 //! is right.
 
-use super::ancestry::{ancestry, is_on};
+use super::ancestry::ancestry;
 use super::{Beginning, RecoveryPath, RecoveryRequest, RecoveryWorld};
 use crate::name::BackupId;
 use holdfast_pgtypes::recovery_target::RecoveryTarget;
@@ -41,7 +41,7 @@ impl LikelyStart {
         let ancestry = ancestry(world, timeline);
         let backups = world.backups.iter().filter(|backup| backup.claim == world.claim);
         let backups = backups.filter(|backup| request.backup.is_none_or(|named| backup.backup_id == named));
-        let eligible = backups.filter(|backup| is_on(&ancestry, backup)).filter(is_before_target);
+        let eligible = backups.filter(|backup| backup.is_on(&ancestry)).filter(is_before_target);
         let eligible: Vec<&Beginning> = eligible.collect();
         let newest = eligible.iter().max_by_key(|backup| (backup.stop_lsn, backup.backup_id))?;
         let starts: BTreeSet<Lsn> = eligible.iter().map(|backup| backup.start_lsn).collect();

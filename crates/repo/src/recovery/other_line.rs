@@ -4,7 +4,7 @@
 //! drill and promoted has a higher number than the production that it was copied from. So a restore reports what is on
 //! the other lines, and which of it is newer than anything on the chosen one.
 
-use super::ancestry::{ancestry, is_on};
+use super::ancestry::ancestry;
 use super::{Beginning, RecoveryWorld};
 use crate::name::BackupId;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -77,7 +77,7 @@ pub(super) fn other_lines(
     let size = world.wal.segment_size();
     let last_number = |timeline: TimelineId| world.wal.number_ranges(timeline).last().map(|(_, last)| *last);
     let end_of = |number: u64| Lsn::new(number.saturating_add(1).saturating_mul(size.as_u64()));
-    let newest_here = backups.iter().filter(|backup| is_on(chosen, backup)).map(|backup| backup.stop_time).max();
+    let newest_here = backups.iter().filter(|backup| backup.is_on(chosen)).map(|backup| backup.stop_time).max();
     let stored_here = world.wal.last_stored(timeline);
     let end_here = chosen.path().iter().rev().find_map(|span| last_number(span.timeline)).map(end_of);
     let mut found = Vec::new();
@@ -90,7 +90,7 @@ pub(super) fn other_lines(
         let backup = backups
             .iter()
             .filter(of_other)
-            .filter(|backup| !is_on(chosen, backup))
+            .filter(|backup| !backup.is_on(chosen))
             .max_by_key(|backup| (backup.stop_time, backup.backup_id));
         if wal_end.is_none() && backup.is_none() {
             continue;

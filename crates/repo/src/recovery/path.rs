@@ -1,6 +1,6 @@
 //! Step 1: the timeline, the backups on it, and the runs of WAL along it.
 
-use super::ancestry::{ancestry, is_on};
+use super::ancestry::ancestry;
 use super::other_line::other_lines;
 use super::{Beginning, Hole, NeededTail, Newer, OtherLine, RecoveryRequest, RecoveryWorld, Unreachable};
 use crate::catalog::{SegmentRange, Tail, WalInventory};
@@ -103,8 +103,8 @@ impl RecoveryPath {
                 .find(|timeline| {
                     let ancestry = ancestry(world, *timeline);
                     match named {
-                        Some(backup) => is_on(&ancestry, backup),
-                        None => backups.iter().any(|backup| is_on(&ancestry, backup)),
+                        Some(backup) => backup.is_on(&ancestry),
+                        None => backups.iter().any(|backup| backup.is_on(&ancestry)),
                     }
                 })
                 .unwrap_or_else(|| named.unwrap_or(newest).timeline),
@@ -113,7 +113,7 @@ impl RecoveryPath {
             return Err(Unreachable::TimelineUnknown { timeline, known: known.into_iter().collect() });
         }
         let ancestry = ancestry(world, timeline);
-        if let Some(backup) = named.filter(|backup| !is_on(&ancestry, backup)) {
+        if let Some(backup) = named.filter(|backup| !backup.is_on(&ancestry)) {
             return Err(Unreachable::BackupNotOnTimeline {
                 backup: backup.backup_id,
                 backup_timeline: backup.timeline,
@@ -122,7 +122,7 @@ impl RecoveryPath {
                 switch_lsn: ancestry.span(backup.timeline).and_then(|span| span.end),
             });
         }
-        let mut on_path: Vec<&Beginning> = backups.iter().copied().filter(|backup| is_on(&ancestry, backup)).collect();
+        let mut on_path: Vec<&Beginning> = backups.iter().copied().filter(|backup| backup.is_on(&ancestry)).collect();
         if on_path.is_empty() {
             let backup_timelines: BTreeSet<TimelineId> = backups.iter().map(|backup| backup.timeline).collect();
             let backup_timelines = backup_timelines.into_iter().collect();
