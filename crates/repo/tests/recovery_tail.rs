@@ -9,8 +9,8 @@ use holdfast_pgtypes::{HistoryFile, Lsn, SegmentName, TimelineId, WalFileName, W
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::recovery::{
-    Beginning, BeginningKind, NeededTail, RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld, TargetFacts,
-    Unreachable,
+    Beginning, BeginningKind, Hole, NeededTail, RecoveryPath, RecoveryPlan, RecoveryRequest, RecoveryWorld,
+    TargetFacts, Unreachable,
 };
 
 const SIZE: WalSegmentSize = WalSegmentSize::DEFAULT;
@@ -158,6 +158,49 @@ fn complete_pieces_close_a_hole_between_whole_segments() {
     let both = plan(&whole, &tails, &none, RecoveryTarget::Latest).unwrap();
     assert_eq!((both.tail_lsn, both.segment_count), (Some(at(5, 700)), 4));
     assert_eq!(both.tails, [NeededTail { timeline: timeline(1), end_lsn: at(5, 700), switch_lsn: None }]);
-    let open = plan(&whole, &[(segment(1, 3), at(3, 9000))], &none, RecoveryTarget::Latest);
+}
+
+/// Several segments were on their way when the machine died, and the receiver lagged: segment 3 is in pieces.
+#[test]
+fn what_was_acknowledged_before_a_hole_is_restored() {
+    let none = BTreeMap::new();
+    let end = at(3, 9000);
+    let tail = [(segment(1, 3), end)];
+    let hole = |count| Some(Hole { timeline: timeline(1), first_missing: segment(1, 3), count });
+    for (after, count) in [(vec![4], 1), (vec![5, 6, 8], 2), (vec![259], 256)] {
+        let whole: Vec<_> = [2].iter().chain(&after).map(|number| segment(1, *number)).collect();
+        let found = plan(&whole, &tail, &none, RecoveryTarget::Latest).unwrap();
+        assert_eq!((found.tail_lsn, found.window.to_lsn, found.segment_count), (Some(end), end, 2), "{after:?}");
+        assert_eq!(found.tails, [NeededTail { timeline: timeline(1), end_lsn: end, switch_lsn: None }]);
+        assert_eq!(found.ends_at, hole(count), "the rest is named");
+        // Nothing after the pieces can be reached, and nobody gets there by chance.
+        let found = plan(&whole, &tail, &none, RecoveryTarget::Lsn(at(3, 8999))).unwrap();
+        assert_eq!((found.tail_lsn, found.ends_at), (Some(end), None));
+        for target in [end, at(4, 100), at(5, 100)] {
+            let beyond = plan(&whole, &tail, &none, RecoveryTarget::Lsn(target));
+            let is_hole = matches!(&beyond, Err(Unreachable::Hole { hole: found, .. }) if Some(*found) == hole(count));
+            assert!(is_hole, "{beyond:?}");
+        }
+    }
+    // The pieces reach the end of segment 3, and the next one is missing.
+    let found = plan(&[segment(1, 2), segment(1, 5)], &[(segment(1, 3), at(4, 0))], &none, RecoveryTarget::Latest);
+    let found = found.unwrap();
+    assert_eq!((found.tail_lsn, found.window.to_lsn), (Some(at(4, 0)), at(4, 0)));
+    assert_eq!(found.ends_at.map(|hole| hole.first_missing), Some(segment(1, 4)));
+}
+
+#[test]
+fn much_wal_after_a_hole_is_never_left_out_by_chance() {
+    let none = BTreeMap::new();
+    let tail = [(segment(1, 3), at(3, 9000))];
+    // More than archiving can have had on its way: a segment was lost in another way.
+    let far = plan(&[segment(1, 2), segment(1, 260)], &tail, &none, RecoveryTarget::Latest);
+    let windows = match &far {
+        Err(error @ Unreachable::Hole { .. }) => error.windows(),
+        found => unreachable!("{found:?}"),
+    };
+    assert_eq!(windows.last().map(|window| window.to_lsn), Some(at(3, 9000)), "what can be reached is said");
+    // A hole without any piece.
+    let open = plan(&[segment(1, 2), segment(1, 4)], &[], &none, RecoveryTarget::Latest);
     assert!(matches!(open, Err(Unreachable::Hole { .. })), "{open:?}");
 }

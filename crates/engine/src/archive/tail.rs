@@ -99,8 +99,10 @@ pub(crate) async fn remove_leftovers(repository: &Repository, claim: &ClaimRecor
 /// Adds the tails of a claim to its listed WAL. A tail begins with the segment after the last whole one, or, without
 /// whole segments, with its first piece; it ends at the first hole, and at the first piece that cannot be used.
 ///
-/// Segments before the last whole one are added too if their pieces reach their end: `archive_command` stores several
-/// segments at the same time, so the machine may die with a later one stored.
+/// `archive_command` stores several segments at the same time, so the machine may die with a later segment stored and an
+/// earlier one in pieces only. So segments before the last whole one are added too: what a receiver has reported as
+/// flushed is in their pieces. If the pieces of such a segment do not reach its end, the WAL can be replayed up to
+/// there.
 ///
 /// # Errors
 /// As [`assemble`].
@@ -118,14 +120,12 @@ pub(crate) async fn add_tails(
         let of_timeline = || pieces.iter().filter(|(segment, _)| segment.timeline() == timeline);
         let last_whole = inventory.ranges(timeline).last().map(|range| range.last);
         let in_holes = of_timeline().filter(|(segment, of_segment)| {
-            let reaches = || chain_from(of_segment, 0).last().is_some_and(|last| last.end() == size.bytes());
-            last_whole.is_some_and(|last| **segment < last) && !inventory.contains(**segment) && reaches()
+            let is_in_hole = last_whole.is_some_and(|last| **segment < last) && !inventory.contains(**segment);
+            is_in_hole && !chain_from(of_segment, 0).is_empty()
         });
         for (segment, of_segment) in in_holes.collect::<Vec<_>>() {
             let assembly = assemble(repository, claim, *segment, of_segment.clone(), crew).await?;
-            if assembly.end() == size.bytes() {
-                inventory.add_tail(*segment, segment.end_lsn(size));
-            }
+            inventory.add_tail(*segment, segment.start_lsn(size).saturating_add(u64::from(assembly.end())));
         }
         let whole = last_whole.and_then(|last| last.next(size));
         let Some(first) = whole.or_else(|| of_timeline().map(|(segment, _)| *segment).next()) else { continue };

@@ -24,12 +24,12 @@ pub(super) struct Patience {
     began: Instant,
     /// This machine's time when the plan began.
     now: DateTime<Utc>,
-    waits_for: Option<SegmentName>,
+    waiting: Option<SegmentName>,
 }
 
 impl Patience {
     pub(super) fn new(now: DateTime<Utc>) -> Self {
-        Self { began: Instant::now(), now, waits_for: None }
+        Self { began: Instant::now(), now, waiting: None }
     }
 
     /// Whether the archive should be listed again after a failed plan. It waits a second before it answers yes.
@@ -41,13 +41,24 @@ impl Patience {
         progress: &dyn Progress,
     ) -> bool {
         let Cause::Unreachable(Unreachable::Hole { hole, .. }) = &*error.what else { return false };
+        self.waits_for(repository, archive, hole, progress).await
+    }
+
+    /// The same for the hole at which a plan ends.
+    pub(super) async fn waits_for(
+        &mut self,
+        repository: &Repository,
+        archive: &Archive,
+        hole: &Hole,
+        progress: &dyn Progress,
+    ) -> bool {
         let waited = self.began.elapsed();
         if waited >= WAIT_AT_MOST || !self.is_young(repository, archive, hole, waited).await {
             return false;
         }
-        if self.waits_for != Some(hole.first_missing) {
+        if self.waiting != Some(hole.first_missing) {
             progress.note(&format!("waiting for segment {}, which is being archived", hole.first_missing));
-            self.waits_for = Some(hole.first_missing);
+            self.waiting = Some(hole.first_missing);
         }
         tokio::time::sleep(LIST_AGAIN_AFTER).await;
         true

@@ -247,7 +247,12 @@ impl Archive {
             let mut archive = Self::of_listed(repository, claim.clone(), without_segments, beginnings.clone()).await?;
             (archive.backups, archive.unreadable_backups) = (backups, unreadable);
             match archive.plan_with(&folders, &mut known, with).await {
-                Ok((plan, notes)) => return Ok((archive, plan, notes)),
+                Ok((plan, notes)) => match &plan.ends_at {
+                    Some(hole) if patience.waits_for(repository, &archive, hole, progress).await => {
+                        (backups, unreadable) = (archive.backups, archive.unreadable_backups);
+                    }
+                    _ => return Ok((archive, plan, notes)),
+                },
                 Err(error) if !patience.lists_again(repository, &archive, &error, progress).await => return Err(error),
                 Err(_) => (backups, unreadable) = (archive.backups, archive.unreadable_backups),
             }
@@ -407,6 +412,13 @@ impl Archive {
             notes.push(format!(
                 "the end of the archive, up to {end}, is not in whole segments yet but in pieces from `wal receive`; \
                  restore_command puts them together"
+            ));
+        }
+        if let (Some(hole), Some(end)) = (&plan.ends_at, plan.tail_lsn) {
+            notes.push(format!(
+                "recovery ends at {end}, and WAL after that is in the archive and is NOT replayed: {hole}, except for \
+                 what `wal receive` has stored in pieces. If a pg_wal still has it, bring it back first with \
+                 `holdfast wal verify --heal DIR`"
             ));
         }
         if plan.tail_lsn.is_none()

@@ -65,7 +65,15 @@ pub struct RecoveryPlan {
     /// What recovery may read from pieces, one for each timeline: then `restore_command` must give them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tails: Vec<NeededTail>,
+    /// If recovery ends at the end of a tail and not of the archive: the missing WAL, after which the archive has
+    /// segments that no recovery can reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Hole>,
 }
+
+/// The most segments that can be in the archive after one that was on its way when the machine died: archiving stores
+/// at most this many ahead (`wal.push_ahead`).
+const MOST_AHEAD: u64 = 256;
 
 /// Why a candidate cannot be used for the target.
 enum Miss {
@@ -175,7 +183,7 @@ impl RecoveryPath {
         match &self.request.target {
             RecoveryTarget::Latest => {
                 let is_end = candidate.run + 1 == self.runs.len() && run.hole.is_none();
-                if is_end { Ok(None) } else { Err(Miss::Beyond) }
+                if is_end || self.was_in_flight(run) { Ok(None) } else { Err(Miss::Beyond) }
             }
             // Recovery notices that it is consistent, and may stop, only when it has the next record.
             RecoveryTarget::Immediate if backup.stop_lsn < run.end_lsn => Ok(Some(backup.stop_lsn)),
@@ -217,6 +225,15 @@ impl RecoveryPath {
         }
     }
 
+    /// Whether the run ends in pieces from streaming, and the WAL after it looks like what a dying machine leaves that
+    /// stores several segments at the same time. Then the end of the pieces is the end of what was acknowledged. Far
+    /// more WAL after a hole means that something else was lost, and nobody should open the cluster without it by
+    /// chance.
+    fn was_in_flight(&self, run: &WalRun) -> bool {
+        let newest = self.runs.last().map_or(0, WalRun::last_number);
+        run.tail_lsn.is_some() && newest.saturating_sub(run.last_number()) <= MOST_AHEAD
+    }
+
     fn plan(&self, candidate: &Candidate, target_lsn: Option<Lsn>, facts: &TargetFacts) -> RecoveryPlan {
         let backup = &candidate.backup;
         let first = backup.start_segment.number(self.size);
@@ -253,6 +270,7 @@ impl RecoveryPath {
             other_lines: self.others.clone(),
             tail_lsn,
             tails,
+            ends_at: run.and_then(|run| run.hole).filter(|_| self.request.target == RecoveryTarget::Latest),
         }
     }
 

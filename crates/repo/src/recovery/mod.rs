@@ -35,7 +35,9 @@
 //! highest timeline is not always the best one. If a complete backup on another timeline is newer than all backups on
 //! the chosen one, the request is refused until it names a timeline, unless its target is before the place where the
 //! two part. If only WAL is newer, the plan reports an [`OtherLine`]. Third, "to the end of WAL" is refused if there is
-//! WAL after a hole: PostgreSQL would end recovery at the hole and open for writes without the rest.
+//! WAL after a hole: PostgreSQL would end recovery at the hole and open for writes without the rest. The exception is a
+//! hole that begins in a tail and has only a few segments after it ([`RecoveryPlan::ends_at`]): a machine that died
+//! while it archived leaves exactly that, and the tail has everything that was acknowledged.
 
 mod ancestry;
 mod beginning;

@@ -34,6 +34,7 @@ fn plan(timeline: u32, history_files: &[u32]) -> RecoveryPlan {
         },
         other_lines: Vec::new(),
         tail_lsn: None,
+        ends_at: None,
         tails: Vec::new(),
     }
 }
