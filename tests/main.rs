@@ -42,4 +42,5 @@ mod verify;
 mod wal_ddl;
 mod wal_find;
 mod wal_receive;
+mod wal_receive_doubt;
 mod wal_verify;

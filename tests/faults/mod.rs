@@ -7,5 +7,6 @@ mod away;
 mod disks;
 pub(crate) mod kit;
 mod network;
+mod receiving;
 mod several;
 mod writers;

@@ -223,7 +223,16 @@ fn gap() -> LedgerRecord {
         last: "000000020000000B00000003".parse().unwrap(),
         count: 2,
         reason: "found missing by check".to_owned(),
+        accepted: false,
     })
+}
+
+fn accepted_gap() -> LedgerRecord {
+    let mut record = gap();
+    if let LedgerEntry::Gap { reason, accepted, .. } = &mut record.entry {
+        (*reason, *accepted) = ("the server no longer had this WAL".to_owned(), true);
+    }
+    record
 }
 
 fn gap_closed() -> LedgerRecord {
@@ -460,6 +469,7 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/backup.json"), &backup());
     check(include_bytes!("samples/snapshot.json"), &snapshot());
     check(include_bytes!("samples/ledger-gap.json"), &gap());
+    check(include_bytes!("samples/ledger-gap-accepted.json"), &accepted_gap());
     check(include_bytes!("samples/ledger-gap-closed.json"), &gap_closed());
     check(include_bytes!("samples/ledger-divergence.json"), &divergence());
     check(include_bytes!("samples/ledger-deletion.json"), &deletion());

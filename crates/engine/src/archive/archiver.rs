@@ -97,8 +97,7 @@ impl Archiver {
             && !matches!(*error.what, Cause::Divergence { .. })
         {
             // The next file is not sent on the strength of what was known before.
-            *self.opened.lock() = None;
-            self.opening.lock().await.has_failed = true;
+            self.has_failed().await;
         }
         archived.doing(|| format!("pushing {}", path.display()))
     }
@@ -166,6 +165,22 @@ impl Archiver {
         let options = PushOptions { path: path.to_owned(), now, ..self.options.clone() };
         let opened = self.open(identity, &options, Purpose::Asked).await?;
         Ok(held_by(&opened.destinations) == durable.held_by)
+    }
+
+    /// The repositories for a file of this cluster that this process sends in its own way, opened as for
+    /// [`archive`](Self::archive).
+    ///
+    /// # Errors
+    /// Those of [`push`](super::push()) before the first byte.
+    pub(crate) async fn opened(&self, identity: Identity, now: DateTime<Utc>) -> Result<Arc<Vec<Destination>>, Error> {
+        let options = PushOptions { now, ..self.options.clone() };
+        Ok(self.open(Some(identity), &options, Purpose::Asked).await?.destinations)
+    }
+
+    /// A repository of [`opened`](Self::opened) has failed: they are opened again before the next file.
+    pub(crate) async fn has_failed(&self) {
+        *self.opened.lock() = None;
+        self.opening.lock().await.has_failed = true;
     }
 
     /// The repositories that are open now: none before the first file and after a failure.

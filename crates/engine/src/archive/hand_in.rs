@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::wal::PushOutcome;
 use holdfast_pgtypes::WalFileName;
@@ -22,7 +23,7 @@ pub(crate) async fn hand_in(
     archiver: &Archiver,
     folder: &Path,
     file: WalFileName,
-    content: Vec<u8>,
+    content: Bytes,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let path = folder.join(file.to_string());

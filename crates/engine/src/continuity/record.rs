@@ -133,6 +133,15 @@ pub async fn recorded_gaps(
     Ok(RecordedGaps { unreadable, ..RecordedGaps::of_entries(sizes, entries.collect()) })
 }
 
+/// When WAL was verified last, as far as the ledger says; the time is in the name of the entry.
+///
+/// # Errors
+/// [`Cause::Store`](crate::Cause::Store) if the ledger cannot be listed.
+pub async fn last_verified(repository: &Repository, cluster: &ClusterName) -> Result<Option<DateTime<Utc>>, Error> {
+    let names = repository.ledger_names(cluster, LedgerKind::Verification).await?;
+    Ok(names.into_iter().map(|(time, _)| time.time()).max())
+}
+
 /// What a verification knows about the segments that the ledger calls missing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known<'a> {
@@ -153,7 +162,8 @@ pub(super) fn entries_due(recorded: &RecordedGaps, known: &Known<'_>, reason: &s
         let Some(size) = recorded.sizes.get(claim) else { continue };
         for (first, last) in segments.without(&recorded.at((*claim, *timeline))).iter() {
             if let Some(SegmentRange { first, last, count, .. }) = SegmentRange::new(*timeline, first, last, *size) {
-                due.push(LedgerEntry::Gap { claim: *claim, first, last, count, reason: reason.to_owned() });
+                let (claim, reason) = (*claim, reason.to_owned());
+                due.push(LedgerEntry::Gap { claim, first, last, count, reason, accepted: false });
             }
         }
     }
@@ -198,6 +208,7 @@ mod tests {
             last: segment(last),
             count: last - first + 1,
             reason: "found".to_owned(),
+            accepted: false,
         }
     }
 

@@ -1,11 +1,13 @@
 //! `wal receive`: the WAL of a running server, seconds after it was written, through a physical replication slot.
 //!
 //! - [`receive`]: until it is told to end. It opens a session, and another one when that has ended, forever.
-//! - `slot`, `position`: the replication slot, and the segment with which a session begins.
+//! - `slot`, `position`: the replication slot, and the segment with which a session begins. `needed` reads from where on
+//!   holes count, `gap` judges WAL that the server no longer has.
 //! - `session`: one connection: everything before the stream, and what its end means.
 //! - `stream`: the stream of one timeline: bytes in, pieces and segments out, and what is reported to the server.
+//! - `storing`, `again`: how they get to the repositories, and which failures are tried again.
 //! - `cut`, `durable`, `ending`: when a piece is due, up to where everything is stored, and how long an end may take.
-//!   Pure.
+//!   Pure. `presence`: whether the server is still there.
 //! - `lock`: one receiver at a time in one folder.
 //!
 //! Invariants: "flushed" is reported to the server only up to an LSN before which every byte is in every configured
@@ -16,14 +18,19 @@
 //! After a crash: pieces and segments are whole or absent. The slot keeps everything after what was reported. The next
 //! run begins with the first segment that is not whole, compares the stored part of it, and continues.
 
+mod again;
 mod cut;
 mod durable;
 mod ending;
+mod gap;
 mod lock;
+mod needed;
 mod position;
+mod presence;
 mod run;
 mod session;
 mod slot;
+mod storing;
 mod stream;
 
 use std::path::PathBuf;

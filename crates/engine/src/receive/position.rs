@@ -3,11 +3,18 @@
 //! It begins at the beginning of a segment: the first one that is not whole in every repository. The server then sends
 //! the stored part of it once more, and both are compared. The slot keeps that WAL: a server removes whole segments
 //! only.
+//!
+//! The segments count from the start of a repository's newest backup or snapshot on: what is before it, no recovery to
+//! the present needs. A repository without one has nothing that WAL could be replayed on, so only its newest run
+//! counts, and what the slot keeps. `archive_command` stores several segments at the same time, so there can be whole
+//! segments after one that is missing, whatever the slot says: nothing after that hole may be reported to the server.
 
 use std::collections::BTreeMap;
 
 use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, WalSegmentSize};
 use holdfast_repo::catalog::WalInventory;
+
+use super::needed::Needed;
 
 /// The WAL of one repository.
 #[derive(Debug, Clone)]
@@ -18,6 +25,8 @@ pub(super) struct StoredWal {
     pub(super) inventory: WalInventory,
     /// The end of the pieces of each segment that has some, counted from the segment's beginning.
     pub(super) tail: BTreeMap<SegmentName, u32>,
+    /// From where on a hole counts, and which ones do not.
+    pub(super) needed: Needed,
 }
 
 /// The server, as far as it decides where to begin.
@@ -46,8 +55,32 @@ pub(super) struct ServerLags {
 }
 
 impl StoredWal {
-    /// The end of its whole segments along the path, else the beginning of its oldest pieces; `None` without any.
+    /// Whether it has the segment in whole, or its absence was accepted.
+    pub(super) fn has(&self, segment: SegmentName, size: WalSegmentSize) -> bool {
+        self.inventory.contains(segment) || self.needed.is_accepted(segment, size)
+    }
+
+    /// The end of what it has without a hole; `None` if it has nothing.
     fn end(&self, server: &Server) -> Option<Lsn> {
+        if let Some(from) = self.needed.from {
+            return Some(self.first_missing(from, server).start_lsn(server.size));
+        }
+        let newest = self.end_of_newest_run(server)?;
+        let kept = server.slot.map(|slot| self.first_missing(slot, server).start_lsn(server.size));
+        kept.into_iter().chain([newest]).min()
+    }
+
+    /// The first segment along the path, from an LSN on, that it does not have.
+    fn first_missing(&self, from: Lsn, server: &Server) -> SegmentName {
+        let mut segment = server.ancestry.segment_containing(from, server.size);
+        while self.has(segment, server.size) {
+            segment = server.ancestry.segment_containing(segment.end_lsn(server.size), server.size);
+        }
+        segment
+    }
+
+    /// The end of the last run of whole segments along the path, else the beginning of its oldest pieces.
+    fn end_of_newest_run(&self, server: &Server) -> Option<Lsn> {
         let size = server.size;
         let whole = server.ancestry.path().iter().rev().find_map(|span| {
             let ranges = self.inventory.ranges(span.timeline);
@@ -88,7 +121,7 @@ pub(super) fn first_segment(server: &Server, stored: &[StoredWal]) -> Result<Seg
     // The earlier one: what is between them may be missing.
     let from = repositories.into_iter().chain(slot).min().unwrap_or(server.flushed);
     let mut segment = server.ancestry.segment_containing(from, server.size);
-    while !stored.is_empty() && stored.iter().all(|one| one.inventory.contains(segment)) {
+    while !stored.is_empty() && stored.iter().all(|one| one.has(segment, server.size)) {
         segment = server.ancestry.segment_containing(segment.end_lsn(server.size), server.size);
     }
     Ok(segment)
@@ -122,7 +155,13 @@ mod tests {
             store: "s3://one".to_owned(),
             inventory: WalInventory::from_files(SIZE, files),
             tail: tail.iter().map(|(name, end)| (segment(name), *end)).collect(),
+            needed: Needed::default(),
         }
+    }
+
+    /// The same, with a backup that starts in this segment.
+    fn with_backup(number: u64, stored: StoredWal) -> StoredWal {
+        StoredWal { needed: Needed::beginning(at(number, 40)), ..stored }
     }
 
     fn server(slot: Option<Lsn>, slot_is_new: bool) -> Server {
@@ -203,6 +242,79 @@ mod tests {
         ] {
             assert_eq!(first_segment(&server, &repositories).unwrap().to_string(), expected, "{what}");
         }
+    }
+
+    /// `archive_command` has failed for one segment, and had stored later ones already.
+    #[test]
+    fn a_hole_in_what_is_stored_comes_first_whatever_the_slot_says() {
+        let numbers = |numbers: &[u64]| numbers.iter().map(|number| name(1, *number)).collect::<Vec<_>>();
+        let holed = || with_backup(3, stored(&numbers(&[2, 3, 4, 5, 7]), &[]));
+        let whole = || with_backup(3, stored(&numbers(&[2, 3, 4, 5, 6, 7]), &[]));
+        let accepted = |first: u64, last: u64, mut stored: StoredWal| {
+            stored.needed.accept(TimelineId::FIRST, first, last);
+            stored
+        };
+        for (what, server, repositories, expected) in [
+            ("a new slot", server(Some(at(8, 0)), true), vec![holed()], 6),
+            ("a slot that somebody made ahead", server(Some(at(8, 0)), false), vec![holed()], 6),
+            ("no slot", server(None, true), vec![holed()], 6),
+            ("in one of two repositories", server(Some(at(8, 0)), true), vec![whole(), holed()], 6),
+            ("none", server(Some(at(8, 0)), true), vec![whole(), whole()], 8),
+            (
+                "before the newest backup",
+                server(Some(at(8, 0)), true),
+                vec![with_backup(7, stored(&numbers(&[2, 3, 4, 5, 7]), &[]))],
+                8,
+            ),
+            (
+                "without a backup, before what the slot keeps",
+                server(Some(at(7, 0)), true),
+                vec![stored(&numbers(&[2, 3, 5, 7]), &[])],
+                8,
+            ),
+            (
+                "without a backup, in what the slot keeps",
+                server(Some(at(5, 9)), true),
+                vec![stored(&numbers(&[2, 3, 5, 7]), &[])],
+                6,
+            ),
+            (
+                "several",
+                server(Some(at(9, 0)), true),
+                vec![with_backup(2, stored(&numbers(&[2, 4, 5, 7]), &[(name(1, 6), 100)]))],
+                3,
+            ),
+            ("an accepted one", server(Some(at(8, 0)), true), vec![accepted(6, 6, holed())], 8),
+            (
+                "an accepted one, with another after it",
+                server(Some(at(8, 0)), true),
+                vec![accepted(3, 4, with_backup(2, stored(&numbers(&[2, 5, 7]), &[])))],
+                6,
+            ),
+            ("an accepted one at the end", server(Some(at(8, 0)), false), vec![accepted(8, 8, whole())], 9),
+            (
+                "accepted in one of two",
+                server(Some(at(8, 0)), true),
+                vec![accepted(6, 6, holed()), with_backup(3, stored(&numbers(&[3, 4, 5, 7]), &[]))],
+                6,
+            ),
+        ] {
+            let first = first_segment(&server, &repositories).unwrap();
+            assert_eq!(first.to_string(), name(1, expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_hole_before_a_switch_counts_and_a_gap_of_another_timeline_does_not() {
+        let files = [name(1, 3), name(2, 5), name(2, 6)];
+        let lacks_four = with_backup(3, stored(&files, &[]));
+        let server = promoted(Some(at(7, 0)), true);
+        assert_eq!(first_segment(&server, std::slice::from_ref(&lacks_four)).unwrap().to_string(), name(1, 4));
+        let mut elsewhere = lacks_four;
+        elsewhere.needed.accept(TimelineId::new(2).unwrap(), 4, 4);
+        assert_eq!(first_segment(&server, &[elsewhere.clone()]).unwrap().to_string(), name(1, 4));
+        elsewhere.needed.accept(TimelineId::FIRST, 4, 4);
+        assert_eq!(first_segment(&server, &[elsewhere]).unwrap().to_string(), name(2, 7));
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_contract::report::wal_receive::ReceiveReport;
-use holdfast_store::StoreErrorKind;
 use tokio_util::sync::CancellationToken;
 
 use super::ReceiveOptions;
+use super::again::{is_of_credentials, passes};
 use super::lock::ReceiverLock;
-use super::session::{self, Ended, Shared};
+use super::session::{self, Ended, SERVER, Shared};
 use crate::archive::{Archiver, PushOptions, Reopen};
-use crate::error::{Cause, Error};
+use crate::error::Error;
 use crate::repository::RepositoryTarget;
 use crate::repository::leases::Clock;
 
@@ -50,14 +50,13 @@ pub async fn receive(
 ) -> Result<ReceiveReport, Error> {
     let _lock = prepare_folder(options.folder.clone()).await?;
     let Repositories { mut targets, reopen, reopen_archiver } = repositories;
-    let push = PushOptions { spool: None, push_ahead: 0, ..options.push.clone() };
+    let push = PushOptions { path: SERVER.into(), spool: None, push_ahead: 0, ..options.push.clone() };
     let archiver = Arc::new(Archiver::new(targets.clone(), reopen_archiver, push));
     let mut shared = Shared {
         options,
         archiver,
         clock: Clock::starting(options.push.now),
         report: ReceiveReport { slot: options.slot.clone(), ..ReceiveReport::default() },
-        skip_to: None,
         compares: true,
         has_streamed: false,
         reached: None,
@@ -73,11 +72,7 @@ pub async fn receive(
         }
         let waits = match ended {
             Ok(Ended::Stopped) => return Ok(shared.report),
-            Ok(Ended::AtTimelineEnd | Ended::NotCompared | Ended::MadeAgain) => SHORT_PAUSE,
-            Ok(Ended::Skip(to)) => {
-                shared.skip_to = Some(to);
-                SHORT_PAUSE
-            }
+            Ok(Ended::AtTimelineEnd | Ended::NotCompared | Ended::MadeAgain | Ended::Passed) => SHORT_PAUSE,
             Err(error) if stop.is_cancelled() && passes(&error) => {
                 tracing::warn!(%error, "receiving was interrupted before its end; WAL waits in the slot on the server");
                 return Ok(shared.report);
@@ -119,89 +114,4 @@ async fn prepare_folder(folder: PathBuf) -> Result<ReceiverLock, Error> {
         }
     }
     Ok(lock)
-}
-
-/// Whether the store refuses the credentials, or has none.
-fn is_of_credentials(error: &Error) -> bool {
-    matches!(
-        &*error.what,
-        Cause::Store(error) if matches!(error.kind(), StoreErrorKind::PermissionDenied | StoreErrorKind::NoCredentials)
-    )
-}
-
-/// Whether the same may succeed later without anybody's help. Everything else ends the receiver, so that somebody
-/// looks at it.
-fn passes(error: &Error) -> bool {
-    match &*error.what {
-        Cause::StreamLost { .. }
-        | Cause::Connection(_)
-        | Cause::SessionLost { .. }
-        | Cause::NotReadable { .. }
-        | Cause::PostmasterPid { .. } => true,
-        Cause::Store(error) => error.is_retryable(),
-        Cause::Postgres(error) => error.code().is_none_or(|code| passes_by_itself(code.code())),
-        Cause::ServerAnswer { sqlstate, .. } => passes_by_itself(sqlstate),
-        _ => false,
-    }
-}
-
-/// Errors of a server that starts, stops, is full, or still holds the slot for the session before.
-fn passes_by_itself(sqlstate: &str) -> bool {
-    const OBJECT_IN_USE: &str = "55006";
-    const IO_ERROR: &str = "58030";
-    let class = |class: &str| sqlstate.starts_with(class);
-    sqlstate == OBJECT_IN_USE || sqlstate == IO_ERROR || class("57") || class("53") || class("08") || class("XX")
-}
-
-#[cfg(test)]
-mod tests {
-    use holdfast_store::{Failure, Operation, StoreError};
-
-    use super::*;
-
-    #[test]
-    fn only_what_passes_by_itself_is_tried_again() {
-        let answer = |sqlstate: &str| Cause::ServerAnswer {
-            severity: "ERROR".to_owned(),
-            message: "m".to_owned(),
-            sqlstate: sqlstate.to_owned(),
-        };
-        for (cause, expected) in [
-            (Cause::StreamLost { reason: "gone".to_owned() }, true),
-            (Cause::Connection("refused".to_owned()), true),
-            (answer("57P03"), true),
-            (answer("53300"), true),
-            (answer("55006"), true),
-            (answer("28P01"), false),
-            (answer("42501"), false),
-            (Cause::ConnectionParameters("port".to_owned()), false),
-            (Cause::SlotLost { slot: "s".to_owned(), reason: "r".to_owned() }, false),
-            (Cause::OtherWal { store: "s3://b".to_owned(), reason: "r".to_owned() }, false),
-            (Cause::Internal("a bug".to_owned()), false),
-        ] {
-            let error = Error::from(cause);
-            assert_eq!(passes(&error), expected, "{error}");
-            assert!(!is_of_credentials(&error), "{error}");
-        }
-    }
-
-    #[test]
-    fn refused_credentials_are_read_once_more() {
-        for (kind, expected) in [
-            (StoreErrorKind::PermissionDenied, true),
-            (StoreErrorKind::NoCredentials, true),
-            (StoreErrorKind::NoSuchBucket, false),
-            (StoreErrorKind::Timeout, false),
-        ] {
-            let failure = Failure {
-                store: "s3://b".to_owned(),
-                name: "n".to_owned(),
-                operation: Operation::List,
-                detail: String::new(),
-                source: None,
-            };
-            let error = Error::from(Cause::Store(StoreError::new(kind, failure)));
-            assert_eq!(is_of_credentials(&error), expected, "{kind:?}");
-        }
-    }
 }

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use holdfast_contract::report::wal_receive::ReceiveReport;
 use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId, WalFileName};
-use holdfast_repo::record::LedgerEntry;
 use holdfast_repo::wal_tail::chain_from;
 use tokio_util::sync::CancellationToken;
 
 use super::ReceiveOptions;
+use super::gap::{self, Gone, Verdict};
+use super::needed::Needed;
 use super::position::{Server, ServerLags, StoredWal, first_segment};
 use super::slot::{self, UsedSlot};
+use super::storing::Storing;
 use super::stream::{Compared, Stream, StreamEnd, StreamPlan, read_stored};
 use crate::archive::tail::{self, TailPieces};
 use crate::archive::{Archiver, Destination, WalFolders, WalScope, hand_in, open_all, wal_object_name};
-use crate::error::{Cause, Error, ResultExt};
+use crate::error::{Cause, Error};
 use crate::repository::RepositoryTarget;
 use crate::repository::claim::Identity;
 use crate::repository::leases::Clock;
@@ -24,7 +26,7 @@ use crate::server::replication::{Begun, Replication, SystemFacts};
 const COMPARED_AT_MOST: u32 = 64 << 20;
 
 /// What claims and messages call the server.
-const SERVER: &str = "the server that is streamed";
+pub(super) const SERVER: &str = "the server that is streamed";
 
 /// What all sessions share.
 pub(super) struct Shared<'a> {
@@ -32,8 +34,6 @@ pub(super) struct Shared<'a> {
     pub(super) archiver: Arc<Archiver>,
     pub(super) clock: Clock,
     pub(super) report: ReceiveReport,
-    /// Where to begin after a gap that was accepted.
-    pub(super) skip_to: Option<Lsn>,
     /// Whether the next session compares the last whole segment with the server's.
     pub(super) compares: bool,
     /// Whether this session has received WAL.
@@ -53,8 +53,9 @@ pub(super) enum Ended {
     AtTimelineEnd,
     /// The server no longer has the segment that was to be compared; the next session begins after it.
     NotCompared,
-    /// WAL is missing, and that was accepted: the next session begins here.
-    Skip(Lsn),
+    /// WAL that the server no longer has is not missing any more, or that was accepted: the next session begins after
+    /// it.
+    Passed,
     /// The server had invalidated the slot, and a new one was made.
     MadeAgain,
 }
@@ -112,15 +113,12 @@ pub(super) async fn run(
             let reached = shared.reached.unwrap_or_else(|| first.start_lsn(size));
             let first = SegmentName::containing(reached, first.timeline(), size);
             let error = of_start(error, shared.options, reached, first.timeline());
-            match (&*error.what, kept) {
-                (Cause::WalGap { .. }, Some(kept))
-                    if shared.options.accept_gap
-                        && accept(targets, shared, identity, first, ancestry.segment_containing(kept, size))
-                            .await? =>
-                {
-                    Ok(Ended::Skip(kept))
-                }
-                _ => Err(error),
+            if !matches!(&*error.what, Cause::WalGap { .. }) {
+                return Err(error);
+            }
+            match gap::judge(targets, shared, Gone { identity, ancestry: &ancestry, first, kept }).await? {
+                Verdict::Stored | Verdict::Accepted => Ok(Ended::Passed),
+                Verdict::Missing => Err(error),
             }
         }
     }
@@ -140,17 +138,13 @@ async fn prepare(targets: &[RepositoryTarget], shared: &mut Shared<'_>) -> Resul
 
     let ancestry = path_of(&mut connection, facts).await?;
     let slot = slot::prepare(&mut connection, version, options).await?;
-    let (mut stored, tails) = stored_wal(&destinations, &ancestry, slot.restart_lsn.filter(|_| !slot.is_new)).await?;
+    let (mut stored, tails) = stored_wal(&destinations, &ancestry, slot.restart_lsn).await?;
     // After the listing: what `wal push` has stored meanwhile must not look as if the server had lost it.
     let now = same_server(facts, connection.identify_system().await?)?;
     let in_recovery = connection.is_in_recovery(version).await?;
     let (slot_is_new, slot_from) = (slot.is_new, slot.restart_lsn);
     let server = Server { ancestry, size, flushed: now.flushed, in_recovery, slot: slot_from, slot_is_new };
     let first = first_to_stream(&server, &mut stored, &destinations, &tails, shared).await?;
-    let first = match shared.skip_to {
-        Some(skip_to) if skip_to > first.start_lsn(size) => server.ancestry.segment_containing(skip_to, size),
-        _ => first,
-    };
     archive_histories(&mut connection, shared, &server.ancestry, first.timeline(), &stored).await?;
 
     let is_wanted = std::mem::replace(&mut shared.compares, true);
@@ -177,8 +171,9 @@ async fn prepare(targets: &[RepositoryTarget], shared: &mut Shared<'_>) -> Resul
         }
     }
     let timeline_start = server.ancestry.span(timeline).map_or(Lsn::INVALID, |span| span.start);
-    let (begins_before, destinations) = (compared.is_some(), Arc::new(destinations));
-    let plan = StreamPlan { first, size, destinations, stored, timeline_start, server_end: server.flushed, compared };
+    let begins_before = compared.is_some();
+    let storing = Arc::new(Storing::new(shared, identity, &destinations));
+    let plan = StreamPlan { first, size, storing, stored, timeline_start, server_end: server.flushed, compared };
     let stream = Stream::new(connection, plan);
     let ancestry = server.ancestry;
     Ok(Prepared::Streaming(Box::new(Streaming { stream, identity, ancestry, first, begins_before, kept: slot_from })))
@@ -300,7 +295,7 @@ async fn first_to_stream(
             }
         }
         let Some(assembly) = whole else { return Ok(first) };
-        let (file, content) = (WalFileName::Segment(first), assembly.into_segment(server.size.bytes()));
+        let (file, content) = (WalFileName::Segment(first), assembly.into_segment(server.size.bytes()).into());
         hand_in(&shared.archiver, &shared.options.folder, file, content, shared.clock.now()).await?;
         tracing::info!(%first, "archived a segment from its pieces");
         for (Destination { repository, claim }, one) in destinations.iter().zip(stored.iter_mut()) {
@@ -312,15 +307,17 @@ async fn first_to_stream(
     }
 }
 
-/// Lists what each repository has: whole segments, and pieces of every timeline of the path.
-async fn stored_wal(
+/// Lists what each repository has: whole segments from `from` and from where they are needed on, and pieces of every
+/// timeline of the path.
+pub(super) async fn stored_wal(
     destinations: &[Destination],
     ancestry: &Ancestry,
     from: Option<Lsn>,
 ) -> Result<(Vec<StoredWal>, Vec<TailPieces>), Error> {
     let (mut stored, mut tails) = (Vec::new(), Vec::new());
     for Destination { repository, claim } in destinations {
-        let wanted = from.map_or(WalScope::Newest, WalScope::From);
+        let needed = Needed::read(repository, claim, ancestry).await?;
+        let wanted = from.into_iter().chain(needed.from).min().map_or(WalScope::Newest, WalScope::From);
         let listed = WalFolders::read_and_list(repository, claim, wanted).await?;
         let mut pieces = TailPieces::new();
         for span in ancestry.path() {
@@ -335,6 +332,7 @@ async fn stored_wal(
             // A damaged object is not WAL: nothing after it is reported because of it.
             inventory: listed.whole(),
             tail: ends.collect(),
+            needed,
         });
         tails.push(pieces);
     }
@@ -355,40 +353,11 @@ async fn archive_histories(
             continue;
         }
         let text = connection.history(timeline).await?;
-        let (file, content) = (WalFileName::History(timeline), text.content.to_vec());
+        let (file, content) = (WalFileName::History(timeline), text.content);
         hand_in(&shared.archiver, &shared.options.folder, file, content, shared.clock.now()).await?;
         tracing::info!(%file, "archived the history of a timeline");
     }
     Ok(())
-}
-
-/// Records a gap that the caller accepts, in every repository. Returns whether there is one.
-async fn accept(
-    targets: &[RepositoryTarget],
-    shared: &Shared<'_>,
-    identity: Identity,
-    first: SegmentName,
-    next: SegmentName,
-) -> Result<bool, Error> {
-    let size = identity.wal_segment_size;
-    let count = next.number(size).saturating_sub(first.number(size));
-    let Some(last) = next.previous(size).map(|last| last.on_timeline(first.timeline())).filter(|_| count > 0) else {
-        return Ok(false);
-    };
-    let options = shared.options;
-    tracing::warn!(%first, %last, count, "these segments are missing, and that was accepted (--accept-gap): take a new \
-                                         backup now");
-    let mut push = options.push.clone();
-    (push.path, push.now) = (SERVER.into(), shared.clock.now());
-    for Destination { repository, claim } in open_all(targets, &push, Some(identity)).await? {
-        let reason = "the server no longer had this WAL when `wal receive` asked for it".to_owned();
-        let entry = LedgerEntry::Gap { claim: claim.number, first, last, count, reason };
-        repository
-            .write_ledger(&push.cluster, &push.host, shared.clock.now(), entry)
-            .await
-            .doing(|| "recording the gap".to_owned())?;
-    }
-    Ok(true)
 }
 
 #[cfg(test)]

@@ -23,11 +23,20 @@ pub(super) async fn prepare(
 ) -> Result<UsedSlot, Error> {
     let name = options.slot.as_str();
     if let Some(slot) = read(connection, version, options).await? {
-        if slot.restart_lsn.is_some() {
+        // One that was never used keeps WAL from the first report on.
+        if slot.is_lost != Some(true) && (slot.restart_lsn.is_some() || slot.is_lost == Some(false)) {
             return Ok(UsedSlot { restart_lsn: slot.restart_lsn, is_new: false });
         }
-        let reason = "the server keeps no WAL for it any more (wal_status is lost), as max_slot_wal_keep_size or an \
-                      idle time limit says";
+        let reason = match slot.is_lost {
+            Some(_) => {
+                "the server keeps no WAL for it any more (wal_status is lost), as max_slot_wal_keep_size or an idle time \
+                 limit says"
+            }
+            None => {
+                "the server keeps no WAL for it: it is lost (max_slot_wal_keep_size, or an idle time limit), or it was \
+                 made without immediately_reserve and never used; wal_status in pg_replication_slots says which"
+            }
+        };
         if !options.accept_gap {
             return Err(Cause::SlotLost { slot: name.to_owned(), reason: reason.to_owned() }.into());
         }
@@ -90,9 +99,11 @@ async fn read(
     session.close().await;
     let Some(row) = row else { return Ok(None) };
     let (restart, is_lost): (Option<&str>, Option<bool>) = (row.get(0), row.get(1));
-    let Some(restart) = restart.filter(|_| is_lost != Some(true)) else { return Ok(Some(Slot { restart_lsn: None })) };
+    // `wal_status` is NULL for a slot that was never used.
+    let is_lost = Some(is_lost == Some(true));
+    let Some(restart) = restart else { return Ok(Some(Slot { restart_lsn: None, is_lost })) };
     match restart.parse() {
-        Ok(lsn) => Ok(Some(Slot { restart_lsn: Some(lsn) })),
+        Ok(lsn) => Ok(Some(Slot { restart_lsn: Some(lsn), is_lost })),
         Err(_) => Err(Cause::Internal(format!("pg_replication_slots says restart_lsn {restart}")).into()),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use holdfast_pgtypes::{Lsn, SegmentName, WalFileName, WalSegmentSize};
+use holdfast_pgtypes::{Lsn, SegmentName, WalSegmentSize};
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::TailRange;
 use holdfast_repo::wal_tail::Assembly;
@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 use super::cut::{self, Waiting};
 use super::durable::Durable;
 use super::ending::Ending;
+use super::presence::{self, Presence};
 use super::session::Shared;
+use super::storing::{Done, Piece, Storing, Work};
+use crate::archive::Destination;
 use crate::archive::tail::{self, TailPieces};
-use crate::archive::{Destination, hand_in};
 use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;
 use crate::server::replication::{Replication, StandbyStatus, Streamed, TimelineEnd};
@@ -35,6 +37,11 @@ const ASK_AFTER: Duration = Duration::from_secs(15);
 /// A server that says nothing for this time, although it was asked, is taken for lost.
 const SILENT_AT_MOST: Duration = Duration::from_mins(1);
 
+/// If something waits and nothing became durable for this time, it is asked whether the server is shutting down:
+/// `pg_ctl stop` waits for a minute, and the server waits until this side has everything. A slow line can take as long
+/// for one segment, so this alone ends nothing.
+const STALLED_AT_MOST: Duration = Duration::from_secs(20);
+
 /// How long the end of the connection may take. The server notices it in any case.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -42,7 +49,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct StreamPlan {
     pub(super) first: SegmentName,
     pub(super) size: WalSegmentSize,
-    pub(super) destinations: Arc<Vec<Destination>>,
+    pub(super) storing: Arc<Storing>,
     /// What the destinations have of the segments that are not whole. It is read before the stream begins: the server
     /// waits for a status while it streams, and a store may be slow.
     pub(super) stored: BTreeMap<SegmentName, Stored>,
@@ -102,25 +109,11 @@ impl Current {
     }
 }
 
-/// A piece that waits for its turn.
-struct Piece {
-    segment: SegmentName,
-    range: TailRange,
-    content: Bytes,
-}
-
-/// The result of a task.
-#[derive(Debug, Clone, Copy)]
-enum Done {
-    Piece(SegmentName, TailRange),
-    Segment(SegmentName),
-    Removed,
-}
-
 /// What happened.
 enum Event {
     Task(Result<Done, Error>),
     Server(Result<Streamed, Error>),
+    Presence(Presence),
     Stop,
     Tick,
 }
@@ -133,6 +126,7 @@ pub(super) struct Stream {
     incoming: Bytes,
     /// The end of the server's WAL, as it said last.
     server_end: Lsn,
+    /// The rests of whole segments, as pieces that wait for their turn.
     rests: VecDeque<Piece>,
     tasks: JoinSet<Result<Done, Error>>,
     sends: Option<SegmentName>,
@@ -140,6 +134,8 @@ pub(super) struct Stream {
     /// Segments that are stored in whole and still have pieces.
     to_remove: Vec<SegmentName>,
     durable: Durable,
+    /// Since when something waits and nothing has become durable.
+    stalled_since: Instant,
     /// Whether what is stored of the first segment is what the server has. Before that, nothing is reported.
     is_proven: bool,
     reported: StandbyStatus,
@@ -168,6 +164,7 @@ impl Stream {
             archives: false,
             to_remove: Vec::new(),
             durable: Durable::from(start),
+            stalled_since: now,
             is_proven: false,
             reported: StandbyStatus::default(),
             reported_at: now,
@@ -181,6 +178,7 @@ impl Stream {
     pub(super) async fn run(mut self, shared: &mut Shared<'_>, stop: &CancellationToken) -> Result<StreamEnd, Error> {
         let mut ending = Ending::No;
         let mut loss = None;
+        let mut asking = presence::Asking::new(shared.options);
         loop {
             self.take_in(shared)?;
             self.prove(ending.is_ending())?;
@@ -192,6 +190,9 @@ impl Stream {
                 (loss, ending) = (Some(error), ending.lose(Instant::now()));
             }
             let is_done = self.is_done();
+            if is_done {
+                self.stalled_since = Instant::now();
+            }
             match ending {
                 Ending::Timeline if is_done => {
                     return tokio::select! {
@@ -205,7 +206,9 @@ impl Stream {
                     drop(tokio::time::timeout(ENDS_WITHIN, self.connection.stop()).await);
                     return Ok(StreamEnd::Stopped);
                 }
-                Ending::Lost { until, .. } if is_done || Instant::now() >= until => {
+                Ending::Lost { until, is_reported }
+                    if is_done || (Instant::now() >= until && (is_reported || asking.is_there())) =>
+                {
                     self.warn_of_rest();
                     shared.reached = Some(self.durable.reached());
                     if self.is_proven {
@@ -215,10 +218,26 @@ impl Stream {
                 }
                 _ => {}
             }
+            asking.ask_if(match ending {
+                Ending::Lost { until, is_reported } => !is_reported && Instant::now() >= until,
+                Ending::Stop { .. } => false,
+                Ending::No | Ending::Timeline => self.stalled_since.elapsed() >= STALLED_AT_MOST,
+            });
             let may_read = self.incoming.is_empty() && !ending.is_ending();
-            let event = self.event(may_read, stop, ending.is_reported(), shared).await?;
+            let event = self.event(may_read, stop, ending.is_reported(), &mut asking, shared).await?;
             match event {
                 Event::Task(done) => self.finished(done?, shared),
+                Event::Presence(Presence::NotNow) if loss.is_none() => {
+                    // Its shutdown waits for this side, and the store may be away for long. It keeps the WAL.
+                    self.connection.hang_up();
+                    let reason = format!(
+                        "the server shuts down, and nothing could be stored for {} s; the connection is given up, so \
+                         that it need not wait",
+                        self.stalled_since.elapsed().as_secs()
+                    );
+                    (loss, ending) = (Some(Cause::StreamLost { reason }.into()), ending.lose(Instant::now()));
+                }
+                Event::Presence(_) => {}
                 Event::Server(Err(error)) => (loss, ending) = (Some(error), ending.lose(Instant::now())),
                 Event::Server(Ok(streamed)) => {
                     self.heard_at = Instant::now();
@@ -252,6 +271,7 @@ impl Stream {
         may_read: bool,
         stop: &CancellationToken,
         is_reported: bool,
+        asking: &mut presence::Asking<'_>,
         shared: &Shared<'_>,
     ) -> Result<Event, Error> {
         if !may_read {
@@ -273,6 +293,7 @@ impl Stream {
                 Ok(Event::Task(done))
             }
             () = stop.cancelled(), if !is_reported => Ok(Event::Stop),
+            presence = asking.answer() => Ok(Event::Presence(presence)),
             streamed = self.connection.next(), if may_read => Ok(Event::Server(streamed)),
             () = tokio::time::sleep(tick) => Ok(Event::Tick),
         }
@@ -322,7 +343,7 @@ impl Stream {
                 if self.archives {
                     return Ok(());
                 }
-                self.complete(shared)?;
+                self.complete()?;
                 continue;
             }
             if self.incoming.is_empty() {
@@ -353,7 +374,7 @@ impl Stream {
     }
 
     /// The current segment is whole: archives it, and begins the next one.
-    fn complete(&mut self, shared: &Shared<'_>) -> Result<(), Error> {
+    fn complete(&mut self) -> Result<(), Error> {
         if self.compares() {
             self.compare()?;
             self.current = self.plan.begin(self.plan.first);
@@ -366,20 +387,15 @@ impl Stream {
         if let Some(range) = rest.filter(|range| cut::rest_is_piece(range.length(), self.current.has_pieces)) {
             let content = self.current.content.get(range.start() as usize..).unwrap_or_default();
             let content = Bytes::copy_from_slice(content);
-            self.rests.push_back(Piece { segment: self.current.name, range, content });
+            self.rests.push_back(Piece { segment: self.current.name, range, content, is_merged: false });
         }
         let begun = self.plan.begin(next);
         let Current { name, content, has_pieces, .. } = std::mem::replace(&mut self.current, begun);
         if has_pieces {
             self.to_remove.push(name);
         }
-        let (archiver, now) = (Arc::clone(&shared.archiver), shared.clock.now());
-        let folder = shared.options.folder.clone();
         self.archives = true;
-        self.tasks.spawn(async move {
-            hand_in(&archiver, &folder, WalFileName::Segment(name), content, now).await?;
-            Ok(Done::Segment(name))
-        });
+        self.spawn(Work::Segment(name, content.into()));
         Ok(())
     }
 
@@ -432,25 +448,14 @@ impl Stream {
                 None => return Ok(()),
             },
         };
-        let Piece { segment, range, content } = piece;
-        let is_merged =
-            segment == self.current.name && range.end() == self.current.unmerged.0 && self.current.unmerged.1 == 0;
-        self.sends = Some(segment);
-        let destinations = Arc::clone(&self.plan.destinations);
-        let (compression, crew) = (shared.options.push.compression, shared.options.push.crew.clone());
-        self.tasks.spawn(async move {
-            let storing = destinations
-                .iter()
-                .map(|destination| tail::store_piece(destination, segment, range, content.clone(), compression, &crew));
-            // All continue to their end even if one fails: what is stored now need not be sent again.
-            let stored = futures::future::join_all(storing).await;
-            stored.into_iter().collect::<Result<Vec<()>, _>>()?;
-            if is_merged {
-                remove(&destinations, segment, Some(range)).await;
-            }
-            Ok(Done::Piece(segment, range))
-        });
+        self.sends = Some(piece.segment);
+        self.spawn(Work::Piece(piece));
         Ok(())
+    }
+
+    fn spawn(&mut self, work: Work) {
+        let storing = Arc::clone(&self.plan.storing);
+        self.tasks.spawn(async move { storing.store(work).await });
     }
 
     fn next_piece(&mut self, shared: &Shared<'_>, is_ending: bool) -> Result<Option<Piece>, Error> {
@@ -474,7 +479,7 @@ impl Stream {
             if let Some(range) = cut::merged(count, merged_from, current.cut_to) {
                 let content = current.content.get(range.start() as usize..range.end() as usize).unwrap_or_default();
                 let content = Bytes::copy_from_slice(content);
-                return Ok(Some(Piece { segment: current.name, range, content }));
+                return Ok(Some(Piece { segment: current.name, range, content, is_merged: true }));
             }
         }
         let interval = if is_ending { Duration::ZERO } else { shared.options.interval };
@@ -482,7 +487,8 @@ impl Stream {
         let range = TailRange::new(current.cut_to, current.cut_to + bytes)
             .ok_or_else(|| Cause::Internal(format!("a piece of {bytes} bytes at {}", current.cut_to)))?;
         let content = current.content.get(range.start() as usize..range.end() as usize).unwrap_or_default();
-        let piece = Piece { segment: current.name, range, content: Bytes::copy_from_slice(content) };
+        let content = Bytes::copy_from_slice(content);
+        let piece = Piece { segment: current.name, range, content, is_merged: false };
         current.cut_to = range.end();
         current.has_pieces = true;
         current.unmerged.1 += 1;
@@ -492,6 +498,9 @@ impl Stream {
 
     fn finished(&mut self, done: Done, shared: &mut Shared<'_>) {
         let size = self.plan.size;
+        if !matches!(done, Done::Removed) {
+            self.stalled_since = Instant::now();
+        }
         match done {
             Done::Piece(segment, range) => {
                 self.sends = None;
@@ -522,11 +531,8 @@ impl Stream {
                 && rests.iter().all(|rest| rest.segment != *segment)
         };
         for segment in self.to_remove.extract_if(.., |segment| may_go(segment)) {
-            let destinations = Arc::clone(&self.plan.destinations);
-            self.tasks.spawn(async move {
-                remove(&destinations, segment, None).await;
-                Ok(Done::Removed)
-            });
+            let storing = Arc::clone(&self.plan.storing);
+            self.tasks.spawn(async move { storing.remove_pieces(segment).await });
         }
     }
 
@@ -544,16 +550,6 @@ impl Stream {
             }
         }
         Ok(())
-    }
-}
-
-/// Removes pieces that are stored in another form by now: all, or those within another one. `expire` removes what
-/// stays.
-async fn remove(destinations: &[Destination], segment: SegmentName, within: Option<TailRange>) {
-    for Destination { repository, claim } in destinations {
-        if let Err(error) = tail::remove_pieces(repository, claim, segment, within).await {
-            tracing::info!(%segment, %error, "pieces that are no longer needed could not be removed yet");
-        }
     }
 }
 

@@ -36,6 +36,9 @@ pub enum LedgerEntry {
         count: u64,
         /// How the gap arose or was found.
         reason: String,
+        /// Whether somebody has said that archiving continues after it (`wal receive --accept-gap`).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        accepted: bool,
     },
     /// Segments that earlier entries of the kind `gap` name are no longer missed.
     GapClosed {

@@ -40,8 +40,10 @@ pub(crate) struct SystemFacts {
 /// A physical replication slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// The oldest WAL that it keeps; `None` if it keeps none, because it was invalidated.
+    /// The oldest WAL that it keeps; `None` if it keeps none: it was invalidated, or never used.
     pub(crate) restart_lsn: Option<Lsn>,
+    /// Whether it was invalidated, if the server says that.
+    pub(crate) is_lost: Option<bool>,
 }
 
 /// A history file as the server has it.
@@ -145,7 +147,7 @@ impl Replication {
         match row.first() {
             Some(Some(_)) => {
                 let restart_lsn = if row.get(1).is_some_and(Option::is_some) { Some(parsed(&row, 1)?) } else { None };
-                Ok(Some(Slot { restart_lsn }))
+                Ok(Some(Slot { restart_lsn, is_lost: None }))
             }
             _ => Ok(None),
         }
@@ -247,6 +249,11 @@ impl Replication {
         let mut message = BytesMut::new();
         frontend::terminate(&mut message);
         drop(self.wire.send(&message).await);
+    }
+
+    /// Closes the connection without a word. Reading and reporting fail from now on.
+    pub(crate) fn hang_up(&mut self) {
+        self.wire = Wire::new(Box::new(tokio::io::empty()));
     }
 
     /// Ends the stream and the connection.
