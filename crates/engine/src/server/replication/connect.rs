@@ -11,6 +11,7 @@ use postgres_protocol::authentication::sasl::{
 };
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
 use postgres_protocol::message::frontend;
+use rustix::net::sockopt;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::Config;
@@ -168,6 +169,7 @@ async fn open(config: &Config, encrypt: Encrypt, tls: Option<&Tls>) -> Result<Op
     }
     .map_err(|e| refused(&e))?;
     stream.set_nodelay(true).map_err(|e| refused(&e))?;
+    notice_loss(&stream, config).map_err(|e| refused(&e))?;
     let Some(tls) = tls.filter(|_| encrypt != Encrypt::Never) else {
         return Ok(Opened { stream: Box::new(stream), binding: None });
     };
@@ -186,6 +188,24 @@ async fn open(config: &Config, encrypt: Encrypt, tls: Option<&Tls>) -> Result<Op
     let encrypted = tls.encrypt(name, stream).await;
     let (stream, binding) = encrypted.map_err(|e| Cause::Connection(format!("{HANDSHAKE}: {e}")))?;
     Ok(Opened { stream: Box::new(stream), binding })
+}
+
+/// Sets what the connection parameters say about keepalives and `tcp_user_timeout`, as for every other connection.
+fn notice_loss(stream: &TcpStream, config: &Config) -> std::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, config.get_keepalives())?;
+    if config.get_keepalives() {
+        sockopt::set_tcp_keepidle(stream, config.get_keepalives_idle())?;
+        if let Some(interval) = config.get_keepalives_interval() {
+            sockopt::set_tcp_keepintvl(stream, interval)?;
+        }
+        if let Some(count) = config.get_keepalives_retries() {
+            sockopt::set_tcp_keepcnt(stream, count)?;
+        }
+    }
+    if let Some(limit) = config.get_tcp_user_timeout() {
+        sockopt::set_tcp_user_timeout(stream, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    Ok(())
 }
 
 /// Sends the start message, logs in, and returns `server_version`.
@@ -310,4 +330,30 @@ async fn scram(
     };
     // Proves that the server knows the password too.
     scram.finish(body.data()).map_err(lost)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_notices_a_loss_as_its_parameters_say() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut config = Config::new();
+        let second = Duration::from_secs(1);
+        config.keepalives_idle(7 * second).keepalives_interval(3 * second).keepalives_retries(4);
+        config.tcp_user_timeout(9 * second);
+        notice_loss(&stream, &config).unwrap();
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), 7 * second);
+        assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), 3 * second);
+        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), 4);
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 9000);
+        config.keepalives(false);
+        notice_loss(&stream, &config).unwrap();
+        assert!(!sockopt::socket_keepalive(&stream).unwrap());
+    }
 }
