@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use holdfast_contract::agent::{Answer, GetStatus};
 use holdfast_engine::Cause;
-use holdfast_engine::archive::{Fetched, Fetcher, Purpose};
+use holdfast_engine::archive::{Fetched, Fetcher, Purpose, segments_ahead};
 use holdfast_pgtypes::{Ancestry, HistoryFile, SegmentName, SystemIdentifier, WalFileName, WalSegmentSize};
 use holdfast_repo::ChunkHash;
 use parking_lot::Mutex;
@@ -54,6 +54,8 @@ struct State {
     paths: HashMap<SystemIdentifier, Ancestry>,
     status: GetStatus,
     asked_at: Option<Instant>,
+    /// When this process began, until what others have left in the spool is removed.
+    began: Option<Instant>,
 }
 
 type Outcome = Option<Result<InSpool, Box<Missing>>>;
@@ -110,7 +112,8 @@ impl Drop for Kept {
 
 impl Fetching {
     pub(crate) fn new(fetcher: Fetcher, depth: usize, explain: Explain, stop: CancellationToken) -> Self {
-        Self(Arc::new(Inner { fetcher, depth, explain, state: Mutex::default(), stop }))
+        let state = Mutex::new(State { began: Some(Instant::now()), ..State::default() });
+        Self(Arc::new(Inner { fetcher, depth, explain, state, stop }))
     }
 
     /// Answers for one file.
@@ -237,7 +240,8 @@ impl Fetching {
     ) {
         let wanted = {
             let state = self.0.state.lock();
-            following(state.paths.get(&system_identifier), reached, size, self.0.depth, until)
+            let depth = segments_ahead(self.0.depth, size);
+            following(state.paths.get(&system_identifier), reached, size, depth, until)
         };
         let fetching = self.clone();
         tokio::spawn(async move {
@@ -255,8 +259,15 @@ impl Fetching {
         });
     }
 
-    /// Removes what was fetched ahead once recovery has been silent for [`KEPT_FOR`]: it has ended.
+    /// Removes what was fetched ahead once recovery has been silent for [`KEPT_FOR`]: it has ended. What an agent left
+    /// that was killed is removed as late: its recovery may continue without it.
     pub(crate) async fn tidy(&self) {
+        let began = self.0.state.lock().began;
+        if began.is_some_and(|began| began.elapsed() >= KEPT_FOR) {
+            self.0.state.lock().began = None;
+            let inner = Arc::clone(&self.0);
+            drop(tokio::task::spawn_blocking(move || inner.fetcher.remove_older(KEPT_FOR)).await);
+        }
         let systems: BTreeSet<SystemIdentifier> = {
             let mut state = self.0.state.lock();
             if state.asked_at.is_none_or(|at| at.elapsed() < KEPT_FOR) {

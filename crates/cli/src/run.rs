@@ -106,10 +106,11 @@ fn perform(
     let is_cut = matches!(&args.command, Command::Wal(WalCommand::Get { name, tail, .. })
         if verbs::ends_at_switch(name, tail));
     // A promotion waits for the answer to a standby, which asks again by itself.
-    if let Command::Wal(WalCommand::Get { name, dest, until, repo: None, standby, tail }) = &args.command
+    if let Command::Wal(WalCommand::Get { name, dest, until, ahead_until, repo: None, standby, tail }) = &args.command
         && !is_cut
         && let patience = standby.then_some(config.wal.timeout)
-        && let Some(answer) = verbs::asking::get(&config, config_file.as_deref(), name, dest, *until, patience)
+        && let last = verbs::last_ahead(name, *until, *ahead_until)
+        && let Some(answer) = verbs::asking::get(&config, config_file.as_deref(), name, dest, last, patience)
         // The agent gives whole segments only.
         && (tail.is_empty() || !answer.as_ref().is_err_and(|failure| failure.code == ExitCode::Absent))
     {

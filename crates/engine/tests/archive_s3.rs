@@ -135,6 +135,7 @@ impl Bench {
                 cluster: self.cluster.clone(),
                 name: name(number).parse().unwrap(),
                 destination: destination.clone(),
+                last_ahead: None,
                 prefetch: 8,
                 spool: Some(self.spool()),
                 repository_set: self.set(),

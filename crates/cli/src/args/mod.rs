@@ -240,6 +240,9 @@ pub enum WalCommand {
         /// Give no segment after this one, as if it were the last in the archive
         #[arg(long, value_name = "SEGMENT")]
         until: Option<SegmentName>,
+        /// Fetch nothing ahead after this segment. `holdfast restore` writes it: recovery ends there
+        #[arg(long, value_name = "SEGMENT")]
+        ahead_until: Option<SegmentName>,
         /// If a segment of this timeline is not whole, give what `wal receive` has stored of it, and fail if that ends
         /// before END; give nothing from SWITCH on. `holdfast restore` writes it
         #[arg(long, value_name = "TIMELINE:END[:SWITCH]", conflicts_with = "standby")]

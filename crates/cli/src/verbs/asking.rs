@@ -62,19 +62,22 @@ pub(crate) fn get(
     let size_bytes = match &conversation.answer {
         // The agent and this process may see different file systems: then the file is not there.
         Answer::Fetched { path, blake3, .. } if path.starts_with(spool.folder()) => {
-            match archive::hand_over_from_agent(path, *blake3, destination) {
-                Ok(size_bytes) => size_bytes?,
-                Err(error) => return Some(Err(error.into())),
-            }
+            alone_after_failure(archive::hand_over_from_agent(path, *blake3, destination))?
         }
-        Answer::Content(digits) => match archive::write_small(destination, digits) {
-            Ok(size) => size?,
-            Err(error) => return Some(Err(error.into())),
-        },
+        Answer::Content(digits) => alone_after_failure(archive::write_small(destination, digits))?,
         Answer::Failed(report) => return failure(report).map(Err),
         _ => return None,
     };
     Some(Ok(GetReport { file, source: GetSource::Spool, size_bytes, prefetched: 0 }))
+}
+
+/// What was handed over; `None` also after a failure. The command alone may succeed, and if it does not, its failure is
+/// the one that recovery reads: many of them end it.
+fn alone_after_failure(handed: Result<Option<u64>, holdfast_engine::Error>) -> Option<u64> {
+    handed.unwrap_or_else(|error| {
+        tracing::warn!(%error, "what the agent has fetched cannot be used; working without the agent");
+        None
+    })
 }
 
 fn answered(reply: Reply) -> Option<Box<Conversation>> {

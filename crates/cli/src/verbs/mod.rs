@@ -45,7 +45,7 @@ use clap::CommandFactory;
 use std::path::Path;
 
 pub use context::Context;
-pub(crate) use wal::{already_durable, already_fetched, ends_at_switch, only, refuse_after};
+pub(crate) use wal::{already_durable, already_fetched, ends_at_switch, last_ahead, only, refuse_after};
 
 /// Runs the commands that need neither configuration nor runtime; `None` for any other.
 pub(crate) fn run_bare(command: &Command, output: Output) -> Option<Result<ExitCode, Failure>> {
@@ -95,7 +95,9 @@ pub(crate) async fn run(command: Command, context: Context) -> Result<ExitCode, 
         Command::Agent(args) => agent::run(&context, args).await,
         Command::Wal(WalCommand::Push { path, standby: true, wait }) => wal::push_standby(&context, path, *wait).await,
         Command::Wal(WalCommand::Push { path, .. }) => wal::push(&context, path).await,
-        Command::Wal(WalCommand::Get { name, dest, tail, .. }) => wal::get(&context, name, dest, tail).await,
+        Command::Wal(WalCommand::Get { name, dest, tail, until, ahead_until, .. }) => {
+            wal::get(&context, name, dest, tail, wal::last_ahead(name, *until, *ahead_until)).await
+        }
         Command::Wal(WalCommand::Receive(args)) => wal_receive::run(&context, args).await,
         Command::Wal(WalCommand::List) => wal::list(&context).await,
         Command::Wal(WalCommand::Verify(args)) => wal_verify::run(&context, args).await,

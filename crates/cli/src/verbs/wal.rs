@@ -157,6 +157,24 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
     Ok(ExitCode::Ok)
 }
 
+/// The last segment that may be fetched ahead. Once recovery has asked for one after `ahead_until`, it goes further than
+/// the restore has planned, and that is no limit any more.
+pub(crate) fn last_ahead(
+    name: &str,
+    until: Option<SegmentName>,
+    ahead_until: Option<SegmentName>,
+) -> Option<SegmentName> {
+    let asked = name.parse::<SegmentName>().ok();
+    let is_passed = |last: SegmentName| asked.is_some_and(|asked| asked.on_timeline(last.timeline()) > last);
+    let planned = ahead_until.filter(|last| !is_passed(*last));
+    let earlier =
+        |one: SegmentName, other: SegmentName| if other.on_timeline(one.timeline()) < one { other } else { one };
+    match (until, planned) {
+        (Some(until), Some(planned)) => Some(earlier(until, planned)),
+        (until, planned) => until.or(planned),
+    }
+}
+
 /// Works for the archiver, and hurries from the moment at which its server is told to stop.
 async fn hurrying_when_stopping<T>(path: &Path, hurry: &Hurry, work: impl Future<Output = T>) -> T {
     let watch = async {
@@ -219,6 +237,7 @@ pub(super) async fn get(
     name: &str,
     destination: &Path,
     tails: &[NeededTail],
+    last_ahead: Option<SegmentName>,
 ) -> Result<ExitCode, Failure> {
     let config = &context.config;
     let name: WalFileName = name.parse().map_err(|_| {
@@ -250,6 +269,7 @@ pub(super) async fn get(
         name,
         destination: destination.to_owned(),
         prefetch,
+        last_ahead,
         spool: if prefetch > 0 { spool(context, destination) } else { None },
         repository_set: repository_set(config),
         system_identifier,
@@ -364,4 +384,35 @@ fn listing_text(listing: &archive::WalListing) -> String {
     }
     text.push_str(&gaps);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_fetched_ahead_after_the_earlier_limit_until_recovery_passes_the_plan() {
+        let name = |timeline: u32, number: u32| format!("{timeline:08X}00000000{number:08X}");
+        let last = |asked: &str, until: Option<u32>, ahead_until: Option<u32>| {
+            let segment = |number: Option<u32>| number.map(|number| name(1, number).parse().unwrap());
+            last_ahead(asked, segment(until), segment(ahead_until)).map(|last| last.to_string())
+        };
+        for (asked, until, ahead_until, expected) in [
+            (name(1, 3), None, None, None),
+            (name(1, 3), Some(7), None, Some(name(1, 7))),
+            (name(1, 3), None, Some(5), Some(name(1, 5))),
+            (name(1, 5), None, Some(5), Some(name(1, 5))),
+            (name(2, 3), None, Some(5), Some(name(1, 5))),
+            (name(1, 3), Some(7), Some(5), Some(name(1, 5))),
+            (name(1, 3), Some(4), Some(5), Some(name(1, 4))),
+            ("00000002.history".to_owned(), None, Some(5), Some(name(1, 5))),
+            // The target was moved after the restore.
+            (name(1, 6), None, Some(5), None),
+            (name(2, 6), Some(7), Some(5), Some(name(1, 7))),
+        ] {
+            assert_eq!(last(&asked, until, ahead_until), expected, "{asked} {until:?} {ahead_until:?}");
+        }
+    }
 }

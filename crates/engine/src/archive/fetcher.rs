@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName, WalSegmentSize};
 use holdfast_repo::ChunkHash;
@@ -221,6 +222,12 @@ impl Fetcher {
     /// Removes all segments from the spool that were fetched ahead for a cluster. Blocks.
     pub fn empty(&self, system_identifier: SystemIdentifier) {
         self.spooled(system_identifier).empty();
+    }
+
+    /// Removes the segments from the spool, of every cluster and every set of repositories, that were fetched ahead
+    /// longer than this ago. Blocks.
+    pub fn remove_older(&self, age: Duration) {
+        self.options.spool.remove_fetched(std::time::SystemTime::now(), age);
     }
 
     /// Removes the segments from the spool that recovery has passed, all beyond `limit`, and the remains of killed

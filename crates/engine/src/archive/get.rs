@@ -14,7 +14,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use holdfast_contract::report::wal::{GetReport, GetSource};
 use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, NEEDED_BYTES, check_segment_header};
-use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName};
+use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName, WalSegmentSize};
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::ClusterName;
 use holdfast_repo::record::ClaimRecord;
@@ -47,6 +47,8 @@ pub struct GetOptions {
     pub destination: PathBuf,
     /// How many segments after the requested one are fetched ahead. It is also the most that the spool may contain.
     pub prefetch: usize,
+    /// The last segment that is fetched ahead, by its number: recovery does not go further.
+    pub last_ahead: Option<SegmentName>,
     /// The spool that keeps them; without it, nothing is fetched ahead.
     pub spool: Option<Spool>,
     /// The repositories, as the spool identifies them.
@@ -372,6 +374,16 @@ pub(crate) fn memory_needed(claim: &ClaimRecord, file: WalFileName) -> u64 {
     }
 }
 
+/// The most bytes of segments that are fetched ahead: 256 segments of the usual size, which is the most that can be
+/// configured. A segment may have 1 GiB.
+const MOST_AHEAD_BYTES: u64 = 4 << 30;
+
+/// How many segments of this size are fetched ahead if this many are configured: one at least, unless none is.
+pub fn segments_ahead(configured: usize, size: WalSegmentSize) -> usize {
+    let affordable = (MOST_AHEAD_BYTES / size.as_u64()).max(1);
+    configured.min(usize::try_from(affordable).unwrap_or(configured))
+}
+
 /// Fetches the segments after `reached` into the spool, and returns how many. No failure here is an error.
 async fn prefetch(
     options: &GetOptions,
@@ -381,12 +393,17 @@ async fn prefetch(
     claim: &ClaimRecord,
 ) -> usize {
     let wanted = {
-        let (spooled, limit, size, now) = (spooled.clone(), options.prefetch, claim.wal_segment_size, options.now);
+        let (spooled, size, now) = (spooled.clone(), claim.wal_segment_size, options.now);
+        let limit = segments_ahead(options.prefetch, size);
+        let last = options.last_ahead;
+        let is_wanted =
+            move |segment: &SegmentName| last.is_none_or(|last| segment.on_timeline(last.timeline()) <= last);
         let looked = blocking(move || {
             spooled.remove_stale(now.into());
             spooled.sweep(reached, limit);
             let following = std::iter::successors(reached.next(size), |segment| segment.next(size)).take(limit);
-            Ok(following.filter(|segment| !spooled.has(*segment)).collect::<Vec<_>>())
+            let wanted = following.take_while(is_wanted).filter(|segment| !spooled.has(*segment));
+            Ok(wanted.collect::<Vec<_>>())
         });
         looked.await.unwrap_or_default()
     };
@@ -491,4 +508,17 @@ fn hand_over(
         spooled.sweep(segment, prefetch);
     }
     Ok(size_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_segments_are_fetched_ahead_in_smaller_numbers() {
+        let ahead = |configured, mib: u32| segments_ahead(configured, WalSegmentSize::new(mib << 20).expect("a size"));
+        for (configured, mib, expected) in [(8, 16, 8), (256, 16, 256), (256, 64, 64), (8, 1024, 4), (0, 1024, 0)] {
+            assert_eq!(ahead(configured, mib), expected, "{configured} segments of {mib} MiB");
+        }
+    }
 }

@@ -54,7 +54,7 @@ pub use archiver::{Archiver, Durable};
 pub use deliver::{ArchiveContext, Destination, archive_file};
 pub(crate) use destinations::open_all;
 pub use fetcher::{Fetched, Fetcher, FetcherOptions};
-pub use get::{GetOptions, get, hand_over_fetched};
+pub use get::{GetOptions, get, hand_over_fetched, segments_ahead};
 pub(crate) use get::{look_at, memory_needed, read_whole};
 pub(crate) use hand_in::hand_in;
 pub use holdfast_contract::report::wal::{

@@ -148,13 +148,10 @@ fn move_aside(path: &Path, hash: &ChunkHash, aside: &Path) -> std::io::Result<Op
             (file, found, size_bytes)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-            let mut from = private::open(path)?;
-            let mut file = private::create_new(aside)?;
-            let (found, size_bytes) = read_through(&mut from, Some(&mut file))?;
-            spool::remove_quietly(path);
-            (file, found, size_bytes)
-        }
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => match copy(path, aside)? {
+            Some(copied) => copied,
+            None => return Ok(None),
+        },
         Err(error) => return Err(error),
     };
     if found == *hash {
@@ -163,6 +160,19 @@ fn move_aside(path: &Path, hash: &ChunkHash, aside: &Path) -> std::io::Result<Op
         tracing::warn!(path = %path.display(), "a segment fetched ahead is damaged and is fetched again");
         Ok(None)
     }
+}
+
+/// Copies an entry to another file system, with the hash and the length of what was read; `None` if another process
+/// took it. A rename between file systems fails before it looks whether the file is there.
+fn copy(path: &Path, aside: &Path) -> std::io::Result<Option<(File, ChunkHash, u64)>> {
+    let mut from = match private::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut file = private::create_new(aside)?;
+    let (found, size_bytes) = read_through(&mut from, Some(&mut file))?;
+    spool::remove_quietly(path);
+    Ok(Some((file, found, size_bytes)))
 }
 
 /// The hash and the length of a file, read in pieces, because the memory of a whole segment costs more time than its
@@ -214,4 +224,43 @@ fn finish(file: &File, aside: &Path, destination: &Path) -> Result<(), Error> {
 /// The directory of a file, also of a path without one.
 pub(super) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+    use super::*;
+
+    #[test]
+    fn what_another_process_left_is_removed_when_it_is_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path(), &"main".parse().unwrap()).unwrap();
+        let set = |name: &str| RepositorySetId::new(&"main".parse().unwrap(), [name].into_iter());
+        let segment: SegmentName = "000000010000000000000005".parse().unwrap();
+        let kept = ["one", "two"].map(|name| {
+            let spooled = Prefetched::new(&spool, &set(name), SystemIdentifier::new(7));
+            spooled.keep(segment, &blake3::hash(b"wal").into(), b"wal").unwrap()
+        });
+        let minute = std::time::Duration::from_mins(1);
+        let now = std::time::SystemTime::now();
+        spool.remove_fetched(now, minute);
+        assert!(kept.iter().all(|path| path.exists()), "they are young");
+        spool.remove_fetched(now + 2 * minute, minute);
+        assert!(kept.iter().all(|path| !path.exists()));
+    }
+
+    #[test]
+    fn an_entry_that_another_process_took_is_none_whatever_the_file_systems_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let (entry, aside) = (folder.path().join("entry"), folder.path().join("aside"));
+        let hash: ChunkHash = blake3::hash(b"wal").into();
+        assert!(move_aside(&entry, &hash, &aside).unwrap().is_none());
+        assert!(copy(&entry, &aside).unwrap().is_none());
+        assert!(!aside.exists());
+        std::fs::write(&entry, b"wal").unwrap();
+        let (_, found, size_bytes) = copy(&entry, &aside).unwrap().unwrap();
+        assert_eq!((found, size_bytes, std::fs::read(&aside).unwrap().as_slice()), (hash, 3, &b"wal"[..]));
+        assert!(!entry.exists(), "it is taken");
+    }
 }

@@ -183,6 +183,18 @@ impl Spool {
         self.folder.join(format!("get-{who}"))
     }
 
+    /// Removes the segments of all folders for segments fetched ahead whose content is older than `age`. Blocks.
+    pub(super) fn remove_fetched(&self, now: std::time::SystemTime, age: std::time::Duration) {
+        let Ok(folders) = std::fs::read_dir(&self.folder) else { return };
+        let of_segments = folders.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("get-"));
+        for entry in of_segments.filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten().flatten() {
+            let modified = entry.metadata().and_then(|metadata| metadata.modified());
+            if modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|passed| passed >= age)) {
+                remove_quietly(&entry.path());
+            }
+        }
+    }
+
     /// Removes all marks, and makes a running agent look at its repositories again. Called when a repository has been
     /// made: an earlier one at the same place may have contained files that the new one lacks.
     ///

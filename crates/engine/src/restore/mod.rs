@@ -45,7 +45,6 @@ mod settings;
 mod stored;
 mod trial;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -404,14 +403,26 @@ fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan, in_place: b
         action: options.target_action,
         standby: options.standby,
         archiving: options.archiving,
-        restore_command: match &options.tail_command {
-            Some((before, after)) if !plan.tails.is_empty() => {
-                let tails: Vec<String> = plan.tails.iter().map(ToString::to_string).collect();
-                Cow::Owned(format!("{before}{}{after}", tails.join(" --tail ")))
-            }
-            _ => Cow::Borrowed(&options.restore_command),
-        },
+        restore_command: restore_command(options, plan),
         in_place,
+    }
+}
+
+/// `restore_command` for this plan: with the pieces that it needs, and with the last segment that recovery reads, so
+/// that none after it is fetched ahead. A standby reads without an end, and so may a recovery to the end of the archive.
+fn restore_command(options: &RestoreOptions, plan: &RecoveryPlan) -> String {
+    let command = match &options.tail_command {
+        Some((before, after)) if !plan.tails.is_empty() => {
+            let tails: Vec<String> = plan.tails.iter().map(ToString::to_string).collect();
+            format!("{before}{}{after}", tails.join(" --tail "))
+        }
+        _ => options.restore_command.clone(),
+    };
+    match plan.segments.last() {
+        Some(range) if !options.standby && options.request.target != RecoveryTarget::Latest => {
+            format!("{command} --ahead-until {}", range.last)
+        }
+        _ => command,
     }
 }
 

@@ -6,8 +6,6 @@
 //! matters: `assign_recovery_target_*` (`xlogrecovery.c`, `guc.c` before 15) refuses any other target, even an empty
 //! one, once one is set. So the empty ones come first and ours comes last.
 
-use std::borrow::Cow;
-
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::TablespaceMap;
 use holdfast_pgtypes::recovery_target::{RecoveryTarget, TargetAction, moment};
@@ -82,7 +80,7 @@ pub(super) struct Recovery<'a> {
     /// Whether the copy archives.
     pub archiving: Archiving,
     /// `restore_command`
-    pub restore_command: Cow<'a, str>,
+    pub restore_command: String,
     /// Whether a tablespace is a directory in `pg_tblspc`.
     pub in_place: bool,
 }

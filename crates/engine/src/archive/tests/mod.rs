@@ -139,6 +139,7 @@ impl Bench {
             cluster: self.cluster.clone(),
             name: name.parse().unwrap(),
             destination: self.destination(),
+            last_ahead: None,
             prefetch: 0,
             spool: Some(self.opened_spool()),
             repository_set: self.set(),
