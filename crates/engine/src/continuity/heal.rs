@@ -51,6 +51,14 @@ struct Reasons {
     histories: BTreeMap<(ClaimNumber, TimelineId), String>,
 }
 
+/// Why files of a folder that several servers may have filled are not believed.
+fn of_several(before: &str, after: &str) -> String {
+    format!(
+        "only a position joins {after} to {before}, so they can be of two servers: give the pg_wal of the data directory \
+         of the server that wrote them, or a copy of that data directory"
+    )
+}
+
 /// No folder has a file of what is missing.
 const NOWHERE: &str = "no folder has it";
 
@@ -127,7 +135,7 @@ impl Run<'_> {
                 let mut reason = NOWHERE.to_owned();
                 for folder in &folders {
                     self.cancelled()?;
-                    let stored = match self.judge_gap(wal, &gap, &folder.path).await? {
+                    let stored = match self.judge_gap(wal, &gap, folder).await? {
                         Ok(proven) => self.store(wal, &proven).await?,
                         Err(why) => Err(why),
                     };
@@ -165,7 +173,12 @@ impl Run<'_> {
     }
 
     /// The files of a gap, if a folder has all of them and they are proven; otherwise the reason.
-    async fn judge_gap(&self, wal: &ClaimWal, gap: &Gap, folder: &Path) -> Result<Result<Vec<Proven>, String>, Error> {
+    async fn judge_gap(
+        &self,
+        wal: &ClaimWal,
+        gap: &Gap,
+        Folder { path: folder, owner }: &Folder,
+    ) -> Result<Result<Vec<Proven>, String>, Error> {
         let size = wal.size();
         let names = || gap.ranges.iter().flat_map(|range| range.names(size));
         let is_there = |name: &SegmentName| folder.join(name.to_string()).is_file();
@@ -184,7 +197,9 @@ impl Run<'_> {
             return Ok(Err(format!("{shown}: {reason}")));
         };
         let mut proven = Vec::new();
-        match self.prove(wal, gap, folder, (before, after), &mut proven).await {
+        // `pg_wal` has the files of one server. Any other folder may have been filled by several.
+        let may_be_of_several = *owner == FolderOwner::Unknown;
+        match self.prove(wal, gap, (folder.as_path(), may_be_of_several), (before, after), &mut proven).await {
             Ok(Ok(())) => Ok(Ok(proven)),
             Ok(Err(reason)) => Ok(Err(format!("{shown}: {reason}"))),
             // Damage in the archive or in the folder concerns this gap only.
@@ -197,7 +212,7 @@ impl Run<'_> {
         &self,
         wal: &ClaimWal,
         gap: &Gap,
-        folder: &Path,
+        (folder, may_be_of_several): (&Path, bool),
         (before, after): (SegmentName, SegmentName),
         proven: &mut Vec<Proven>,
     ) -> Result<Result<(), String>, Error> {
@@ -218,8 +233,13 @@ impl Run<'_> {
                               only, or is damaged";
                 return Ok(Err(format!("{name} is not whole: {reason}")));
             }
-            if let Err(reason) = chain.add(ends) {
-                return Ok(Err(reason));
+            match (chain.add(ends), proven.last()) {
+                (Err(reason), _) => return Ok(Err(reason)),
+                // The first one may continue the archive in this way: the others show whose it is.
+                (Ok(Proof::Link), Some(Proven { file, .. })) if may_be_of_several => {
+                    return Ok(Err(of_several(&file.to_string(), &name.to_string())));
+                }
+                (Ok(_), _) => {}
             }
             proven.push(Proven { path, file: WalFileName::Segment(name), content: ChunkHash::of(&bytes) });
         }
@@ -246,7 +266,12 @@ impl Run<'_> {
         }
         Ok(match (proof, found) {
             (_, Agreement::Differs(at)) => Err(format!("its {differs} differs from the archived one from {at} on")),
-            (Proof::Checksum, _) | (Proof::Link, Agreement::Same) => Ok(()),
+            (Proof::Checksum, _) => Ok(()),
+            (Proof::Link, _) if may_be_of_several => {
+                let last = proven.last().map_or_else(String::new, |proven| proven.file.to_string());
+                Err(of_several(&last, &after.to_string()))
+            }
+            (Proof::Link, Agreement::Same) => Ok(()),
             (Proof::Link | Proof::Nothing, _) => Err(format!(
                 "it ends between two records, and only a position joins it to the archived {after}. To prove that they \
                  are of one history, the folder must have {after} too, or some segments from it on, with at least one \

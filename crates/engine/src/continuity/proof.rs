@@ -11,6 +11,8 @@
 //! the segment, have the same positions and different records. So if only a link joins the last segment to the archive,
 //! the server must also have an archived segment after it with the same bytes, and with a record that has a time in
 //! microseconds: the end of a transaction, or a restore point. Copies that do nothing write the same records without.
+//! That says something about the other segments only if all of them are of one server, as in `pg_wal`. In a folder that
+//! several servers may have filled, a record must cross each joint from the first offered segment on.
 
 use holdfast_pgtypes::wal::page::{LONG_HEADER_SIZE, SHORT_HEADER_SIZE, WalPageHeader};
 use holdfast_pgtypes::wal::reader::{PassedRecord, WalSegment};

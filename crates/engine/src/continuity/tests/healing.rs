@@ -166,7 +166,18 @@ async fn a_position_alone_proves_nothing() {
     assert_ne!(own.segment(7), copy.segment(7));
     assert_eq!(lines(&bench.verify(Level::Deep).await), [""; 0]);
     bench.lose([7]).await;
-    let folder = bench.folder_of(&copy, [7]);
+    // A folder that two servers may have filled: here they did.
+    let several = bench.folder_of(&copy, [7]);
+    bench.folder_of(&own, [8, 9]);
+    let reason = bench.refused(&several).await;
+    let expected = format!("only a position joins {} to {}, so they can be of two servers", named(1, 8), named(1, 7));
+    assert!(reason.contains(&expected), "{reason}");
+    // `pg_wal` is of one server.
+    let folder = bench.pg_wal();
+    let put = |server: &Writer, number: u64| {
+        std::fs::write(folder.join(named(1, number).to_string()), server.segment(number)).unwrap();
+    };
+    put(&copy, 7);
     let position = "only a position joins it to the archived";
     let reason = bench.refused(&folder).await;
     assert!(reason.contains(position), "{reason}");
@@ -187,17 +198,43 @@ async fn a_position_alone_proves_nothing() {
         std::fs::write(&next, bytes).unwrap();
         assert!(bench.refused(&folder).await.contains(position));
     }
-    bench.folder_of(&copy, [8]);
+    put(&copy, 8);
     let reason = bench.refused(&folder).await;
     let differs = format!("its {} differs from the archived one from 0/8000", named(1, 8));
     assert!(reason.contains(&differs), "{reason}");
     // The server itself, which is still writing the next segment.
-    bench.folder_of(&own, [7]);
+    put(&own, 7);
     std::fs::remove_file(&next).unwrap();
     assert!(bench.refused(&folder).await.contains(position));
     std::fs::write(&next, until(first_xact + 64)).unwrap();
     assert_eq!(reported(&bench.heal(folder).await), [healed(7)]);
     assert_eq!(lines(&bench.verify(Level::Deep).await), [""; 0]);
+}
+
+/// A plain archive that a server and its idle copy have filled, segment by segment: the missing one is the copy's, and
+/// the last one joins the archive by a CRC.
+#[tokio::test]
+async fn a_segment_of_a_copy_between_those_of_the_server_is_refused() {
+    let bench = Bench::new().await;
+    let server = |salt: u64| {
+        let mut server = Writer::new(1, size(), bench.claim.system_identifier);
+        server.write_into(6);
+        server.diverge(salt);
+        server.write_half_of(6);
+        server.switch();
+        server.write_into(13);
+        server
+    };
+    let (own, copy) = (server(0), server(1000));
+    for number in 6..=12 {
+        bench.archive(&own, number).await;
+    }
+    bench.lose(6..=7).await;
+    let folder = bench.folder_of(&copy, [6]);
+    bench.folder_of(&own, [7]);
+    let reason = bench.refused(&folder).await;
+    let expected = format!("only a position joins {} to {}, so they can be of two servers", named(1, 7), named(1, 6));
+    assert!(reason.contains(&expected), "{reason}");
 }
 
 /// A bit of a record that no scan for facts looks at.
