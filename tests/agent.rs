@@ -338,3 +338,83 @@ async fn a_spool_that_cannot_be_written_costs_time_only() {
     no_divergence(&stage);
     drop(agent);
 }
+
+/// A reload that cannot succeed leaves the agent as it is: a configuration that does not load, and a program that does
+/// not start. A reload with another program ends in that program.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_the_program_and_never_ends_in_nothing() {
+    let Some(mut stage) = Stage::start(18, small(Seal::KeyFile)).await else { return };
+    // All tests use the same program: this one gets its own.
+    let own = stage.scratch.folder("bin").expect("make a folder").join("holdfast");
+    std::fs::copy(&stage.holdfast, &own).expect("copy the program");
+    stage.holdfast = own;
+    let mut running = agent(&stage).await;
+    let began = status(&stage)["since"].clone();
+    let pid = number(&status(&stage), "pid");
+    let config = stage.config_text();
+    let sound = std::fs::read(&stage.holdfast).expect("read the program");
+    let other = stage.holdfast.with_file_name("another-holdfast");
+    std::fs::copy(&stage.holdfast, &other).expect("copy the program");
+    let put = |content: &[u8]| {
+        // A running program cannot be written to: another file gets its name, as a package manager does it.
+        let aside = stage.holdfast.with_file_name("aside");
+        std::fs::write(&aside, content).expect("write a program");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&aside, mode).expect("make it executable");
+        std::fs::rename(&aside, &stage.holdfast).expect("replace the program");
+    };
+
+    for broken in ["configuration", "program"] {
+        match broken {
+            "configuration" => drop(stage.write_config("holdfast.toml", &config.replace("[wal]", "[wla]"))),
+            _ => put(b"#!/bin/sh\nexit 1\n"),
+        }
+        running.signal(Signal::HUP);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(running.is_running(), "{broken}: it ended: {:?}", running.wait());
+        stage.write_config("holdfast.toml", &config);
+        put(&sound);
+        assert_eq!(status(&stage)["since"], began, "{broken}: the agent is the one from before");
+    }
+    stage.archive_now().await;
+    assert!(number(&status(&stage)["push"], "answered") > 0, "it still works");
+
+    put(format!("#!/bin/sh\nexec {} \"$@\"\n", other.display()).as_bytes());
+    running.signal(Signal::HUP);
+    let limit = Instant::now() + Duration::from_mins(1);
+    loop {
+        let output = stage.run(&["--output", "json", "agent", "status"]);
+        let now: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+        if let Some(now) = now.filter(|now| now["since"] != began) {
+            assert_eq!(number(&now, "pid"), pid, "the same process");
+            break;
+        }
+        assert!(running.is_running() && Instant::now() < limit, "it was not replaced");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).expect("ask for the program");
+    assert_eq!(program, other);
+    stage.archive_now().await;
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait().code(), 0);
+}
+
+/// Commands with other settings work without the agent. It knows nothing of them, and must not report that all is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_nobody_asks_knows_what_waits() {
+    let Some(stage) = Stage::start(18, unarchived(StoreKind::Directory, Seal::KeyFile)).await else { return };
+    let running = agent(&stage).await;
+    fill_segments(&stage.cluster, 3).await;
+    let waiting = segments(stage.cluster.data(), "ready");
+    assert!(number(&status(&stage)["push"], "waiting") >= 3, "{}", status(&stage));
+    // The configuration of the commands has changed.
+    let text = stage.config_text();
+    stage.write_config("holdfast.toml", &text.replace("[wal]", "[wal]\ntimeout = \"7s\""));
+    let path = segment_path(stage.cluster.data(), &waiting[0]).display().to_string();
+    stage.ok(&["wal", "push", &path]);
+    let now = status(&stage);
+    assert_eq!((number(&now, "declined"), number(&now["push"], "answered")), (1, 0), "{now}");
+    assert!(now["last_declined"].as_str().is_some_and(|why| why.contains("other settings")), "{now}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.wait().code(), 0);
+}

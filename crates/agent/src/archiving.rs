@@ -35,6 +35,10 @@ use crate::window::Window;
 /// in it, reading it takes a tenth of a second.
 const LISTED_FOR: Duration = Duration::from_secs(2);
 
+/// A reading that named a file that no longer waits is repeated at once if it is older than this, because the folder has
+/// changed since. A younger one would name the same again.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// Turns an error into the report that the client prints.
 pub type Explain = fn(&Error) -> ErrorReport;
 
@@ -65,6 +69,8 @@ pub(crate) struct Archiving(Arc<Inner>);
 struct Inner {
     archiver: Archiver,
     options: Options,
+    /// The server's data directory, as far as it is known before PostgreSQL asks.
+    pgdata: Option<PathBuf>,
     state: Mutex<State>,
     /// There may be something to store ahead.
     look: Notify,
@@ -76,6 +82,8 @@ struct State {
     window: Window,
     /// The file that PostgreSQL asked for last; other waiting files are looked for in its folder.
     asked: Option<(PathBuf, WalFileName)>,
+    /// The file whose failure is in `status.last_failure`.
+    failed: Option<WalFileName>,
     status: PushStatus,
 }
 
@@ -97,8 +105,7 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// Blocks.
-    fn beside(path: &Path) -> Self {
-        let ready = Ready::beside(path);
+    fn beside(path: &Path, ready: &Ready) -> Self {
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut waiting = Self { files: ready.count() as u64, ..Self::default() };
         for file in ready.files() {
@@ -128,15 +135,21 @@ impl Tracked {
 
 impl Archiving {
     /// Begins to store ahead once the first file is asked for; ends with `stop`.
-    pub(crate) fn start(archiver: Archiver, options: Options, stop: CancellationToken) -> Self {
+    pub(crate) fn start(
+        archiver: Archiver,
+        options: Options,
+        pgdata: Option<PathBuf>,
+        stop: CancellationToken,
+    ) -> Self {
         let state = State {
             files: HashMap::new(),
             window: Window::new(options.at_once),
             asked: None,
+            failed: None,
             status: PushStatus::default(),
         };
-        let archiving =
-            Self(Arc::new(Inner { archiver, options, state: Mutex::new(state), look: Notify::new(), stop }));
+        let (state, look) = (Mutex::new(state), Notify::new());
+        let archiving = Self(Arc::new(Inner { archiver, options, pgdata, state, look, stop }));
         let ahead = archiving.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -156,16 +169,17 @@ impl Archiving {
         let began_finished = self.join(path, name, identity, true).borrow().is_some();
         let answer = self.answer(path, name, identity).await;
         let mut state = self.0.state.lock();
-        let status = &mut state.status;
+        let State { status, failed, .. } = &mut *state;
         match &answer {
             Ok(_) => {
                 status.answered += 1;
                 status.answered_at_once += u64::from(began_finished);
                 status.last_archived = Some(name.to_string());
                 status.last_archived_at = Some(Utc::now());
-                status.last_failure = None;
+                (status.last_failure, *failed) = (None, None);
             }
             Err(Refusal::Failed(report)) => {
+                *failed = Some(name);
                 status.failed += 1;
                 status.last_failure = Some(report.clone());
             }
@@ -277,6 +291,7 @@ impl Archiving {
                     None => continue,
                 },
             };
+            let mut is_stale = false;
             while self.has_room()
                 && let Some(next) = self.next_of(&current.ready, name)
             {
@@ -287,11 +302,17 @@ impl Archiving {
                 });
                 match found.await {
                     Ok(Some(metadata)) => drop(self.join(&next_path, next, FileIdentity::of(&metadata), false)),
-                    // It was archived since the folder was read.
-                    _ => break,
+                    // It was archived since the folder was read: the next look reads it again.
+                    _ => {
+                        is_stale = true;
+                        break;
+                    }
                 }
             }
-            listed = Some(current);
+            if is_stale && current.at.elapsed() > READ_AGAIN_AFTER {
+                self.0.look.notify_one();
+            }
+            listed = Some(current).filter(|_| !is_stale);
         }
     }
 
@@ -324,24 +345,42 @@ impl Archiving {
         ready.after(asked).find(|file| !state.files.contains_key(file))
     }
 
-    /// What waits in `pg_wal` now; nothing before PostgreSQL has asked for the first time.
-    pub(crate) async fn waiting(&self) -> Waiting {
-        let Some((path, _)) = self.0.state.lock().asked.clone() else { return Waiting::default() };
-        tokio::task::spawn_blocking(move || Waiting::beside(&path)).await.unwrap_or_default()
+    /// A path in `pg_wal`: that of the file that was asked for last, else in the configured data directory. Commands
+    /// that do the work without the agent may be all that PostgreSQL calls.
+    fn in_pg_wal(&self) -> Option<PathBuf> {
+        let asked = self.0.state.lock().asked.clone().map(|(path, _)| path);
+        asked.or_else(|| Some(self.0.pgdata.as_ref()?.join("pg_wal").join("any")))
+    }
+
+    /// What waits in `pg_wal` now; `None` if it is not known where that is. A failure of a file that no longer waits is
+    /// forgotten: it was archived without the agent.
+    pub(crate) async fn waiting(&self) -> Option<Waiting> {
+        let path = self.in_pg_wal()?;
+        let looking = tokio::task::spawn_blocking(move || {
+            let ready = Ready::beside(&path);
+            (Waiting::beside(&path, &ready), ready)
+        });
+        let (waiting, ready) = looking.await.ok()?;
+        let mut state = self.0.state.lock();
+        if state.failed.is_some_and(|failed| !ready.contains(&failed)) {
+            (state.failed, state.status.last_failure) = (None, None);
+        }
+        state.status.waiting = waiting.files;
+        Some(waiting)
     }
 
     /// Whether the server whose file was asked for last is stopping.
     pub(crate) async fn server_is_stopping(&self) -> bool {
-        let Some((path, _)) = self.0.state.lock().asked.clone() else { return false };
+        let Some(path) = self.in_pg_wal() else { return false };
         tokio::task::spawn_blocking(move || holdfast_engine::archive::server_is_stopping(&path)).await.unwrap_or(false)
     }
 
-    /// How archiving goes.
     /// The repositories that are open now.
     pub(crate) fn destinations(&self) -> Vec<Destination> {
         self.0.archiver.destinations()
     }
 
+    /// How archiving goes.
     pub(crate) fn status(&self) -> PushStatus {
         let state = self.0.state.lock();
         let finished = state.files.values().filter(|tracked| tracked.is_finished()).count();

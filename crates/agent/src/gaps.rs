@@ -1,6 +1,7 @@
 //! [`Gaps`]: the missing WAL that the ledgers of the repositories record.
 //!
-//! `wal verify` finds gaps and records them. The agent lists no WAL: it reads what is recorded, and reports it.
+//! `wal verify` finds gaps, and records them and that it has looked. The agent lists no WAL: it reads what is recorded,
+//! and reports it with its age.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use holdfast_contract::agent::GapStatus;
 use holdfast_engine::Error;
 use holdfast_engine::archive::Destination;
-use holdfast_engine::continuity::recorded_gaps;
+use holdfast_engine::continuity::{last_verified, recorded_gaps};
 use parking_lot::Mutex;
 
 /// How often it is checked whether the ledgers should be read.
@@ -32,10 +33,10 @@ impl Gaps {
                 continue;
             }
             match count(destination).await {
-                Ok(segment_count) => {
+                Ok((segment_count, verified_at)) => {
                     let mut all = self.0.lock();
                     all.retain(|known| known.repository != repository);
-                    all.push(GapStatus { repository, segment_count, looked_at: now });
+                    all.push(GapStatus { repository, segment_count, looked_at: now, verified_at });
                     all.sort_by(|a, b| a.repository.cmp(&b.repository));
                 }
                 Err(error) => tracing::warn!(%repository, %error, "the recorded gaps in the WAL cannot be read"),
@@ -48,11 +49,13 @@ impl Gaps {
     }
 }
 
-async fn count(destination: &Destination) -> Result<u64, Error> {
+/// The number of missing segments, and when somebody looked for them.
+async fn count(destination: &Destination) -> Result<(u64, Option<DateTime<Utc>>), Error> {
     let claim = std::slice::from_ref(&destination.claim);
     let gaps = recorded_gaps(&destination.repository, &destination.claim.cluster, claim).await?;
     for bad in &gaps.unreadable {
         tracing::warn!(object = %bad.object, error = %bad.error, "an entry about a gap in the WAL cannot be read");
     }
-    Ok(gaps.segment_count())
+    let verified_at = last_verified(&destination.repository, &destination.claim.cluster).await?;
+    Ok((gaps.segment_count(), verified_at))
 }

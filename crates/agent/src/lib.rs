@@ -79,6 +79,8 @@ pub struct Agent {
     pub archiver: Archiver,
     /// How much is stored ahead.
     pub ahead: Options,
+    /// The server's data directory, if it is configured: what waits there is known before PostgreSQL asks.
+    pub pgdata: Option<std::path::PathBuf>,
     /// Fetches for `wal get`.
     pub fetcher: Fetcher,
     /// How many segments are fetched ahead.
@@ -113,9 +115,10 @@ pub async fn run(agent: Agent, listening: Listening, stop: CancellationToken) ->
     let _ends_all = work.clone().drop_guard();
     let services = Arc::new(Services {
         settings: agent.settings,
-        archiving: Archiving::start(agent.archiver, agent.ahead, work.clone()),
+        archiving: Archiving::start(agent.archiver, agent.ahead, agent.pgdata, work.clone()),
         fetching: Fetching::new(agent.fetcher, agent.prefetch, agent.explain_get, work.clone()),
         gaps: gaps::Gaps::default(),
+        declined: parking_lot::Mutex::default(),
         status: AgentStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -63,6 +63,16 @@ pub(crate) const TABLE: &[Metric] = &[
     ("holdfast_agent_get_ahead", Kind::Gauge, "Segments that are fetched ahead"),
     ("holdfast_agent_gap_segments", Kind::Gauge, "Archived WAL that is missing: segments that `wal verify` recorded"),
     ("holdfast_agent_gap_read_seconds", Kind::Gauge, "Unix time at which the record of missing WAL was read"),
+    (
+        "holdfast_agent_gap_verified_seconds",
+        Kind::Gauge,
+        "Unix time at which `wal verify` looked for missing WAL; 0: never",
+    ),
+    (
+        "holdfast_agent_declined_total",
+        Kind::Counter,
+        "Calls that were left to the command, as after a change of settings",
+    ),
 ];
 
 /// Serves `/metrics` for ever.
@@ -75,8 +85,8 @@ pub(crate) async fn serve(listener: &TcpListener, services: &Arc<Services>) {
                 if request.uri().path() != "/metrics" {
                     return answer::text(StatusCode::NOT_FOUND, "text/plain", "the metrics are at /metrics\n");
                 }
-                let waiting = services.archiving.waiting().await;
-                answer::text(StatusCode::OK, TEXT_FORMAT, text(&services.status(), &waiting))
+                let (status, waiting) = services.status().await;
+                answer::text(StatusCode::OK, TEXT_FORMAT, text(&status, waiting))
             }
         })
     })
@@ -84,15 +94,19 @@ pub(crate) async fn serve(listener: &TcpListener, services: &Arc<Services>) {
 }
 
 /// The metrics of an agent in this state. Pure but for the age of what waits.
-fn text(status: &AgentStatus, waiting: &Waiting) -> String {
+fn text(status: &AgentStatus, waiting: Option<Waiting>) -> String {
     #[expect(clippy::cast_precision_loss, reason = "no counter reaches 2^53")]
     let number = |number: u64| number as f64;
     let mut samples = Samples::default();
     samples.set("holdfast_agent_info", &[("version", &status.version)], 1.0);
-    samples.set("holdfast_agent_push_waiting_segments", &[], number(waiting.files));
-    samples.set("holdfast_agent_push_waiting_bytes", &[], number(waiting.bytes));
-    let lag = waiting.oldest.and_then(|at| (Utc::now() - at).to_std().ok()).unwrap_or_default();
-    samples.set("holdfast_agent_push_lag_seconds", &[], lag.as_secs_f64());
+    // Without a value nobody takes "not known" for "nothing waits".
+    if let Some(waiting) = waiting {
+        samples.set("holdfast_agent_push_waiting_segments", &[], number(waiting.files));
+        samples.set("holdfast_agent_push_waiting_bytes", &[], number(waiting.bytes));
+        let lag = waiting.oldest.and_then(|at| (Utc::now() - at).to_std().ok()).unwrap_or_default();
+        samples.set("holdfast_agent_push_lag_seconds", &[], lag.as_secs_f64());
+    }
+    samples.set("holdfast_agent_declined_total", &[], number(status.declined));
     let PushStatus { answered, answered_at_once, failed, in_flight, ahead, window, .. } = status.push;
     for (name, value) in [
         ("holdfast_agent_push_answered_total", answered),
@@ -127,6 +141,8 @@ fn text(status: &AgentStatus, waiting: &Waiting) -> String {
         samples.set("holdfast_agent_gap_segments", &of, number(gaps.segment_count));
         let seconds = u64::try_from(gaps.looked_at.timestamp()).unwrap_or_default();
         samples.set("holdfast_agent_gap_read_seconds", &of, number(seconds));
+        let verified = gaps.verified_at.map_or(0, |at| u64::try_from(at.timestamp()).unwrap_or_default());
+        samples.set("holdfast_agent_gap_verified_seconds", &of, number(verified));
     }
     samples.text(TABLE)
 }
@@ -145,10 +161,14 @@ mod tests {
         status.push.last_archived_at = Some(Utc::now());
         status.push.failed = 3;
         let repository = "s3://bucket/repository".to_owned();
-        status.gaps = vec![GapStatus { repository, segment_count: 2, looked_at: Utc::now() }];
+        let (looked_at, verified_at) = (Utc::now(), None);
+        status.gaps = vec![GapStatus { repository, segment_count: 2, looked_at, verified_at }];
         let hour_ago = Utc::now() - chrono::TimeDelta::hours(1);
         let waiting = Waiting { files: 4, bytes: 64 << 20, oldest: Some(hour_ago) };
-        let text = text(&status, &waiting);
+        let unknown = text(&status, None);
+        assert!(!unknown.contains("\nholdfast_agent_push_lag_seconds "), "not known is not 0: {unknown}");
+        assert!(unknown.contains("holdfast_agent_gap_verified_seconds{repository=\"s3://bucket/repository\"} 0\n"));
+        let text = text(&status, Some(waiting));
         for (name, ..) in TABLE {
             let has_value = |line: &&str| line.starts_with(name) && !line.starts_with('#');
             assert!(text.lines().any(|line| has_value(&line)), "{name} has no value:\n{text}");

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_contract::agent::{AgentStatus, Answer, Ask, FileIdentity, PROTOCOL, Request, WORKING_EVERY_SECONDS};
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use crate::archiving::{Archiving, Refusal};
+use crate::archiving::{Archiving, Refusal, Waiting};
 use crate::client::is_trusted;
 use crate::fetching::{Fetching, Handed};
 use crate::gaps::Gaps;
@@ -28,14 +29,19 @@ pub(crate) struct Services {
     pub(crate) archiving: Archiving,
     pub(crate) fetching: Fetching,
     pub(crate) gaps: Gaps,
+    /// How many questions were declined, and why the last one was.
+    pub(crate) declined: Mutex<(u64, Option<String>)>,
     /// The status without the parts of the services.
     pub(crate) status: AgentStatus,
 }
 
 impl Services {
-    pub(crate) fn status(&self) -> AgentStatus {
+    /// The status, with what waits in `pg_wal` now, if it is known where that is.
+    pub(crate) async fn status(&self) -> (AgentStatus, Option<Waiting>) {
+        let waiting = self.archiving.waiting().await;
         let (push, get, gaps) = (self.archiving.status(), self.fetching.status(), self.gaps.status());
-        AgentStatus { push, get, gaps, ..self.status.clone() }
+        let (declined, last_declined) = self.declined.lock().clone();
+        (AgentStatus { push, get, gaps, declined, last_declined, ..self.status.clone() }, waiting)
     }
 }
 
@@ -76,6 +82,10 @@ async fn converse(services: &Services, mut stream: UnixStream) -> std::io::Resul
             _ = working.tick() => send(&mut write, &Answer::Working).await?,
         }
     };
+    if let Answer::Declined(reason) = &handed.answer {
+        let mut declined = services.declined.lock();
+        *declined = (declined.0 + 1, Some(reason.clone()));
+    }
     send(&mut write, &handed.answer).await?;
     // The client closes the connection when it has used the answer.
     let mut rest = Vec::new();
@@ -107,7 +117,7 @@ async fn answer(services: &Services, line: &str) -> Handed {
         ));
     }
     match ask.request {
-        Request::Status => Handed::only(Answer::Status(Box::new(services.status()))),
+        Request::Status => Handed::only(Answer::Status(Box::new(services.status().await.0))),
         Request::Push { path, file } => {
             let seen = path.clone();
             let looked = tokio::task::spawn_blocking(move || std::fs::metadata(seen)).await;

@@ -4,8 +4,8 @@
 //! plus the signal's number. After a second signal `main` returns without waiting; two SIGHUP in a row count once. What
 //! is left is what a crash would leave, and the next run handles it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,17 @@ pub struct Signals {
     first: Arc<AtomicU8>,
     cancel: CancellationToken,
     at_once: CancellationToken,
+    hangup: Arc<Hangup>,
+}
+
+/// What is asked before SIGHUP cancels; `false` leaves everything as it is.
+#[derive(Default)]
+struct Hangup(OnceLock<Box<dyn Fn() -> bool + Send + Sync>>);
+
+impl std::fmt::Debug for Hangup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Hangup").field(&self.0.get().is_some()).finish()
+    }
 }
 
 impl Signals {
@@ -30,11 +41,21 @@ impl Signals {
             let number = u8::try_from(kind.as_raw_value()).unwrap_or_default();
             tokio::spawn(async move {
                 while stream.recv().await.is_some() {
-                    mine.received(number);
+                    let asked = Arc::clone(&mine.hangup);
+                    let may = move || number != HANGUP || asked.0.get().is_none_or(|ask| ask());
+                    // It may run a program.
+                    if tokio::task::spawn_blocking(may).await.unwrap_or(true) {
+                        mine.received(number);
+                    }
                 }
             });
         }
         Ok(signals)
+    }
+
+    /// From now on this is asked before SIGHUP cancels. It may block. Only the first call counts.
+    pub fn ask_before_hangup(&self, ask: impl Fn() -> bool + Send + Sync + 'static) {
+        drop(self.hangup.0.set(Box::new(ask)));
     }
 
     fn received(&self, number: u8) {

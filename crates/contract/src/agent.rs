@@ -131,6 +131,11 @@ pub struct AgentStatus {
     pub get: GetStatus,
     /// Missing WAL in each repository; empty before the first look.
     pub gaps: Vec<GapStatus>,
+    /// Questions that were left to the command, which did the work without the agent.
+    pub declined: u64,
+    /// Why the last of these was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_declined: Option<String>,
 }
 
 /// Missing WAL, as `wal verify` recorded it in a repository.
@@ -142,6 +147,9 @@ pub struct GapStatus {
     pub segment_count: u64,
     /// When the agent read that.
     pub looked_at: DateTime<Utc>,
+    /// When `wal verify` looked last, as far as the repository records it: without it, nobody knows of new gaps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_at: Option<DateTime<Utc>>,
 }
 
 /// Counters of archiving.

@@ -42,6 +42,7 @@ fn through<T: Serialize + DeserializeOwned>(text: &str) -> serde_json::Result<Va
 const SAMPLES: &[(&str, Printed)] = &[
     ("agent-status", through::<AgentStatus>),
     ("agent-status-2", through::<AgentStatus>),
+    ("agent-status-3", through::<AgentStatus>),
     ("backup", through::<BackupReport>),
     ("backup-2", through::<BackupReport>),
     ("backup-3", through::<BackupReport>),
@@ -69,6 +70,7 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("restore-plan", through::<RestorePlan>),
     ("restore-plan-2", through::<RestorePlan>),
     ("restore-plan-3", through::<RestorePlan>),
+    ("restore-plan-4", through::<RestorePlan>),
     ("restore-snapshot", through::<SnapshotRestoreReport>),
     ("snapshot-list", through::<SnapshotListReport>),
     ("snapshot-record", through::<RecordReport>),

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use tokio::net::TcpListener;
 
 /// More uploads at the same time would only wait for each other: eight segments of 16 MiB fill any line.
@@ -93,6 +93,7 @@ async fn serve(context: &Context, args: &AgentArgs) -> Result<ExitCode, Failure>
     let agent = Agent {
         archiver,
         ahead: Options { ahead, at_once: ahead.min(AT_ONCE), explain: of_push },
+        pgdata: config.cluster.pgdata.clone(),
         fetcher,
         prefetch: config.wal.prefetch,
         explain_get: of_get,
@@ -101,6 +102,8 @@ async fn serve(context: &Context, args: &AgentArgs) -> Result<ExitCode, Failure>
         metrics,
         stopping: Box::new(move |stopping| if stopping { hurry.begin() } else { hurry.end() }),
     };
+    let (signals, next) = (context.signals.clone(), program.clone());
+    signals.ask_before_hangup(move || can_replace(&next));
     let stop = context.signals.cancellation();
     if args.while_stdin_is_open {
         let stop = stop.clone();
@@ -135,6 +138,24 @@ pub(super) fn reopen(context: &Context, hurry: Option<Hurry>) -> Reopen {
             made.inspect_err(|failure| tracing::warn!(%failure, "the repositories cannot be opened again")).ok()
         })
     })
+}
+
+/// Whether the program that has its path now starts with the configuration as it is now. If not, the agent stays: every
+/// command would do without one. It asks this agent for its status, so it changes nothing.
+fn can_replace(program: &Path) -> bool {
+    let words = std::env::args_os().skip(1);
+    let tried = Command::new(program).args(words).arg("status").stdin(Stdio::null()).output();
+    // With another spool in the configuration, it finds no agent.
+    let starts = [ExitCode::Ok, ExitCode::ProblemsFound].map(|code| i32::from(code.number()));
+    let reason = match tried {
+        Ok(output) if output.status.code().is_some_and(|code| starts.contains(&code)) => return true,
+        Ok(output) => format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
+        Err(error) => error.to_string(),
+    };
+    let program = program.display();
+    tracing::error!(%program, reason, "the agent is not reloaded, and continues with the configuration that it has: \
+                                       correct this, and reload it again");
+    false
 }
 
 /// Executes the program with the same arguments in the place of this process; returns only if that fails.
@@ -199,7 +220,7 @@ fn status(context: &Context) -> Result<ExitCode, Failure> {
 }
 
 fn status_text(status: &AgentStatus) -> String {
-    let AgentStatus { pid, version, since, push, get, gaps } = status;
+    let AgentStatus { pid, version, since, push, get, gaps, declined, last_declined } = status;
     let mut text = format!("agent {version}, process {pid}");
     if let Some(since) = since {
         let _ = write!(text, ", since {}", time::shown(*since));
@@ -222,6 +243,13 @@ fn status_text(status: &AgentStatus) -> String {
         "fetching:  {answered} fetched for recovery, {answered_at_once} of them before it asked; {absent} not in the \
          archive, {failed} failed\nnow:       {in_flight} on their way, {ahead} fetched ahead"
     );
+    if let Some(reason) = last_declined {
+        let _ =
+            writeln!(text, "declined:  {declined} calls did the work without the agent; the last one because {reason}");
+    }
+    for gap in gaps.iter().filter(|gap| gap.verified_at.is_none()) {
+        let _ = writeln!(text, "UNKNOWN:   whether WAL is missing in {}: run `wal verify` every day", gap.repository);
+    }
     for gap in gaps.iter().filter(|gap| gap.segment_count > 0) {
         let _ = writeln!(
             text,

@@ -53,7 +53,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::alarm::{State, state};
-pub use self::record::{RecordedGaps, recorded_gaps};
+pub use self::record::{RecordedGaps, last_verified, recorded_gaps};
 use self::run::Run;
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;

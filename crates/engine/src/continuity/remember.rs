@@ -3,9 +3,13 @@
 //! A segment of a recorded gap is there again only if it was read to its end: a damaged or empty object with its name
 //! does not end the gap. It is not needed only if nothing was left out that may need it.
 
+use std::sync::atomic::Ordering;
+
 use chrono::TimeDelta;
+use holdfast_contract::report::wal_verify::WalFindingWeight;
 use holdfast_pgtypes::{PgVersion, SegmentName, TimelineId, WalFileName};
 use holdfast_repo::catalog::WalInventory;
+use holdfast_repo::record::{LedgerEntry, VerificationProblem};
 use holdfast_retention::NumberRanges;
 
 use super::compare::{Depth, is_of_the_segment};
@@ -14,6 +18,7 @@ use super::look::ClaimWal;
 use super::record::{Known, entries_due};
 use super::run::Run;
 use crate::error::Error;
+use crate::verify::Level;
 
 /// How many segments of recorded gaps that are listed again are read in one run. The next run reads the next ones.
 const MOST_BACK: usize = 256;
@@ -101,6 +106,30 @@ impl Run<'_> {
         };
         self.findings.note_recorded(is_new);
         Ok(())
+    }
+
+    /// Writes to the ledger that all WAL was looked at, and what was found: without it, nobody can tell "no gap" from
+    /// "never looked".
+    pub(super) async fn record_look(&mut self) {
+        if !self.is_complete || !self.options.remember {
+            return;
+        }
+        let losses = self.findings.iter().filter(|finding| finding.weight == WalFindingWeight::Loss);
+        let problems = losses
+            .map(|finding| VerificationProblem { object: finding.object.clone(), problem: finding.problem.clone() });
+        let entry = LedgerEntry::Verification {
+            backup: None,
+            deep: self.options.level == Level::Deep && self.options.sample.is_none(),
+            object_count: self.segment_count,
+            size_bytes: self.reader.read_bytes.load(Ordering::Relaxed),
+            problems: problems.collect(),
+            sample_percent: None,
+            passed_over_count: 0,
+        };
+        let (cluster, host) = (&self.options.cluster, &self.options.host);
+        if let Err(error) = self.repository.write_ledger(cluster, host, self.now(), entry).await {
+            self.notes.push(format!("this verification cannot be recorded in the repository: {}", error.what));
+        }
     }
 }
 

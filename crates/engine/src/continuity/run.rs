@@ -54,7 +54,7 @@ pub(super) struct Run<'a> {
     pub(super) is_complete: bool,
     pub(super) healing: Option<WalHealing>,
     pub(super) notes: Vec<String>,
-    segment_count: u64,
+    pub(super) segment_count: u64,
     compared_count: u64,
     times_asked: usize,
 }
@@ -102,6 +102,9 @@ impl<'a> Run<'a> {
         self.divergences().await?;
         // What is missing is known even if the segments could not be compared.
         self.remember().boxed().await?;
+        if compared.is_ok() {
+            self.record_look().await;
+        }
         compared
     }
 

@@ -198,3 +198,22 @@ async fn every_gap_is_recorded_however_many_there_are() {
     bench.verify(Level::Shallow).await;
     assert_eq!(bench.ledger().await.len(), 1043);
 }
+
+/// "No gap" and "never looked" are not the same.
+#[tokio::test]
+async fn a_complete_look_is_recorded() {
+    let bench = Bench::new().await;
+    let cluster = &bench.claim.cluster;
+    let last = || last_verified(&bench.repository, cluster);
+    assert_eq!(last().await.unwrap(), None);
+    let quiet = WalVerifyOptions { remember: false, ..bench.options() };
+    bench.verify_with(&quiet).await.unwrap();
+    let part = WalVerifyOptions { timeline: Some(TimelineId::FIRST), ..bench.options() };
+    bench.verify_with(&part).await.unwrap();
+    assert_eq!(last().await.unwrap(), None, "nothing was looked at in whole and recorded");
+    bench.verify_with(&bench.options()).await.unwrap();
+    let first = last().await.unwrap().unwrap();
+    let later = WalVerifyOptions { now: bench.options().now + chrono::TimeDelta::days(1), ..bench.options() };
+    bench.verify_with(&later).await.unwrap();
+    assert!(last().await.unwrap().unwrap() >= first + chrono::TimeDelta::hours(23));
+}
