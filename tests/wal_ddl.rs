@@ -273,7 +273,12 @@ fn check(expected: &Expected, events: &[DdlEvent]) {
 
 /// The lines of `pg_waldump` about what is read here, and the same lines from the reader.
 fn hold_against_pg_waldump(cluster: &Cluster, version: PgVersion) {
-    let Some(program) = cluster.installation().program("pg_waldump") else { return };
+    let Some(program) = cluster.installation().program("pg_waldump") else {
+        // The servers that are provisioned for the other majors are built without it.
+        assert!(!matches!(version, PgVersion::V15 | PgVersion::V18), "pg_waldump of {version:?} is missing");
+        eprintln!("SKIPPED: {version:?} has no pg_waldump here, so its lines are not compared");
+        return;
+    };
     let all = segments(cluster);
     let (Some((first, path)), Some((last, _))) = (all.first(), all.last()) else { panic!("there is no WAL") };
     let mut command = Command::new(program);
