@@ -162,7 +162,7 @@ async fn a_backup_of_a_lost_future_is_not_a_parent() {
     // Past the end of the lost future too, this archive is not the server's. It gets one of its own.
     let (code, said) = stage.fails(&["backup", "--start-fast"]);
     assert_eq!(code, 44, "{said}");
-    stage.ok(&["repo", "init", "--new-claim"]);
+    stage.write_config("holdfast.toml", &stage.config_text().replace("\"main\"", "\"second\""));
     let third = backup(&stage, &[]);
     assert_eq!(third.get("parent"), None, "{third}");
     compare(&data, &restore(&stage, &third, "third"), "a rollback");
