@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt};
 use holdfast_contract::report::verify::Level;
-use holdfast_repo::name::{BackupId, ClusterName, ObjectPath};
+use holdfast_repo::name::{self, BackupId, ClusterName, ObjectPath};
 use holdfast_repo::record::{BackupRecord, DrillFound};
 
 use super::Repository;
@@ -169,9 +169,9 @@ impl KnownDamage {
             return Ok(damaged);
         }
         let left: Vec<&BackupRecord> = backups.iter().filter(|it| !damaged.contains(&it.backup_id)).collect();
-        let reads = left
-            .into_iter()
-            .map(|backup| async move { (backup, repository.manifest_end(&backup.manifest.name).await) });
+        let reads = left.into_iter().map(|backup| async move {
+            (backup, repository.manifest_end(&name::manifest(&backup.cluster, &backup.backup_id)).await)
+        });
         let mut reads = stream::iter(reads.collect::<Vec<_>>()).buffer_unordered(ENDS_AT_ONCE);
         while let Some((backup, end)) = reads.next().await {
             let end = match end {
