@@ -26,6 +26,7 @@ mod kill;
 mod long_archive;
 mod missing_parts;
 mod names;
+mod object_lock;
 mod other_history;
 mod owners;
 mod pitr;

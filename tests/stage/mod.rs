@@ -29,6 +29,8 @@ pub(crate) enum StoreKind {
     JuiceFs,
     /// The moto server, which is made for tests.
     Moto,
+    /// A bucket of moto that locks objects, with `lock` in the configuration.
+    Locking,
     /// A local directory.
     Directory,
 }
@@ -90,6 +92,9 @@ pub(crate) struct Stage {
 /// The passphrase of encrypted stages.
 pub(crate) const PASSPHRASE: &str = "correct horse battery staple";
 
+/// The bucket of [`StoreKind::Locking`].
+pub(crate) const LOCKING_BUCKET: &str = "holdfast-locking";
+
 impl Stage {
     /// Builds a stage for one major, or prints why it is skipped.
     pub(crate) async fn start(major: u16, plan: Plan) -> Option<Self> {
@@ -120,7 +125,8 @@ impl Stage {
             StoreKind::JuiceFs => Some(ForeignS3::or_skip(Program::JuiceFs)?),
             _ => None,
         };
-        let moto = if plan.store == StoreKind::Moto { Some(Moto::or_skip()?) } else { None };
+        let on_moto = matches!(plan.store, StoreKind::Moto | StoreKind::Locking);
+        let moto = if on_moto { Some(Moto::or_skip()?) } else { None };
         scratch.write_secret("passphrase", format!("{PASSPHRASE}\n")).expect("write the passphrase");
         scratch.write("key", "07".repeat(32)).expect("write the key file");
         scratch.folder("spool").expect("make the spool");
@@ -131,7 +137,12 @@ impl Stage {
         };
         let repository = match elsewhere {
             Some((endpoint, credentials)) => {
-                let place = s3_lines("holdfast", &endpoint, "us-east-1", &credentials, "repository");
+                let bucket = if plan.store == StoreKind::Locking { LOCKING_BUCKET } else { "holdfast" };
+                let mut place = s3_lines(bucket, &endpoint, "us-east-1", &credentials, "repository");
+                if let (StoreKind::Locking, Some(moto)) = (plan.store, &moto) {
+                    moto.create_locking_bucket(LOCKING_BUCKET).expect("make a bucket");
+                    place.push_str("lock = { mode = \"governance\", days = 30 }\n");
+                }
                 sealed_lines(&plan, &scratch, &place)
             }
             None => repository_lines(&plan, s3.as_ref(), &scratch, "repository"),

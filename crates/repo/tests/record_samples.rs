@@ -10,10 +10,11 @@ use holdfast_repo::identity::{RepositoryId, RepositoryKey};
 use holdfast_repo::key::{KeySlot, KeySlotKind};
 use holdfast_repo::name::ClaimNumber;
 use holdfast_repo::record::{
-    self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, ClaimRecord, ConditionalCreate, DatabaseEntry,
-    DecidedWal, DrillFound, EncryptionKind, GapOutcome, KeyChange, LeasePurpose, LeaseRecord, LedgerEntry,
-    LedgerRecord, ManifestEntry, PackRange, RecordBody, RecordSeal, RepairedObject, RepositoryRecord, RunIdentity,
-    SnapshotRecord, SnapshotVolume, StartRecord, TablespaceEntry, VerificationProblem,
+    self, BackupRecord, BackupType, ChecksumFailure, ChecksumFailures, Checksums, ClaimRecord, ConditionalCreate,
+    DatabaseEntry, DecidedWal, DrillFound, EncryptionKind, GapOutcome, KeyChange, LeasePurpose, LeaseRecord,
+    LedgerEntry, LedgerRecord, LockMode, LockProof, LockedUploads, ManifestEntry, ObjectLock, PackRange, RecordBody,
+    RecordSeal, RepairedObject, RepositoryRecord, RunIdentity, SnapshotRecord, SnapshotVolume, StartRecord,
+    StoreCapabilities, TablespaceEntry, Uploads, VerificationProblem,
 };
 use holdfast_secret::Secret;
 use std::fmt::Debug;
@@ -43,6 +44,22 @@ fn repository() -> RepositoryRecord {
         pack_size_bytes: 256 << 20,
         software_version: "0.1.0".to_owned(),
     }
+}
+
+fn repository_with_locks() -> RepositoryRecord {
+    let object_lock = Some(ObjectLock {
+        mode: LockMode::Compliance,
+        days: 30,
+        proof: LockProof::Enforced,
+        uploads: LockedUploads::AtCreation,
+    });
+    let store = StoreCapabilities {
+        conditional_complete: ConditionalCreate::Native,
+        checksums: Checksums::Kept,
+        uploads: Uploads::Parts,
+        object_lock,
+    };
+    RepositoryRecord { store: Some(store), ..repository() }
 }
 
 fn claim() -> ClaimRecord {
@@ -460,6 +477,7 @@ fn repair() -> LedgerRecord {
 #[test]
 fn plain_samples_give_these_values() {
     check(include_bytes!("samples/repository.json"), &repository());
+    check(include_bytes!("samples/repository-lock.json"), &repository_with_locks());
     check(include_bytes!("samples/claim.json"), &claim());
     let owned = ClaimRecord { owner: Some("production/shop/4c1f6a52".to_owned()), ..claim() };
     check(include_bytes!("samples/claim-owner.json"), &owned);

@@ -31,6 +31,29 @@ pub enum Uploads {
     Whole,
 }
 
+/// What was seen of the store's Object Lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Locks {
+    /// Nobody asked for it.
+    #[default]
+    NotTried,
+    /// An object got its date, and the date could be extended. Whether the store refuses to delete the object is not
+    /// known, because our credentials may not delete the version of any object.
+    Dates,
+    /// The store also refused to delete the version of a locked object, and deleted that of an object without a lock.
+    Enforced,
+}
+
+/// How an object that is uploaded in parts gets its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum LockedUploads {
+    /// By the request that begins the upload.
+    #[default]
+    AtCreation,
+    /// By one more request after the object was completed, because the store ignores the headers of that request.
+    Afterwards,
+}
+
 /// Everything that was found about one store. The default is a store without faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Capabilities {
@@ -43,6 +66,10 @@ pub struct Capabilities {
     pub checksums: Checksums,
     /// How large objects are written.
     pub uploads: Uploads,
+    /// What was seen of the store's Object Lock.
+    pub locks: Locks,
+    /// How an object that is uploaded in parts gets its lock.
+    pub locked_uploads: LockedUploads,
 }
 
 /// What only the back end can try; see [`crate::Store::trials`]. The default is right for a store in this process.
@@ -60,6 +87,12 @@ pub struct Trials {
     pub uploads_fault: Option<String>,
     /// Settings that the store accepted and did not apply.
     pub dropped: Vec<Dropped>,
+    /// What was seen of the store's Object Lock.
+    pub locks: Locks,
+    /// How an object that is uploaded in parts gets its lock.
+    pub locked_uploads: LockedUploads,
+    /// Why locks do not work, as text for people, although the configuration asks for them.
+    pub locks_fault: Option<String>,
 }
 
 /// A setting that the store accepted and did not apply.

@@ -15,7 +15,7 @@ use crate::config_error::ConfigError;
 use crate::proxies::Host;
 use crate::wrappers::hurry::Hurry;
 use crate::wrappers::retry::RetryPolicy;
-use crate::{Capabilities, ObjectName, Proxies, Proxy};
+use crate::{Capabilities, ObjectLock, ObjectName, Proxies, Proxy};
 
 /// Small enough that a few parts in flight fit the byte budget, large enough that 20 ms of latency do not matter.
 const DEFAULT_PART_SIZE_BYTES: u64 = 8 << 20;
@@ -155,6 +155,8 @@ pub struct S3Config {
     pub encryption: Encryption,
     /// Tags put on every object.
     pub tags: BTreeMap<String, String>,
+    /// Locks of new objects.
+    pub lock: Option<ObjectLock>,
 }
 
 /// Time limits of one attempt.

@@ -36,11 +36,13 @@ pub enum Operation {
     Complete,
     /// [`crate::Upload::abort`]
     Abort,
+    /// [`crate::Store::lock_until`]
+    Lock,
 }
 
 impl Operation {
     /// All operations, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Open,
         Self::Put,
         Self::Get,
@@ -54,11 +56,15 @@ impl Operation {
         Self::Part,
         Self::Complete,
         Self::Abort,
+        Self::Lock,
     ];
 
     /// Whether it changes the store.
     pub fn is_write(self) -> bool {
-        matches!(self, Self::Put | Self::Delete | Self::BeginUpload | Self::Part | Self::Complete | Self::Abort)
+        matches!(
+            self,
+            Self::Put | Self::Delete | Self::BeginUpload | Self::Part | Self::Complete | Self::Abort | Self::Lock
+        )
     }
 }
 
@@ -78,6 +84,7 @@ impl fmt::Display for Operation {
             Self::Part => "upload a part of",
             Self::Complete => "complete the upload of",
             Self::Abort => "abort the upload of",
+            Self::Lock => "set the lock of",
         })
     }
 }
@@ -210,8 +217,8 @@ impl StoreError {
         let failure = self.failure();
         let preposition = match failure.operation {
             Operation::Open => return format!("open {}", failure.store),
+            Operation::List | Operation::ListFolders | Operation::Lock => "in",
             operation if operation.is_write() && operation != Operation::Delete => "to",
-            Operation::List | Operation::ListFolders => "in",
             _ => "from",
         };
         let name = if failure.name.is_empty() { "/" } else { &failure.name };

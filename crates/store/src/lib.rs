@@ -52,6 +52,7 @@ mod config_error;
 mod directory;
 mod error;
 mod memory;
+mod object_lock;
 mod object_name;
 mod open;
 mod parts;
@@ -70,12 +71,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use buffer::Buffer;
-pub use capabilities::{Capabilities, Checksums, ConditionalCreate, Dropped, Trials, Uploads};
+pub use capabilities::{Capabilities, Checksums, ConditionalCreate, Dropped, LockedUploads, Locks, Trials, Uploads};
 pub use config::{Credentials, Encryption, Location, S3Config, StoreConfig, Timeouts};
 pub use config_error::ConfigError;
 pub use directory::DirectoryStore;
 pub use error::{Failure, Operation, StoreError, StoreErrorKind};
 pub use memory::MemoryStore;
+pub use object_lock::{LockMode, LockTerm, ObjectLock};
 pub use object_name::{ObjectName, ObjectNameError};
 pub use open::{open, open_counted, open_or_create};
 pub use probe::{ProbeResult, probe};
@@ -335,6 +337,33 @@ pub trait Store: Send + Sync + Debug {
     /// Any kind; the call may be repeated.
     async fn abort_unfinished(&self, _upload: &UnfinishedUpload) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// The term of the locks that new objects of this store get; `None` if they get none.
+    fn lock(&self) -> Option<LockTerm> {
+        None
+    }
+
+    /// The end of an object's lock, which may be in the past; `None` if it was never locked. A store shows nothing to
+    /// credentials without the right to read locks: [`probe`] finds that out.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no object.
+    async fn locked_until(&self, _name: &ObjectName) -> Result<Option<SystemTime>, StoreError> {
+        Ok(None)
+    }
+
+    /// Locks an object until this time, in the mode of [`Store::lock`]. Ask for the end of its lock first: a store
+    /// should refuse to shorten a lock, but not every store does.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no object, `Unsupported` for a store without locks, `PermissionDenied` without the right
+    /// to change locks.
+    async fn lock_until(&self, name: &ObjectName, _end: SystemTime) -> Result<(), StoreError> {
+        let (store, name) = (self.describe(), name.to_string());
+        let detail = "this store has no object lock".to_owned();
+        let failure = Failure { store, name, operation: Operation::Lock, detail, source: None };
+        Err(StoreError::new(StoreErrorKind::Unsupported, failure))
     }
 
     /// The store's URL for messages, without anything secret.

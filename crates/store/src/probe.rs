@@ -11,8 +11,8 @@
 use bytes::Bytes;
 
 use crate::{
-    Capabilities, ConditionalCreate, Failure, ObjectName, Operation, PutMode, Store, StoreError, StoreErrorKind,
-    Trials, Uploads,
+    Capabilities, ConditionalCreate, Failure, LockedUploads, Locks, ObjectName, Operation, PutMode, Store, StoreError,
+    StoreErrorKind, Trials, Uploads,
 };
 
 const FIRST: &[u8] = b"first";
@@ -33,7 +33,7 @@ pub struct ProbeResult {
 ///
 /// # Errors
 /// The error of a plain write, read, listing or delete; `InvalidConfig` if the store accepts encryption and does not
-/// encrypt; `Unsupported` if the store cannot be used at all.
+/// encrypt, or if locks are configured and do not work; `Unsupported` if the store cannot be used at all.
 pub async fn probe(store: &dyn Store, scratch: &ObjectName) -> Result<ProbeResult, StoreError> {
     let object = within(store, scratch, "object")?;
     let uploaded = within(store, scratch, "folder/upload")?;
@@ -61,6 +61,7 @@ async fn try_all(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) -> 
     let create = try_twice(store, object).await?;
     let trials = store.trials(scratch).await?;
     refuse_dropped_encryption(store, scratch, &trials)?;
+    refuse_missing_locks(store, scratch, &trials)?;
     match trials.uploads {
         Uploads::Parts => {
             let upload = store.begin_upload(uploaded, PutMode::Overwrite).await?;
@@ -78,6 +79,8 @@ async fn try_all(store: &dyn Store, scratch: &ObjectName, names: &Names<'_>) -> 
         create_by_parts: trials.create_by_parts,
         checksums: trials.checksums,
         uploads: trials.uploads,
+        locks: trials.locks,
+        locked_uploads: trials.locked_uploads,
     };
     Ok(ProbeResult { capabilities, faults: faults(create, capabilities, &trials) })
 }
@@ -109,6 +112,20 @@ fn faults(create: ConditionalCreate, found: Capabilities, trials: &Trials) -> Ve
                 .to_owned(),
         );
     }
+    if trials.locks == Locks::Dates {
+        faults.push(
+            "objects get the date of their lock; whether the store refuses to delete a locked object could not be \
+             tried, because these credentials may not delete versions of objects (which is how it should be)"
+                .to_owned(),
+        );
+    }
+    if trials.locks != Locks::NotTried && trials.locked_uploads == LockedUploads::Afterwards {
+        faults.push(
+            "the store does not lock an object that is uploaded in parts when it is created; Holdfast locks it by \
+             another request right afterwards"
+                .to_owned(),
+        );
+    }
     for dropped in &trials.dropped {
         faults.push(format!("the store accepts `{}` but does not apply it: {}", dropped.setting, dropped.seen));
     }
@@ -122,6 +139,15 @@ fn refuse_dropped_encryption(store: &dyn Store, scratch: &ObjectName, trials: &T
         dropped.seen
     );
     Err(failure(store, StoreErrorKind::InvalidConfig, Operation::Put, scratch.as_str(), detail))
+}
+
+fn refuse_missing_locks(store: &dyn Store, scratch: &ObjectName, trials: &Trials) -> Result<(), StoreError> {
+    let Some(fault) = &trials.locks_fault else { return Ok(()) };
+    let detail = format!(
+        "`lock` is configured, and {fault}; use a bucket that was created with Object Lock and credentials with \
+         s3:PutObjectRetention and s3:GetObjectRetention, or leave `lock` out"
+    );
+    Err(failure(store, StoreErrorKind::InvalidConfig, Operation::Lock, scratch.as_str(), detail))
 }
 
 /// Reads as a restore does: from the middle and from the end.

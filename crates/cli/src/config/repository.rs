@@ -9,10 +9,13 @@ use super::origin::repository_key;
 use super::reader::{Reader, absolute};
 use super::units;
 use super::validated::Retention;
-use super::written::{EncryptionTable, RepoTable, SseTable, WordOr};
-use holdfast_repo::name::SlotName;
+use super::written::{EncryptionTable, LockTable, RepoTable, SseTable, WordOr};
+use holdfast_repo::name::{SlotName, is_locked};
+use holdfast_repo::record::LOCK_DAYS;
 use holdfast_secret::Secret;
-use holdfast_store::{Credentials, Encryption as ServerSide, Location, Proxies, S3Config, StoreConfig};
+use holdfast_store::{
+    Credentials, Encryption as ServerSide, Location, LockMode, LockTerm, ObjectLock, Proxies, S3Config, StoreConfig,
+};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
@@ -71,6 +74,11 @@ impl Repository {
         let S3Config { endpoint, region, .. } = &self.store.s3;
         let part = |part: &Option<String>| part.clone().unwrap_or_default();
         format!("{} {} {}", self.store.location, part(endpoint), part(region))
+    }
+
+    /// The configured term of the locks of new objects.
+    pub fn lock(&self) -> Option<LockTerm> {
+        self.store.s3.lock.map(|lock| lock.term)
     }
 
     /// Where the store's credentials come from.
@@ -248,6 +256,7 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
         part_size,
         max_requests,
         retention,
+        lock,
     } = table;
     let key = |name: &str| repository_key(index, name);
     let Some(url) = url else {
@@ -285,6 +294,10 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
         if let Some((name, _)) = only_s3.into_iter().find(|(_, written)| *written) {
             return Err(reader.invalid(&key(name), None, "has no meaning for a repository in a directory"));
         }
+        if lock.is_some() {
+            let reason = "a directory cannot keep its owner from deleting files; only a bucket with Object Lock can";
+            return Err(reader.invalid(&key("lock"), None, reason));
+        }
     }
 
     let credentials =
@@ -301,6 +314,7 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
         storage_class,
         encryption: server_side,
         tags: checked_tags(reader, &key("tags"), tags)?,
+        lock: lock.map(|table| object_lock(reader, &key("lock"), table)).transpose()?,
     };
     if let Some(bytes) = reader.parsed(&key("part_size"), part_size, |text| match units::size_bytes(text)? {
         bytes if !(5 << 20..=5 << 30).contains(&bytes) => Err("must be between 5MiB and 5GiB".to_owned()),
@@ -422,6 +436,26 @@ fn server_side(
             None => Err(reader.invalid(key, None, "the table needs c_key_file")),
         },
     }
+}
+
+fn object_lock(reader: &Reader<'_>, key: &str, written: LockTable) -> Result<ObjectLock, ConfigError> {
+    let LockTable { mode, days } = written;
+    let (Some(mode), Some(days)) = (mode, days) else {
+        return Err(reader.invalid(key, None, "needs mode and days, such as { mode = \"governance\", days = 30 }"));
+    };
+    let mode = match mode.as_str() {
+        "governance" => LockMode::Governance,
+        "compliance" => LockMode::Compliance,
+        other => {
+            let reason = "expected governance or compliance";
+            return Err(reader.invalid(&format!("{key}.mode"), Some(other), reason));
+        }
+    };
+    if !LOCK_DAYS.contains(&days) {
+        let reason = format!("expected {} to {}", LOCK_DAYS.start(), LOCK_DAYS.end());
+        return Err(reader.invalid(&format!("{key}.days"), Some(&days.to_string()), reason));
+    }
+    Ok(ObjectLock { term: LockTerm { mode, days }, covers: is_locked })
 }
 
 fn checked_tags(

@@ -10,7 +10,7 @@ use crate::failure::{Explain, present};
 use crate::style::Style;
 use clap::Parser;
 use holdfast_secret::Secret;
-use holdfast_store::{Credentials, Location};
+use holdfast_store::{Credentials, Location, LockMode, LockTerm};
 use std::time::Duration;
 
 const FILE: &str = "/etc/holdfast/holdfast.toml";
@@ -55,6 +55,27 @@ fn refusal(text: &str, environment: &[(&str, &str)]) -> String {
 /// The three parts, with the usual `while` line.
 fn parts(error: &str, hint: &str) -> String {
     format!("error: {error}\nwhile: reading the configuration\nhint:  {hint}\n")
+}
+
+#[test]
+fn locks_are_read_and_checked() {
+    let with = |lock: &str| SAMPLE.replace("path_style = true", &format!("path_style = true\nlock = {lock}"));
+    let config = validated(&with("{ mode = \"compliance\", days = 30 }"), &[]);
+    let lock = config.repositories.first().unwrap().store_config(|_| None).unwrap().s3.lock.unwrap();
+    assert_eq!(lock.term, LockTerm { mode: LockMode::Compliance, days: 30 });
+    assert!((lock.covers)("holdfast.json") && !(lock.covers)("main/leases/x.json"));
+    assert_eq!(config.repositories.first().unwrap().lock(), Some(lock.term));
+    for (lock, message) in [
+        ("{ days = 30 }", "invalid repo.lock: needs mode and days, such as { mode = \"governance\", days = 30 }"),
+        (
+            "{ mode = \"legal-hold\", days = 30 }",
+            "invalid repo.lock.mode \"legal-hold\": expected governance or compliance",
+        ),
+        ("{ mode = \"governance\", days = 0 }", "invalid repo.lock.days \"0\": expected 1 to 36500"),
+    ] {
+        let said = refusal(&with(lock), &[]);
+        assert!(said.contains(message), "{said}");
+    }
 }
 
 #[test]
@@ -301,6 +322,11 @@ fn values_without_meaning_are_refused() {
         ),
         ("HOLDFAST_REPO_PART_SIZE", "1MiB", "invalid repo.part_size \"1MiB\": must be between 5MiB and 5GiB"),
         ("HOLDFAST_REPO_REGION", "eu", "invalid repo.region: has no meaning for a repository in a directory"),
+        (
+            "HOLDFAST_REPO_LOCK",
+            "{ mode = \"governance\", days = 30 }",
+            "invalid repo.lock: a directory cannot keep its owner from deleting files; only a bucket with Object Lock can",
+        ),
         (
             "HOLDFAST_REPO_ENCRYPTION",
             "aes",

@@ -83,6 +83,8 @@ table! {
         max_requests: u32,
         /// Its own retention, instead of `[retention]`.
         retention: RetentionTable,
+        /// Object Lock of new objects.
+        lock: LockTable,
     }
 }
 
@@ -105,6 +107,16 @@ table! {
     SseTable {
         /// A file that holds the 32 bytes of the key.
         c_key_file: String,
+    }
+}
+
+table! {
+    /// `lock` of `[[repo]]`: Object Lock.
+    LockTable {
+        /// `governance` or `compliance`.
+        mode: String,
+        /// How long a new object is locked, in days.
+        days: u32,
     }
 }
 
@@ -254,6 +266,7 @@ pub const INNER_TABLES: &[(&str, &str, &[&str])] = &[
     ("repo", "encryption", EncryptionTable::KEYS),
     ("repo", "sse", SseTable::KEYS),
     ("repo", "retention", RetentionTable::KEYS),
+    ("repo", "lock", LockTable::KEYS),
     ("repo.retention", "keep", KeepTable::KEYS),
     ("retention", "keep", KeepTable::KEYS),
 ];

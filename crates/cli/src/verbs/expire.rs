@@ -11,7 +11,7 @@ use crate::output::table::{Align, Table};
 use chrono::TimeDelta;
 use holdfast_contract::amount::size;
 use holdfast_contract::report::PerRepository;
-use holdfast_contract::report::expire::{Amount, ExpireReport, RepositoryExpire, RestorableWindow};
+use holdfast_contract::report::expire::{Amount, ExpireReport, LockFate, RepositoryExpire, RestorableWindow};
 use holdfast_engine::expire::{ExpireOptions, Keep, Policy, expire, plan};
 use holdfast_engine::repository::Repository;
 use std::fmt::Write;
@@ -26,7 +26,10 @@ pub(super) async fn run(context: &Context, args: &ExpireArgs) -> Result<ExitCode
     let asked = |index: usize| args.repo.is_none_or(|number| number == index + 1);
     let retentions: Vec<&Retention> = context.config.repositories.iter().map(|one| retention(context, one)).collect();
     let is_empty = |retention: &Retention| policy(retention).is_empty();
-    if retentions.iter().enumerate().filter(|(index, _)| asked(*index)).all(|(_, one)| is_empty(one)) && !args.plan {
+    // Without a retention it still extends the locks of everything.
+    let locks = |index: usize| context.config.repositories.get(index).is_some_and(|one| one.lock().is_some());
+    let has_work = |(index, one): (usize, &&Retention)| asked(index) && (!is_empty(one) || locks(index));
+    if !args.plan && !retentions.iter().enumerate().any(has_work) {
         return Err(Failure::new(
             ExitCode::Configuration,
             "no retention is configured, so nothing is removed".to_owned(),
@@ -129,6 +132,9 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
         if let Some(not_before) = backup.not_before {
             let _ = write!(why, "; decided, not before {}", time::shown(not_before));
         }
+        if let Some(locked_until) = backup.locked_until {
+            let _ = write!(why, "; locked until {}", time::shown(locked_until));
+        }
         backups.row([backup.backup_id.to_string(), fate(backup.kept), why]);
     }
     text.push_str(&if backups.is_empty() { "no backup\n".to_owned() } else { backups.render() });
@@ -170,6 +176,9 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
         let count = report.uploads_going;
         let _ = writeln!(text, "unfinished uploads: {count} will be aborted, because no run will finish them");
     }
+    if let Some(fate) = &report.locks {
+        locks(&mut text, fate, only_plan);
+    }
     windows(&mut text, "can be restored now", &report.before);
     windows(&mut text, "can be restored after the removal", &report.after);
     for warning in &report.warnings {
@@ -188,6 +197,26 @@ fn shown(report: &RepositoryExpire, only_plan: bool) -> String {
         let _ = writeln!(text, "the first `holdfast expire` after {} removes what was decided", time::shown(next));
     }
     text
+}
+
+/// What the locks of the objects keep.
+fn locks(text: &mut String, fate: &LockFate, only_plan: bool) {
+    let LockFate { mode, days, waiting, free_from, due, extended } = fate;
+    let _ = writeln!(
+        text,
+        "object lock ({}, {days} days): {} {}",
+        mode.as_str(),
+        if only_plan { due } else { extended },
+        if only_plan { "locks of what stays will be extended" } else { "locks of what stays were extended" }
+    );
+    if let Some(free_from) = free_from {
+        let _ = writeln!(
+            text,
+            "still locked, and left to a later run: {}; the first lock ends at {}",
+            amount(waiting, "WAL files"),
+            time::shown(*free_from)
+        );
+    }
 }
 
 /// A length in its two largest units, so that a mistyped one is seen.

@@ -17,7 +17,9 @@ use holdfast_engine::repository::claim::{Claimant, Identity};
 use holdfast_engine::repository::{Repository, RepositoryTarget, begin, init as engine};
 use holdfast_engine::server::read_control_file;
 use holdfast_repo::name::ClusterName;
-use holdfast_repo::record::{Checksums, ClaimRecord, ConditionalCreate, RepositoryRecord, Uploads};
+use holdfast_repo::record::{
+    Checksums, ClaimRecord, ConditionalCreate, LockProof, LockedUploads, ObjectLock, RepositoryRecord, Uploads,
+};
 use holdfast_secret::Secret;
 use std::fmt::Write;
 
@@ -242,6 +244,17 @@ fn store_lines(record: &RepositoryRecord) -> String {
     }
     if store.checksums == Checksums::NotCompared {
         text.push_str("  store's checksums   not trusted, objects are fetched to compare\n");
+    }
+    if let Some(ObjectLock { mode, days, proof, uploads }) = store.object_lock {
+        let proof = match proof {
+            LockProof::Enforced => "the store refused to delete a locked object",
+            LockProof::Dates => "the store keeps the dates; whether it refuses to delete was not tried",
+        };
+        let later = match uploads {
+            LockedUploads::AtCreation => "",
+            LockedUploads::Afterwards => "; objects uploaded in parts are locked after their upload",
+        };
+        let _ = writeln!(text, "  object lock         {}, {days} days: {proof}{later}", mode.as_str());
     }
     text
 }

@@ -11,21 +11,22 @@ use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use async_trait::async_trait;
 use bytes::Bytes;
-use holdfast_engine::repository::capabilities::capabilities;
+use holdfast_engine::repository::capabilities::{capabilities, recorded_lock};
 use holdfast_engine::repository::init::PROBE;
 use holdfast_engine::repository::{Repository, RepositoryTarget, Unlock};
-use holdfast_repo::name::REPOSITORY_OBJECT;
+use holdfast_repo::name::{REPOSITORY_OBJECT, is_locked};
 use holdfast_repo::record::{RepositoryRecord, decode_plain};
 use holdfast_secret::Secret;
 use holdfast_store::{
-    Capabilities, ConditionalCreate, FolderPage, Hurry, ListPage, NextUploads, ObjectInfo, ObjectName, PutMode,
-    RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
+    Capabilities, ConditionalCreate, FolderPage, Hurry, ListPage, LockTerm, NextUploads, ObjectInfo, ObjectLock,
+    ObjectName, PutMode, RetryPolicy, Store, StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedPage,
+    UnfinishedUpload, Upload,
 };
 use parking_lot::Mutex;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How long `wal push` repeats requests to a store that refuses connections, and all requests once its server is
 /// stopping.
@@ -167,12 +168,18 @@ impl AsRecorded {
         if name.starts_with(PROBE) { Arc::clone(&self.native) } else { self.store() }
     }
 
-    /// Uses the store with these capabilities from now on.
-    async fn adopt(&self, capabilities: Capabilities) -> Result<(), StoreError> {
-        if self.adopted().map_or_else(Capabilities::default, |(adopted, _)| adopted) == capabilities {
+    /// Uses the store with these capabilities from now on, and with these locks if the configuration names none.
+    async fn adopt(&self, capabilities: Capabilities, recorded: Option<LockTerm>) -> Result<(), StoreError> {
+        let mut config = StoreConfig { capabilities, ..self.config.clone() };
+        config.s3.lock = config.s3.lock.or(recorded.map(|term| ObjectLock { term, covers: is_locked }));
+        let lock = config.s3.lock.map(|lock| lock.term);
+        let unchanged =
+            |(adopted, store): (Capabilities, Arc<dyn Store>)| adopted == capabilities && store.lock() == lock;
+        let native = || (self.config.capabilities, Arc::clone(&self.native));
+        if unchanged(self.adopted().unwrap_or_else(native)) {
             return Ok(());
         }
-        let store = holdfast_store::open(&StoreConfig { capabilities, ..self.config.clone() }).await?;
+        let store = holdfast_store::open(&config).await?;
         *self.adopted.lock() = Some((capabilities, store));
         Ok(())
     }
@@ -182,7 +189,7 @@ impl AsRecorded {
         if name.as_ref() == REPOSITORY_OBJECT
             && let Ok(record) = decode_plain::<RepositoryRecord>(body)
         {
-            self.adopt(capabilities(&record)).await?;
+            self.adopt(capabilities(&record), recorded_lock(&record)).await?;
         }
         Ok(())
     }
@@ -197,7 +204,8 @@ impl Store for AsRecorded {
             if let Err(error) = &answer
                 && matches!(error.kind(), StoreErrorKind::Unsupported | StoreErrorKind::InvalidConfig)
             {
-                self.adopt(Capabilities { create: ConditionalCreate::Emulated, ..Capabilities::default() }).await?;
+                let emulated = Capabilities { create: ConditionalCreate::Emulated, ..Capabilities::default() };
+                self.adopt(emulated, None).await?;
             }
             return answer;
         }
@@ -264,6 +272,18 @@ impl Store for AsRecorded {
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
         self.of(upload.name.as_str()).abort_unfinished(upload).await
+    }
+
+    fn lock(&self) -> Option<LockTerm> {
+        self.store().lock()
+    }
+
+    async fn locked_until(&self, name: &ObjectName) -> Result<Option<SystemTime>, StoreError> {
+        self.of(name.as_str()).locked_until(name).await
+    }
+
+    async fn lock_until(&self, name: &ObjectName, end: SystemTime) -> Result<(), StoreError> {
+        self.of(name.as_str()).lock_until(name, end).await
     }
 
     fn describe(&self) -> String {

@@ -4,6 +4,7 @@ use super::PerRepository;
 use chrono::{DateTime, Utc};
 use holdfast_pgtypes::{Lsn, SegmentName, TimelineId};
 use holdfast_repo::name::{BackupId, ClaimNumber, ClusterName};
+use holdfast_repo::record::LockMode;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,9 @@ pub struct RepositoryExpire {
     /// The first moment of the window, if there is one.
     #[serde(default)]
     pub window_start: Option<DateTime<Utc>>,
+    /// What the store's locks keep; `None` if the repository has no locks.
+    #[serde(default)]
+    pub locks: Option<LockFate>,
 }
 
 /// The verdict about a backup.
@@ -59,6 +63,9 @@ pub struct BackupFate {
     pub why: Vec<String>,
     /// If its removal is decided, the time before which it is not removed.
     pub not_before: Option<DateTime<Utc>>,
+    /// If nothing keeps it and the store has locked it, the time until which it cannot be removed.
+    #[serde(default)]
+    pub locked_until: Option<DateTime<Utc>>,
 }
 
 /// The verdict about a range of WAL of one timeline.
@@ -90,6 +97,23 @@ pub struct PackFate {
     pub going_bytes: u64,
     /// Why packs are kept that no backup needs.
     pub why: Vec<String>,
+}
+
+/// What the locks of the objects keep (Object Lock).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockFate {
+    /// How strict the locks are.
+    pub mode: LockMode,
+    /// The term of a lock in days.
+    pub days: u32,
+    /// What nothing needs any more and is still locked. A run after the end of its lock removes it.
+    pub waiting: Amount,
+    /// When the first lock of these ends.
+    pub free_from: Option<DateTime<Utc>>,
+    /// Locks of kept objects with less than half of their term left.
+    pub due: u64,
+    /// The number of these that this run extended.
+    pub extended: u64,
 }
 
 /// A window in which any moment can be restored.

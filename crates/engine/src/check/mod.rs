@@ -8,6 +8,7 @@
 //! Only a restore point and a claim remain (the first archived segment would take that claim as well).
 
 mod continuity;
+mod locks;
 mod uploads;
 
 use std::path::{Path, PathBuf};
@@ -136,6 +137,7 @@ async fn run_steps(
     for (target, repository) in targets.iter().zip(&repositories) {
         try_store(target, repository, report).await?;
         uploads::count_old(repository, options.now, report).await;
+        locks::look(repository, options.now, report).await?;
     }
     let settings = ConnectionSettings {
         connection: options.connection.as_ref().map(|text| text.expose().as_str()),

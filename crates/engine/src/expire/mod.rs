@@ -9,7 +9,8 @@
 //!    remove is removed ([`carry_out`]). The ledger records what was removed, even after a crash ([`removed`]).
 //! 4. Old unfinished uploads are aborted ([`uploads`]).
 //!
-//! Between the second step and the third, pieces of WAL segments that are whole by now are removed.
+//! Between the second step and the third, pieces of WAL segments that are whole by now are removed. Where the store
+//! locks objects, the locks of what stays are extended before, and what is locked is not removed ([`locks`]).
 //!
 //! Invariant: nothing is removed that a kept backup needs; in doubt everything stays. After a crash or an error
 //! anywhere, the ledger has the decisions, a half-removed backup has no `start.json`, and the next run continues.
@@ -23,6 +24,7 @@ mod exclusive;
 mod gather;
 mod holds;
 mod incomplete;
+mod locks;
 mod manifests;
 mod options;
 mod removed;
@@ -32,9 +34,12 @@ mod uploads;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
 use holdfast_contract::report::expire::RepositoryExpire;
+use holdfast_repo::name::{BackupId, ClaimNumber};
+use holdfast_repo::record::ClaimRecord;
 use holdfast_retention as planner;
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +83,13 @@ pub async fn plan(
         let mut report = report::describe(repository, &planned, &claims, &decided, options.grace(), notes);
         report.uploads_going = uploads.len() as u64;
         report.window_start = options.window_start(planned.now);
+        if let Some(term) = repository.store().lock() {
+            progress.phase("asking for locks", None);
+            let going = planned.going();
+            let going = locks::Going::of_decision(&going, &planned, &claims);
+            let locked = locks::of_all(repository, &options.cluster, &going, term, options.now).await?;
+            report::add_locks(&mut report, &locked, term);
+        }
         Ok::<_, Error>(report)
     };
     planned.await.doing(|| format!("planning what expires of {} in {}", options.cluster, repository.describe()))
@@ -175,6 +187,7 @@ impl Run<'_> {
         report.window_start = options.window_start(plan.now);
 
         self.lease.check()?;
+        self.keep_locked(plan, &claims, &mut report).await?;
         for claim in claims.values() {
             // Nothing needs them, because the segments are there in whole. After WAL was removed, nobody could tell.
             if let Err(error) = tail::remove_leftovers(repository, claim).await {
@@ -205,6 +218,28 @@ impl Run<'_> {
         Ok(report)
     }
 
+    /// Extends the locks of what stays, and reports what is locked and goes.
+    async fn keep_locked(
+        &self,
+        plan: &planner::Plan,
+        claims: &BTreeMap<ClaimNumber, ClaimRecord>,
+        report: &mut RepositoryExpire,
+    ) -> Result<(), Error> {
+        let Some(term) = self.repository.store().lock() else { return Ok(()) };
+        self.progress.phase("extending locks", None);
+        let going = plan.going();
+        let going = locks::Going::of_decision(&going, plan, claims);
+        let now = self.clock.now();
+        let found = locks::of_all(self.repository, &self.options.cluster, &going, term, now).await?;
+        self.lease.check()?;
+        report::add_locks(report, &found, term);
+        let extended = locks::extend(self.repository, self.lease, &found, term, now).await?;
+        if let Some(fate) = &mut report.locks {
+            fate.extended = extended;
+        }
+        Ok(())
+    }
+
     async fn gather(&self) -> Result<Gathered, Error> {
         let viewer = Viewer { own: Some(self.lease.run()), host: &self.options.host, now: self.clock.now() };
         gather::gather(self.repository, &self.options.cluster, viewer).await
@@ -216,13 +251,7 @@ impl Run<'_> {
         let (grace, decided) = (options.grace(), decisions(entries));
         let Gathered { mut catalog, claims, users, .. } = self.gather().await?;
         let now = self.clock.now();
-        let outline = |catalog: &planner::Catalog| {
-            let first = planner::Outline::new(catalog, &options.policy, now);
-            let waiting = planner::waiting(&decided, &first, now, grace);
-            planner::Outline::with_waiting(catalog, &options.policy, now, &waiting)
-        };
-        let plan = manifests::plan(repository, &options.cluster, &mut catalog, outline).await?;
-        let removal = planner::Removal::of(&plan, &decided, grace);
+        let (plan, removal) = self.due(&mut catalog, &claims, &decided, now).await?;
         let job = Job {
             repository,
             cluster: &options.cluster,
@@ -257,6 +286,38 @@ impl Run<'_> {
             self.forget(entries, &plan, &removal).await?;
         }
         Ok(())
+    }
+
+    /// The plan for now, and what is removed: nothing that is locked.
+    async fn due(
+        &self,
+        catalog: &mut planner::Catalog,
+        claims: &BTreeMap<ClaimNumber, ClaimRecord>,
+        decided: &[planner::Decision],
+        now: DateTime<Utc>,
+    ) -> Result<(planner::Plan, planner::Removal), Error> {
+        let (repository, options) = (self.repository, self.options);
+        let (policy, grace, cluster) = (&options.policy, options.grace(), &options.cluster);
+        let outline = |catalog: &planner::Catalog, locked: &BTreeSet<BackupId>| {
+            let first = planner::Outline::new(catalog, policy, now);
+            let mut waiting = planner::waiting(decided, &first, now, grace);
+            waiting.extend(locked);
+            planner::Outline::with_waiting(catalog, policy, now, &waiting)
+        };
+        let nothing = BTreeSet::new();
+        let mut planned = manifests::plan(repository, cluster, catalog, |catalog| outline(catalog, &nothing)).await?;
+        let mut removal = planner::Removal::of(&planned, decided, grace);
+        if let Some(term) = repository.store().lock().filter(|_| !removal.is_empty()) {
+            let going = locks::Going::of_removal(&removal, claims);
+            let found = locks::of_going(repository, cluster, &going, term, now).await?;
+            let locked: BTreeSet<BackupId> = found.backups.keys().copied().collect();
+            if !locked.is_empty() {
+                planned = manifests::plan(repository, cluster, catalog, |catalog| outline(catalog, &locked)).await?;
+                removal = planner::Removal::of(&planned, decided, grace);
+            }
+            found.leave(&mut removal, |backups, packs| planned.manifests_going(backups, packs));
+        }
+        Ok((planned, removal))
     }
 
     /// Deletes the entries of which everything is removed.

@@ -7,9 +7,11 @@ use holdfast_contract::report::expire::{Amount, BackupFate, PackFate, Repository
 use holdfast_repo::name::{BackupId, ClaimNumber};
 use holdfast_repo::record::ClaimRecord;
 use holdfast_retention as planner;
+use holdfast_store::LockTerm;
 
 use super::carry_out::Done;
 use super::decided::Entry;
+use super::locks;
 use crate::repository::Repository;
 
 pub(super) fn describe(
@@ -31,7 +33,7 @@ pub(super) fn describe(
             planner::BackupVerdict::Goes(reason) => (false, vec![reason.to_string()]),
         };
         let not_before = if kept || plan.is_blocked { None } else { due(id) };
-        backups.push(BackupFate { backup_id: *id, kept, why, not_before });
+        backups.push(BackupFate { backup_id: *id, kept, why, not_before, locked_until: None });
     }
     let mut wal = Vec::new();
     for (range, verdict) in &plan.wal {
@@ -68,7 +70,16 @@ pub(super) fn describe(
         next_removal: next,
         uploads_going: 0,
         window_start: None,
+        locks: None,
     }
+}
+
+/// Adds what the store says about locks.
+pub(super) fn add_locks(report: &mut RepositoryExpire, found: &locks::Found, term: LockTerm) {
+    for backup in &mut report.backups {
+        backup.locked_until = found.backups.get(&backup.backup_id).copied();
+    }
+    report.locks = Some(found.report(term));
 }
 
 /// When the next removal is due; nobody knows while nothing goes.

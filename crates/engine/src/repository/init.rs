@@ -95,7 +95,7 @@ async fn init_inner(target: &RepositoryTarget, now: DateTime<Utc>) -> Result<Ini
         created: now,
         encryption: if slot.is_some() { EncryptionKind::Aes256Gcm } else { EncryptionKind::None },
         conditional_create: how,
-        store: Some(recorded(seen)),
+        store: Some(recorded(seen, store.lock())),
         extent_size_bytes: EXTENT_BYTES,
         pack_size_bytes: match seen.uploads {
             Uploads::Parts => PACK_SIZE_BYTES,

@@ -24,6 +24,7 @@ mod claim;
 mod cluster;
 mod feature;
 mod ledger;
+mod locked;
 mod object;
 mod pack_id;
 mod run_id;
@@ -37,6 +38,7 @@ pub use claim::ClaimNumber;
 pub use cluster::ClusterName;
 pub use feature::{FeatureName, FeatureUse};
 pub use ledger::{LedgerKind, LedgerTime};
+pub use locked::is_locked;
 pub use object::{
     MAX_PACK_NUMBER, ObjectPath, REPOSITORY_OBJECT, backup_end, backup_folder, backup_start, backup_summary,
     backups_folder, claim, claims_folder, drill, features_folder, key_slot, key_slot_removal, keys_folder, lease,

@@ -55,8 +55,8 @@ pub use ledger::{
 pub use mac::{check_repository_mac, encode_repository};
 pub(crate) use repository::check_extent_bytes;
 pub use repository::{
-    Checksums, ConditionalCreate, EXTENT_SIZE_BYTES, EncryptionKind, FORMAT_VERSION, PACK_SIZE_BYTES, RepositoryRecord,
-    StoreCapabilities, Uploads,
+    Checksums, ConditionalCreate, EXTENT_SIZE_BYTES, EncryptionKind, FORMAT_VERSION, LOCK_DAYS, LockMode, LockProof,
+    LockedUploads, ObjectLock, PACK_SIZE_BYTES, RepositoryRecord, StoreCapabilities, Uploads,
 };
 pub use snapshot::{SnapshotRecord, SnapshotVolume};
 pub use start::{RunIdentity, StartRecord};

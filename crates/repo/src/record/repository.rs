@@ -17,6 +17,9 @@ pub const EXTENT_SIZE_BYTES: RangeInclusive<u32> = LARGEST_PAGE..=16 << 20;
 /// bits.
 pub const PACK_SIZE_BYTES: RangeInclusive<u64> = 1 << 20..=2 << 30;
 
+/// The allowed lengths of locks, in days: S3's own limits.
+pub const LOCK_DAYS: RangeInclusive<u32> = 1..=36_500;
+
 /// PostgreSQL's largest block size.
 const LARGEST_PAGE: u32 = 32 << 10;
 
@@ -89,6 +92,63 @@ pub enum Uploads {
     Parts,
 }
 
+/// How strict the locks of a repository's objects are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockMode {
+    /// Nobody can end a lock.
+    Compliance,
+    /// Credentials with a special right can end a lock. Any unknown value of a newer version also reads as this.
+    #[serde(other)]
+    Governance,
+}
+
+impl LockMode {
+    /// The word used in records and in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Compliance => "compliance",
+            Self::Governance => "governance",
+        }
+    }
+}
+
+/// How far the store was seen to keep locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockProof {
+    /// It refused to delete the version of a locked object, and deleted one without a lock.
+    Enforced,
+    /// It kept and extended the date of a lock. Whether it refuses to delete could not be tried, because the
+    /// credentials may not delete versions. Any unknown value of a newer version also reads as this.
+    #[serde(other)]
+    Dates,
+}
+
+/// How objects that are uploaded in parts get their locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockedUploads {
+    /// By the request that begins the upload.
+    AtCreation,
+    /// By a request after the object was completed. Any unknown value of a newer version also reads as this.
+    #[serde(other)]
+    Afterwards,
+}
+
+/// The locks with which the repository was made (Object Lock).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ObjectLock {
+    /// How strict the locks are.
+    pub mode: LockMode,
+    /// How long an object is locked after it was written, in days.
+    pub days: u32,
+    /// How far the store was seen to keep locks.
+    pub proof: LockProof,
+    /// How objects that are uploaded in parts get their locks.
+    pub uploads: LockedUploads,
+}
+
 /// What the probe of `repo init` found about the store, besides [`ConditionalCreate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StoreCapabilities {
@@ -98,6 +158,9 @@ pub struct StoreCapabilities {
     pub checksums: Checksums,
     /// How Holdfast writes large objects.
     pub uploads: Uploads,
+    /// The locks of the objects. Absent if `lock` was not configured when the repository was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_lock: Option<ObjectLock>,
 }
 
 /// Identity and fixed parameters of a repository.
@@ -151,6 +214,12 @@ impl RecordBody for RepositoryRecord {
         if !PACK_SIZE_BYTES.contains(pack) {
             let (least, most) = (PACK_SIZE_BYTES.start(), PACK_SIZE_BYTES.end());
             return Err(format!("pack_size_bytes {pack} is not from {least} to {most}"));
+        }
+        if let Some(lock) = self.store.and_then(|store| store.object_lock)
+            && !LOCK_DAYS.contains(&lock.days)
+        {
+            let (least, most) = (LOCK_DAYS.start(), LOCK_DAYS.end());
+            return Err(format!("object_lock.days {} is not from {least} to {most}", lock.days));
         }
         Ok(())
     }

@@ -102,7 +102,7 @@ async fn delete_batch(shared: &Shared, names: &[ObjectName]) -> Result<(), Batch
 }
 
 /// `Content-MD5` over the body: stores older than the flexible checksums refuse DeleteObjects without it.
-fn add_content_md5(request: &mut HttpRequest) {
+pub(super) fn add_content_md5(request: &mut HttpRequest) {
     let Some(body) = request.body().bytes() else { return };
     let digest = BASE64.encode(md5::Md5::digest(body));
     request.headers_mut().insert("content-md5", digest);

@@ -27,6 +27,8 @@ mod delete;
 mod dial;
 mod errors;
 mod http;
+mod lock;
+mod lock_trials;
 mod patience;
 mod put;
 mod receive;
@@ -41,6 +43,7 @@ mod whole;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_s3::config::http::HttpRequest;
@@ -51,8 +54,9 @@ use aws_sdk_s3::types::CommonPrefix;
 use bytes::Bytes;
 
 use crate::{
-    Checksums, Failure, FolderPage, ListPage, Location, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store,
-    StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload, Uploads, check_size,
+    Checksums, Failure, FolderPage, ListPage, Location, LockTerm, NextUploads, ObjectInfo, ObjectName, Operation,
+    PutMode, Store, StoreConfig, StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload, Uploads,
+    check_size,
 };
 use errors::judge;
 use patience::Patience;
@@ -86,7 +90,7 @@ impl S3Store {
                 },
             )
         };
-        let Location::S3 { bucket, .. } = &config.location else {
+        let Location::S3 { bucket, prefix } = &config.location else {
             return Err(wrong("the location is not s3://".to_owned()));
         };
         config.proxy().map_err(|error| wrong(error.to_string()))?;
@@ -98,6 +102,7 @@ impl S3Store {
                 endpoint: config.s3.endpoint.clone(),
                 proxy,
                 settings: Settings::new(&config.s3),
+                folder: prefix.as_ref().map(|prefix| format!("{prefix}/")).unwrap_or_default(),
                 capabilities: config.capabilities,
                 patience: Patience::new(config.timeouts, config.hurry.clone()),
                 no_checksums: AtomicBool::new(false),
@@ -414,6 +419,18 @@ impl Store for S3Store {
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
         self.shared.abort_upload(upload.name.as_str(), &upload.id).await
+    }
+
+    fn lock(&self) -> Option<LockTerm> {
+        self.shared.settings.lock.map(|lock| lock.term)
+    }
+
+    async fn locked_until(&self, name: &ObjectName) -> Result<Option<SystemTime>, StoreError> {
+        self.shared.locked_until(name).await
+    }
+
+    async fn lock_until(&self, name: &ObjectName, end: SystemTime) -> Result<(), StoreError> {
+        self.shared.lock_until(name, end).await
     }
 
     fn describe(&self) -> String {

@@ -8,6 +8,8 @@ use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
+use super::delete::add_content_md5;
+use super::lock::Lock;
 use super::shared::Shared;
 use crate::{ConditionalCreate, ObjectName, Operation, PutMode, StoreError};
 
@@ -71,6 +73,8 @@ impl Shared {
         unsigned: bool,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError, HttpResponse>> {
         let settings = &self.settings;
+        let lock = self.lock_of(name);
+        let without_checksum = lock.is_some() && checksum.is_none();
         let limits = self.patience.sending(body.size_hint().0);
         let request = self
             .client
@@ -86,11 +90,15 @@ impl Shared {
             .set_sse_customer_algorithm(settings.customer_algorithm())
             .set_sse_customer_key(settings.customer_key())
             .set_sse_customer_key_md5(settings.customer_key_md5())
+            .set_object_lock_mode(lock.map(Lock::mode))
+            .set_object_lock_retain_until_date(lock.map(Lock::end))
             .body(body)
             .customize()
             .config_override(limits)
             .mutate_request(Shared::name_checksum);
         let request = if settings.tls || unsigned { request.disable_payload_signing() } else { request };
+        // A locked object must come with a checksum of some kind.
+        let request = if without_checksum { request.mutate_request(add_content_md5) } else { request };
         request.send().await
     }
 }

@@ -9,7 +9,7 @@ use md5::Digest;
 
 use holdfast_secret::Secret;
 
-use crate::{Encryption, S3Config};
+use crate::{Encryption, ObjectLock, S3Config};
 
 /// The settings of the requests, prepared once for a store.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Settings {
     pub(super) kms_key_id: Option<String>,
     /// Whether requests travel over TLS.
     pub(super) tls: bool,
+    /// Locks of new objects.
+    pub(super) lock: Option<ObjectLock>,
     customer: Option<CustomerKey>,
 }
 
@@ -58,6 +60,7 @@ impl Settings {
             server_side_encryption,
             kms_key_id,
             tls: !config.endpoint.as_deref().is_some_and(|url| url.starts_with("http://")),
+            lock: config.lock,
             customer,
         }
     }

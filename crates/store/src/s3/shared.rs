@@ -28,6 +28,8 @@ pub(super) struct Shared {
     /// For messages: the proxy that requests used, and its variable.
     pub(super) proxy: Arc<OnceLock<String>>,
     pub(super) settings: Settings,
+    /// The folder in the bucket that the caller's names do not have; it ends in '/' unless it is empty.
+    pub(super) folder: String,
     /// What is known about the store.
     pub(super) capabilities: Capabilities,
     pub(super) patience: Patience,

@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 
 use super::delete::delete_one;
 use super::errors::judge;
+use super::lock_trials;
 use super::shared::Shared;
 use super::upload::S3Upload;
 use crate::{
@@ -54,6 +55,7 @@ pub(super) async fn run(shared: &Arc<Shared>, scratch: &ObjectName) -> Result<Tr
         trials.checksums = checksums(shared, checksum).await?;
         trials.overlapping = overlapping(shared, overlap).await?;
         by_parts(shared, condition, &mut trials).await?;
+        lock_trials::run(shared, scratch, &mut trials).await?;
         Ok(trials)
     };
     let tried = tried.await;

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::lock::Lock;
 use super::shared::Shared;
 use crate::parts::total_size;
 use crate::{ObjectName, Operation, PutMode, StoreError, StoreErrorKind, Upload};
@@ -50,10 +51,21 @@ struct Part {
 
 impl S3Upload {
     pub(super) async fn begin(shared: Arc<Shared>, name: &ObjectName, mode: PutMode) -> Result<Self, StoreError> {
+        let lock = shared.lock_of(name);
+        Self::begin_locked(shared, name, mode, lock).await
+    }
+
+    /// As [`Self::begin`], with this lock.
+    pub(super) async fn begin_locked(
+        shared: Arc<Shared>,
+        name: &ObjectName,
+        mode: PutMode,
+        lock: Option<Lock>,
+    ) -> Result<Self, StoreError> {
         let refused = shared.no_checksums.load(Ordering::Relaxed);
-        let (id, checksums) = match Self::create(&shared, name, !refused).await {
+        let (id, checksums) = match Self::create(&shared, name, !refused, lock).await {
             Err(error) if !refused && shared.may_refuse_checksums(&error) => {
-                let created = Self::create(&shared, name, false).await.map_err(|_| error)?;
+                let created = Self::create(&shared, name, false, lock).await.map_err(|_| error)?;
                 shared.remember_no_checksums();
                 created
             }
@@ -62,7 +74,12 @@ impl S3Upload {
         Ok(Self { shared, name: name.clone(), mode, id, checksums, parts: Mutex::default() })
     }
 
-    async fn create(shared: &Shared, name: &ObjectName, checksums: bool) -> Result<(String, Checksums), StoreError> {
+    async fn create(
+        shared: &Shared,
+        name: &ObjectName,
+        checksums: bool,
+        lock: Option<Lock>,
+    ) -> Result<(String, Checksums), StoreError> {
         let settings = &shared.settings;
         let output = shared
             .client
@@ -78,6 +95,8 @@ impl S3Upload {
             .set_sse_customer_algorithm(settings.customer_algorithm())
             .set_sse_customer_key(settings.customer_key())
             .set_sse_customer_key_md5(settings.customer_key_md5())
+            .set_object_lock_mode(lock.map(Lock::mode))
+            .set_object_lock_retain_until_date(lock.map(Lock::end))
             .send()
             .await
             .map_err(|error| shared.error(Operation::BeginUpload, name.as_str(), error))?;
@@ -153,7 +172,7 @@ impl S3Upload {
                 .set_mpu_object_size(i64::try_from(total).ok());
         }
         match request.send().await {
-            Ok(_) => Ok(()),
+            Ok(_) => shared.lock_completed(&self.name).await,
             Err(error) => Err(shared.error(Operation::Complete, name, error)),
         }
     }

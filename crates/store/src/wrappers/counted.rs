@@ -4,12 +4,13 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    FolderPage, ListPage, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials,
+    FolderPage, ListPage, LockTerm, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError, Trials,
     UnfinishedPage, UnfinishedUpload, Upload,
 };
 
@@ -175,6 +176,18 @@ impl Store for Counted {
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
         self.counters.count(Operation::Abort, 0, none, self.inner.abort_unfinished(upload)).await
+    }
+
+    fn lock(&self) -> Option<LockTerm> {
+        self.inner.lock()
+    }
+
+    async fn locked_until(&self, name: &ObjectName) -> Result<Option<SystemTime>, StoreError> {
+        self.counters.count(Operation::Head, 0, none, self.inner.locked_until(name)).await
+    }
+
+    async fn lock_until(&self, name: &ObjectName, end: SystemTime) -> Result<(), StoreError> {
+        self.counters.count(Operation::Lock, 0, none, self.inner.lock_until(name, end)).await
     }
 
     fn describe(&self) -> String {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 
 use crate::random::Random;
 use crate::{
-    Failure, FolderPage, ListPage, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
-    StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
+    Failure, FolderPage, ListPage, LockTerm, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store,
+    StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// What goes wrong.
@@ -351,6 +351,18 @@ impl Store for Faulty {
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
         let call = self.inner.abort_unfinished(upload);
         self.pass(Operation::Abort, upload.name.as_str(), call, unharmed).await
+    }
+
+    fn lock(&self) -> Option<LockTerm> {
+        self.inner.lock()
+    }
+
+    async fn locked_until(&self, name: &ObjectName) -> Result<Option<SystemTime>, StoreError> {
+        self.pass(Operation::Head, name.as_str(), self.inner.locked_until(name), unharmed).await
+    }
+
+    async fn lock_until(&self, name: &ObjectName, end: SystemTime) -> Result<(), StoreError> {
+        self.pass(Operation::Lock, name.as_str(), self.inner.lock_until(name, end), unharmed).await
     }
 
     fn describe(&self) -> String {

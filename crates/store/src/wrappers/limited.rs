@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
-    Failure, FolderPage, ListPage, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
-    StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
+    Failure, FolderPage, ListPage, LockTerm, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store,
+    StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// Lets a limited number of requests through at once; the others wait.
@@ -119,6 +120,20 @@ impl Store for Limited {
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
         let _permit = self.permit(Operation::Abort, upload.name.as_str()).await?;
         self.inner.abort_unfinished(upload).await
+    }
+
+    fn lock(&self) -> Option<LockTerm> {
+        self.inner.lock()
+    }
+
+    async fn locked_until(&self, name: &ObjectName) -> Result<Option<SystemTime>, StoreError> {
+        let _permit = self.permit(Operation::Head, name.as_str()).await?;
+        self.inner.locked_until(name).await
+    }
+
+    async fn lock_until(&self, name: &ObjectName, end: SystemTime) -> Result<(), StoreError> {
+        let _permit = self.permit(Operation::Lock, name.as_str()).await?;
+        self.inner.lock_until(name, end).await
     }
 
     fn describe(&self) -> String {

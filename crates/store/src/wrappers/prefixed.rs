@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Failure, FolderPage, ListPage, MOST_DELETED, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store,
-    StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
+    Failure, FolderPage, ListPage, LockTerm, MOST_DELETED, NextUploads, ObjectInfo, ObjectName, Operation, PutMode,
+    Store, StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// Puts `prefix/` before every name.
@@ -148,6 +149,20 @@ impl Store for Prefixed {
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
         let full = UnfinishedUpload { name: self.full(Operation::Abort, &upload.name)?, ..upload.clone() };
         self.inner.abort_unfinished(&full).await.map_err(|error| self.translate(error))
+    }
+
+    fn lock(&self) -> Option<LockTerm> {
+        self.inner.lock()
+    }
+
+    async fn locked_until(&self, name: &ObjectName) -> Result<Option<SystemTime>, StoreError> {
+        let full = self.full(Operation::Head, name)?;
+        self.inner.locked_until(&full).await.map_err(|error| self.translate(error))
+    }
+
+    async fn lock_until(&self, name: &ObjectName, end: SystemTime) -> Result<(), StoreError> {
+        let full = self.full(Operation::Lock, name)?;
+        self.inner.lock_until(&full, end).await.map_err(|error| self.translate(error))
     }
 
     fn describe(&self) -> String {

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,8 +28,8 @@ use super::hurry::{Hurry, SILENCE};
 use super::pace::{Pace, SystemPace};
 use crate::compare::same_content;
 use crate::{
-    Failure, FolderPage, ListPage, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store, StoreError,
-    StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
+    Failure, FolderPage, ListPage, LockTerm, NextUploads, ObjectInfo, ObjectName, Operation, PutMode, Store,
+    StoreError, StoreErrorKind, Trials, UnfinishedPage, UnfinishedUpload, Upload,
 };
 
 /// From this attempt on the log says so at warning level: one or two failures are normal with object stores.
@@ -327,6 +327,18 @@ impl Store for Retry {
 
     async fn abort_unfinished(&self, upload: &UnfinishedUpload) -> Result<(), StoreError> {
         self.run(Operation::Abort, upload.name.as_str(), || self.inner.abort_unfinished(upload)).await.result
+    }
+
+    fn lock(&self) -> Option<LockTerm> {
+        self.inner.lock()
+    }
+
+    async fn locked_until(&self, name: &ObjectName) -> Result<Option<SystemTime>, StoreError> {
+        self.run(Operation::Head, name.as_str(), || self.inner.locked_until(name)).await.result
+    }
+
+    async fn lock_until(&self, name: &ObjectName, end: SystemTime) -> Result<(), StoreError> {
+        self.run(Operation::Lock, name.as_str(), || self.inner.lock_until(name, end)).await.result
     }
 
     fn describe(&self) -> String {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod locking;
 mod suite;
 mod unfinished;
 
@@ -213,6 +214,7 @@ async fn rclone_serve_s3() {
         create_by_parts: ConditionalCreate::Emulated,
         checksums: Checksums::NotCompared,
         uploads: Uploads::Whole,
+        ..Capabilities::default()
     };
     foreign(Program::Rclone, expected).await;
 }
@@ -224,6 +226,7 @@ async fn juicefs_gateway() {
         create_by_parts: ConditionalCreate::Emulated,
         checksums: Checksums::NotCompared,
         uploads: Uploads::Parts,
+        ..Capabilities::default()
     };
     foreign(Program::JuiceFs, expected).await;
 }

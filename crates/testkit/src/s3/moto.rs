@@ -92,23 +92,44 @@ impl Moto {
 
     /// Makes a bucket.
     pub fn create_bucket(&self, name: &str) -> Result<()> {
+        self.request("PUT", &format!("/{name}"), &[], b"").map(|_| ())
+    }
+
+    /// Makes a bucket that keeps versions and locks objects (Object Lock).
+    pub fn create_locking_bucket(&self, name: &str) -> Result<()> {
+        let header = ("x-amz-bucket-object-lock-enabled", "true");
+        self.request("PUT", &format!("/{name}"), &[header], b"").map(|_| ())
+    }
+
+    /// Sends a request as somebody with all rights, and gives the body of the answer.
+    ///
+    /// # Errors
+    /// [`KitError::Unexpected`] with the whole answer if it is not a success.
+    pub fn request(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Vec<u8>> {
         use std::io::Read as _;
-        let action = format!("make the bucket {name} in moto");
+        let action = format!("{method} {target} in moto");
         let mut socket = TcpStream::connect(self.address).map_err(KitError::io(action.clone()))?;
-        // Moto recognises a request to S3 by its authorization header.
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        // HTTP/1.0, so that the answer is not sent in chunks. Moto recognises a request to S3 by its authorization
+        // header.
         let request = format!(
-            "PUT /{name} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\
+            "{method} {target} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\
              Authorization: AWS4-HMAC-SHA256 Credential=testkit/20260101/us-east-1/s3/aws4_request, \
-             SignedHeaders=host, Signature=0\r\n\r\n",
-            self.address
+             SignedHeaders=host, Signature=0\r\n{headers}\r\n",
+            self.address,
+            body.len()
         );
         socket.write_all(request.as_bytes()).map_err(KitError::io(action.clone()))?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).map_err(KitError::io(action.clone()))?;
-        if answer.starts_with("HTTP/1.1 200") {
-            return Ok(());
+        socket.write_all(body).map_err(KitError::io(action.clone()))?;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).map_err(KitError::io(action.clone()))?;
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+        let content = answer.split_off(end);
+        let head = String::from_utf8_lossy(&answer).into_owned();
+        match head.split_once(' ') {
+            Some((_, status)) if status.starts_with('2') => Ok(content),
+            _ => Err(KitError::Unexpected { what: action, answer: head + &String::from_utf8_lossy(&content) }),
         }
-        Err(KitError::Unexpected { what: action, answer })
     }
 }
 
