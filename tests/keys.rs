@@ -235,6 +235,75 @@ async fn secrets_change_and_everything_restores_from_a_directory() {
     secrets_change(StoreKind::Directory, Seal::KeyFile).await;
 }
 
+/// The owner of a private key is let in by the public key alone, also into a new epoch, and shut out again.
+#[tokio::test(flavor = "multi_thread")]
+async fn public_keys_let_their_owners_in() {
+    let Some(stage) = stage(StoreKind::Directory, Seal::Passphrase).await else { return };
+    rows(&stage).await;
+    let full = text(&stage.json(&["backup", "--type", "full"]), "backup_id").to_owned();
+    let pair = |name: &str| {
+        let made = stage.json(&["key", "generate", &file(&stage, name)]);
+        let public = made["recipient"].as_str().expect("a public key").to_owned();
+        stage.scratch.write(&format!("{name}.pub"), format!("# {name}\n{public}\n")).expect("write a public key");
+        (with_secret(&stage, &format!("{name}.toml"), &format!("key_file = \"{}\"", file(&stage, name))), public)
+    };
+    let ((safe, safe_public), (auditor, _), (stranger, _)) = (pair("safe"), pair("auditor"), pair("stranger"));
+    let (code, error) = stage.fails(&["key", "generate", &file(&stage, "safe")]);
+    assert!(code != 0 && error.contains("cannot write the private key"), "an existing key is not replaced: {error}");
+    assert_eq!(refused(&stage, &safe, &["list"]).0, Some(11));
+
+    let said = stage.ok(&["key", "add", "safe", "--recipient", &safe_public]);
+    assert!(said.contains(&format!("key slot safe is added for {safe_public}, and was read back")), "{said}");
+    stage.ok(&["key", "add", "auditor", "--recipient", &file(&stage, "auditor.pub")]);
+    let (code, error) = stage.fails(&["key", "add", "safe", "--recipient", &safe_public]);
+    assert!(code == 2 && error.contains("there is a key slot safe already"), "{error}");
+    let private = std::fs::read_to_string(file(&stage, "safe")).expect("read a private key");
+    let private = private.lines().last().expect("a line");
+    for wrong in [private, "age1nothing"] {
+        let (code, error) = stage.fails(&["key", "add", "wrong", "--recipient", wrong]);
+        assert_eq!(code, 2, "{error}");
+    }
+    let (code, error) = refused(&stage, &stranger, &["list"]);
+    assert!(code == Some(11) && error.contains("the private key does not open key slot"), "{error}");
+    let expected = rows(&stage).await;
+    restores(&stage, &safe, "by-the-safe", Some(&full), expected).await;
+    let shown = stage.ok(&["key", "list"]);
+    assert!(shown.contains("public key") && shown.contains(&safe_public), "{shown}");
+
+    // The person who rotates needs the public keys, from a trusted place, and no private key.
+    let (code, error) = stage.fails(&["key", "rotate", "--recipient", &safe_public]);
+    assert!(code == 2 && error.contains("no given secret opens key slot auditor"), "{error}");
+    let stays = ["key", "rotate", "--recipient", &safe_public, "--recipient", &file(&stage, "auditor.pub")];
+    stage.ok(&stays);
+    let incremental = text(&stage.json(&["backup", "--type", "incremental"]), "backup_id").to_owned();
+    let expected = rows(&stage).await;
+    restores(&stage, &safe, "by-the-safe-later", Some(&incremental), expected).await;
+    restores(&stage, &auditor, "by-the-auditor", Some(&full), expected).await;
+    reader_restores(&stage, &["--key-file", &file(&stage, "safe")], "reader-safe", expected).await;
+    let of = |name: &str, epoch, opened| (name.to_owned(), epoch, opened);
+    let all = [of("auditor.1", 1, false), of("epoch-1", 1, false), of("safe.1", 1, true)];
+    assert_eq!(slots(&stage, &safe), all);
+
+    // The auditor leaves.
+    stage.ok(&["key", "rotate", "--recipient", &safe_public, "--drop", "auditor.1"]);
+    let newest = text(&stage.json(&["backup", "--type", "full"]), "backup_id").to_owned();
+    let expected = rows(&stage).await;
+    assert_eq!(refused(&stage, &auditor, &["list"]).0, Some(11));
+    // A private key does everything that a passphrase does: it rotates, removes, and never removes the last slot.
+    std::fs::copy(&safe, &stage.config).expect("change the configuration of the server");
+    succeeded(&run(&stage, &safe, &["key", "remove", "epoch-2"]), &["key", "remove"]);
+    let (code, error) = refused(&stage, &safe, &["key", "remove", "safe.2"]);
+    assert!(code == Some(2) && error.contains("is the only one that the configured secret opens"), "{error}");
+    succeeded(&run(&stage, &safe, &["key", "rotate"]), &["key", "rotate"]);
+    restores(&stage, &safe, "alone", Some(&newest), expected).await;
+
+    // A repository of a private key only.
+    let elsewhere = std::fs::read_to_string(&safe).expect("read").replace("/repository\"", "/elsewhere\"");
+    let elsewhere = stage.write_config("elsewhere.toml", &elsewhere);
+    succeeded(&run(&stage, &elsewhere, &["repo", "init"]), &["repo", "init"]);
+    assert_eq!(slots(&stage, &elsewhere), [of("default", 0, true)]);
+}
+
 /// A backup that began before the rotation, and whose secret is removed while it copies, ends under its own epoch.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_outlives_the_secret_that_it_began_with() {

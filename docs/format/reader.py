@@ -6,8 +6,9 @@
     reader.py REPOSITORY wal CLUSTER FILE DEST [--claim N]
     reader.py REPOSITORY wal-all CLUSTER DEST_DIR [--claim N]
 
-REPOSITORY is a directory; copy a bucket into one first, with any S3 client. --passphrase-file FILE or --key-file
-FILE opens an encrypted one. Run it as the user PostgreSQL runs as; scripts/requirements-reader.txt lists the libraries.
+REPOSITORY is a directory; copy a bucket into one first, with any S3 client. --passphrase-file FILE or --key-file FILE
+(32 bytes, 64 digits, or AGE-SECRET-KEY-1...) opens an encrypted one. Run it as the user PostgreSQL runs as;
+scripts/requirements-reader.txt lists the libraries.
 
 To start what was restored: fetch the WAL with `wal-all`, put restore_command = 'cp DEST_DIR/%f %p' into
 DIR/postgresql.auto.conf, and create DIR/recovery.signal. (Do not make `wal` the restore_command: it ends with 1 for a
@@ -22,6 +23,7 @@ import google_crc32c, lz4.block, zstandard
 from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -150,6 +152,16 @@ class Object:
         need(at == self.size, "bytes after the last frame")
 
 
+def private_key(text, name):
+    """The X25519 key of a key file: Bech32 (BIP 173) as age writes it, without a look at its checksum."""
+    lines = [line.strip().lower() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    need(len(lines) == 1 and lines[0].startswith("age-secret-key-1"), f"{name} does not hold exactly one private key")
+    value = 0
+    for digit in lines[0].removeprefix("age-secret-key-1")[:-6]:
+        value = value << 5 | "qpzry9x8gf2tvdw0s3jn54khce6mua7l".index(digit)
+    return X25519PrivateKey.from_private_bytes((value >> 4).to_bytes(32, "big"))
+
+
 class Repository:
     """Names, records and the keys, one for each epoch (names.md, records.md, keys.md)."""
 
@@ -208,11 +220,13 @@ class Repository:
 
     def unlock(self, passphrase_file, key_file):
         """The repository keys by epoch, from the slot of the latest epoch that opens."""
-        found = []
+        found, private = [], None
         with open(passphrase_file or key_file, "rb") as file:
             secret = file.read()
         if passphrase_file:
             secret = re.sub(rb"\r?\n\Z", b"", secret)
+        elif re.search(rb"AGE-SECRET-KEY-1", secret, re.IGNORECASE):
+            private = private_key(secret.decode(), key_file)
         elif len(secret) != 32:
             need(re.fullmatch(rb"\s*[0-9A-Fa-f]{64}\s*", secret), f"{key_file} holds neither 32 bytes nor 64 digits")
             secret = bytes.fromhex(secret.decode())
@@ -221,18 +235,25 @@ class Repository:
             with skipping(), reading(f"keys/{name}"):
                 need(os.path.getsize(self.path(f"keys/{name}")) <= 65536, "too large for a key slot")
                 body = self.record(f"keys/{name}", "key-slot")
-                need(body["kind"] in ("passphrase", "key-file"), NEWER)
-                need(body["kdf"]["algorithm"] in ("argon2id", "hkdf-sha256"), NEWER)
+                need(body["kind"] in ("passphrase", "key-file", "x25519"), NEWER)
+                need(body["kdf"]["algorithm"] in ("argon2id", "hkdf-sha256", "x25519-hkdf-sha256"), NEWER)
                 epoch, earlier = body.get("epoch", 0), [bytes.fromhex(text) for text in body.get("earlier", [])]
                 need(epoch == len(earlier) < 256, f"epoch {epoch} with the keys of {len(earlier)} earlier ones")
                 need(body["slot"] == slot, f"a slot of another name, {body['slot']}")
-                kdf, salt, wrapped = body["kdf"], bytes.fromhex(body["kdf"]["salt"]), bytes.fromhex(body["wrapped"])
+                kdf, wrapped = body["kdf"], bytes.fromhex(body["wrapped"])
+                salt = bytes.fromhex(kdf.get("salt", ""))
                 if passphrase_file and (body["kind"], kdf["algorithm"]) == ("passphrase", "argon2id"):
                     memory, passes, lanes = kdf["memory_kib"], kdf["iterations"], kdf["parallelism"]
                     need(8192 <= memory <= MIB and 1 <= passes <= 64 and memory * passes <= 8 * MIB
                          and 1 <= lanes <= 16, "parameters out of bounds")
                     wrapping_key = hash_secret_raw(secret, salt, passes, memory, lanes, 32, Type.ID, 0x13)
-                elif key_file and (body["kind"], kdf["algorithm"]) == ("key-file", "hkdf-sha256"):
+                elif private and (body["kind"], kdf["algorithm"]) == ("x25519", "x25519-hkdf-sha256"):
+                    recipient, ephemeral = bytes.fromhex(kdf["recipient"]), bytes.fromhex(kdf["ephemeral"])
+                    if recipient != private.public_key().public_bytes_raw():
+                        continue
+                    shared = private.exchange(X25519PublicKey.from_public_bytes(ephemeral))
+                    wrapping_key = hkdf(shared, ephemeral + recipient, b"holdfast/1/x25519")
+                elif key_file and not private and (body["kind"], kdf["algorithm"]) == ("key-file", "hkdf-sha256"):
                     wrapping_key = hkdf(secret, salt, b"holdfast/1/key-file")
                 else:
                     continue

@@ -14,7 +14,7 @@ use holdfast_contract::report::copy::CopyReport;
 use holdfast_contract::report::drill::DrillReport;
 use holdfast_contract::report::expire::{ExpireReport, HoldReport};
 use holdfast_contract::report::info::InfoReport;
-use holdfast_contract::report::key::{KeyChangeReport, KeyListReport};
+use holdfast_contract::report::key::{KeyChangeReport, KeyGenerateReport, KeyListReport};
 use holdfast_contract::report::list::ListReport;
 use holdfast_contract::report::manifest::ManifestReport;
 use holdfast_contract::report::repo::{ClaimReport, InitReport, RepoInfoReport};
@@ -58,7 +58,9 @@ const SAMPLES: &[(&str, Printed)] = &[
     ("info-2", through::<InfoReport>),
     ("info-3", through::<InfoReport>),
     ("info-4", through::<InfoReport>),
+    ("key-generate", through::<KeyGenerateReport>),
     ("key-list", through::<KeyListReport>),
+    ("key-list-2", through::<KeyListReport>),
     ("key-rotate", through::<KeyChangeReport>),
     ("list", through::<ListReport>),
     ("manifest-check", through::<ManifestReport>),

@@ -1,5 +1,5 @@
 //! `holdfast key`: the key slots of an encrypted repository. Secrets come from files and the environment, never from an
-//! argument.
+//! argument. A public key is no secret, so it may be one.
 
 use clap::Subcommand;
 use holdfast_repo::name::SlotName;
@@ -8,9 +8,9 @@ use std::path::PathBuf;
 /// `holdfast key`
 #[derive(Clone, Debug, Subcommand)]
 pub enum KeyCommand {
-    /// List the key slots: each is a passphrase or a key file that opens the repository
+    /// List the key slots: each is for a passphrase, a key file or a public key
     List,
-    /// Add another passphrase or key file that opens the repository
+    /// Add another passphrase, key file or public key, whose owner can open the repository
     Add {
         /// What the new slot will be called, such as vault or host-2
         name: SlotName,
@@ -19,6 +19,11 @@ pub enum KeyCommand {
         /// The repository with this number; the first one in the configuration is 1 [default: the only one]
         #[arg(long, value_name = "N")]
         repo: Option<usize>,
+    },
+    /// Make a key pair: writes the private key into a new file and prints the public key
+    Generate {
+        /// The new file; it must not exist
+        file: PathBuf,
     },
     /// Encrypt new data under a new key, and replace the key slots; existing data stays readable
     Rotate(RotateArgs),
@@ -42,9 +47,12 @@ pub struct NewSecret {
     /// An environment variable that holds the new passphrase
     #[arg(long = "new-passphrase-env", value_name = "NAME")]
     pub passphrase_variable: Option<String>,
-    /// The new key file: 32 bytes, or 64 hexadecimal digits
+    /// The new key file: 32 bytes, 64 hexadecimal digits, or a private key (AGE-SECRET-KEY-1...)
     #[arg(long = "new-key-file", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// A public key (age1...), or a file that holds one: only the owner of its private key can open the new slot
+    #[arg(long, value_name = "KEY or FILE")]
+    pub recipient: Option<String>,
 }
 
 /// `holdfast key rotate`
@@ -59,6 +67,10 @@ pub struct RotateArgs {
     /// Another key file that should open the repository after the rotation; may be repeated
     #[arg(long = "key-file", value_name = "FILE")]
     pub key_files: Vec<PathBuf>,
+    /// The public key (age1...) of a slot, or a file that holds it, whose owner should be able to open the repository
+    /// after the rotation; may be repeated
+    #[arg(long = "recipient", value_name = "KEY or FILE")]
+    pub recipients: Vec<String>,
     /// A key slot to remove: its secret will not open new data; may be repeated
     #[arg(long, value_name = "SLOT")]
     pub drop: Vec<SlotName>,

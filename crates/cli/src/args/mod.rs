@@ -468,6 +468,7 @@ impl Args {
             Command::Verify(_) => "verifying the archive",
             Command::Key(KeyCommand::List) => "listing the key slots",
             Command::Key(KeyCommand::Add { .. }) => "adding a key slot",
+            Command::Key(KeyCommand::Generate { .. }) => "making a key pair",
             Command::Key(KeyCommand::Rotate(_)) => "rotating the keys",
             Command::Key(KeyCommand::Remove { .. }) => "removing a key slot",
             Command::Drill(_) => "drilling a restore",

@@ -10,6 +10,7 @@ use super::reader::{Reader, absolute};
 use super::units;
 use super::validated::Retention;
 use super::written::{EncryptionTable, LockTable, RepoTable, SseTable, WordOr};
+use holdfast_repo::key::PrivateKey;
 use holdfast_repo::name::{SlotName, is_locked};
 use holdfast_repo::record::LOCK_DAYS;
 use holdfast_secret::Secret;
@@ -49,7 +50,7 @@ pub enum Encryption {
     PassphraseFile(PathBuf),
     /// A passphrase in an environment variable.
     PassphraseVariable(String),
-    /// A key of 32 bytes in a file.
+    /// A file with a key of 32 bytes, or with the private half of an X25519 key pair.
     KeyFile(PathBuf),
 }
 
@@ -62,6 +63,8 @@ pub enum KeySource {
     Passphrase(Secret<Vec<u8>>),
     /// The content of a key file: 32 bytes.
     Key(Secret<[u8; 32]>),
+    /// The private key in a key file.
+    PrivateKey(PrivateKey),
 }
 
 impl Repository {
@@ -161,7 +164,7 @@ impl Encryption {
                     ),
                 }),
             },
-            Self::KeyFile(path) => read_key("key file", path).map(KeySource::Key),
+            Self::KeyFile(path) => read_key_file(path),
         }
     }
 }
@@ -184,9 +187,24 @@ fn read_secret(what: &'static str, path: &Path) -> Result<Secret<Vec<u8>>, Confi
     Ok(Secret::new(bytes))
 }
 
+/// A key file: 32 bytes of key, or the private half of a key pair.
+fn read_key_file(path: &Path) -> Result<KeySource, ConfigError> {
+    let what = "key file";
+    let content = read_secret(what, path)?;
+    if !PrivateKey::is_meant(content.expose()) {
+        return key_of(what, path, &content).map(KeySource::Key);
+    }
+    let text = std::str::from_utf8(content.expose()).map_err(|_| "it is not valid UTF-8".to_owned());
+    let key = text.and_then(|text| PrivateKey::from_file(text).map_err(|error| error.to_string()));
+    key.map(KeySource::PrivateKey).map_err(|reason| ConfigError::SecretFile { what, path: path.to_owned(), reason })
+}
+
 /// 32 bytes, raw or as 64 hexadecimal digits with or without a newline.
 fn read_key(what: &'static str, path: &Path) -> Result<Secret<[u8; 32]>, ConfigError> {
-    let bytes = read_secret(what, path)?;
+    key_of(what, path, &read_secret(what, path)?)
+}
+
+fn key_of(what: &'static str, path: &Path, bytes: &Secret<Vec<u8>>) -> Result<Secret<[u8; 32]>, ConfigError> {
     if let Ok(key) = <[u8; 32]>::try_from(bytes.expose().as_slice()) {
         return Ok(Secret::new(key));
     }
@@ -294,10 +312,6 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
         if let Some((name, _)) = only_s3.into_iter().find(|(_, written)| *written) {
             return Err(reader.invalid(&key(name), None, "has no meaning for a repository in a directory"));
         }
-        if lock.is_some() {
-            let reason = "a directory cannot keep its owner from deleting files; only a bucket with Object Lock can";
-            return Err(reader.invalid(&key("lock"), None, reason));
-        }
     }
 
     let credentials =
@@ -314,7 +328,7 @@ fn one(reader: &Reader<'_>, index: usize, table: RepoTable) -> Result<Repository
         storage_class,
         encryption: server_side,
         tags: checked_tags(reader, &key("tags"), tags)?,
-        lock: lock.map(|table| object_lock(reader, &key("lock"), table)).transpose()?,
+        lock: lock.map(|table| object_lock(reader, &key("lock"), &store.location, table)).transpose()?,
     };
     if let Some(bytes) = reader.parsed(&key("part_size"), part_size, |text| match units::size_bytes(text)? {
         bytes if !(5 << 20..=5 << 30).contains(&bytes) => Err("must be between 5MiB and 5GiB".to_owned()),
@@ -438,7 +452,16 @@ fn server_side(
     }
 }
 
-fn object_lock(reader: &Reader<'_>, key: &str, written: LockTable) -> Result<ObjectLock, ConfigError> {
+fn object_lock(
+    reader: &Reader<'_>,
+    key: &str,
+    location: &Location,
+    written: LockTable,
+) -> Result<ObjectLock, ConfigError> {
+    if let Location::Directory(_) = location {
+        let reason = "a directory cannot keep its owner from deleting files; only a bucket with Object Lock can";
+        return Err(reader.invalid(key, None, reason));
+    }
     let LockTable { mode, days } = written;
     let (Some(mode), Some(days)) = (mode, days) else {
         return Err(reader.invalid(key, None, "needs mode and days, such as { mode = \"governance\", days = 30 }"));

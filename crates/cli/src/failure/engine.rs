@@ -503,7 +503,7 @@ impl Explain for KeyError {
             Self::WrongPassphrase { .. } => new(ExitCode::WrongKey)
                 .hint("check the passphrase in `encryption` of this [[repo]], and that `url` names the right \
                        repository; if the keys were rotated, this passphrase may no longer open it"),
-            Self::WrongKeyFile { .. } => new(ExitCode::WrongKey)
+            Self::WrongKeyFile { .. } | Self::WrongPrivateKey { .. } => new(ExitCode::WrongKey)
                 .hint("check the key file in `encryption` of this [[repo]], and that `url` names the right repository; if the keys \
                        were rotated, this file may no longer open it"),
             Self::WrongKind { .. } => new(ExitCode::WrongKey).hint("correct `encryption` of this [[repo]]"),

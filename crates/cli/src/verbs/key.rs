@@ -3,7 +3,7 @@
 use super::answers::{Answer, Answers};
 use super::repo::warn_of_short;
 use super::unreadable::Remarks;
-use super::{Context, targets, time};
+use super::{Context, key_pair, targets, time};
 use crate::args::{KeyCommand, NewSecret, RotateArgs};
 use crate::config::repository::{Encryption, KeySource, Repository as Configured, is_open_to_all};
 use crate::exit_code::ExitCode;
@@ -27,6 +27,8 @@ pub(super) async fn run(context: &Context, command: &KeyCommand) -> Result<ExitC
     match command {
         KeyCommand::List => show(context).await,
         KeyCommand::Add { name, secret, repo } => add_slot(context, name, secret, *repo).await,
+        // It reads no configuration, so it has run before.
+        KeyCommand::Generate { file } => key_pair::generate(file, context.output),
         KeyCommand::Rotate(args) => rotate_keys(context, args).await,
         KeyCommand::Remove { name, repo } => remove_slot(context, name, *repo).await,
     }
@@ -77,14 +79,17 @@ async fn add_slot(
     secret: &NewSecret,
     number: Option<usize>,
 ) -> Result<ExitCode, Failure> {
-    let NewSecret { passphrase_file, passphrase_variable, key_file } = secret.clone();
+    let NewSecret { passphrase_file, passphrase_variable, key_file, recipient } = secret.clone();
     let given = passphrase_file
         .map(Encryption::PassphraseFile)
         .or(passphrase_variable.map(Encryption::PassphraseVariable))
-        .or(key_file.map(Encryption::KeyFile))
-        .ok_or_else(|| Failure::internal("a new secret is required and was not given"))?;
+        .or(key_file.map(Encryption::KeyFile));
     let (configured, target) = target(context, number).await?;
-    let (unlock, source) = read(context, &given)?;
+    let (unlock, source) = match (given, recipient) {
+        (Some(given), _) => read(context, &given)?,
+        (None, Some(recipient)) => (Unlock::Recipient(key_pair::recipient(&recipient)?), KeySource::None),
+        (None, None) => return Err(Failure::internal("a new secret is required and was not given")),
+    };
     let added = add(&target, slot, &unlock, &options()).await?;
     warn_of_ledger(context, added.unrecorded.as_ref());
     if added.made
@@ -103,6 +108,13 @@ async fn add_slot(
     };
     context.print(
         || {
+            if let Unlock::Recipient(recipient) = &unlock {
+                return format!(
+                    "{}: key slot {slot} is added for {recipient}, and was read back; only its private key can prove that \
+                     it opens the repository: try it with `key_file` on another machine (`holdfast list`)\n",
+                    report.repository
+                );
+            }
             let there = if added.made { "is added" } else { "is there already, with this secret" };
             format!("{}: key slot {slot} {there}, and was proved to open the repository\n", report.repository)
         },
@@ -112,7 +124,7 @@ async fn add_slot(
 }
 
 async fn rotate_keys(context: &Context, args: &RotateArgs) -> Result<ExitCode, Failure> {
-    let RotateArgs { passphrase_files, passphrase_variables, key_files, drop, repo } = args;
+    let RotateArgs { passphrase_files, passphrase_variables, key_files, recipients, drop, repo } = args;
     let (_, target) = target(context, *repo).await?;
     let what = |kind: &str, path: &Path| format!("the {kind} {}", path.display());
     let files = passphrase_files
@@ -125,6 +137,10 @@ async fn rotate_keys(context: &Context, args: &RotateArgs) -> Result<ExitCode, F
     let mut carried = Vec::new();
     for (encryption, what) in files.chain(variables) {
         carried.push(Carried { secret: read(context, &encryption)?.0, what });
+    }
+    for recipient in recipients {
+        let recipient = key_pair::recipient(recipient)?;
+        carried.push(Carried { secret: Unlock::Recipient(recipient), what: format!("the public key {recipient}") });
     }
     let done = rotate(&target, &carried, drop, &options()).await?;
     warn_of_ledger(context, done.unrecorded.as_ref());
@@ -236,10 +252,11 @@ fn shown(url: &str, found: &KeyList, remarks: &Remarks) -> String {
         ("", Align::Left),
     ]);
     for slot in &found.slots {
+        let recipient = slot.recipient.map(|recipient| recipient.to_string());
         let remark = match (slot.opened, slot.removal_begun) {
             (true, _) => "opened by the configured secret",
             (false, true) => "its removal has begun",
-            (false, false) => "",
+            (false, false) => recipient.as_deref().unwrap_or_default(),
         };
         table.row([
             slot.slot.to_string(),
@@ -247,6 +264,7 @@ fn shown(url: &str, found: &KeyList, remarks: &Remarks) -> String {
             match slot.kind {
                 KeySlotKind::Passphrase => "passphrase",
                 KeySlotKind::KeyFile => "key file",
+                KeySlotKind::X25519 => "public key",
             }
             .to_owned(),
             slot.epoch.to_string(),
@@ -271,6 +289,7 @@ fn shown(url: &str, found: &KeyList, remarks: &Remarks) -> String {
 }
 
 fn reported(slot: ListedSlot) -> KeySlotReport {
-    let ListedSlot { slot, label, kind, epoch, created, opened, removal_begun } = slot;
-    KeySlotReport { slot, label, kind, epoch, created, opened, removal_begun }
+    let ListedSlot { slot, label, kind, recipient, epoch, created, opened, removal_begun } = slot;
+    let recipient = recipient.map(|recipient| recipient.to_string());
+    KeySlotReport { slot, label, kind, epoch, created, opened, removal_begun, recipient }
 }

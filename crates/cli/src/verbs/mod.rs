@@ -19,6 +19,7 @@ mod info;
 pub(crate) mod inherited;
 mod instance;
 mod key;
+mod key_pair;
 mod list;
 mod manifest;
 pub(crate) mod operator;
@@ -37,7 +38,7 @@ mod wal_find;
 mod wal_receive;
 mod wal_verify;
 
-use crate::args::{Args, BackupArgs, Command, Output, RepoCommand, SnapshotCommand, WalCommand};
+use crate::args::{Args, BackupArgs, Command, KeyCommand, Output, RepoCommand, SnapshotCommand, WalCommand};
 use crate::exit_code::ExitCode;
 use crate::failure::Failure;
 use crate::output::stdout;
@@ -58,6 +59,7 @@ pub(crate) fn run_bare(command: &Command, output: Output) -> Option<Result<ExitC
         Command::Man { dir } => Some(man(dir).map(|()| ExitCode::Ok)),
         Command::Instance(command) => Some(instance::run(command)),
         Command::Manifest(command) => Some(manifest::run(command, output)),
+        Command::Key(KeyCommand::Generate { file }) => Some(key_pair::generate(file, output)),
         _ => None,
     }
 }

@@ -122,6 +122,7 @@ pub(super) fn unlock(source: KeySource) -> Unlock {
         KeySource::None => Unlock::NotEncrypted,
         KeySource::Passphrase(passphrase) => Unlock::Passphrase(passphrase),
         KeySource::Key(key) => Unlock::KeyFile(Secret::new(*key.expose())),
+        KeySource::PrivateKey(key) => Unlock::PrivateKey(key),
     }
 }
 

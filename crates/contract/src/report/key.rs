@@ -1,4 +1,4 @@
-//! `holdfast key list`, `key add`, `key rotate` and `key remove`.
+//! `holdfast key list`, `key add`, `key rotate`, `key remove` and `key generate`.
 
 use super::{PerRepository, UnreadableRecord};
 use chrono::{DateTime, Utc};
@@ -43,6 +43,18 @@ pub struct KeySlotReport {
     pub opened: bool,
     /// Whether a removal of it has begun and not ended.
     pub removal_begun: bool,
+    /// For a slot of a public key (`x25519`), that key (`age1...`), as the slot says.
+    #[serde(default)]
+    pub recipient: Option<String>,
+}
+
+/// The report of `key generate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyGenerateReport {
+    /// The file with the private key.
+    pub file: String,
+    /// The public key (`age1...`).
+    pub recipient: String,
 }
 
 /// The report of `key add`, `key rotate` and `key remove`.

@@ -66,6 +66,12 @@ async fn add_inner(
         || slots.unreadable.iter().any(|known| known.id == *slot)
         // The slot may be stored without having been read above.
         || is_stored(session.store(), &name::key_slot(slot)).await?;
+    if taken && matches!(secret.secret(), Unlock::Recipient(_)) {
+        return Err(refused(format!(
+            "there is a key slot {slot} already, and only the private key can show whether it opens it: choose another \
+             name, or give the file with the private key"
+        )));
+    }
     let opens = match session.opens(slot, secret, key).await {
         Ok(opens) => opens,
         // The slot is damaged, or a newer release wrote it.

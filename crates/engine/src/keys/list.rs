@@ -1,7 +1,7 @@
 //! `key list`: the key slots of a repository.
 
 use chrono::{DateTime, Utc};
-use holdfast_repo::key::KeySlotKind;
+use holdfast_repo::key::{KeySlotKind, Recipient};
 use holdfast_repo::name::SlotName;
 
 use crate::error::{Error, ResultExt};
@@ -16,8 +16,10 @@ pub struct ListedSlot {
     pub slot: SlotName,
     /// The name of the slot that it replaces, or its own name.
     pub label: SlotName,
-    /// Whether a passphrase or a key file opens it.
+    /// The kind of secret that opens it.
     pub kind: KeySlotKind,
+    /// For a slot of a public key, that key, as the slot says.
+    pub recipient: Option<Recipient>,
     /// The newest epoch whose key it gives.
     pub epoch: u32,
     /// When the slot was made, by the clock of its host.
@@ -58,6 +60,7 @@ pub async fn list(target: &RepositoryTarget) -> Result<(Repository, KeyList), Er
             slot: slot.slot().clone(),
             label: slot.label().clone(),
             kind: slot.kind(),
+            recipient: slot.recipient(),
             epoch: slot.epoch(),
             created: slot.created(),
             opened: repository.opened_by() == Some(slot.slot()),

@@ -43,7 +43,7 @@ const NAME_BYTES_AT_MOST: usize = 63;
 /// A secret besides the configured one that will also open the repository after the rotation.
 #[derive(Debug, Clone)]
 pub struct Carried {
-    /// A passphrase or key file that opens a slot now.
+    /// A passphrase, key file or private key that opens a slot now, or the public key of a slot.
     pub secret: Unlock,
     /// Its name in messages, such as "the key file /etc/holdfast/key".
     pub what: String,
@@ -203,9 +203,17 @@ async fn plan(session: &Session<'_>, slots: &Slots, carried: &[Carried], drop: &
                 why_not = Some("it needs too much work".to_owned());
                 continue;
             }
-            let key = match session.attempt(slot.clone(), secret).await? {
+            let tried = match secret.secret() {
+                // A public key opens nothing. The slot's own word is enough: the new slot is made for the given key.
+                Unlock::Recipient(recipient) if slot.recipient() != Some(*recipient) => continue,
+                Unlock::Recipient(_) => Ok(session.key.clone()),
+                _ => session.attempt(slot.clone(), secret).await?,
+            };
+            let key = match tried {
                 Ok(key) => key,
-                Err(KeyError::WrongPassphrase { .. } | KeyError::WrongKeyFile { .. }) => continue,
+                Err(
+                    KeyError::WrongPassphrase { .. } | KeyError::WrongKeyFile { .. } | KeyError::WrongPrivateKey { .. },
+                ) => continue,
                 Err(fault) => {
                     // The try failed before the expensive part.
                     work_kib = work_kib.saturating_sub(slot.work_kib());

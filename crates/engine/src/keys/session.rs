@@ -87,15 +87,19 @@ impl<'a> Session<'a> {
                 Ok(KeySlot::create_passphrase(slot, &id, &key, secret, options.cost, options.now)?)
             }
             Unlock::KeyFile(secret) => Ok(KeySlot::create_key_file(slot, &id, &key, secret, options.now)?),
+            Unlock::PrivateKey(private) => {
+                Ok(KeySlot::create_x25519(slot, &id, &key, &private.recipient()?, options.now)?)
+            }
+            Unlock::Recipient(recipient) => Ok(KeySlot::create_x25519(slot, &id, &key, recipient, options.now)?),
             Unlock::NotEncrypted | Unlock::Hinted { .. } => {
-                Err(Cause::Refused("a key slot needs a passphrase or a key file".to_owned()).into())
+                Err(Cause::Refused("a key slot needs a passphrase, a key file or a public key".to_owned()).into())
             }
         })
         .await
     }
 
-    /// Writes a new slot, reads it back, and opens it with its secret. On a store without conditional writes, another
-    /// run may overwrite it meanwhile: the later slot stays.
+    /// Writes a new slot, reads it back, and opens it with its secret, if that can open it. On a store without
+    /// conditional writes, another run may overwrite it meanwhile: the later slot stays.
     pub(super) async fn write(&self, slot: &KeySlot, secret: &Unlock, key: &RepositoryKey) -> Result<(), Error> {
         let name = name::key_slot(slot.slot());
         self.write_inner(slot, secret, key, &name).await.doing(|| format!("writing {name}"))
@@ -114,7 +118,12 @@ impl<'a> Session<'a> {
         if how == ConditionalCreate::Emulated {
             tokio::time::sleep(SECOND_LOOK_AFTER).await;
         }
-        if self.opens(slot.slot(), secret, key).await? {
+        // Only its owner can open the slot of a public key. It was made here, so it is right if it is stored unchanged.
+        let is_there = match secret.secret() {
+            Unlock::Recipient(_) => read_one(store, slot.slot()).await? == *slot,
+            _ => self.opens(slot.slot(), secret, key).await?,
+        };
+        if is_there {
             return Ok(());
         }
         Err(Cause::AnotherRun { verb: "key", subject: self.repository.describe(), pid: None }.into())
@@ -213,6 +222,7 @@ pub(super) fn kind(secret: &Unlock) -> Option<KeySlotKind> {
     match secret.secret() {
         Unlock::Passphrase(_) => Some(KeySlotKind::Passphrase),
         Unlock::KeyFile(_) => Some(KeySlotKind::KeyFile),
+        Unlock::PrivateKey(_) | Unlock::Recipient(_) => Some(KeySlotKind::X25519),
         Unlock::NotEncrypted | Unlock::Hinted { .. } => None,
     }
 }

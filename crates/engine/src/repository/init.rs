@@ -141,7 +141,7 @@ fn new_key(
     };
     let random = || RepositoryKey::random().map_err(|fault| no_randomness(&fault));
     Ok(match target.unlock.secret() {
-        Unlock::NotEncrypted | Unlock::Hinted { .. } => (None, None),
+        Unlock::NotEncrypted | Unlock::Recipient(_) | Unlock::Hinted { .. } => (None, None),
         Unlock::Passphrase(secret) => {
             let (key, cost) = (random()?, Argon2Cost::default());
             (Some(KeySlot::create_passphrase(name()?, repository, &key, secret, cost, now)?), Some(key))
@@ -149,6 +149,10 @@ fn new_key(
         Unlock::KeyFile(secret) => {
             let key = random()?;
             (Some(KeySlot::create_key_file(name()?, repository, &key, secret, now)?), Some(key))
+        }
+        Unlock::PrivateKey(private) => {
+            let (key, recipient) = (random()?, private.recipient()?);
+            (Some(KeySlot::create_x25519(name()?, repository, &key, &recipient, now)?), Some(key))
         }
     })
 }

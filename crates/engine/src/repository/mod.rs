@@ -39,7 +39,7 @@ pub mod verified;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_repo::key::{KeyError, KeySlot};
+use holdfast_repo::key::{KeyError, KeySlot, PrivateKey, Recipient};
 use holdfast_repo::name::{self, SlotName};
 use holdfast_repo::record::{self, RecordBody, RecordSeal, RepositoryRecord};
 use holdfast_repo::{ObjectOpener, ObjectSealer, ObjectType, RepositoryId, RepositoryKey};
@@ -78,6 +78,10 @@ pub enum Unlock {
     Passphrase(Secret<Vec<u8>>),
     /// The content of a key file.
     KeyFile(Secret<Vec<u8>>),
+    /// The private half of an X25519 key pair.
+    PrivateKey(PrivateKey),
+    /// The public half of an X25519 key pair. It makes a key slot, and opens none.
+    Recipient(Recipient),
     /// A secret with the key slot that is tried first: the named one, or the one that replaced it.
     Hinted {
         /// The one that is named.
@@ -93,6 +97,8 @@ impl Unlock {
             Self::NotEncrypted => "encryption = \"none\"",
             Self::Passphrase(_) => "a passphrase",
             Self::KeyFile(_) => "a key file",
+            Self::PrivateKey(_) => "a private key",
+            Self::Recipient(_) => "a public key",
             Self::Hinted { secret, .. } => secret.describe(),
         }
     }
@@ -118,8 +124,9 @@ impl Unlock {
         match self.secret() {
             Self::Passphrase(secret) => slot.unlock_passphrase(&repository, secret),
             Self::KeyFile(secret) => slot.unlock_key_file(&repository, secret),
+            Self::PrivateKey(private) => slot.unlock_x25519(&repository, private),
             // These open no slot.
-            Self::NotEncrypted | Self::Hinted { .. } => {
+            Self::NotEncrypted | Self::Recipient(_) | Self::Hinted { .. } => {
                 Err(KeyError::WrongKind { slot: slot.slot().clone(), kind: slot.kind() })
             }
         }

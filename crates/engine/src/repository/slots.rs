@@ -176,7 +176,8 @@ impl Slots {
         let (kind, wanted) = match unlock.secret() {
             Unlock::Passphrase(_) => ("passphrase", KeySlotKind::Passphrase),
             Unlock::KeyFile(_) => ("key-file", KeySlotKind::KeyFile),
-            Unlock::NotEncrypted | Unlock::Hinted { .. } => return Ok(Opened::default()),
+            Unlock::PrivateKey(_) => ("x25519", KeySlotKind::X25519),
+            Unlock::NotEncrypted | Unlock::Recipient(_) | Unlock::Hinted { .. } => return Ok(Opened::default()),
         };
         let mut wrong: Option<KeyError> = None;
         let mut found: Option<(RepositoryKey, SlotName)> = None;
@@ -200,7 +201,11 @@ impl Slots {
                     found = Some((key, slot.slot().clone()));
                     (work_kib, most_kib) = (0, LATER_WORK_KIB_AT_MOST);
                 }
-                Err(error @ (KeyError::WrongPassphrase { .. } | KeyError::WrongKeyFile { .. })) => {
+                Err(
+                    error @ (KeyError::WrongPassphrase { .. }
+                    | KeyError::WrongKeyFile { .. }
+                    | KeyError::WrongPrivateKey { .. }),
+                ) => {
                     wrong.get_or_insert(error);
                 }
                 Err(error @ KeyError::Crypto) => return Err(error.into()),

@@ -20,6 +20,12 @@ pub enum KeyError {
         /// The slot that was tried.
         slot: SlotName,
     },
+    /// The private key does not belong to the slot, or the slot was changed or belongs to another repository.
+    #[error("the private key does not open key slot {slot}")]
+    WrongPrivateKey {
+        /// The slot that was tried.
+        slot: SlotName,
+    },
     /// The slot opens with the other kind of secret.
     #[error("key slot {slot} does not open with this kind of secret, it is a {kind:?} slot")]
     WrongKind {

@@ -1,6 +1,7 @@
-//! From a passphrase or a key file to the key that wraps the repository key.
+//! From a passphrase or a key file to the key that wraps the repository key, and the parameters of a slot.
 
 use super::error::KeyError;
+use super::x25519::Recipient;
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::hkdf;
 use serde::{Deserialize, Serialize};
@@ -53,13 +54,22 @@ pub(super) struct Kdf {
     pub(super) iterations: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) parallelism: Option<u32>,
+    /// In hexadecimal; an X25519 slot has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) salt: String,
+    /// The public key of an X25519 slot, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) recipient: Option<String>,
+    /// The public half of the pair that was made for this X25519 slot, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ephemeral: Option<String>,
 }
 
 pub(super) type WrappingKey = Zeroizing<[u8; 32]>;
 
 const ARGON2ID: &str = "argon2id";
 const HKDF_SHA256: &str = "hkdf-sha256";
+const X25519: &str = "x25519-hkdf-sha256";
 
 impl Kdf {
     pub(super) fn argon2id(cost: Argon2Cost, salt: &[u8]) -> Self {
@@ -69,6 +79,8 @@ impl Kdf {
             iterations: Some(cost.iterations),
             parallelism: Some(cost.parallelism),
             salt: hex::encode(salt),
+            recipient: None,
+            ephemeral: None,
         }
     }
 
@@ -79,7 +91,41 @@ impl Kdf {
             iterations: None,
             parallelism: None,
             salt: hex::encode(salt),
+            recipient: None,
+            ephemeral: None,
         }
+    }
+
+    pub(super) fn x25519(recipient: &Recipient, ephemeral: &Recipient) -> Self {
+        Self {
+            algorithm: X25519.to_owned(),
+            memory_kib: None,
+            iterations: None,
+            parallelism: None,
+            salt: String::new(),
+            recipient: Some(hex::encode(recipient.as_bytes())),
+            ephemeral: Some(hex::encode(ephemeral.as_bytes())),
+        }
+    }
+
+    /// The public key for which the slot was made.
+    pub(super) fn recipient(&self) -> Result<Recipient, KeyError> {
+        self.public(self.recipient.as_deref())
+    }
+
+    /// The public half of the slot's own key pair.
+    pub(super) fn ephemeral(&self) -> Result<Recipient, KeyError> {
+        self.public(self.ephemeral.as_deref())
+    }
+
+    fn public(&self, digits: Option<&str>) -> Result<Recipient, KeyError> {
+        if self.algorithm != X25519 {
+            return Err(self.unsupported("this algorithm is not known for private keys"));
+        }
+        let bytes = digits.and_then(|digits| hex::decode(digits).ok()).and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(Recipient::from_bytes)
+            .ok_or(KeyError::Malformed { problem: "a public key in it is not 32 bytes of hex" })
     }
 
     pub(super) fn derive_from_passphrase(&self, passphrase: &[u8]) -> Result<WrappingKey, KeyError> {

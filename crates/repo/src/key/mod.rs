@@ -1,23 +1,26 @@
-//! Key slots: the repository key, wrapped so that a passphrase or a key file opens it.
+//! Key slots: the repository key, wrapped so that a passphrase, a key file or a private key opens it.
 //!
 //! An encrypted repository has a random key for each epoch, mostly one. Each slot, `keys/<slot>.json`, contains the
 //! newest key of its time under AES-256-GCM. The wrapping key is derived from one secret: with Argon2id from a
 //! passphrase, or with HKDF-SHA256 (info `holdfast/1/key-file`) from the bytes of a key file, which must have enough
-//! entropy of their own. The repository id, the key's epoch and the slot's name are associated data, so a slot that is
-//! renamed or copied to another repository does not open. The slot also contains the keys of all earlier epochs,
-//! wrapped under the newest (see [`wrap`]).
+//! entropy of their own, or from a secret that is shared with a private key ([`x25519`]). The repository id, the key's
+//! epoch and the slot's name are associated data, so a slot that is renamed or copied to another repository does not
+//! open. The slot also contains the keys of all earlier epochs, wrapped under the newest (see [`wrap`]).
 //!
 //! Invariants: only the wrapped key is stored. Secrets and keys never print. A slot read from the store is hostile
 //! until it has opened, so its parameters are bounded before any memory is spent on them (see [`MAX_MEMORY_KIB`]).
 
+mod bech32;
 mod error;
 mod kdf;
 #[cfg(test)]
 mod tests;
 mod wrap;
+mod x25519;
 
 pub use error::KeyError;
 pub use kdf::{Argon2Cost, MAX_ITERATIONS, MAX_MEMORY_KIB, MAX_PARALLELISM, MIN_MEMORY_KIB};
+pub use x25519::{KeyTextError, PrivateKey, Recipient};
 
 use crate::identity::{MAX_EPOCHS, RepositoryId, RepositoryKey};
 use crate::name::SlotName;
@@ -39,6 +42,8 @@ pub enum KeySlotKind {
     Passphrase,
     /// The bytes of a key file.
     KeyFile,
+    /// The private half of an X25519 key pair. The public half makes such a slot.
+    X25519,
 }
 
 /// One wrapped copy of the repository's keys; the body of `keys/<slot>.json`.
@@ -65,8 +70,8 @@ impl RecordBody for KeySlot {
     const KIND: RecordKind = RecordKind::KeySlot;
     const ALWAYS_PLAIN: bool = true;
     const CLOSED: &'static [Closed] = &[
-        Closed { at: "/kind", values: &["passphrase", "key-file"] },
-        Closed { at: "/kdf/algorithm", values: &["argon2id", "hkdf-sha256"] },
+        Closed { at: "/kind", values: &["passphrase", "key-file", "x25519"] },
+        Closed { at: "/kdf/algorithm", values: &["argon2id", "hkdf-sha256", "x25519-hkdf-sha256"] },
     ];
 
     fn check(&self) -> Result<(), String> {
@@ -118,6 +123,22 @@ impl KeySlot {
         Self::wrapping(slot, KeySlotKind::KeyFile, kdf, &wrapping, repository, key, created)
     }
 
+    /// Makes a slot that the private half of `recipient` opens. Nobody can prove without that half that it opens.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`] for a public key with which everybody shares the same secret.
+    pub fn create_x25519(
+        slot: SlotName,
+        repository: &RepositoryId,
+        key: &RepositoryKey,
+        recipient: &Recipient,
+        created: DateTime<Utc>,
+    ) -> Result<Self, KeyError> {
+        let (wrapping, ephemeral) = recipient.new_wrapping_key()?;
+        let kdf = Kdf::x25519(recipient, &ephemeral);
+        Self::wrapping(slot, KeySlotKind::X25519, kdf, &wrapping, repository, key, created)
+    }
+
     fn wrapping(
         slot: SlotName,
         kind: KeySlotKind,
@@ -165,6 +186,12 @@ impl KeySlot {
         self.kind
     }
 
+    /// The public key for which an X25519 slot was made, as it says itself. Anyone who may write to the store can
+    /// change it, so it only helps people.
+    pub fn recipient(&self) -> Option<Recipient> {
+        if self.kind == KeySlotKind::X25519 { self.kdf.recipient().ok() } else { None }
+    }
+
     /// When the slot was made.
     pub fn created(&self) -> DateTime<Utc> {
         self.created
@@ -204,6 +231,20 @@ impl KeySlot {
         self.expect_kind(KeySlotKind::KeyFile)?;
         let wrapping = self.kdf.derive_from_key_file(content.expose())?;
         self.unwrap_keys(&wrapping, repository, || KeyError::WrongKeyFile { slot: self.slot.clone() })
+    }
+
+    /// Opens an X25519 slot.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn unlock_x25519(&self, repository: &RepositoryId, private: &PrivateKey) -> Result<RepositoryKey, KeyError> {
+        self.expect_kind(KeySlotKind::X25519)?;
+        let wrong = || KeyError::WrongPrivateKey { slot: self.slot.clone() };
+        let (recipient, ephemeral) = (self.kdf.recipient()?, self.kdf.ephemeral()?);
+        if private.recipient()? != recipient {
+            return Err(wrong());
+        }
+        self.unwrap_keys(&private.wrapping_key(&ephemeral)?, repository, wrong)
     }
 
     fn expect_kind(&self, kind: KeySlotKind) -> Result<(), KeyError> {

@@ -67,6 +67,47 @@ fn a_key_file_slot_opens_with_its_file_only() {
 }
 
 #[test]
+fn an_x25519_slot_is_made_with_the_public_half_and_opens_with_the_private_half_only() {
+    let (private, other) = (PrivateKey::random().unwrap(), PrivateKey::random().unwrap());
+    let recipient = private.recipient().unwrap();
+    let made = || KeySlot::create_x25519(name(), &repository(), &key(), &recipient, created()).unwrap();
+    let slot = read(&made()).unwrap();
+    assert_eq!((slot.kind(), slot.recipient(), slot.work_kib()), (KeySlotKind::X25519, Some(recipient), 0));
+    assert_eq!(slot.unlock_x25519(&repository(), &private).unwrap().expose(), key().expose());
+    let wrong = KeyError::WrongPrivateKey { slot: name() };
+    assert_eq!(slot.unlock_x25519(&repository(), &other).unwrap_err(), wrong);
+    assert_eq!(slot.unlock_x25519(&RepositoryId::from_bytes([0; 16]), &private).unwrap_err(), wrong);
+    let renamed = KeySlot { slot: "other".parse().unwrap(), ..slot.clone() };
+    assert!(matches!(renamed.unlock_x25519(&repository(), &private), Err(KeyError::WrongPrivateKey { .. })));
+    assert!(matches!(open(&slot), Err(KeyError::WrongKind { .. })));
+    assert!(matches!(passphrase_slot().unlock_x25519(&repository(), &private), Err(KeyError::WrongKind { .. })));
+
+    // Somebody who changes whose slot it is, or its ephemeral key, opens nothing.
+    let text = String::from_utf8(record::encode_plain(&slot).unwrap()).unwrap();
+    assert!(!text.contains("salt") && !text.contains(&hex::encode(key().expose())), "{text}");
+    let ephemeral = Kdf { ephemeral: made().kdf.ephemeral, ..slot.kdf.clone() };
+    let claimed = Kdf { recipient: Some(hex::encode(other.recipient().unwrap().as_bytes())), ..slot.kdf.clone() };
+    for kdf in [ephemeral, claimed] {
+        let changed = KeySlot { kdf, ..slot.clone() };
+        for private in [&private, &other] {
+            assert_eq!(changed.unlock_x25519(&repository(), private).unwrap_err(), wrong);
+        }
+    }
+    for kdf in [
+        Kdf { ephemeral: None, ..slot.kdf.clone() },
+        Kdf { recipient: Some("00".repeat(31)), ..slot.kdf.clone() },
+        Kdf { ephemeral: Some("00".repeat(32)), ..slot.kdf.clone() },
+    ] {
+        let changed = KeySlot { kdf, ..slot.clone() };
+        assert!(matches!(changed.unlock_x25519(&repository(), &private), Err(KeyError::Malformed { .. })));
+    }
+    assert!(matches!(
+        KeySlot::create_x25519(name(), &repository(), &key(), &Recipient::from_bytes([0; 32]), created()),
+        Err(KeyError::Malformed { .. })
+    ));
+}
+
+#[test]
 fn a_slot_belongs_to_its_repository_and_name() {
     let slot = passphrase_slot();
     let elsewhere = RepositoryId::from_bytes([0; 16]);

@@ -1,7 +1,7 @@
 //! Each verb by itself: what it does, what it refuses, and what each secret can read afterwards.
 
 use bytes::Bytes;
-use holdfast_repo::key::KeyError;
+use holdfast_repo::key::{KeyError, PrivateKey};
 use holdfast_repo::record::{KeyChange, decode_plain};
 use holdfast_secret::Secret;
 
@@ -27,6 +27,47 @@ fn rotated<T: std::fmt::Debug>(refused: Result<T, Error>) -> String {
     let error = refused.unwrap_err();
     assert!(matches!(*error.what, Cause::KeysRotated { .. }), "{error}");
     error.what.to_string()
+}
+
+/// The person who rotates gives the public keys. A slot in the store is not believed, because anybody could have put it
+/// there.
+#[tokio::test]
+async fn only_public_keys_that_are_given_are_carried_into_a_new_epoch() {
+    let bench = Bench::new().await;
+    let (safe, thief) = (PrivateKey::random().unwrap(), PrivateKey::random().unwrap());
+    let public = |key: &PrivateKey| Unlock::Recipient(key.recipient().unwrap());
+    let opens = async |key: &PrivateKey| {
+        let target = RepositoryTarget { unlock: Unlock::PrivateKey(key.clone()), ..bench.target(ANNA) };
+        Repository::open(&target).await.map(|opened| opened.key().unwrap().epoch())
+    };
+    let added = add(&bench.target(ANNA), &slot("safe"), &public(&safe), &options()).await.unwrap();
+    assert!(added.made);
+    assert_eq!(opens(&safe).await.unwrap(), 0);
+    let refused = why(add(&bench.target(ANNA), &slot("safe"), &public(&safe), &options()).await);
+    assert!(refused.starts_with("there is a key slot safe already, and only the private key can show"), "{refused}");
+
+    // A slot that opens nothing, for a key of the thief's.
+    let planted = hex::encode([9; 32]);
+    let change = |body: &mut serde_json::Value| body["kdf"]["recipient"] = planted.into();
+    bench.plant("safe", "planted", change).await;
+    let rotating = async |drop: &[&str]| {
+        let carried = [Carried { secret: public(&safe), what: "the public key of the safe".to_owned() }];
+        let drop: Vec<_> = drop.iter().map(|name| slot(name)).collect();
+        rotate(&bench.target(ANNA), &carried, &drop, &options()).await
+    };
+    let refused = why(rotating(&[]).await);
+    assert!(refused.starts_with("no given secret opens key slot planted"), "{refused}");
+    let rotated = rotating(&["planted"]).await.unwrap();
+    assert_eq!(rotated.written, [slot("epoch-1"), slot("safe.1")]);
+    assert_eq!(opens(&safe).await.unwrap(), 1);
+    assert!(matches!(*opens(&thief).await.unwrap_err().what, Cause::Key(KeyError::WrongPrivateKey { .. })));
+
+    // A public key without a slot, and one whose slot is to be dropped.
+    let unknown = [Carried { secret: public(&thief), what: "the public key of the thief".to_owned() }];
+    let refused = why(rotate(&bench.target(ANNA), &unknown, &[slot("safe.1")], &options()).await);
+    assert_eq!(refused, "the public key of the thief opens no other key slot: add it with `holdfast key add`");
+    let refused = why(rotating(&["safe.1"]).await);
+    assert_eq!(refused, "the public key of the safe opens key slot safe.1, which is to be dropped");
 }
 
 #[tokio::test]
