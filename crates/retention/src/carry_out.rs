@@ -27,8 +27,8 @@ pub struct Removal {
     pub backups: BTreeSet<BackupId>,
     /// Then these packs.
     pub packs: BTreeSet<PackId>,
-    /// Then the manifests of these backups. The others of `backups` have a pack that stays, and their manifest tells the
-    /// next run that packs may be in use; or another manifest refers to parts of theirs.
+    /// Then the manifests of these backups. The others of `backups` have a pack that stays, and their manifest tells
+    /// the next run that packs may be in use; or another manifest refers to parts of theirs.
     pub manifests: BTreeSet<BackupId>,
     /// Then this WAL, with the partial segments and backup history files of the same numbers.
     pub wal: Vec<WalRange>,

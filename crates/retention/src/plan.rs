@@ -133,7 +133,8 @@ pub fn decide(
     plan_with(catalog, manifests, &|catalog| Outline::new(catalog, policy, now))
 }
 
-/// Makes a plan from an outline. Backups whose packs or manifests are missing become damaged, and the outline is made again.
+/// Makes a plan from an outline. Backups whose packs or manifests are missing become damaged, and the outline is made
+/// again.
 pub(crate) fn plan_with(
     catalog: &Catalog,
     manifests: &Manifests,

@@ -12,7 +12,8 @@ use crate::repository::Repository;
 /// The number of manifests that are read in parallel: enough to hide latency. Each one has its list of packs in memory.
 const ENDS_AT_ONCE: usize = 16;
 
-/// Makes a plan from an outline. Unreadable manifests, and missing packs and manifests, that it finds are recorded in the catalog.
+/// Makes a plan from an outline. Unreadable manifests, and missing packs and manifests, that it finds are recorded in
+/// the catalog.
 pub(super) async fn plan(
     repository: &Repository,
     cluster: &ClusterName,

@@ -1,10 +1,10 @@
 //! The extents of a file, and how a manifest in memory holds the extents of millions of files.
 //!
-//! Of the five numbers of an extent, three are mostly those of the extent before it: the pack, the offset 0 in its frame,
-//! and the full length. So they are kept once for a run of extents. What is left takes 40 bytes, of which 32 are the
-//! hash.
+//! Of the five numbers of an extent, three are mostly those of the extent before it: the pack, the offset 0 in its
+//! frame, and the full length. So they are kept once for a run of extents. What is left takes 40 bytes, of which 32 are
+//! the hash.
 
-use super::entry::Extent;
+use super::extent::Extent;
 use crate::chunk::ChunkHash;
 
 /// Extents are kept in blocks of this many (2.6 MB). One large array that grows by doubling would need the old and the

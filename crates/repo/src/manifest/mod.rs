@@ -14,6 +14,7 @@
 //! directory, extents outside their packs, and lengths that do not add up.
 
 mod entry;
+mod extent;
 mod extents;
 mod memory;
 mod names;
@@ -25,9 +26,10 @@ mod source;
 mod write;
 
 pub use entry::{
-    EXTENT_BYTES, Extent, FileEntry, FileKind, MANIFEST_RAW_BYTES, MOST_PATCHES, ManifestHeader, Patch, check_path,
+    EXTENT_BYTES, FileEntry, FileKind, MANIFEST_RAW_BYTES, MOST_PATCHES, ManifestHeader, Patch, check_path,
     usual_entry_bytes,
 };
+pub use extent::Extent;
 pub use extents::Extents;
 pub use memory::{FileFrame, Manifest};
 pub use origin::{FrameReference, Origin};

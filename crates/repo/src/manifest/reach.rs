@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::entry::{Extent, FileEntry};
+use super::entry::FileEntry;
+use super::extent::Extent;
 use super::packs::PackEntry;
 use crate::format_error::Fault;
 

@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::entry::{Extent, FileEntry, Patch};
+use super::entry::{FileEntry, Patch};
+use super::extent::Extent;
 
 /// Bytes of a file that come from one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]

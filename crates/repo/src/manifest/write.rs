@@ -16,8 +16,8 @@ use crate::frame::{FrameKind, HEAD_FRAME_BYTES, ObjectSealer, ObjectType, seal_t
 use crate::identity::{RepositoryId, RepositoryKey};
 
 /// A frame of files is closed once it has more raw bytes than this. A later backup can refer to a frame only if none of
-/// its files has changed. So frames are short: this is the entry of one segment of 1 GiB, or of six hundred small files.
-/// With 10 TB, a manifest has about seven thousand of them.
+/// its files has changed. So frames are short: this is the entry of one segment of 1 GiB, or of six hundred small
+/// files. With 10 TB, a manifest has about seven thousand of them.
 const FRAME_FULL_BYTES: usize = 1 << 16;
 
 /// A group of files gets frames of its own if it has at least this many raw bytes. In a small manifest, the header of
@@ -106,8 +106,8 @@ impl ManifestWriter {
         Ok([&before[..], &listed].concat().into())
     }
 
-    /// Checks a file of another manifest as if it were our own. Its packs have their numbers of this manifest. All files
-    /// of a frame are noted before [`Self::refer`].
+    /// Checks a file of another manifest as if it were our own. Its packs have their numbers of this manifest. All
+    /// files of a frame are noted before [`Self::refer`].
     ///
     /// # Errors
     /// [`Fault::Malformed`] for an entry that a reader refuses.

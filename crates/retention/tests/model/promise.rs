@@ -34,8 +34,8 @@ impl World {
         self.wal.get(&line).is_some_and(|segments| segments.contains_key(&number))
     }
 
-    /// Whether somebody needs the manifest of a backup without a record: another manifest refers to it, or it shows that
-    /// packs of its backup may be in use.
+    /// Whether somebody needs the manifest of a backup without a record: another manifest refers to it, or it shows
+    /// that packs of its backup may be in use.
     pub(crate) fn needs_manifest(&self, id: BackupId) -> bool {
         self.packs.iter().any(|pack| pack.backup == id) || self.backups.values().any(|one| one.origins.contains(&id))
     }

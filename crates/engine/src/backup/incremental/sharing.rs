@@ -41,8 +41,8 @@ pub(in super::super) struct Candidate {
     pub is_unchanged: bool,
 }
 
-/// The numbers of the frames that are referred to, object by object. `tables` has for each object the number of packs in
-/// its list.
+/// The numbers of the frames that are referred to, object by object. `tables` has for each object the number of packs
+/// in its list.
 pub(in super::super) fn share(frames: &[Candidate], tables: &[u64]) -> Vec<usize> {
     let is_fit = |frame: &Candidate| frame.is_unchanged && frame.raw_bytes >= LEAST_FRAME_BYTES;
     let mut saved = vec![0_u64; tables.len()];
