@@ -35,8 +35,8 @@ use crate::window::Window;
 /// in it, reading it takes a tenth of a second.
 const LISTED_FOR: Duration = Duration::from_secs(2);
 
-/// A reading that named a file that no longer waits is repeated at once if it is older than this, because the folder has
-/// changed since. A younger one would name the same again.
+/// A reading that named a file that no longer waits is repeated at once if it is older than this, because the folder
+/// has changed since. A younger one would name the same again.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Turns an error into the report that the client prints.

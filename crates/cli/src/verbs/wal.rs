@@ -157,8 +157,8 @@ pub(super) async fn push(context: &Context, path: &Path) -> Result<ExitCode, Fai
     Ok(ExitCode::Ok)
 }
 
-/// The last segment that may be fetched ahead. Once recovery has asked for one after `ahead_until`, it goes further than
-/// the restore has planned, and that is no limit any more.
+/// The last segment that may be fetched ahead. Once recovery has asked for one after `ahead_until`, it goes further
+/// than the restore has planned, and that is no limit any more.
 pub(crate) fn last_ahead(
     name: &str,
     until: Option<SegmentName>,

@@ -99,8 +99,8 @@ pub(crate) async fn remove_leftovers(repository: &Repository, claim: &ClaimRecor
 /// Adds the tails of a claim to its listed WAL. A tail begins with the segment after the last whole one, or, without
 /// whole segments, with its first piece; it ends at the first hole, and at the first piece that cannot be used.
 ///
-/// `archive_command` stores several segments at the same time, so the machine may die with a later segment stored and an
-/// earlier one in pieces only. So segments before the last whole one are added too: what a receiver has reported as
+/// `archive_command` stores several segments at the same time, so the machine may die with a later segment stored and
+/// an earlier one in pieces only. So segments before the last whole one are added too: what a receiver has reported as
 /// flushed is in their pieces. If the pieces of such a segment do not reach its end, the WAL can be replayed up to
 /// there.
 ///

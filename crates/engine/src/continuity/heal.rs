@@ -266,12 +266,11 @@ impl Run<'_> {
         }
         Ok(match (proof, found) {
             (_, Agreement::Differs(at)) => Err(format!("its {differs} differs from the archived one from {at} on")),
-            (Proof::Checksum, _) => Ok(()),
             (Proof::Link, _) if may_be_of_several => {
                 let last = proven.last().map_or_else(String::new, |proven| proven.file.to_string());
                 Err(of_several(&last, &after.to_string()))
             }
-            (Proof::Link, Agreement::Same) => Ok(()),
+            (Proof::Checksum, _) | (Proof::Link, Agreement::Same) => Ok(()),
             (Proof::Link | Proof::Nothing, _) => Err(format!(
                 "it ends between two records, and only a position joins it to the archived {after}. To prove that they \
                  are of one history, the folder must have {after} too, or some segments from it on, with at least one \

@@ -5,8 +5,9 @@ use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, WalSegmentSize};
 use holdfast_repo::catalog::SegmentRange;
 use holdfast_repo::record::LedgerEntry;
 
+use super::listed::stored_wal;
 use super::position::StoredWal;
-use super::session::{SERVER, Shared, stored_wal};
+use super::shared::{SERVER, Shared};
 use crate::archive::{Destination, open_all};
 use crate::error::{Error, ResultExt};
 use crate::repository::RepositoryTarget;

@@ -1,9 +1,9 @@
 //! `wal receive`: the WAL of a running server, seconds after it was written, through a physical replication slot.
 //!
 //! - [`receive`]: until it is told to end. It opens a session, and another one when that has ended, forever.
-//! - `slot`, `position`: the replication slot, and the segment with which a session begins. `needed` reads from where on
-//!   holes count, `gap` judges WAL that the server no longer has.
-//! - `session`: one connection: everything before the stream, and what its end means.
+//! - `slot`, `position`: the replication slot, and the segment with which a session begins. `needed` reads from where
+//!   on holes count, `listed` lists what is stored, `gap` judges WAL that the server no longer has.
+//! - `session`: one connection: everything before the stream, and what its end means. `shared`: what all of them share.
 //! - `stream`: the stream of one timeline: bytes in, pieces and segments out, and what is reported to the server.
 //! - `storing`, `again`: how they get to the repositories, and which failures are tried again.
 //! - `cut`, `durable`, `ending`: when a piece is due, up to where everything is stored, and how long an end may take.
@@ -23,12 +23,14 @@ mod cut;
 mod durable;
 mod ending;
 mod gap;
+mod listed;
 mod lock;
 mod needed;
 mod position;
 mod presence;
 mod run;
 mod session;
+mod shared;
 mod slot;
 mod storing;
 mod stream;

@@ -2,47 +2,27 @@
 
 use std::sync::Arc;
 
-use holdfast_contract::report::wal_receive::ReceiveReport;
 use holdfast_pgtypes::{Ancestry, Lsn, SegmentName, TimelineId, WalFileName};
 use holdfast_repo::wal_tail::chain_from;
 use tokio_util::sync::CancellationToken;
 
 use super::ReceiveOptions;
 use super::gap::{self, Gone, Verdict};
-use super::needed::Needed;
+use super::listed::stored_wal;
 use super::position::{Server, ServerLags, StoredWal, first_segment};
+use super::shared::{SERVER, Shared};
 use super::slot::{self, UsedSlot};
 use super::storing::Storing;
 use super::stream::{Compared, Stream, StreamEnd, StreamPlan, read_stored};
 use crate::archive::tail::{self, TailPieces};
-use crate::archive::{Archiver, Destination, WalFolders, WalScope, hand_in, open_all, wal_object_name};
+use crate::archive::{Destination, hand_in, open_all, wal_object_name};
 use crate::error::{Cause, Error};
 use crate::repository::RepositoryTarget;
 use crate::repository::claim::Identity;
-use crate::repository::leases::Clock;
 use crate::server::replication::{Begun, Replication, SystemFacts};
 
 /// Larger segments are not sent once more only to be compared.
 const COMPARED_AT_MOST: u32 = 64 << 20;
-
-/// What claims and messages call the server.
-pub(super) const SERVER: &str = "the server that is streamed";
-
-/// What all sessions share.
-pub(super) struct Shared<'a> {
-    pub(super) options: &'a ReceiveOptions<'a>,
-    pub(super) archiver: Arc<Archiver>,
-    pub(super) clock: Clock,
-    pub(super) report: ReceiveReport,
-    /// Whether the next session compares the last whole segment with the server's.
-    pub(super) compares: bool,
-    /// Whether this session has received WAL.
-    pub(super) has_streamed: bool,
-    /// Up to where everything was durable when this session lost its connection.
-    pub(super) reached: Option<Lsn>,
-    /// Whether a slot that the server had invalidated was made again, and no WAL has come since.
-    pub(super) made_again: bool,
-}
 
 /// How a session ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,38 +285,6 @@ async fn first_to_stream(
             }
         }
     }
-}
-
-/// Lists what each repository has: whole segments from `from` and from where they are needed on, and pieces of every
-/// timeline of the path.
-pub(super) async fn stored_wal(
-    destinations: &[Destination],
-    ancestry: &Ancestry,
-    from: Option<Lsn>,
-) -> Result<(Vec<StoredWal>, Vec<TailPieces>), Error> {
-    let (mut stored, mut tails) = (Vec::new(), Vec::new());
-    for Destination { repository, claim } in destinations {
-        let needed = Needed::read(repository, claim, ancestry).await?;
-        let wanted = from.into_iter().chain(needed.from).min().map_or(WalScope::Newest, WalScope::From);
-        let listed = WalFolders::read_and_list(repository, claim, wanted).await?;
-        let mut pieces = TailPieces::new();
-        for span in ancestry.path() {
-            pieces.extend(tail::list_timeline(repository, claim, span.timeline).await?);
-        }
-        let ends = pieces.iter().filter_map(|(segment, ranges)| {
-            let end = ranges.iter().map(|range| range.end()).max()?;
-            Some((*segment, end))
-        });
-        stored.push(StoredWal {
-            store: repository.describe(),
-            // A damaged object is not WAL: nothing after it is reported because of it.
-            inventory: listed.whole(),
-            tail: ends.collect(),
-            needed,
-        });
-        tails.push(pieces);
-    }
-    Ok((stored, tails))
 }
 
 /// Archives the history files of the timelines from the streamed one on, where a repository lacks one.

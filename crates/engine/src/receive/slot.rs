@@ -29,8 +29,8 @@ pub(super) async fn prepare(
         }
         let reason = match slot.is_lost {
             Some(_) => {
-                "the server keeps no WAL for it any more (wal_status is lost), as max_slot_wal_keep_size or an idle time \
-                 limit says"
+                "the server keeps no WAL for it any more (wal_status is lost), as max_slot_wal_keep_size or an idle \
+                 time limit says"
             }
             None => {
                 "the server keeps no WAL for it: it is lost (max_slot_wal_keep_size, or an idle time limit), or it was \

@@ -16,7 +16,7 @@ use holdfast_repo::identity::RepositoryId;
 use holdfast_repo::name::{ClaimNumber, TailRange};
 
 use super::again::{is_of_credentials, passes};
-use super::session::Shared;
+use super::shared::Shared;
 use crate::archive::{Archiver, Destination, hand_in, tail};
 use crate::error::{Cause, Error};
 use crate::pipeline::crew::Crew;

@@ -20,7 +20,7 @@ use super::cut::{self, Waiting};
 use super::durable::Durable;
 use super::ending::Ending;
 use super::presence::{self, Presence};
-use super::session::Shared;
+use super::shared::Shared;
 use super::storing::{Done, Piece, Storing, Work};
 use crate::archive::Destination;
 use crate::archive::tail::{self, TailPieces};
@@ -237,7 +237,6 @@ impl Stream {
                     );
                     (loss, ending) = (Some(Cause::StreamLost { reason }.into()), ending.lose(Instant::now()));
                 }
-                Event::Presence(_) => {}
                 Event::Server(Err(error)) => (loss, ending) = (Some(error), ending.lose(Instant::now())),
                 Event::Server(Ok(streamed)) => {
                     self.heard_at = Instant::now();
@@ -252,7 +251,7 @@ impl Stream {
                     }
                 }
                 Event::Stop => ending = ending.stop(Instant::now()),
-                Event::Tick => {}
+                Event::Presence(_) | Event::Tick => {}
             }
         }
     }

@@ -409,7 +409,8 @@ fn recovery<'a>(options: &'a RestoreOptions, plan: &'a RecoveryPlan, in_place: b
 }
 
 /// `restore_command` for this plan: with the pieces that it needs, and with the last segment that recovery reads, so
-/// that none after it is fetched ahead. A standby reads without an end, and so may a recovery to the end of the archive.
+/// that none after it is fetched ahead. A standby reads without an end, and so may a recovery to the end of the
+/// archive.
 fn restore_command(options: &RestoreOptions, plan: &RecoveryPlan) -> String {
     let command = match &options.tail_command {
         Some((before, after)) if !plan.tails.is_empty() => {

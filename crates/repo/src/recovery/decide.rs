@@ -231,7 +231,9 @@ impl RecoveryPath {
     /// chance.
     fn was_in_flight(&self, run: &WalRun) -> bool {
         let newest = self.runs.last().map_or(0, WalRun::last_number);
-        run.tail_lsn.is_some() && newest.saturating_sub(run.last_number()) <= MOST_AHEAD
+        // The pieces of an older timeline say nothing about what is missing of the next one.
+        let is_of_hole = run.hole.zip(run.tails.last()).is_some_and(|(hole, tail)| hole.timeline == tail.timeline);
+        run.tail_lsn.is_some() && is_of_hole && newest.saturating_sub(run.last_number()) <= MOST_AHEAD
     }
 
     fn plan(&self, candidate: &Candidate, target_lsn: Option<Lsn>, facts: &TargetFacts) -> RecoveryPlan {
