@@ -2,7 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use holdfast_testkit::disk::SmallDisk;
@@ -51,6 +52,26 @@ fn latency_is_added_on_each_way() {
     let start = Instant::now();
     assert!(get(proxy.address(), "/holdfast/key").unwrap().starts_with("HTTP/1.1 403"));
     assert!(start.elapsed() >= Duration::from_millis(120), "{:?}", start.elapsed());
+}
+
+#[test]
+fn bandwidth_is_limited_on_each_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = TcpProxy::start(listener.local_addr().unwrap()).unwrap();
+    proxy.set_bandwidth(NonZeroU64::new(10 << 20));
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut received = Vec::new();
+        socket.read_to_end(&mut received).unwrap();
+        received.len()
+    });
+    let start = Instant::now();
+    let mut socket = TcpStream::connect(proxy.address()).unwrap();
+    socket.write_all(&vec![1; 3 << 20]).unwrap();
+    drop(socket);
+    assert_eq!(server.join().unwrap(), 3 << 20);
+    // 3 MiB at 10 MiB a second, less what may be caught up and the piece that is not waited for.
+    assert!(start.elapsed() >= Duration::from_millis(280), "{:?}", start.elapsed());
 }
 
 #[test]

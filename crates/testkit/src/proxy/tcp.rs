@@ -1,10 +1,12 @@
 //! A TCP proxy with latency and interruptions.
 //!
-//! Every byte is delayed by the latency of its direction, and bandwidth is not limited: each direction has a reader
-//! that stamps what it read with a time, and a writer that waits for this time, with a bounded queue between them.
+//! Every byte is delayed by the latency of its direction: each direction has a reader that stamps what it read with a
+//! time, and a writer that waits for this time, with a bounded queue between them. The bandwidth of each direction of
+//! a connection is not limited unless a test asks for it: then the reader waits until the last piece would have passed.
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +22,8 @@ use crate::error::{KitError, Result};
 /// Enough pieces in flight for 64 MiB in each direction of a connection: far more than latency times any loopback rate.
 const QUEUE: usize = 1024;
 const PIECE_BYTES: usize = 64 * 1024;
+/// What a limited connection may catch up after it waited: timers of the runtime are exact to a millisecond or two.
+const MAX_BURST: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -32,6 +36,7 @@ enum Mode {
 struct State {
     mode: Mode,
     latency: Duration,
+    bandwidth: Option<NonZeroU64>,
     /// Connections of an earlier generation are cut.
     generation: u64,
 }
@@ -51,7 +56,8 @@ impl TcpProxy {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(KitError::io("start a proxy"))?;
         listener.set_nonblocking(true).map_err(KitError::io("start a proxy"))?;
         let address = listener.local_addr().map_err(KitError::io("start a proxy"))?;
-        let (state, watched) = watch::channel(State { mode: Mode::Pass, latency: Duration::ZERO, generation: 0 });
+        let (state, watched) =
+            watch::channel(State { mode: Mode::Pass, latency: Duration::ZERO, bandwidth: None, generation: 0 });
         background.spawn(async move {
             if let Ok(listener) = TcpListener::from_std(listener) {
                 accept(listener, target, watched).await;
@@ -73,6 +79,11 @@ impl TcpProxy {
     /// Holds every byte back this long on each way, so that a round trip takes twice as long.
     pub fn set_latency(&self, each_way: Duration) {
         self.state.send_modify(|state| state.latency = each_way);
+    }
+
+    /// Passes at most this many bytes a second in each direction of each connection; `None` for no limit.
+    pub fn set_bandwidth(&self, bytes_per_second: Option<NonZeroU64>) {
+        self.state.send_modify(|state| state.bandwidth = bytes_per_second);
     }
 
     /// Resets new connections at once; existing ones continue.
@@ -153,16 +164,24 @@ async fn may_pass(state: &mut watch::Receiver<State>) {
 
 async fn one_way(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut state: watch::Receiver<State>) -> io::Result<()> {
     let (sender, mut queue) = mpsc::channel::<(Instant, Vec<u8>)>(QUEUE);
-    let latency = state.clone();
+    let state_of_reader = state.clone();
+    let mut free = Instant::now();
     let read = async move {
         loop {
             let mut piece = vec![0; PIECE_BYTES];
             let length = from.read(&mut piece).await?;
             piece.truncate(length);
-            let due = Instant::now() + latency.borrow().latency;
+            let State { latency, bandwidth, .. } = *state_of_reader.borrow();
+            let due = Instant::now() + latency;
             // The end of the data is an empty piece, and it is delayed like the data.
             if sender.send((due, piece)).await.is_err() || length == 0 {
                 return Ok(());
+            }
+            if let Some(bandwidth) = bandwidth {
+                free += Duration::from_nanos((length as u64 * 1_000_000_000).div_ceil(bandwidth.get()));
+                // A connection that was idle has not saved up bandwidth.
+                free = free.max(Instant::now() - MAX_BURST);
+                sleep_until(free).await;
             }
         }
     };
