@@ -45,7 +45,9 @@ impl Resident {
                 storage::serve(&client, Disk::at(layout.disk())).await;
                 Ok(())
             }
-            Self::S3 => serve(SocketAddr::from((HOST, S3_PORT)), &layout.path("s3"), &Credentials::default()).await,
+            Self::S3 => {
+                serve(SocketAddr::from((HOST, S3_PORT)), &layout.path("s3"), &Credentials::default(), None).await
+            }
         }
     }
 }

@@ -3,8 +3,10 @@
 
 mod foreign;
 mod moto;
+mod requests;
 mod server;
 
 pub use foreign::{ForeignS3, Program};
 pub use moto::Moto;
+pub use requests::RequestLog;
 pub use server::{Credentials, S3Server, S3ServerBuilder, serve};

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 
 use crate::background::Background;
 use crate::error::{KitError, Result};
+use crate::s3::requests::RequestLog;
 use crate::scratch::Scratch;
 
 /// The header with which a write asks for encryption at rest, and with which the answer confirms it.
@@ -288,7 +289,7 @@ impl S3Server {
         let background = Background::start("s3-server")?;
         background.spawn(async move {
             if let Ok(listener) = TcpListener::from_std(listener) {
-                accept(listener, service, turn, folders).await;
+                accept(listener, service, turn, folders, None).await;
             }
         });
         self.running = Some(background);
@@ -296,15 +297,16 @@ impl S3Server {
     }
 }
 
-/// Serves a folder as S3 in the foreground until the task is cancelled, for people and the demo.
+/// Serves a folder as S3 in the foreground until the task is cancelled, for people, the demo and benchmarks. With a
+/// log, each request adds a line to it.
 ///
 /// # Errors
 /// If the server cannot listen at the address, or the folder cannot be used.
-pub async fn serve(address: SocketAddr, root: &Path, credentials: &Credentials) -> Result<()> {
+pub async fn serve(address: SocketAddr, root: &Path, credentials: &Credentials, log: Option<RequestLog>) -> Result<()> {
     let service = service(root, credentials, Conditions::Kept)?;
     let listener =
         TcpListener::bind(address).await.map_err(KitError::io(format!("listen at {address} for the S3 server")))?;
-    accept(listener, service, Some(WriteLock::default()), Folders::All).await;
+    accept(listener, service, Some(WriteLock::default()), Folders::All, log).await;
     Ok(())
 }
 
@@ -365,7 +367,13 @@ impl S3Access for IgnoringConditions {
 }
 
 /// Accepts connections until the task ends; they end with the set, and the set ends with the task.
-async fn accept(listener: TcpListener, service: S3Service, turn: Option<WriteLock>, folders: Folders) {
+async fn accept(
+    listener: TcpListener,
+    service: S3Service,
+    turn: Option<WriteLock>,
+    folders: Folders,
+    log: Option<RequestLog>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -373,10 +381,12 @@ async fn accept(listener: TcpListener, service: S3Service, turn: Option<WriteLoc
                 let Ok((socket, _)) = accepted else { continue };
                 // Requests and answers are small and the client waits for each: Nagle's algorithm would add 40 ms.
                 drop(socket.set_nodelay(true));
-                let (service, turn) = (service.clone(), turn.clone());
+                let (service, turn, log) = (service.clone(), turn.clone(), log.clone());
                 connections.spawn(async move {
                     let builder = ConnectionBuilder::new(TokioExecutor::new());
-                    let service = service_fn(move |request| answer(request, service.clone(), turn.clone(), folders));
+                    let service = service_fn(move |request| {
+                        logged(request, service.clone(), turn.clone(), folders, log.clone())
+                    });
                     // A disconnected client is not an error.
                     drop(builder.serve_connection(TokioIo::new(socket), service).await);
                 });
@@ -384,6 +394,22 @@ async fn accept(listener: TcpListener, service: S3Service, turn: Option<WriteLoc
             Some(_) = connections.join_next() => {}
         }
     }
+}
+
+/// Answers a request, and then adds its line to the log, if there is one.
+async fn logged(
+    request: Request<Incoming>,
+    service: S3Service,
+    turn: Option<WriteLock>,
+    folders: Folders,
+    log: Option<RequestLog>,
+) -> std::result::Result<Response<Body>, BoxError> {
+    let line = log.as_ref().map(|_| RequestLog::line_of(&request));
+    let response = answer(request, service, turn, folders).await?;
+    if let Some((log, line)) = log.zip(line) {
+        log.add(&line, response.status().as_u16());
+    }
+    Ok(response)
 }
 
 /// Answers a request. If a write asks for encryption at rest by the store's own key (`AES256`), the answer confirms it,
