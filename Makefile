@@ -9,6 +9,8 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # Arguments for the demo, for instance DEMO_ARGS=--keep
 DEMO_ARGS ?=
+# Arguments for the benchmark, for instance BENCH_ARGS="--quick --only wal"
+BENCH_ARGS ?=
 # Further arguments for the test runner, for instance TEST_ARGS="-E 'package(holdfast-store)'"
 TEST_ARGS ?=
 
@@ -65,6 +67,14 @@ test-kube: ## Run the tests in that Kubernetes, or in the cluster of KUBECONFIG;
 .PHONY: measure-kube
 measure-kube: ## Measure failovers, backups and recoveries on that Kubernetes, beside their goals
 	@HOLDFAST_FAILOVERS=10 HOLDFAST_BULK_ROWS=3300000 scripts/test kubernetes -E 'test(/^measures::/)'
+
+.PHONY: bench
+bench: ## Measure Holdfast beside pgBackRest, Barman and pg_basebackup; BENCH_ARGS=--quick takes five minutes, --list
+ifeq (,$(filter --list --help,$(BENCH_ARGS)))
+	@BENCH_ARGS="$(BENCH_ARGS)" scripts/provision --bench
+	@cargo build --locked --release -p holdfast-cli -p holdfast-testkit --bins
+endif
+	@/usr/bin/env python3 benches/compare $(BENCH_ARGS)
 
 .PHONY: fmt
 fmt: ## Format the code

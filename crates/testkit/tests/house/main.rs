@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a source that cannot be read fails the test")]
 #![expect(clippy::print_stdout, reason = "the measures are printed")]
 
+mod benches;
 mod circles;
 mod comments;
 mod crate_order;
