@@ -206,8 +206,15 @@ mod tests {
     ];
 
     /// Phases of commands without `--progress json`: no step is promised for them.
-    const WITHOUT_STEP: &[&str] =
-        &["archiving WAL", "checking", "reading the archive", "removing backups", "removing WAL"];
+    const WITHOUT_STEP: &[&str] = &[
+        "archiving WAL",
+        "asking for locks",
+        "checking",
+        "extending locks",
+        "reading the archive",
+        "removing backups",
+        "removing WAL",
+    ];
 
     fn phases_in(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(folder).expect("a folder of the engine") {

@@ -170,10 +170,16 @@ impl AsRecorded {
     }
 
     /// Uses the store with these capabilities from now on, and with these locks if the configuration names none.
-    async fn adopt(&self, capabilities: Capabilities, recorded: Option<LockTerm>) -> Result<(), StoreError> {
-        let mut config = StoreConfig { capabilities, ..self.config.clone() };
+    async fn adopt(&self, mut capabilities: Capabilities, recorded: Option<LockTerm>) -> Result<(), StoreError> {
+        let mut config = self.config.clone();
         config.s3.lock = config.s3.lock.or(recorded.map(|term| ObjectLock { term, covers: is_locked }));
         let lock = config.s3.lock.map(|lock| lock.term);
+        if lock.is_none() {
+            // They have no meaning then, and another store would cost another connection.
+            capabilities.locks = self.config.capabilities.locks;
+            capabilities.locked_uploads = self.config.capabilities.locked_uploads;
+        }
+        config.capabilities = capabilities;
         let unchanged =
             |(adopted, store): (Capabilities, Arc<dyn Store>)| adopted == capabilities && store.lock() == lock;
         let native = || (self.config.capabilities, Arc::clone(&self.native));
