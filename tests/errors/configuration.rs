@@ -42,7 +42,7 @@ fn a_configuration_that_is_wrong_names_the_key_and_the_place() {
             "unknown key `repo.end_point` in $DIR/holdfast.toml, line 6, column 1",
             "did you mean `endpoint`? the keys of repo are url, endpoint, region, path_style, ca_file, encryption, \
              access_key_id, secret_access_key, session_token, profile, storage_class, sse, tags, part_size, \
-             max_requests, retention",
+             max_requests, retention, lock",
         ),
         case(
             "unknown section",
