@@ -166,7 +166,7 @@ fn a_variable_that_is_not_text_is_refused_if_it_is_needed() {
         }
         let output = command.env(variable, broken).output().expect("run holdfast");
         let expected = format!(
-            "error: the environment variable {variable} {says} that can be used: its value is not valid UTF-8\n\
+            "error: the environment variable {variable} {says}: its value is not valid UTF-8\n\
              while: reading the configuration\n\
              hint:  correct it or unset it: if a proxy is set, Holdfast sends no request without it\n"
         );
