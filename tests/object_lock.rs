@@ -159,12 +159,8 @@ async fn what_stays_keeps_its_lock_and_what_is_locked_stays() {
     restores(&stage, &stage.config, "kept", 2000).await;
 
     // A host whose configuration says nothing about locks obeys the record of the repository.
-    let plain: String = stage
-        .config_text()
-        .lines()
-        .filter(|line| !line.starts_with("lock = "))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let plain: String =
+        stage.config_text().lines().filter(|line| !line.starts_with("lock = ")).flat_map(|line| [line, "\n"]).collect();
     assert_ne!(plain, stage.config_text());
     let plain = stage.write_config("plain.toml", &plain);
     let report = json(&stage, &plain, &["backup", "--type", "full"]);

@@ -300,14 +300,12 @@ impl Archiving {
                 let found = tokio::task::spawn_blocking(move || {
                     Ready::is_marked(&looked).then(|| std::fs::metadata(&looked).ok()).flatten()
                 });
-                match found.await {
-                    Ok(Some(metadata)) => drop(self.join(&next_path, next, FileIdentity::of(&metadata), false)),
+                let Ok(Some(metadata)) = found.await else {
                     // It was archived since the folder was read: the next look reads it again.
-                    _ => {
-                        is_stale = true;
-                        break;
-                    }
-                }
+                    is_stale = true;
+                    break;
+                };
+                drop(self.join(&next_path, next, FileIdentity::of(&metadata), false));
             }
             if is_stale && current.at.elapsed() > READ_AGAIN_AFTER {
                 self.0.look.notify_one();

@@ -289,9 +289,12 @@ fn unit_bytes(length: u32, repositories: u64) -> u64 {
     u64::from(length) * (1 + repositories)
 }
 
+/// The path of a file that is gone and would be missed, relative to the data directory.
+type MissingPath = Box<[u8]>;
+
 /// Lists files that have changed, as they are now. Files that have become links are listed as links; those that are
 /// gone, or are neither, are only counted. Also gives the paths of those that are gone and would be missed.
-fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<(Scan, Vec<Box<[u8]>>), Error> {
+fn list_again(pgdata: &Path, files: Vec<SourceFile>) -> Result<(Scan, Vec<MissingPath>), Error> {
     let (mut scan, mut missing) = (Scan::default(), Vec::new());
     for file in files {
         let path = path_of(pgdata, &file);

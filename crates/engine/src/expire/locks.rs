@@ -273,9 +273,8 @@ impl Question<'_> {
             let end = end.map(DateTime::<Utc>::from);
             match (self.going.has(&path), end.filter(|end| *end > self.now)) {
                 (true, Some(end)) => found.locked(&path, self.going, size_bytes, end),
-                (true, None) => {}
                 (false, end) if is_due(end, self.now, self.term) => found.due.push(name),
-                (false, _) => {}
+                (true | false, _) => {}
             }
         }
         Ok(())

@@ -92,11 +92,15 @@ impl KnownDamage {
             }
         };
         for (verification, damaged) in verified.unsound() {
-            damaged.iter().for_each(|object| found(object, verification.time, verification.level));
+            for object in damaged {
+                found(object, verification.time, verification.level);
+            }
         }
         for worth in drilled.values() {
             if let DrillEvidence::Failed { time, objects, .. } = worth {
-                objects.iter().for_each(|object| found(object, *time, Level::Deep));
+                for object in objects {
+                    found(object, *time, Level::Deep);
+                }
             }
         }
         objects.retain(|object, found| read.object(object).is_none_or(|time| time <= found.time));

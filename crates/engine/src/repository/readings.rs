@@ -108,7 +108,9 @@ impl Readings {
         for ((of, timeline), times) in &mut self.wal {
             if *of == claim {
                 let there = exists(*timeline);
-                times.values_mut().for_each(|numbers| *numbers = numbers.common(&there));
+                for numbers in times.values_mut() {
+                    *numbers = numbers.common(&there);
+                }
             }
         }
         self.tidy();

@@ -50,7 +50,7 @@ pub(super) async fn refuse_last_copies(archived: Archived<'_>, pgdata: &Path) ->
     let control = &control;
     let is_of_use = |file: &WalFileName| {
         let end = file.segment().map(|segment| segment.end_lsn(claim.wal_segment_size));
-        !end.zip(oldest_start).is_some_and(|(end, oldest)| end <= oldest)
+        end.zip(oldest_start).is_none_or(|(end, oldest)| end > oldest)
     };
     let looks = files.into_iter().filter(is_of_use).map(|file| async move {
         Ok::<_, Error>(is_only_here(&own, file, control, crew).await?.then(|| file.to_string()))

@@ -60,7 +60,7 @@ pub enum BackupChoice {
 }
 
 /// The usual [`VerifyOptions::remember_every`]: a small object every few minutes, and at most that much work lost.
-pub const REMEMBER_EVERY: Duration = Duration::from_secs(5 * 60);
+pub const REMEMBER_EVERY: Duration = Duration::from_mins(5);
 
 /// The options of a verification.
 #[derive(Debug, Clone)]

@@ -137,7 +137,7 @@ impl PrivateKey {
         // Points of small order, with which everybody shares the same secret, are refused by the library.
         let refused = KeyError::Malformed { problem: "its ephemeral key is not a usable X25519 key" };
         let salt = [ephemeral.0, recipient.0].concat();
-        agreement::agree(&self.of_library()?, &UnparsedPublicKey::new(&X25519, peer.0), refused, |shared| {
+        agreement::agree(&self.of_library()?, UnparsedPublicKey::new(&X25519, peer.0), refused, |shared| {
             let mut key = WrappingKey::default();
             Salt::new(HKDF_SHA256, &salt)
                 .extract(shared)

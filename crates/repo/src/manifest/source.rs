@@ -30,7 +30,7 @@ impl Source {
     }
 }
 
-impl<'a> FileEntry<'a> {
+impl FileEntry<'_> {
     /// The number of sources of a file.
     pub fn source_count(&self) -> u32 {
         (self.extents().len() + self.patches().len()) as u32

@@ -85,7 +85,7 @@ async fn locks_are_given_kept_and_extended() {
         assert!(almost(store.locked_until(&whole).await.unwrap(), later));
 
         // A plain delete hides the object, and its name can be used again. The version stays.
-        store.delete(&[whole.clone()]).await.unwrap();
+        store.delete(std::slice::from_ref(&whole)).await.unwrap();
         // Moto answers a lock of an absent object with 500.
         let absent = store.locked_until(&whole).await.unwrap_err();
         assert_eq!(absent.kind(), StoreErrorKind::NotFound, "{absent}");

@@ -40,12 +40,11 @@ impl ParentLane {
         let mut positions = Vec::with_capacity(base.len());
         for (at, expected) in base.files().enumerate() {
             let here = manifest.file(at).filter(|here| here.path == expected.path && is_same_kind(here, &expected));
-            let (at, found) = match here {
-                Some(found) => (at, found),
-                None => {
-                    let at = index.find(manifest, expected.path)?;
-                    (at, manifest.file(at)?)
-                }
+            let (at, found) = if let Some(found) = here {
+                (at, found)
+            } else {
+                let at = index.find(manifest, expected.path)?;
+                (at, manifest.file(at)?)
             };
             if !has_same_content(&found, &expected) {
                 return None;

@@ -123,9 +123,9 @@ impl Step<'_> {
     async fn write(&mut self, path: &str, file: &mut File, base: Option<u32>) {
         for number in 0..file.extents.len() {
             let length = file.extents[number].length;
-            let (places, placed) = self.store(length).await;
-            let hash = placed.hash;
-            file.extents[number] = placed;
+            let (places, stored) = self.store(length).await;
+            let hash = stored.hash;
+            file.extents[number] = stored;
             let extent = |_: &mut Sink, place: Option<&(u32, FrameLocation)>| {
                 let (pack, location) = place.unwrap();
                 Ok(Extent::stored(hash, *pack, *location, 0, length))
@@ -140,15 +140,15 @@ impl Step<'_> {
     async fn patch(&mut self, path: &str, file: &mut File, base: u32) {
         self.sinks.kept_extent(base, 0).unwrap();
         let (at, length) = (64 * self.random.below(4) as u32, 64);
-        let (places, placed) = self.store(length).await;
-        let hash = placed.hash;
+        let (places, stored) = self.store(length).await;
+        let hash = stored.hash;
         let extent = |_: &mut Sink, place: Option<&(u32, FrameLocation)>| {
             let (pack, location) = place.unwrap();
             Ok(Extent::stored(hash, *pack, *location, 0, length))
         };
         self.sinks.patch(&places, 0, at, extent).unwrap();
         file.patches.retain(|(old, _)| *old != at);
-        file.patches.push((at, placed));
+        file.patches.push((at, stored));
         file.crc32c = None;
         for number in 1..file.extents.len() {
             self.sinks.kept_extent(base, number as u32).unwrap();
@@ -265,7 +265,7 @@ impl Chain {
             assert_eq!(manifest.len(), self.files.len() + 2, "{what}");
             for (path, file) in &self.files {
                 let found = manifest.file(index.find(&manifest, path.as_bytes()).unwrap()).unwrap();
-                let placed = |place: &Placed| {
+                let stored = |place: &Placed| {
                     let pack = name::pack(&self.cluster, &place.backup, 1);
                     (place.hash, place.length, pack, place.locations[lane])
                 };
@@ -273,13 +273,13 @@ impl Chain {
                     let pack = manifest.packs()[place.pack as usize].name.clone();
                     (place.hash, place.length, pack, place.frame())
                 };
-                let extents: Vec<_> = file.extents.iter().map(placed).collect();
+                let extents: Vec<_> = file.extents.iter().map(stored).collect();
                 assert_eq!(
                     found.extents().iter().map(|extent| found_place(&extent)).collect::<Vec<_>>(),
                     extents,
                     "{what}: {path}"
                 );
-                let patches: Vec<_> = file.patches.iter().map(|(at, place)| (0, *at, placed(place))).collect();
+                let patches: Vec<_> = file.patches.iter().map(|(at, place)| (0, *at, stored(place))).collect();
                 let found_patch = |patch: &Patch| (patch.extent, patch.at, found_place(&patch.place));
                 assert_eq!(found.patches().iter().map(found_patch).collect::<Vec<_>>(), patches, "{what}: {path}");
                 let facts = (found.mode, found.mtime_seconds, found.size_bytes);
