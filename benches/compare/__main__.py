@@ -27,20 +27,21 @@ from rows import full, incremental, incremental_without_summaries, wal
 
 ROWS = {row.NAME: row for row in (full, incremental, incremental_without_summaries, wal)}
 PLACES = ("local", "s3", "s3-20ms")
+QUICK_PLACES = ("local", "s3-20ms")
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="make bench BENCH_ARGS=", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--list", action="store_true", help="show the rows and places, and do nothing")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the data, fewer alternations")
+    parser.add_argument("--quick", action="store_true", help="little data, two alternations, local and s3-20ms")
     parser.add_argument("--smoke", action="store_true", help="almost no data, once, local: does it run?")
     parser.add_argument("--only", action="append", metavar="NAME", choices=ROWS, help="only these rows")
     parser.add_argument("--place", action="append", metavar="NAME",
                         help="only these places: local, s3, s3-20ms, s3-50ms, s3-20ms-50MiBps and so on")
     parser.add_argument("--tool", action="append", metavar="NAME", default=[],
                         help="only these tools: holdfast, pgbackrest, barman, pg_basebackup")
-    parser.add_argument("--runs", type=int, help="how many alternations (5, with --quick 3)")
+    parser.add_argument("--runs", type=int, help="how many alternations (5, with --quick 2)")
     parser.add_argument("--scale", type=int, help="scale of pgbench (80)")
     parser.add_argument("--rows", type=int, help="rows of wide text (7000000)")
     parser.add_argument("--rivals-from-path", action="store_true", help="take pgBackRest and Barman from the PATH")
@@ -108,7 +109,7 @@ def measure(bench, options, chosen):
 
 
 def run(options, folder):
-    size, runs = size_of(options), options.runs or (1 if options.smoke else 3 if options.quick else 5)
+    size, runs = size_of(options), options.runs or (1 if options.smoke else 2 if options.quick else 5)
     needed = 4 * size.bytes() + size.segments * 5 * 2**24
     if (free := shutil.disk_usage(folder).free) < needed:
         raise Failed(f"{folder} has {free >> 30} GiB free of about {needed >> 30} that this needs: see --quick, --work")
@@ -120,8 +121,8 @@ def run(options, folder):
         (folder / name).chmod(0o755)
     paths["holdfast"] = folder / "holdfast"
     bench = Bench(programs, paths, size, runs, options.tool)
-    chosen = [places.named(programs, folder / "holdfast-s3", name)
-              for name in options.place or (("local",) if options.smoke else PLACES)]
+    usual = ("local",) if options.smoke else QUICK_PLACES if options.quick else PLACES
+    chosen = [places.named(programs, folder / "holdfast-s3", name) for name in options.place or usual]
     facts = {"started": report.now(), "machine": machine.described(), "versions": versions(bench, options),
              "runs": runs, "data": size.described()}
     try:
@@ -158,7 +159,7 @@ def main():
     if options.list:
         for name, row in ROWS.items():
             print(f"{name:30} {row.WHAT}\n{'':30} {', '.join(kind.title for kind in row.TOOLS)}")
-        print(f"{'places':30} {', '.join(PLACES)}")
+        print(f"{'places':30} {', '.join(PLACES)}; with --quick {', '.join(QUICK_PLACES)}")
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)

@@ -25,7 +25,7 @@ class Size:
 
 FULL = Size(scale=80, rows=7_000_000, updates=10_000, segments=57, fetched=40)
 # The part of the pages that the updates touch is the same as in the full size.
-QUICK = Size(scale=8, rows=700_000, updates=1_000, segments=16, fetched=12)
+QUICK = Size(scale=6, rows=500_000, updates=750, segments=16, fetched=8)
 TINY = Size(scale=1, rows=20_000, updates=100, segments=4, fetched=3)
 
 SETTINGS = {
