@@ -30,7 +30,7 @@ class Server:
         """Starts the server. It listens at a socket in its own folder only."""
         options = f"-p {self.port} -k {self.sockets} -c listen_addresses=''"
         options += "".join(f" -c {setting}" for setting in settings)
-        # The server stays when pg_ctl ends, so its output must not be a pipe: whoever reads it would wait for ever.
+        # The server stays when pg_ctl ends, so its output must not be a pipe: its reader would wait for ever.
         with open(self.sockets / "pg_ctl.log", "ab") as output:
             argv = [self.bin / "pg_ctl", "-D", self.data, "-l", self.log, "-o", options, "-t", "600", "-w", "start"]
             starter = self.programs.begin(argv, output)
