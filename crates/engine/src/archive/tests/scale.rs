@@ -7,6 +7,7 @@ use holdfast_repo::name as names;
 use holdfast_store::{Counted, Counters, ObjectName, Operation, PutMode, Store};
 
 use super::{Bench, SIZE, name, segment};
+use crate::archive::listed_wal::LEAST_OBJECT_BYTES;
 use crate::archive::{KnownLogs, ListedWal, WalFolders, WalScope, first_missing, list};
 use crate::repository::{RepositoryTarget, Unlock};
 
@@ -23,7 +24,8 @@ async fn long(count: u64) -> (Bench, Arc<Counters>) {
     let first = bench.wal(&name(1), &segment(1, 1));
     bench.push(&first).await.unwrap();
     for number in 2..=count {
-        bench.stores[0].put(&object(&bench, number, "zst"), "x".into(), PutMode::Create).await.unwrap();
+        let smallest = vec![b'x'; LEAST_OBJECT_BYTES as usize];
+        bench.stores[0].put(&object(&bench, number, "zst"), smallest.into(), PutMode::Create).await.unwrap();
     }
     let counters = Arc::new(Counters::default());
     bench.targets[0].store = Arc::new(Counted::new(Arc::new(bench.stores[0].clone()), Arc::clone(&counters)));
