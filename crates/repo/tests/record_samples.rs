@@ -510,23 +510,6 @@ fn plain_samples_give_these_values() {
     check(include_bytes!("samples/lease-backup.json"), &lease_of_a_backup());
 }
 
-/// What a later release finds is not lost as damage, and a release that says nothing may blame the backup.
-#[test]
-fn what_a_drill_found_is_an_open_set() {
-    let of = |words: &str| serde_json::from_str::<Vec<DrillFound>>(words).unwrap();
-    assert_eq!(of(r#"["amcheck", "smell"]"#), [DrillFound::Amcheck, DrillFound::Other]);
-    for (words, blames) in [
-        ("[]", true),
-        (r#"["object"]"#, true),
-        (r#"["time", "page"]"#, true),
-        (r#"["server"]"#, true),
-        (r#"["smell"]"#, true),
-        (r#"["probe", "time", "host"]"#, false),
-    ] {
-        assert_eq!(DrillFound::blames_the_backup(&of(words)), blames, "{words}");
-    }
-}
-
 /// The MAC of the sample was computed with another library.
 #[test]
 fn the_sample_of_an_encrypted_repository_has_its_mac() {

@@ -72,3 +72,20 @@ fn a_drill_that_names_an_object() {
     };
     check(include_bytes!("samples/ledger-drill-objects.json"), entry);
 }
+
+/// What a later release finds is not lost as damage, and a release that says nothing may blame the backup.
+#[test]
+fn what_a_drill_found_is_an_open_set() {
+    let of = |words: &str| serde_json::from_str::<Vec<DrillFound>>(words).unwrap();
+    assert_eq!(of(r#"["amcheck", "smell"]"#), [DrillFound::Amcheck, DrillFound::Other]);
+    for (words, blames) in [
+        ("[]", true),
+        (r#"["object"]"#, true),
+        (r#"["time", "page"]"#, true),
+        (r#"["server"]"#, true),
+        (r#"["smell"]"#, true),
+        (r#"["probe", "time", "host"]"#, false),
+    ] {
+        assert_eq!(DrillFound::blames_the_backup(&of(words)), blames, "{words}");
+    }
+}

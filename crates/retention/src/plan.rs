@@ -215,8 +215,8 @@ impl Plan {
         }
     }
 
-    /// Those of these backups whose manifest is removed after these packs. A manifest stays while one of its packs does,
-    /// because it tells the next run that packs may be in use, and while another manifest refers to it.
+    /// Those of these backups whose manifest is removed after these packs. A manifest stays while one of its packs
+    /// does, because it tells the next run that packs may be in use, and while another manifest refers to it.
     pub fn manifests_going(&self, backups: &BTreeSet<BackupId>, packs: &BTreeSet<PackId>) -> BTreeSet<BackupId> {
         let with_packs = self.backups_of_packs(|pack, _| !packs.contains(&pack.id));
         let stays = |id: &BackupId| with_packs.contains(id) || is_referred(self.referred.as_ref(), *id);

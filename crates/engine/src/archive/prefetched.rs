@@ -236,7 +236,7 @@ mod tests {
     fn what_another_process_left_is_removed_when_it_is_old() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::open(folder.path(), &"main".parse().unwrap()).unwrap();
-        let set = |name: &str| RepositorySetId::new(&"main".parse().unwrap(), [name].into_iter());
+        let set = |name: &str| RepositorySetId::new(&"main".parse().unwrap(), [name]);
         let segment: SegmentName = "000000010000000000000005".parse().unwrap();
         let kept = ["one", "two"].map(|name| {
             let spooled = Prefetched::new(&spool, &set(name), SystemIdentifier::new(7));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_another_process_took_is_none_whatever_the_file_systems_are() {
+    fn an_entry_that_another_process_took_is_absent_whatever_the_file_systems_are() {
         let folder = tempfile::tempdir().unwrap();
         let (entry, aside) = (folder.path().join("entry"), folder.path().join("aside"));
         let hash: ChunkHash = blake3::hash(b"wal").into();

@@ -120,7 +120,7 @@ pub(crate) async fn verified(repository: &Repository) -> Verification {
         level: Level::Deep,
         sample: None,
         max_age: None,
-        remember_every: Duration::from_secs(300),
+        remember_every: Duration::from_mins(5),
         remember: false,
         jobs: 2,
         memory_bytes: 64 << 20,

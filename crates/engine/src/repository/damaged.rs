@@ -192,7 +192,7 @@ impl KnownDamage {
         Ok(damaged)
     }
 
-    /// What a drill or a verification says of a backup that does not name all damaged objects.
+    /// What a drill or a verification reports about a backup that does not name all damaged objects.
     fn own_doubt(&self, backup: BackupId) -> Option<Doubt> {
         if let Some(DrillEvidence::Failed { time, found, objects, .. }) = self.drilled.get(&backup) {
             let named = !objects.is_empty() && found.iter().all(|kind| matches!(kind, DrillFound::Object));

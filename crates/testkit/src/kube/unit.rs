@@ -1,8 +1,9 @@
 //! A daemon of the bed, known by its control group.
 //!
-//! Every daemon starts inside a control group of its own, `<bed>/<name>` ([`layout::group`]), and all its child processes
-//! stay in that group. So the kernel answers which processes run and which to kill. There are no recorded process ids,
-//! which could belong to another program by the time they are used. The kubelet puts containers into `<bed>/node-<n>`.
+//! Every daemon starts inside a control group of its own, `<bed>/<name>` ([`layout::group`]), and all its child
+//! processes stay in that group. So the kernel answers which processes run and which to kill. There are no recorded
+//! process ids, which could belong to another program by the time they are used. The kubelet puts containers into
+//! `<bed>/node-<n>`.
 //! Groups of version 1 (one hierarchy for each resource) and of version 2 (one for all) are both handled; processes are
 //! followed in the hierarchy `pids` of the first.
 //!

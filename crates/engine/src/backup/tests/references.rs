@@ -195,7 +195,8 @@ impl Chain {
 
     /// The parent in both repositories, with the base.
     async fn parents(&self) -> (Vec<Option<ParentLane>>, Option<Base>) {
-        let (mut lanes, mut first): (Vec<Option<ParentLane>>, Option<(Arc<Manifest>, PathIndex)>) = (Vec::new(), None);
+        let mut lanes: Vec<Option<ParentLane>> = Vec::new();
+        let mut first: Option<(Arc<Manifest>, PathIndex)> = None;
         for (repository, record) in self.repositories.iter().zip(&self.records) {
             let Some(record) = record else {
                 lanes.push(None);
@@ -247,7 +248,7 @@ impl Chain {
         }
         step.sinks.unchanged_files().await.unwrap();
         let mut control = File { mtime: 0, mode: 0o600, crc32c: None, extents: Vec::new(), patches: Vec::new() };
-        control.extents.extend(self.files.values().flat_map(|file| file.extents.first()).take(1).cloned());
+        control.extents.extend(self.files.values().filter_map(|file| file.extents.first()).take(1).cloned());
         step.write("pg_control", &mut control, None).await;
         let stored = step.sinks.finish().await.unwrap();
         self.records = stored.into_iter().map(|stored| Some(record_of(&stored.unwrap(), id))).collect();

@@ -120,9 +120,9 @@ mod tests {
     fn an_object_is_read_before_it_is_too_old() {
         let now: DateTime<Utc> = "2026-11-30T02:00:00Z".parse().unwrap();
         for (age, since) in [
-            (Duration::from_secs(30 * 86_400), "2026-11-01T02:00:00Z"),
-            (Duration::from_secs(2 * 86_400), "2026-11-29T02:00:00Z"),
-            (Duration::from_secs(3600), "2026-11-30T01:30:00Z"),
+            (Duration::from_hours(30 * 24), "2026-11-01T02:00:00Z"),
+            (Duration::from_hours(48), "2026-11-29T02:00:00Z"),
+            (Duration::from_hours(1), "2026-11-30T01:30:00Z"),
             (Duration::ZERO, "2026-11-30T02:00:00Z"),
         ] {
             assert_eq!(due_before(now, age), since.parse::<DateTime<Utc>>().unwrap(), "{age:?}");

@@ -115,7 +115,7 @@ impl Bench {
             level,
             sample: None,
             max_age: None,
-            remember_every: Duration::from_secs(300),
+            remember_every: Duration::from_mins(5),
             remember: true,
             jobs: 2,
             memory_bytes: 64 << 20,

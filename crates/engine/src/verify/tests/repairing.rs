@@ -257,7 +257,7 @@ async fn a_manifest_is_not_replaced_while_a_sound_backup_refers_to_it() {
             let found = bench.verify(Level::Deep).await;
             let [damage] = found.damage.as_slice() else { panic!("{what}: {found:?}") };
             let affected = [bench.sample.backup.backup_id, child.backup_id];
-            assert_eq!(damage.backups, affected[..1 + usize::from(harms_child)], "{what}");
+            assert_eq!(damage.backups, affected[..=usize::from(harms_child)], "{what}");
             let found = repair(&bench, std::slice::from_ref(&other)).await;
             let repair = found.repair.unwrap();
             if harms_child {

@@ -14,7 +14,7 @@ const SEGMENT: u64 = 1 << 20;
 fn night(bench: &Bench, days: i64) -> VerifyOptions {
     VerifyOptions {
         now: now() + TimeDelta::days(days),
-        max_age: Some(Duration::from_secs(30 * 86_400)),
+        max_age: Some(Duration::from_hours(30 * 24)),
         ..bench.options(Level::Deep)
     }
 }
@@ -29,7 +29,7 @@ async fn take_child(bench: &Bench) -> BackupId {
     child.backup_id
 }
 
-async fn archive_segment(bench: &Bench, number: u64) {
+fn archive_segment(bench: &Bench, number: u64) {
     let segment_name = named(&bench.sample, 1, number);
     let raw = segment(&bench.sample, segment_name, bench.sample.backup.system_identifier.as_u64());
     let (object, stored) = wal(&bench.sample, &bench.repository, WalFileName::Segment(segment_name), &raw);
@@ -85,11 +85,11 @@ async fn a_new_backup_does_not_make_old_packs_due() {
 async fn new_wal_is_read_on_the_next_night() {
     let bench = Bench::new(false).await;
     bench.verify_with(&night(&bench, 0)).await.unwrap();
-    archive_segment(&bench, 0xC).await;
+    archive_segment(&bench, 0xC);
     let second = bench.verify_with(&night(&bench, 1)).await.unwrap();
     assert_eq!((second.read_bytes, second.claims[0].segments_read), (SEGMENT, 1));
     assert_eq!(second.backups[0].result, BackupResult::PassedOver);
-    archive_segment(&bench, 0xD).await;
+    archive_segment(&bench, 0xD);
     bench.change(&bench.wal_object(1, 0xD), flip(|length| length / 2));
     let third = bench.verify_with(&night(&bench, 2)).await.unwrap();
     let [damage] = third.damage.as_slice() else { panic!("{third:?}") };
