@@ -119,7 +119,6 @@ pub struct LockFate {
 /// A window in which any moment can be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestorableWindow {
-    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The timeline that a restore has to name.
     pub timeline: TimelineId,
@@ -156,7 +155,6 @@ pub struct Amount {
 pub struct HoldReport {
     /// The name of the cluster's archive.
     pub cluster: ClusterName,
-    /// The id of the backup.
     pub backup_id: BackupId,
     /// Whether it is held now.
     pub held: bool,

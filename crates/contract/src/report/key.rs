@@ -48,7 +48,7 @@ pub struct KeySlotReport {
     pub recipient: Option<String>,
 }
 
-/// The report of `key generate`.
+/// What `key generate` made. The private key itself is never part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyGenerateReport {
     /// The file with the private key.

@@ -83,7 +83,6 @@ pub struct RestoreReport {
     pub target_state: TargetState,
     /// The backup, the timelines and the WAL of the recovery.
     pub recovery: RecoveryPlan,
-    /// The places of the tablespaces.
     pub tablespaces: Vec<TablespacePlace>,
     /// The number of files.
     pub file_count: u64,
@@ -119,7 +118,6 @@ pub struct SnapshotRestoreReport {
     pub resumed: bool,
     /// The record, the timelines and the WAL of the recovery.
     pub recovery: RecoveryPlan,
-    /// The places of the tablespaces.
     pub tablespaces: Vec<TablespacePlace>,
     /// Files and directories removed that a base backup would not contain; 0 for a plan.
     pub removed_entries: u64,

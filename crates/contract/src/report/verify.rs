@@ -174,7 +174,6 @@ pub struct Damage {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimWindow {
-    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The window according to the listing.
     #[serde(flatten)]
@@ -349,7 +348,6 @@ pub struct NewerObject {
 /// A verification that the repository has on record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
-    /// The id of the backup.
     pub backup_id: BackupId,
     /// When the verification ended.
     pub time: DateTime<Utc>,

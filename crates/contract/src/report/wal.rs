@@ -88,7 +88,6 @@ pub enum PushOutcome {
 /// The report of a successful `wal push --standby`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandbyPushReport {
-    /// The name of the file.
     pub file: WalFileName,
     /// Why PostgreSQL may recycle it.
     pub outcome: StandbyOutcome,
@@ -108,7 +107,6 @@ pub enum StandbyOutcome {
 /// The report of a successful `wal get`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetReport {
-    /// The name of the file.
     pub file: WalFileName,
     /// The source of the file.
     pub source: GetSource,

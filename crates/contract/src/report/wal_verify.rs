@@ -74,7 +74,6 @@ pub struct WalFinding {
     pub kind: WalFindingKind,
     /// Whether it costs something.
     pub weight: WalFindingWeight,
-    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The file; of several in a row, the first.
     pub file: WalFileName,
@@ -206,7 +205,6 @@ pub struct WalHealing {
 /// A file that is in the archive again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealedFile {
-    /// The number of the claim.
     pub claim: ClaimNumber,
     pub file: WalFileName,
     /// The path that it came from.
@@ -216,7 +214,6 @@ pub struct HealedFile {
 /// A missing file that no folder could give back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnhealedFile {
-    /// The number of the claim.
     pub claim: ClaimNumber,
     /// The file; of several in a row with the same reason, the first.
     pub file: WalFileName,
