@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use holdfast_repo::name::is_locked;
 use holdfast_secret::Secret;
 use holdfast_store::{Credentials, LockMode, LockTerm, ObjectLock, ObjectName, Store, StoreConfig};
@@ -212,7 +212,8 @@ async fn what_an_attacker_overwrites_and_deletes_is_restored_from_old_versions()
     stage.archive_now().await;
     let moto = moto(&stage);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let attacked = Utc::now();
+    // The store lists times in whole seconds.
+    let attacked = Utc::now().trunc_subsecs(0);
 
     let before = versions(moto, LOCKING_BUCKET);
     let mut refused = 0;
