@@ -4,8 +4,10 @@
 //! 1. The archive of the newest claim, and the timeline path that a restore would follow.
 //! 2. For a target (time, transaction, LSN, restore point): what the planner of a restore finds. [`target`] describes
 //!    the record there.
-//! 3. For changes: [`crate::restore::DdlSearch`] finds those of the path, and [`about`] decides which are meant.
-//! 4. [`way`]: for each place, the flags for `restore`, and the backup it would begin with, from the planner itself.
+//! 3. For changes: [`crate::restore::DdlSearch`] finds those of the path, and [`searched_object`] decides which are
+//!    meant.
+//! 4. [`restore_flags`]: for each place, the flags for `restore`, and the backup it would begin with, from the planner
+//!    itself.
 //! 5. [`names`]: the names of databases, schemas and relations, from backups. This may fail, and then the numbers
 //!    remain.
 //!

@@ -41,9 +41,9 @@ pub struct Repositories {
 ///
 /// # Errors
 /// What does not pass by itself: those of connecting with wrong parameters or without the right to replicate, of
-/// [`Repository::open_to_write`](crate::repository::Repository::open_to_write) and of claims, [`Cause::Divergence`],
-/// [`Cause::OtherWal`], [`Cause::SlotLost`], [`Cause::WalGap`], and those of local files. They are returned also after
-/// `stop`. [`Cause::AnotherRun`] if another receiver uses the folder.
+/// [`Repository::open_to_write`](crate::repository::Repository::open_to_write) and of claims, `Cause::Divergence`,
+/// `Cause::OtherWal`, `Cause::SlotLost`, `Cause::WalGap`, and those of local files. They are returned also after
+/// `stop`. `Cause::AnotherRun` if another receiver uses the folder.
 pub async fn receive(
     repositories: Repositories,
     options: &ReceiveOptions<'_>,
