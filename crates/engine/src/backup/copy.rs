@@ -60,7 +60,7 @@ pub(super) struct Copier<'a> {
 pub(super) struct Copied {
     /// Files with an entry in the manifest.
     pub file_count: u64,
-    /// Files that were gone when they were read.
+    /// Files that were gone when they were listed or read.
     pub removed_count: u64,
     /// Those of them that a volume would take along, as [`is_missed`] chooses them.
     pub missing: Vec<Box<[u8]>>,

@@ -18,6 +18,8 @@ pub(super) struct Scan {
     pub files: Vec<SourceFile>,
     /// The number of entries that disappeared during the listing.
     pub removed: u64,
+    /// Those of them that a volume would take along, as [`super::present::is_missed_path`] chooses them.
+    pub vanished: Vec<Box<[u8]>>,
     /// Sum of the files' sizes in bytes.
     pub total_bytes: u64,
 }

@@ -4,18 +4,19 @@
 //! The databases that the server knew before the files were listed must be in the list, unless they were dropped or
 //! moved since.
 //!
-//! A volume can also go away during the copy. Files that are then missing look like files that PostgreSQL has removed.
-//! So everything is asked a second time after the copy: without the files that were missing when they were read, and
-//! without those that are missing now. PostgreSQL gives no relation the name of one that it has removed, so one that is
-//! there again was away.
+//! A volume can also go away while the files are listed or copied. Files that are then missing look like files that
+//! PostgreSQL has removed. So everything is asked a second time after the copy: without the files that were missing when
+//! they were listed or read, and without those that are missing now. PostgreSQL gives no relation the name of one that
+//! it has removed, so one that is there again was away.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_pgtypes::PgVersion;
+use holdfast_pgtypes::relation::{RelationDirectory, RelationPath};
 use holdfast_repo::record::TablespaceEntry;
 use tokio::time::Instant;
 
@@ -40,23 +41,53 @@ const FILLED: [&str; 3] = ["pg_xact", "pg_multixact/offsets", "pg_multixact/memb
 /// Files of every database. The server refuses connections to a database without them.
 const OF_DATABASE: [&str; 2] = ["PG_VERSION", "pg_filenode.map"];
 
-/// A server, and its databases before its files were listed.
-pub(super) struct AskedServer<'a> {
-    connection: &'a Connection,
+/// What the server's catalogs say now.
+pub(super) trait Catalogs: Sync {
+    /// The databases, as [`ServerFacts::database_places`].
+    fn databases(&self) -> impl Future<Output = Result<Vec<DatabasePlace>, Error>> + Send;
+
+    /// The names of the tablespaces by their OIDs, as [`ServerFacts::tablespace_names`].
+    fn tablespaces(&self) -> impl Future<Output = Result<HashMap<u32, String>, Error>> + Send;
+}
+
+impl Catalogs for Connection {
+    fn databases(&self) -> impl Future<Output = Result<Vec<DatabasePlace>, Error>> + Send {
+        ServerFacts::database_places(self)
+    }
+
+    fn tablespaces(&self) -> impl Future<Output = Result<HashMap<u32, String>, Error>> + Send {
+        ServerFacts::tablespace_names(self)
+    }
+}
+
+/// `FirstNormalObjectId` (`access/transam.h`): the tablespaces that `initdb` makes have lower OIDs, and no directory of
+/// their own.
+const FIRST_NORMAL_OBJECT_ID: u32 = 16384;
+
+/// A server, and what it had before its files were listed.
+pub(super) struct AskedServer<'a, C> {
+    catalogs: &'a C,
     pgdata: &'a Path,
     version: PgVersion,
     databases: Vec<DatabasePlace>,
+    /// The OIDs of the tablespaces in `pg_tblspc`.
+    tablespaces: BTreeSet<u32>,
+    dropped_within: Duration,
 }
 
-impl<'a> AskedServer<'a> {
-    /// Asks for the databases. WAL replay creates those that are created later.
-    pub(super) async fn before_listing(
-        connection: &'a Connection,
-        pgdata: &'a Path,
-        version: PgVersion,
-    ) -> Result<Self, Error> {
-        let databases = ServerFacts::database_places(connection).await?;
-        Ok(Self { connection, pgdata, version, databases })
+impl<'a, C: Catalogs> AskedServer<'a, C> {
+    /// Asks for the databases and tablespaces. WAL replay creates those that are created later.
+    pub(super) async fn before_listing(catalogs: &'a C, pgdata: &'a Path, version: PgVersion) -> Result<Self, Error> {
+        let databases = catalogs.databases().await?;
+        let all = catalogs.tablespaces().await?.into_keys();
+        let tablespaces = all.filter(|oid| *oid >= FIRST_NORMAL_OBJECT_ID).collect();
+        Ok(Self { catalogs, pgdata, version, databases, tablespaces, dropped_within: DROPPED_WITHIN })
+    }
+
+    /// Waits for a shorter time until what has no files is dropped.
+    #[cfg(test)]
+    pub(super) fn dropped_within(self, dropped_within: Duration) -> Self {
+        Self { dropped_within, ..self }
     }
 
     /// Refuses a list that lacks the files of a database, or files that every data directory has. Gives what was looked
@@ -68,7 +99,7 @@ impl<'a> AskedServer<'a> {
     }
 
     /// Refuses a copy of which files were missing, because their volume was away for a while or still is. `missing` are
-    /// those that were listed and not there when they were read, as [`is_missed`] chooses them.
+    /// those that were not there when they were listed or read, as [`is_missed_path`] and [`is_missed`] choose them.
     pub(super) async fn check_copied(
         &self,
         mut listed: Listed,
@@ -109,9 +140,9 @@ impl<'a> AskedServer<'a> {
         }
         let mut waiting: Vec<(&DatabasePlace, String)> =
             self.databases.iter().filter_map(|place| Some((place, listed.missing_of(place, self.version)?))).collect();
-        let until = Instant::now() + DROPPED_WITHIN;
+        let until = Instant::now() + self.dropped_within;
         while !waiting.is_empty() {
-            let now = ServerFacts::database_places(self.connection).await?;
+            let now = self.catalogs.databases().await?;
             waiting.retain(|(before, _)| {
                 let still = now.iter().find(|place| place.oid == before.oid);
                 still.is_some_and(|place| listed.missing_of(place, self.version).is_some())
@@ -120,17 +151,22 @@ impl<'a> AskedServer<'a> {
                 return Err(self.refuse(&format!("database {}", place.name), missing));
             }
             if !waiting.is_empty() {
-                tokio::time::sleep(ASK_EVERY).await;
+                tokio::time::sleep(ASK_EVERY.min(self.dropped_within)).await;
             }
         }
         Ok(())
     }
 
     /// The tablespaces as they are on disk. One can have been created or dropped since the server was asked, and files
-    /// below a link that is not recorded as a tablespace could not be restored.
+    /// below a link that is not recorded as a tablespace could not be restored. Refuses a list without a tablespace
+    /// that the server has all the time.
     pub(super) async fn tablespaces(&self, scan: &Scan) -> Result<Vec<TablespaceEntry>, Error> {
-        let names = ServerFacts::tablespace_names(self.connection).await?;
+        let names = self.catalogs.tablespaces().await?;
         let paths = tablespace_places(scan);
+        for oid in self.tablespaces.iter().filter(|oid| !paths.contains_key(oid)) {
+            let name = names.get(oid).cloned().unwrap_or_else(|| oid.to_string());
+            self.check_tablespace(|| false, *oid, &name).await?;
+        }
         let mut tablespaces = Vec::with_capacity(paths.len());
         for (oid, path) in paths {
             let name = names.get(&oid).cloned().unwrap_or_else(|| oid.to_string());
@@ -153,8 +189,8 @@ impl<'a> AskedServer<'a> {
         if is_there() {
             return Ok(());
         }
-        let until = Instant::now() + DROPPED_WITHIN;
-        while ServerFacts::tablespace_names(self.connection).await?.contains_key(&oid) {
+        let until = Instant::now() + self.dropped_within;
+        while self.catalogs.tablespaces().await?.contains_key(&oid) {
             if Instant::now() >= until {
                 let place = self.pgdata.join(self.version_directory(oid));
                 return Err(Cause::Refused(format!(
@@ -163,7 +199,7 @@ impl<'a> AskedServer<'a> {
                 ))
                 .into());
             }
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(ASK_EVERY.min(self.dropped_within)).await;
         }
         Ok(())
     }
@@ -192,6 +228,21 @@ fn came_back(pgdata: &Path, missing: &[Box<[u8]>]) -> Option<PathBuf> {
 /// Whether the backup must not lack this listed file: the server has it, if it has not removed it by itself.
 pub(super) fn is_missed(file: &SourceFile) -> bool {
     file.check.is_relation() || is_asked(&file.path) || filled_folder(&file.path).is_some()
+}
+
+/// The same of a path that was gone when it should be listed: a file, a database's directory, or all of a tablespace.
+pub(super) fn is_missed_path(path: &[u8], version: PgVersion) -> bool {
+    RelationPath::parse(path, version).is_some()
+        || is_asked(path)
+        || filled_folder(path).is_some()
+        || RelationDirectory::parse(path, version).is_some()
+        || is_of_tablespace(path, version)
+}
+
+/// Whether this is the link to a tablespace, or the directory of its files.
+fn is_of_tablespace(path: &[u8], version: PgVersion) -> bool {
+    let link = path.strip_suffix(version.tablespace_directory().as_bytes()).and_then(|link| link.strip_suffix(b"/"));
+    tablespace_oid(link.unwrap_or(path)).is_some()
 }
 
 fn name_of(path: &[u8]) -> &[u8] {

@@ -106,7 +106,7 @@ pub(super) async fn copy_listed(
     summarized: Option<&Summarized>,
     sinks: &mut Sinks<'_>,
 ) -> Result<Copied, Error> {
-    let Scan { directories, links, link_warnings, mut files, removed, total_bytes } = scan;
+    let Scan { directories, links, link_warnings, mut files, removed, vanished, total_bytes } = scan;
     for directory in &directories {
         sinks.entry(&directory.entry()).await?;
     }
@@ -127,6 +127,7 @@ pub(super) async fn copy_listed(
     };
     sinks.unchanged_files().await?;
     totals.removed_count += removed;
+    totals.missing.extend(vanished);
     // A file that is listed twice is reported only once.
     totals.link_warnings.retain(|said| !link_warnings.contains(said));
     totals.link_warnings.splice(..0, link_warnings);

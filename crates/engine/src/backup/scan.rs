@@ -1,10 +1,10 @@
 //! Lists the data directory: what belongs in a backup, by PostgreSQL's own rules (`holdfast_pgtypes::exclude`).
 //! Blocking.
 //!
-//! A file or directory that disappears while it is listed was removed by PostgreSQL, and is counted. Links that
-//! PostgreSQL makes (`pg_tblspc`, `pg_wal`) are followed. The backup warns the user of any other link, and
-//! [`super::links`] decides what is stored for it. A link in the place of data that PostgreSQL needs is refused: the
-//! backup would be useless without that data.
+//! A file or directory that disappears while it is listed was removed by PostgreSQL, or its volume is away: it is
+//! counted, and [`super::present`] looks at it again after the copy. Links that PostgreSQL makes (`pg_tblspc`, `pg_wal`)
+//! are followed. The backup warns the user of any other link, and [`super::links`] decides what is stored for it. A link
+//! in the place of data that PostgreSQL needs is refused: the backup would be useless without that data.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::links;
 use super::listing::{Directory, Link, Scan, tablespace_oid};
 use super::listing::{PageCheck, SourceFile};
+use super::present::is_missed_path;
 use crate::error::{Cause, Error};
 use crate::path_overlap::Identity;
 
@@ -61,13 +62,12 @@ fn scan_directory(
     waiting: &mut VecDeque<Vec<u8>>,
 ) -> Result<(), Error> {
     let here = pgdata.join(OsStr::from_bytes(directory));
-    let vanished = |scan: &mut Scan| {
-        scan.removed += 1;
-        Ok(())
-    };
     let (entries, metadata) = match list(&here) {
         Ok(found) => found,
-        Err(e) if e.kind() == ErrorKind::NotFound && !directory.is_empty() => return vanished(scan),
+        Err(e) if e.kind() == ErrorKind::NotFound && !directory.is_empty() => {
+            note_vanished(directory, control, scan);
+            return Ok(());
+        }
         Err(e) if e.kind() == ErrorKind::PermissionDenied && is_lost_and_found(directory) => {
             tracing::warn!(path = %here.display(), "left out of the backup: it belongs to the file system");
             return Ok(());
@@ -89,7 +89,7 @@ fn scan_directory(
         let path = join(directory, name.as_bytes());
         let full = here.join(name);
         let Some(Standing { metadata, target }) = inspect(&full)? else {
-            scan.removed += 1;
+            note_vanished(&path, control, scan);
             continue;
         };
         match verdict {
@@ -130,6 +130,14 @@ fn scan_directory(
         }
     }
     Ok(())
+}
+
+/// Counts an entry that disappeared.
+fn note_vanished(path: &[u8], control: &ControlFile, scan: &mut Scan) {
+    scan.removed += 1;
+    if is_missed_path(path, control.version) {
+        scan.vanished.push(path.into());
+    }
 }
 
 /// What is at a path at one moment.

@@ -10,26 +10,15 @@ use super::super::listing::PageCheck;
 use super::super::plan::Units;
 use super::super::run::page_checks;
 use super::super::scan::{PageChecks, scan};
-use super::{Bench, CONTROL};
+use super::{Bench, CHECKSUMS_AT, Wanted, control_with};
 
 /// The control file of a cluster with this page size and with data checksums. Its CRC is correct.
 fn control(block_size: u32) -> Vec<u8> {
     // As in `ControlFileData` of PostgreSQL 18: `relseg_size` follows `blcksz`, and the CRC is at the end.
     const BLOCK_SIZE: usize = 216;
     const SEGMENT_PAGES: usize = 220;
-    const CHECKSUMS: usize = 252;
-    let mut bytes = CONTROL.to_vec();
-    let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    put(BLOCK_SIZE, block_size);
     // A segment file has 1 GiB with every page size.
-    put(SEGMENT_PAGES, (1 << 30) / block_size);
-    put(CHECKSUMS, 1);
-    let at = (0..bytes.len() - 4)
-        .find(|at| CONTROL[*at..*at + 4] == crc32c::crc32c(&CONTROL[..*at]).to_le_bytes())
-        .expect("the CRC of the control file");
-    let checksum = crc32c::crc32c(&bytes[..at]);
-    bytes[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
-    bytes
+    control_with(&[(BLOCK_SIZE, block_size), (SEGMENT_PAGES, (1 << 30) / block_size), (CHECKSUMS_AT, 1)])
 }
 
 /// A data directory with relations of whole pages of this size, with random content.
@@ -92,7 +81,8 @@ async fn clusters_of_every_block_size_are_restored() {
             let (pgdata, restored) = (folder.path().join("data"), folder.path().join("restored"));
             let files = data(&pgdata, block_size);
             let bench = Bench::new().await;
-            let complete = bench.backup(&pgdata, check_pages).await.unwrap();
+            let wanted = Wanted { pgdata: &pgdata, server: None, check_pages, segment: 8, parent: None };
+            let complete = bench.backup(&wanted).await.unwrap();
             assert_eq!(complete.record.checksum_failures.count, 0, "{block_size}");
             bench.restore(&complete, &restored).await.unwrap();
             for (path, content) in files {
