@@ -28,19 +28,21 @@ pub(crate) async fn read_manifest(repository: &Repository, backup: &BackupRecord
     let entry = &backup.manifest;
     let name = object_name(&entry.name)?;
     let store = repository.store();
-    // A range after the end is a different error; an object that is too long is found here.
-    let size_bytes = store.head(&name).await?.size_bytes;
+    // A range after the end is a different error; an object that is too long is found by its size.
+    let first = 0..entry.size_bytes.min(PIECE_BYTES);
+    let (looked, first) = tokio::join!(store.head(&name), store.get_range(&name, first));
+    let size_bytes = looked?.size_bytes;
     let not_as_stored =
         |reason: String| Cause::NotReadable { store: store.describe(), name: entry.name.clone(), reason };
     if size_bytes != entry.size_bytes {
         return Err(not_whole(repository, &entry.name, Some(size_bytes), entry.size_bytes, "backup.json"));
     }
-    let ranges = (0..size_bytes.div_ceil(PIECE_BYTES)).map(|piece| {
+    let ranges = (1..size_bytes.div_ceil(PIECE_BYTES)).map(|piece| {
         let start = piece * PIECE_BYTES;
         start..size_bytes.min(start + PIECE_BYTES)
     });
     let reads = ranges.map(|range| store.get_range(&name, range)).collect::<Vec<_>>();
-    let mut pieces = stream::iter(reads).buffered(PIECES_AT_ONCE);
+    let mut pieces = stream::iter([first]).chain(stream::iter(reads).buffered(PIECES_AT_ONCE));
     let mut reader = ManifestReader::new(&entry.name, repository.id(), repository.key());
     let mut sha256 = digest::Context::new(&digest::SHA256);
     while let Some(piece) = pieces.try_next().await? {

@@ -146,13 +146,11 @@ pub(super) async fn preflight(
         );
         let (checking, places) = (Arc::clone(&manifest), Arc::clone(&layout));
         let index = crew.run(move || layout::check(&checking, &places)).await??;
-        check_packs(repository, &manifest)
-            .await
-            .doing(|| format!("looking for the packs of backup {}", backup.backup_id))?;
-
         let packs = Packs::new(repository.clone(), Arc::clone(&manifest));
-        let HeldFiles { control, backup_label, tablespace_map, auto_conf } =
-            held_files(&packs, &manifest, &index, &backup).await?;
+        let (packs_there, held) =
+            tokio::join!(check_packs(repository, &manifest), held_files(&packs, &manifest, &index, &backup));
+        packs_there.doing(|| format!("looking for the packs of backup {}", backup.backup_id))?;
+        let HeldFiles { control, backup_label, tablespace_map, auto_conf } = held?;
 
         let point = ResumePoint {
             version: VERSION,
@@ -549,15 +547,18 @@ pub(super) async fn held_files(
         }
         .into()
     };
-    let control = hold(packs, manifest, index, ControlFile::PATH).await?.ok_or_else(|| needed(ControlFile::PATH))?;
+    let (control, backup_label, tablespace_map, auto_conf) = tokio::join!(
+        hold(packs, manifest, index, ControlFile::PATH),
+        hold(packs, manifest, index, BackupLabel::FILE_NAME),
+        hold(packs, manifest, index, TablespaceMap::FILE_NAME),
+        hold(packs, manifest, index, AUTO_CONF),
+    );
+    let control = control?.ok_or_else(|| needed(ControlFile::PATH))?;
     check_control_file(&control.content, backup)?;
-    let backup_label =
-        hold(packs, manifest, index, BackupLabel::FILE_NAME).await?.ok_or_else(|| needed(BackupLabel::FILE_NAME))?;
+    let backup_label = backup_label?.ok_or_else(|| needed(BackupLabel::FILE_NAME))?;
     check_label(&backup_label.content, backup)?;
-    let tablespace_map = hold(packs, manifest, index, TablespaceMap::FILE_NAME).await?;
-    let auto_conf = hold(packs, manifest, index, AUTO_CONF).await?;
-    let auto_conf = auto_conf.unwrap_or(Held { content: Vec::new(), mode: 0o600 });
-    Ok(HeldFiles { control, backup_label, tablespace_map, auto_conf })
+    let auto_conf = auto_conf?.unwrap_or(Held { content: Vec::new(), mode: 0o600 });
+    Ok(HeldFiles { control, backup_label, tablespace_map: tablespace_map?, auto_conf })
 }
 
 async fn hold(packs: &Packs, manifest: &Manifest, index: &PathIndex, path: &str) -> Result<Option<Held>, Error> {

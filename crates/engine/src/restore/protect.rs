@@ -18,6 +18,7 @@ use crate::archive::{WalFolders, WalScope};
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
 use crate::repository::leases::{Clock, Holder, Lease, new_run};
+use crate::repository::listed::Listed;
 use crate::repository::{Repository, object_name};
 
 /// How long a restore waits for its lease in total. A restore may be urgent, and the store answered a moment ago.
@@ -110,16 +111,20 @@ pub(super) async fn protect(
             None
         }
     };
-    if let Some(lease) = &lease {
+    let mut look = Look::at(repository, options, reads).await;
+    if let Some(lease) = &lease
+        && look.has(&[LedgerKind::Removing])
+    {
         notes.extend(wait_for_expire(repository, options, lease, clock).await);
+        look = Look::at(repository, options, reads).await;
     }
-    if let Err(error) = is_there(repository, options, reads).await {
+    if let Err(error) = is_there(repository, options, reads, &look).await {
         if let Some(lease) = lease {
             lease.release().await;
         }
         return Err(error);
     }
-    if let Ok(Ok(Some(note))) = tokio::time::timeout(WAIT, what_goes(repository, options, reads)).await {
+    if let Ok(Ok(Some(note))) = tokio::time::timeout(WAIT, what_goes(repository, options, reads, &look)).await {
         notes.push(note);
     }
     for note in &notes {
@@ -132,8 +137,44 @@ fn unprotected(why: &str) -> String {
     format!("no lease was taken, so run no `holdfast expire` before this restore has ended: {why}")
 }
 
-/// A running `expire` sees the lease at its next check. Before its last check, it records in the ledger what it
-/// removes. So if the ledger has no such entry after the lease was taken, there is nothing to wait for.
+/// What the repository has after the lease was taken. A running `expire` sees the lease at its next check. Before its
+/// last check, it records in the ledger what it removes. So if the ledger has no such entry now, there is nothing to
+/// wait for, and whatever was removed before is gone already.
+struct Look {
+    /// Whether the backup is gone. If the store does not answer, the restore itself finds out what is there.
+    is_gone: bool,
+    /// The kinds of entries in the ledger; none if it cannot be listed.
+    kinds: Vec<LedgerKind>,
+}
+
+impl Look {
+    async fn at(repository: &Repository, options: &RestoreOptions, reads: &Reads<'_>) -> Self {
+        let (kinds, gone) = tokio::join!(
+            tokio::time::timeout(WAIT, kinds(repository, options)),
+            tokio::time::timeout(WAIT, is_gone(repository, options, reads.backup)),
+        );
+        Self {
+            is_gone: reads.has_data && matches!(gone, Ok(Ok(true))),
+            kinds: kinds.ok().and_then(Result::ok).unwrap_or_default(),
+        }
+    }
+
+    /// Whether the ledger has an entry of one of these kinds.
+    fn has(&self, kinds: &[LedgerKind]) -> bool {
+        self.kinds.iter().any(|kind| kinds.contains(kind))
+    }
+}
+
+/// The kinds of entries in the ledger.
+async fn kinds(repository: &Repository, options: &RestoreOptions) -> Result<Vec<LedgerKind>, Error> {
+    let listed = repository.store().list(&name::ledger_folder(&options.cluster), None).await?;
+    let kind = |name: &str| match name.parse() {
+        Ok(ObjectPath::Ledger { kind, .. }) => Some(kind),
+        _ => None,
+    };
+    Ok(listed.iter().filter_map(|object| kind(object.name.as_ref())).collect())
+}
+
 async fn wait_for_expire(
     repository: &Repository,
     options: &RestoreOptions,
@@ -141,12 +182,7 @@ async fn wait_for_expire(
     clock: Clock,
 ) -> Option<String> {
     let name = lease.name();
-    let waiting = async {
-        if !has_any(repository, options, &[LedgerKind::Removing]).await? {
-            return Ok(());
-        }
-        repository.wait_for_expire(&options.cluster, &options.host, clock, &name, WAIT).await
-    };
+    let waiting = repository.wait_for_expire(&options.cluster, &options.host, clock, &name, WAIT);
     match tokio::time::timeout(WAIT * 2, waiting).await {
         Ok(Err(error)) if matches!(*error.what, Cause::AnotherRun { .. }) => Some(
             "an `expire` that may not have seen this restore is at work or was killed, and may remove what it needs: look \
@@ -159,12 +195,20 @@ async fn wait_for_expire(
 }
 
 /// Fails if the backup is gone, or WAL that was there when the restore was planned.
-async fn is_there(repository: &Repository, options: &RestoreOptions, reads: &Reads<'_>) -> Result<(), Error> {
-    // If the store does not answer, or hides what it listed a moment ago, the restore itself finds out what is there.
-    let gone = is_gone(repository, options, reads.backup);
-    if reads.has_data && matches!(tokio::time::timeout(WAIT, gone).await, Ok(Ok(true))) {
+async fn is_there(
+    repository: &Repository,
+    options: &RestoreOptions,
+    reads: &Reads<'_>,
+    look: &Look,
+) -> Result<(), Error> {
+    if look.is_gone {
         let gone = Cause::NoSuchBackup { backup: reads.backup.to_string(), cluster: options.cluster.to_string() };
         return Err(gone).doing(|| "looking for the backup once more, since `expire` may have removed it".to_owned());
+    }
+    // WAL is looked for only if something was ever removed. If the store does not answer, or hides what it listed a
+    // moment ago, the restore itself finds out what is there.
+    if !look.has(&[LedgerKind::Removing, LedgerKind::Removal]) {
+        return Ok(());
     }
     match tokio::time::timeout(WAIT, lost_segment(repository, options, reads)).await {
         Ok(Ok(Some(name))) => {
@@ -186,17 +230,13 @@ async fn is_gone(repository: &Repository, options: &RestoreOptions, backup: Back
     }
 }
 
-/// The object of the first segment of the plan that is missing now. It is looked for only if something was ever
-/// removed.
+/// The object of the first segment of the plan that is missing now.
 async fn lost_segment(
     repository: &Repository,
     options: &RestoreOptions,
     reads: &Reads<'_>,
 ) -> Result<Option<String>, Error> {
     let cluster = &options.cluster;
-    if !has_any(repository, options, &[LedgerKind::Removing, LedgerKind::Removal]).await? {
-        return Ok(None);
-    }
     let claims = repository.claims(cluster).await?;
     let Some(claim) = claims.records.into_iter().find(|claim| claim.number == reads.claim) else { return Ok(None) };
     let listed = WalFolders::read_and_list(repository, &claim, WalScope::From(reads.plan.start_lsn)).await?;
@@ -213,24 +253,21 @@ async fn lost_segment(
     }
 }
 
-/// Whether the ledger has an entry of one of these kinds.
-async fn has_any(repository: &Repository, options: &RestoreOptions, kinds: &[LedgerKind]) -> Result<bool, Error> {
-    let listed = repository.store().list(&name::ledger_folder(&options.cluster), None).await?;
-    Ok(listed.iter().any(
-        |object| matches!(object.name.as_ref().parse(), Ok(ObjectPath::Ledger { kind, .. }) if kinds.contains(&kind)),
-    ))
-}
-
 /// What the user must know about the removal of the backup, and of the WAL that the server will still fetch after the
 /// restore, when the lease has ended.
 async fn what_goes(
     repository: &Repository,
     options: &RestoreOptions,
     reads: &Reads<'_>,
+    look: &Look,
 ) -> Result<Option<String>, Error> {
     let (cluster, backup) = (&options.cluster, reads.backup);
     let keep = format!("`holdfast backup hold {backup} --with-wal --until 7d`");
-    let removing = repository.ledger(cluster, LedgerKind::Removing).await?;
+    let read = async |kind| match look.has(&[kind]) {
+        true => repository.ledger(cluster, kind).await,
+        false => Ok(Listed { records: Vec::new(), unreadable: Vec::new() }),
+    };
+    let removing = read(LedgerKind::Removing).await?;
     let is_going = |entry: &LedgerEntry| matches!(entry, LedgerEntry::Removing { backups, packs, wal, .. } if reads.needs(backups, packs, wal));
     if !removing.unreadable.is_empty() || removing.records.iter().any(|(_, record)| is_going(&record.entry)) {
         return Ok(Some(format!(
@@ -238,7 +275,7 @@ async fn what_goes(
              fetch, and any of it may be gone: run {keep}, and look whether the server recovers as far as it should"
         )));
     }
-    let decided = repository.ledger(cluster, LedgerKind::Deletion).await?;
+    let decided = read(LedgerKind::Deletion).await?;
     let ends = decided.records.iter().filter_map(|(_, record)| match &record.entry {
         LedgerEntry::Deletion { backups, wal, not_before, .. } if reads.needs(backups, &[], wal) => Some(*not_before),
         _ => None,
@@ -263,7 +300,7 @@ async fn what_goes(
         return Ok(None);
     }
     let kinds = [LedgerKind::Removal, LedgerKind::Deletion];
-    let expires = !policy.is_empty() || has_any(repository, options, &kinds).await?;
+    let expires = !policy.is_empty() || look.has(&kinds);
     Ok(expires.then(|| {
         format!(
             "no window keeps the WAL after backup {backup}, which the restored server has to fetch, and the lease of this \

@@ -1,9 +1,9 @@
 //! Checks that everything that a manifest names is in the repository: every pack and every earlier manifest, with its
 //! size.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use holdfast_repo::ObjectType;
 use holdfast_repo::manifest::Manifest;
 use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
@@ -14,32 +14,45 @@ use crate::repository::{Repository, object_name};
 /// The sizes of objects by folder. Each folder is listed once, even if many manifests name it.
 #[derive(Debug, Default)]
 pub(crate) struct ListedSizes {
-    folders: HashMap<String, Arc<HashMap<String, u64>>>,
+    folders: HashMap<String, HashMap<String, u64>>,
 }
 
+/// Requests for folders and earlier manifests at the same time: a chain of incremental backups has many of them.
+const REQUESTS_AT_ONCE: usize = 16;
+
 impl ListedSizes {
-    /// The sizes in a folder, by the last part of the name.
-    async fn folder(&mut self, repository: &Repository, folder: &str) -> Result<Arc<HashMap<String, u64>>, Error> {
-        if let Some(listed) = self.folders.get(folder) {
-            return Ok(Arc::clone(listed));
-        }
-        let prefix = format!("{folder}/");
-        let (mut sizes, mut next) = (HashMap::new(), None);
-        loop {
-            let page = repository.store().list_page(&prefix, None, next.as_deref()).await?;
-            for object in page.objects {
-                if let Some(last) = object.name.as_ref().strip_prefix(&prefix) {
-                    sizes.insert(last.to_owned(), object.size_bytes);
-                }
+    /// Lists the folders that are not listed yet.
+    async fn list(&mut self, repository: &Repository, folders: BTreeSet<&str>) -> Result<(), Error> {
+        let new = folders.into_iter().filter(|folder| !self.folders.contains_key(*folder));
+        let lists =
+            new.map(|folder| async move { Ok::<_, Error>((folder.to_owned(), sizes(repository, folder).await?)) });
+        let listed: Vec<_> = stream::iter(lists.collect::<Vec<_>>()).buffered(REQUESTS_AT_ONCE).try_collect().await?;
+        self.folders.extend(listed);
+        Ok(())
+    }
+
+    /// The size of an object in a listed folder; `None` if it is not there.
+    fn size_of(&self, name: &str) -> Option<u64> {
+        let (folder, last) = name.rsplit_once('/')?;
+        self.folders.get(folder)?.get(last).copied()
+    }
+}
+
+/// The sizes in a folder, by the last part of the name.
+async fn sizes(repository: &Repository, folder: &str) -> Result<HashMap<String, u64>, Error> {
+    let prefix = format!("{folder}/");
+    let (mut sizes, mut next) = (HashMap::new(), None);
+    loop {
+        let page = repository.store().list_page(&prefix, None, next.as_deref()).await?;
+        for object in page.objects {
+            if let Some(last) = object.name.as_ref().strip_prefix(&prefix) {
+                sizes.insert(last.to_owned(), object.size_bytes);
             }
-            next = page.next;
-            if next.is_none() {
-                break;
-            }
         }
-        let sizes = Arc::new(sizes);
-        self.folders.insert(folder.to_owned(), Arc::clone(&sizes));
-        Ok(sizes)
+        next = page.next;
+        if next.is_none() {
+            return Ok(sizes);
+        }
     }
 }
 
@@ -60,12 +73,11 @@ pub(crate) async fn faults_of_objects(
     manifest: &Manifest,
     sizes: &mut ListedSizes,
 ) -> Result<Vec<(String, Error)>, Error> {
+    let folders = manifest.packs().iter().filter_map(|pack| Some(pack.name.rsplit_once('/')?.0)).collect();
+    sizes.list(repository, folders).await?;
     let mut faults = Vec::new();
     for pack in manifest.packs() {
-        let found = match pack.name.rsplit_once('/') {
-            Some((folder, last)) => sizes.folder(repository, folder).await?.get(last).copied(),
-            None => None,
-        };
+        let found = sizes.size_of(&pack.name);
         if found != Some(pack.size_bytes) {
             let fault = not_whole(repository, &pack.name, found, pack.size_bytes, "the manifest");
             faults.push((pack.name.clone(), fault));
@@ -76,12 +88,16 @@ pub(crate) async fn faults_of_objects(
             faults.push((pack.name.clone(), fault));
         }
     }
-    for origin in manifest.origins() {
-        let found = match repository.store().head(&object_name(&origin.name)?).await {
-            Ok(found) => Some(found.size_bytes),
-            Err(error) if error.kind() == StoreErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        };
+    let looks = manifest.origins().iter().map(|origin| async move {
+        match repository.store().head(&object_name(&origin.name)?).await {
+            Ok(found) => Ok(Some(found.size_bytes)),
+            Err(error) if error.kind() == StoreErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::from(error)),
+        }
+    });
+    let found: Vec<Option<u64>> =
+        stream::iter(looks.collect::<Vec<_>>()).buffered(REQUESTS_AT_ONCE).try_collect().await?;
+    for (origin, found) in manifest.origins().iter().zip(found) {
         if found != Some(origin.size_bytes) {
             let fault = not_whole(repository, &origin.name, found, origin.size_bytes, "the manifest");
             faults.push((origin.name.clone(), fault));
