@@ -21,6 +21,9 @@ use std::time::Duration;
 const DEFAULT_GRACE: Duration = Duration::from_hours(24);
 /// Default of `backup.memory`: 256 MiB, enough for 2 cores and 16 parts in flight.
 const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
+/// Its default for a restore: more requests in flight make it no faster, also with 50 ms to the store.
+const DEFAULT_RESTORE_MEMORY_BYTES: u64 = 64 << 20;
+
 /// With less memory, a frame of 4 MiB, its compressed copy and one part of an upload do not fit for two jobs.
 const LEAST_MEMORY_BYTES: u64 = 32 << 20;
 /// Default of `backup.archive_timeout` and `wal.timeout`: PostgreSQL too waits 60 s before it warns that the WAL of a
@@ -101,6 +104,8 @@ pub struct Backup {
     pub jobs: NonZeroUsize,
     /// The memory budget of the pipeline, in bytes.
     pub memory_bytes: u64,
+    /// The memory budget of a restore, in bytes.
+    pub restore_memory_bytes: u64,
     /// Whether to request an immediate checkpoint.
     pub start_fast: bool,
     /// How long to wait until the WAL of the backup is archived.
@@ -321,6 +326,7 @@ impl Reader<'_> {
             compression: self.compression("backup.compression", compression)?,
             jobs: self.jobs("backup.jobs", jobs)?,
             memory_bytes: memory.unwrap_or(DEFAULT_MEMORY_BYTES),
+            restore_memory_bytes: memory.unwrap_or(DEFAULT_RESTORE_MEMORY_BYTES),
             start_fast: start_fast.unwrap_or(false),
             archive_timeout: self.timeout("backup.archive_timeout", archive_timeout)?,
             page_checks: page_checks.unwrap_or(true),

@@ -71,7 +71,7 @@ fn options(context: &Context, args: &DrillArgs) -> Result<DrillOptions, Failure>
             archiving: Archiving::Off,
             standby: false,
             jobs: config.restore.jobs.get(),
-            memory_bytes: config.backup.memory_bytes,
+            memory_bytes: config.backup.restore_memory_bytes,
             restore_command: command_line::of_self(context, &format!("wal get --repo {} %f \"%p\"", args.repo))?,
             tail_command: None,
             retention: None,

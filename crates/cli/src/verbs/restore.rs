@@ -144,7 +144,7 @@ fn options(context: &Context, args: &RestoreArgs) -> Result<RestoreOptions, Fail
         archiving: if args.no_archiving { Archiving::Off } else { Archiving::AsBackedUp },
         standby: args.standby,
         jobs: config.restore.jobs.get(),
-        memory_bytes: config.backup.memory_bytes,
+        memory_bytes: config.backup.restore_memory_bytes,
         restore_command: command_line::of_self(context, words)?,
         tail_command: if args.standby {
             None

@@ -21,7 +21,7 @@ use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::object_upload::ObjectUpload;
 use crate::repository::confirm::confirm_pack;
 use crate::repository::object_name;
-use crate::restore::{FrameWork, open_checked};
+use crate::restore::{FrameWork, open_checked, with_buffers};
 
 /// A pack of the first repository, and the frames that a manifest needs from it.
 #[derive(Debug, Clone)]
@@ -231,7 +231,9 @@ impl Carrier {
                 let (mut pack, mut sealed) = (at_work, Vec::with_capacity(frames.len()));
                 for (frame, work) in frames {
                     if let Some(work) = work {
-                        open_checked(pack.opener(), &frame, work, &manifest)?;
+                        with_buffers(|buffers| {
+                            open_checked(pack.opener(), &frame, &work, &manifest, buffers).map(drop)
+                        })?;
                     }
                     sealed.push(pack.carry(&frame)?);
                 }

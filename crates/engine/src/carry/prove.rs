@@ -118,7 +118,7 @@ impl Carrier {
                 let mut buffers = FrameBuffers::default();
                 for (frame, work) in frames {
                     match work {
-                        Some(work) => drop(open_checked(&opening, &frame, work, &manifest)?),
+                        Some(work) => drop(open_checked(&opening, &frame, &work, &manifest, &mut buffers)?),
                         None => drop(opening.open_frame_into(&frame, &mut buffers)?),
                     }
                 }

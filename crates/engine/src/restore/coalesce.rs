@@ -15,8 +15,8 @@ use holdfast_repo::manifest::{Manifest, Source};
 /// that a dozen are in flight within the smallest useful budget.
 const MAX_REQUEST_BYTES: u64 = 8 << 20;
 
-/// The most raw bytes that the frames of one request give, as far as is known: data that compresses well must not
-/// multiply the memory.
+/// The most raw bytes that the frames of one request give, as far as is known: requests for data that compress well are
+/// answered fast, and the threads must not wait until a long one is there.
 const MAX_RAW_BYTES: u64 = 16 << 20;
 
 /// A gap up to this size is read through. At 100 MB/s it takes 2.5 ms, less than the first byte of another request.
@@ -93,9 +93,9 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// The part of the byte budget that the request needs: the stored bytes and the raw ones.
+    /// The part of the byte budget that the request needs: its stored bytes.
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.range.end - self.range.start + self.raw_bytes
+        self.range.end - self.range.start
     }
 }
 

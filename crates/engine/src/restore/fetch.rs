@@ -1,31 +1,33 @@
-//! Moves the data: ranged requests, opening and checking on the crew, writing on blocking threads.
+//! Moves the data: ranged requests, then opening, checking and writing on the crew.
 //!
-//! Stages: the planner's requests ([`super::coalesce`]) are started while the byte budget has room. Each holds a permit
-//! for its stored and raw bytes until all of it is written. Its frames are opened and their chunks checked against the
-//! manifest's hashes in parallel on the crew; then a blocking thread writes each frame, and the number of these threads
-//! is limited. Only checked bytes are written.
+//! The planner's requests ([`super::coalesce`]) are started while the byte budget has room. Each holds a permit for its
+//! stored bytes until all of it is written. A thread of the crew opens a frame, checks its chunks against the manifest's
+//! hashes, and writes them: then the bytes are still in the processor's cache, and each thread needs one buffer. Only
+//! checked bytes are written. Meanwhile the file system is synced again and again, so that the disk is never idle and
+//! little is left for the end.
 //!
-//! The manifest says how far into its frame a wanted extent reaches, and the permit counts that. Only the frame says
-//! how many bytes follow, up to 64 MiB. A delta restore wants a part of many frames, so more bytes are not damage. But
-//! in a repository that others can write to, a thousand small frames can each give 64 MiB of zeros. So the bytes that
-//! nobody wants have a budget of their own ([`SURPLUS_BYTES`]), and the frames wait for it.
+//! The manifest says how far into its frame a wanted extent reaches. Only the frame says how many bytes follow, up to
+//! 64 MiB. A delta restore wants a part of many frames, so more bytes are not damage. But in a repository that others
+//! can write to, each thread can get a frame of 64 MiB. So the bytes that nobody wants have a budget of their own
+//! ([`SURPLUS_BYTES`]), and the frames wait for it.
 //!
 //! The first failure stops new requests. Running requests end before it is reported, so that no thread writes into the
 //! directory after its lock is released. Written data stays: a later run compares it by hash.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use holdfast_repo::Frame;
 use holdfast_repo::codec::MAX_FRAME_RAW;
-use holdfast_repo::frame::{FrameHeader, FrameKind, ObjectOpener};
+use holdfast_repo::frame::{FrameBuffers, FrameHeader, FrameKind, ObjectOpener};
 use holdfast_repo::manifest::Manifest;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::coalesce::{Fetch, Fetches, FrameWork, Piece, WantedExtent};
+use super::durable::Roots;
 use super::files::Files;
 use super::packs::{Packs, piece};
 use crate::error::{Cause, Error, ResultExt};
@@ -37,8 +39,16 @@ use crate::progress::Progress;
 /// of scattered changes.
 const MAX_REQUESTS: usize = 64;
 
-/// Threads that write at the same time: enough to keep a disk with many queues busy.
-const MAX_WRITERS: usize = 8;
+/// The bytes that are written before the file system is synced again. A sync also writes the file system's own log, so
+/// it must not come too often.
+const SYNC_AFTER_BYTES: u64 = 128 << 20;
+
+/// A thread keeps a buffer up to this size for the next frame: extents have 1 MiB by default, and frames may have more.
+const MAX_KEPT_BYTES: usize = 8 << 20;
+
+thread_local! {
+    static BUFFERS: RefCell<FrameBuffers> = RefCell::default();
+}
 
 /// The most bytes of opened frames that nobody wants. The largest frame of the format passes alone. Of usual frames,
 /// with one extent each, more fit than can be written at the same time.
@@ -54,7 +64,8 @@ pub(super) struct Mover {
     /// The budget for bytes of frames that nobody wants.
     pub surplus: ByteBudget,
     pub progress: Arc<dyn Progress>,
-    pub writers: Semaphore,
+    /// The directories that are written to.
+    pub roots: Arc<Roots>,
     pub fetched_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
     /// Cancelled with the command, or by the first failure.
@@ -62,11 +73,6 @@ pub(super) struct Mover {
 }
 
 impl Mover {
-    /// The permits of the writing threads.
-    pub(super) fn writers() -> Semaphore {
-        Semaphore::new(MAX_WRITERS)
-    }
-
     /// The usual budget for bytes of frames that nobody wants.
     pub(super) fn surplus() -> ByteBudget {
         ByteBudget::new(SURPLUS_BYTES)
@@ -79,6 +85,7 @@ pub(super) async fn fetch(mover: &Arc<Mover>, wanted: Vec<WantedExtent>) -> Resu
     let manifest = Arc::clone(&mover.manifest);
     let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
     let mut outcome = Ok(());
+    let (syncing, mut synced) = (Arc::new(Semaphore::new(1)), 0);
     for fetch in Fetches::new(&manifest, wanted.into_iter()) {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
         let permit = mover.budget.acquire(fetch.memory_bytes()).await;
@@ -87,6 +94,13 @@ pub(super) async fn fetch(mover: &Arc<Mover>, wanted: Vec<WantedExtent>) -> Resu
         }
         if outcome.is_err() || mover.cancel.is_cancelled() {
             break;
+        }
+        let written = mover.written_bytes.load(Ordering::Relaxed);
+        if written - synced >= SYNC_AFTER_BYTES
+            && let Ok(turn) = Arc::clone(&syncing).try_acquire_owned()
+        {
+            synced = written;
+            tasks.spawn(sync(Arc::clone(&mover.roots), turn));
         }
         let mover = Arc::clone(mover);
         tasks.spawn(async move {
@@ -100,6 +114,16 @@ pub(super) async fn fetch(mover: &Arc<Mover>, wanted: Vec<WantedExtent>) -> Resu
     }
     outcome?;
     if mover.cancel.is_cancelled() { Err(Cause::Cancelled.into()) } else { Ok(()) }
+}
+
+/// Syncs what has been written so far.
+async fn sync(roots: Arc<Roots>, turn: OwnedSemaphorePermit) -> Result<(), Error> {
+    let synced = tokio::task::spawn_blocking(move || {
+        let synced = roots.sync();
+        drop(turn);
+        synced
+    });
+    synced.await.unwrap_or_else(|e| Err(Cause::Internal(format!("a syncing thread failed: {e}")).into()))
 }
 
 /// Keeps the first failure, and stops the other tasks. A task that stopped because of that does not count as a failure.
@@ -169,25 +193,38 @@ impl Mover {
         if stop.is_cancelled() {
             return Err(Cause::Cancelled.into());
         }
-        let manifest = Arc::clone(&self.manifest);
-        let (frame, work) = self.crew.run(move || open(&opener, &body, work, &manifest)).await??;
-        if stop.is_cancelled() {
-            return Err(Cause::Cancelled.into());
-        }
-        let written = Arc::clone(&self).write(frame, work).await;
+        let mover = Arc::clone(&self);
+        let written = self.crew.run(move || mover.restore_frame(&opener, &body, &work, &stop)).await?;
         drop(surplus);
         written
     }
 
-    async fn write(self: Arc<Self>, frame: Frame, work: FrameWork) -> Result<u64, Error> {
-        let writer = Arc::clone(&self);
-        let _turn = self.writers.acquire().await.map_err(|_| Cause::Cancelled)?;
-        let written = tokio::task::spawn_blocking(move || {
-            writer.files.write(&work.pieces, &frame.raw)?;
+    /// Opens a frame and writes its wanted chunks. Gives the number of written bytes. Runs on the crew.
+    fn restore_frame(
+        &self,
+        opener: &ObjectOpener,
+        body: &Bytes,
+        work: &FrameWork,
+        stop: &CancellationToken,
+    ) -> Result<u64, Error> {
+        if stop.is_cancelled() {
+            return Err(Cause::Cancelled.into());
+        }
+        with_buffers(|buffers| {
+            let raw = open(opener, body, work, &self.manifest, buffers)?;
+            self.files.write(&work.pieces, raw)?;
             Ok(work.pieces.iter().map(Piece::written_bytes).sum())
-        });
-        written.await.unwrap_or_else(|e| Err(Cause::Internal(format!("a writing thread failed: {e}")).into()))
+        })
     }
+}
+
+/// Calls `job` with the buffers of this thread.
+pub(crate) fn with_buffers<T>(job: impl FnOnce(&mut FrameBuffers) -> T) -> T {
+    BUFFERS.with_borrow_mut(|buffers| {
+        let done = job(buffers);
+        buffers.shrink_to(MAX_KEPT_BYTES);
+        done
+    })
 }
 
 /// The number of unwanted bytes by the header of the frame. A header that cannot be read is reported when the frame is
@@ -197,33 +234,34 @@ fn surplus_bytes(body: &[u8], work: &FrameWork) -> u64 {
     stated.saturating_sub(work.raw_bytes())
 }
 
-/// Opens a frame and checks every wanted chunk in it. Runs on the crew.
-pub(crate) fn open(
+/// Opens a frame and checks every wanted chunk in it. Gives the raw bytes of the frame. Runs on the crew.
+pub(crate) fn open<'b>(
     opener: &ObjectOpener,
     body: &Bytes,
-    work: FrameWork,
+    work: &FrameWork,
     manifest: &Manifest,
-) -> Result<(Frame, FrameWork), Error> {
+    buffers: &'b mut FrameBuffers,
+) -> Result<&'b [u8], Error> {
     let restoring = |file: u32| {
         let path = manifest.file(file as usize).map_or(b"".as_slice(), |entry| entry.path);
         format!("restoring {}", String::from_utf8_lossy(path))
     };
     let first = work.pieces.first().map_or(0, |piece| piece.file);
-    let frame = opener.open_frame(body).doing(|| restoring(first))?;
-    if frame.header.kind != FrameKind::Data {
+    let (header, raw) = opener.open_frame_into(body, buffers).doing(|| restoring(first))?;
+    if header.kind != FrameKind::Data {
         let fault = holdfast_repo::Fault::UnexpectedKind {
-            number: frame.header.number,
+            number: header.number,
             expected: FrameKind::Data,
-            found: frame.header.kind,
+            found: header.kind,
         };
         return Err(fault.of(opener.name())).doing(|| restoring(first));
     }
     for wanted in &work.pieces {
-        piece(&frame.raw, wanted.offset, wanted.length, wanted.hash)
+        piece(raw, wanted.offset, wanted.length, wanted.hash)
             .map_err(|fault| fault.of(opener.name()))
             .doing(|| restoring(wanted.file))?;
     }
-    Ok((frame, work))
+    Ok(raw)
 }
 
 #[cfg(test)]

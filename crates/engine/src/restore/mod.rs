@@ -59,7 +59,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use chain::{Chains, Line, LineHole, Stretch};
 pub(crate) use coalesce::{Fetches, FrameWork, WantedExtent};
 pub(crate) use ddl_search::{DdlSearch, Span};
-pub(crate) use fetch::open as open_checked;
+pub(crate) use fetch::{open as open_checked, with_buffers};
 pub(crate) use foreign::refuse_made_again;
 pub use from_snapshot::{plan_snapshot, restore_snapshot};
 pub(crate) use histories::read_history;
@@ -200,7 +200,9 @@ async fn restore_found(
         .await
         .doing(|| "preparing the directory".to_owned())?;
 
-    let data = move_data(repository, options, &found, state, crew, progress, cancel).await;
+    let roots = Arc::new(roots);
+    let into = Target { state, roots: Arc::clone(&roots) };
+    let data = move_data(repository, options, &found, into, crew, progress, cancel).await;
     let data = data.doing(|| format!("restoring the files of backup {}", found.backup.backup_id))?;
 
     progress.phase("making it durable", None);
@@ -267,6 +269,12 @@ fn version_directory(found: &Preflight) -> String {
     format!("PG_{}_{}", found.version.major(), found.backup.catalog_version)
 }
 
+/// The directory to fill.
+struct Target {
+    state: TargetState,
+    roots: Arc<Roots>,
+}
+
 #[derive(Debug, Default)]
 struct MovedData {
     fetched_bytes: u64,
@@ -280,14 +288,16 @@ async fn move_data(
     repository: &Repository,
     options: &RestoreOptions,
     found: &Arc<Preflight>,
-    state: TargetState,
+    into: Target,
     crew: &Crew,
     progress: &Arc<dyn Progress>,
     cancel: &CancellationToken,
 ) -> Result<MovedData, Error> {
-    // The allocator keeps some memory that many threads freed. So the buffers get seven eighths, and the process stays
-    // within the limit.
-    let budget = ByteBudget::new(options.memory_bytes / 8 * 7);
+    let Target { state, roots } = into;
+    // The allocator keeps some memory that many threads freed, and each thread of the crew has a buffer for a frame. So
+    // the requests get seven eighths of the rest, and the process stays within the limit.
+    let buffers = crew.threads() as u64 * u64::from(found.manifest.header().extent_bytes);
+    let budget = ByteBudget::new(options.memory_bytes.saturating_sub(buffers) / 8 * 7);
     let mut data = MovedData::default();
     let mut wanted;
     if state.reuses() {
@@ -329,7 +339,7 @@ async fn move_data(
         budget,
         surplus: Mover::surplus(),
         progress: Arc::clone(progress),
-        writers: Mover::writers(),
+        roots,
         fetched_bytes: AtomicU64::new(0),
         written_bytes: AtomicU64::new(0),
         cancel: cancel.child_token(),

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
+use holdfast_repo::Fault;
 use holdfast_repo::frame::{FrameHeader, FrameKind, HEADER_BYTES, ObjectOpener, ObjectType};
 use holdfast_repo::manifest::{Manifest, PackEntry};
-use holdfast_repo::{Fault, FrameBuffers};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Cause, Error, ResultExt};
@@ -24,7 +24,7 @@ use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::restore::{FrameWork, Packs, open_checked};
+use crate::restore::{FrameWork, Packs, open_checked, with_buffers};
 
 /// Bytes of one request: large enough to hide the latency, small enough for several packs within the smallest budget.
 const PIECE_BYTES: u64 = 8 << 20;
@@ -195,7 +195,7 @@ impl Reader {
         let (repository, manifest) = (self.repository.clone(), Arc::clone(manifest));
         let _permit = self.opened.acquire(u64::from(header.raw_len)).await;
         let job = self.crew.run(move || match work {
-            Some(work) => open_checked(&opener, &body, work, &manifest).map(|_| ()),
+            Some(work) => with_buffers(|buffers| open_checked(&opener, &body, &work, &manifest, buffers).map(drop)),
             None if header.kind == FrameKind::Head => {
                 // A restore takes the salt from the manifest and does not read it here.
                 let head = repository.opener(ObjectType::Pack, opener.name(), &body)?;
@@ -206,7 +206,7 @@ impl Reader {
                 Err(Fault::Malformed { what: "head frame", problem }.of(opener.name()).into())
             }
             None => {
-                opener.open_frame_into(&body, &mut FrameBuffers::default())?;
+                with_buffers(|buffers| opener.open_frame_into(&body, buffers).map(drop))?;
                 Ok::<_, Error>(())
             }
         });

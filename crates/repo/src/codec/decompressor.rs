@@ -16,19 +16,18 @@ thread_local! {
 /// # Errors
 /// [`Fault::TooLong`] if `raw_len` is more than [`MAX_FRAME_RAW`]; otherwise as [`decompress_into`].
 pub fn decompress(codec: Codec, body: &[u8], raw_len: u32) -> Result<Vec<u8>, Fault> {
-    let mut raw = Vec::new();
-    resize_raw(&mut raw, raw_len)?;
+    check_raw_len(raw_len)?;
+    let mut raw = vec![0; raw_len as usize];
     decompress_into(codec, body, &mut raw)?;
     Ok(raw)
 }
 
-/// Makes `raw` exactly `raw_len` bytes long. Refuses more than a frame may contain.
-pub(crate) fn resize_raw(raw: &mut Vec<u8>, raw_len: u32) -> Result<(), Fault> {
+/// Refuses more bytes than a frame may contain.
+pub(crate) fn check_raw_len(raw_len: u32) -> Result<(), Fault> {
     if raw_len > MAX_FRAME_RAW {
         let limit = u64::from(MAX_FRAME_RAW);
         return Err(Fault::TooLong { what: "frame", bytes: u64::from(raw_len), limit });
     }
-    raw.resize(raw_len as usize, 0);
     Ok(())
 }
 

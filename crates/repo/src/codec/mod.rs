@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::format_error::Fault;
 
 pub use crate::frame::Compressor;
-pub(crate) use decompressor::resize_raw;
+pub(crate) use decompressor::check_raw_len;
 pub use decompressor::{decompress, decompress_into};
 
 /// The most raw bytes that one frame may contain: 64 MiB. Frames contain 1 to 4 MiB of data. A pack's index or a file

@@ -9,7 +9,7 @@ use super::head::{Encryption, ObjectHead};
 use super::header::{FrameHeader, FrameKind, HEADER_BYTES};
 use super::split::split_frames;
 use crate::cipher::{ObjectCipher, TAG_BYTES};
-use crate::codec::{Codec, MAX_FRAME_RAW, decompress_into, resize_raw};
+use crate::codec::{Codec, MAX_FRAME_RAW, check_raw_len, decompress_into};
 use crate::format_error::{Fault, FormatError};
 use crate::identity::{RepositoryId, RepositoryKey};
 use crate::object_type::ObjectType;
@@ -23,11 +23,37 @@ pub struct Frame {
     pub raw: Vec<u8>,
 }
 
-/// Buffers that one thread reuses for frame after frame.
+/// Buffers that one thread reuses for frame after frame. They only grow, because filling them with zeros again for each
+/// frame would take time.
 #[derive(Debug, Default)]
 pub struct FrameBuffers {
     plain: Vec<u8>,
     raw: Vec<u8>,
+}
+
+impl FrameBuffers {
+    /// Frees buffers of more than `bytes` bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        for buffer in [&mut self.plain, &mut self.raw] {
+            if buffer.capacity() > bytes {
+                *buffer = Vec::new();
+            }
+        }
+    }
+}
+
+/// The first bytes of a buffer, which grows if it is shorter.
+fn part(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    &mut buffer[..length]
+}
+
+/// Room for the raw bytes of a frame. Refuses more than a frame may contain.
+fn raw_part(buffer: &mut Vec<u8>, raw_len: u32) -> Result<&mut [u8], Fault> {
+    check_raw_len(raw_len)?;
+    Ok(part(buffer, raw_len as usize))
 }
 
 /// Opens the frames of one object.
@@ -133,6 +159,7 @@ impl ObjectOpener {
     pub fn open_frame(&self, bytes: &[u8]) -> Result<Frame, FormatError> {
         let mut buffers = FrameBuffers::default();
         let header = self.open_frame_into(bytes, &mut buffers)?.0;
+        // The buffer was empty, so it has exactly the bytes of this frame.
         Ok(Frame { header, raw: buffers.raw })
     }
 
@@ -149,7 +176,7 @@ impl ObjectOpener {
         buffers: &'b mut FrameBuffers,
     ) -> Result<(FrameHeader, &'b [u8]), FormatError> {
         let header = self.open(bytes, buffers).map_err(|fault| fault.of(&self.name))?;
-        Ok((header, &buffers.raw))
+        Ok((header, buffers.raw.get(..header.raw_len as usize).unwrap_or_default()))
     }
 
     /// Takes the encryption off one frame and leaves its compression, so that another object can have the frame without
@@ -206,19 +233,14 @@ impl ObjectOpener {
         let FrameBuffers { plain, raw } = buffers;
         let (header, body) = self.checked(bytes)?;
         match &self.cipher {
-            None => {
-                resize_raw(raw, header.raw_len)?;
-                decompress_into(header.codec, body, raw)?;
-            }
+            None => decompress_into(header.codec, body, raw_part(raw, header.raw_len)?)?,
             Some(cipher) if header.codec == Codec::None => {
-                resize_raw(raw, header.raw_len)?;
-                cipher.open(header.number, &header.authenticated(), body, raw)?;
+                cipher.open(header.number, &header.authenticated(), body, raw_part(raw, header.raw_len)?)?;
             }
             Some(cipher) => {
-                plain.resize(body.len().saturating_sub(TAG_BYTES), 0);
+                let plain = part(plain, body.len().saturating_sub(TAG_BYTES));
                 cipher.open(header.number, &header.authenticated(), body, plain)?;
-                resize_raw(raw, header.raw_len)?;
-                decompress_into(header.codec, plain, raw)?;
+                decompress_into(header.codec, plain, raw_part(raw, header.raw_len)?)?;
             }
         }
         Ok(header)

@@ -69,8 +69,7 @@ async fn mover(directory: &std::path::Path, frames: u32, raw_len: usize) -> (Arc
         budget: ByteBudget::new(MINIMUM_BYTES),
         surplus: ByteBudget::new(MINIMUM_BYTES),
         progress: Arc::new(Silent),
-        // Nobody writes yet, so opened frames stay in memory.
-        writers: Semaphore::new(0),
+        roots: Arc::new(Roots::open(&Layout::new(directory, &[], &[]).unwrap()).unwrap()),
         fetched_bytes: AtomicU64::new(0),
         written_bytes: AtomicU64::new(0),
         cancel: CancellationToken::new(),
@@ -85,6 +84,9 @@ async fn frames_with_more_than_is_wanted_wait_for_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let (mover, wanted) = mover(directory.path(), 12, RAW).await;
     let total = mover.surplus.total_bytes();
+    // The crew has other work, so frames that have got their share wait for it.
+    let (free, busy): (Vec<_>, Vec<_>) = (0..2).map(|_| std::sync::mpsc::channel::<()>()).unzip();
+    let busy: Vec<_> = busy.into_iter().map(|busy| mover.crew.run(move || busy.recv())).collect();
     let moving = tokio::spawn({
         let mover = Arc::clone(&mover);
         async move { fetch(&mover, wanted).await }
@@ -96,12 +98,15 @@ async fn frames_with_more_than_is_wanted_wait_for_each_other() {
         }
     };
     tokio::time::timeout(Duration::from_mins(1), opened).await.expect("each frame takes its raw size from the budget");
-    // Each holds its share until it is written, so only as many are open as fit.
+    // Each holds its share until it is written, so only as many can be opened as fit.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let held = (total - mover.surplus.available_bytes()) / (RAW as u64 - (1 << 20));
     assert_eq!(held, 2);
     assert_eq!(mover.written_bytes.load(Ordering::Relaxed), 0);
-    mover.writers.add_permits(2);
+    drop(free);
+    for busy in busy {
+        busy.await.unwrap().unwrap_err();
+    }
     moving.await.unwrap().unwrap();
     assert_eq!(mover.surplus.available_bytes(), total);
     for number in 0..12 {
@@ -115,7 +120,6 @@ async fn frames_with_more_than_is_wanted_wait_for_each_other() {
 async fn a_frame_beyond_the_budget_passes_alone() {
     let directory = tempfile::tempdir().unwrap();
     let (mover, wanted) = mover(directory.path(), 3, 40 << 20).await;
-    mover.writers.add_permits(2);
     fetch(&mover, wanted).await.unwrap();
     assert_eq!(mover.written_bytes.load(Ordering::Relaxed), 3 * WANTED_BYTES as u64);
 }
@@ -126,7 +130,6 @@ async fn frames_with_only_wanted_bytes_need_no_extra_room() {
     let directory = tempfile::tempdir().unwrap();
     let (mover, wanted) = mover(directory.path(), 50, WANTED_BYTES).await;
     let all = mover.surplus.acquire(u64::MAX).await;
-    mover.writers.add_permits(2);
     fetch(&mover, wanted).await.unwrap();
     drop(all);
 }

@@ -555,14 +555,16 @@ async fn a_file_that_cannot_be_written_fails_the_restore_and_is_resumed() {
         let crew = Crew::new(1);
         preflight::preflight(&sample.repository, &options, &crew, &Silent, &CancellationToken::new()).await.unwrap()
     };
-    let prepare::Taken { lock, .. } = prepare::acquire(&found.layout, &found.wanted(&options)).unwrap();
+    let prepare::Taken { lock, roots, state } = prepare::acquire(&found.layout, &found.wanted(&options)).unwrap();
     drop(lock);
     fs::create_dir_all(sample.pgdata().join("base/5/1259/in-the-way")).unwrap();
     let found = Arc::new(found);
     let progress: Arc<dyn Progress> = Arc::new(Silent);
     let crew = Crew::new(1);
     let cancel = CancellationToken::new();
-    let moved = move_data(&sample.repository, &options, &found, TargetState::Fresh, &crew, &progress, &cancel).await;
+    assert!(!state.reuses());
+    let into = Target { state, roots: Arc::new(roots) };
+    let moved = move_data(&sample.repository, &options, &found, into, &crew, &progress, &cancel).await;
     let error = moved.unwrap_err();
     let path = sample.pgdata().join("base/5/1259");
     assert!(matches!(&*error.what, Cause::File { operation: "create", path: p, .. } if *p == path), "{error}");
