@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 # On a fresh machine, rustup's folder may not be on the PATH.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-# Arguments for the demo, for instance DEMO_ARGS=--keep
+# Arguments for the demo, for instance DEMO_ARGS=--keep or DEMO_ARGS=--pg=19
 DEMO_ARGS ?=
 # Arguments for the benchmark, for instance BENCH_ARGS="--quick --only wal"
 BENCH_ARGS ?=
@@ -30,9 +30,9 @@ release: ## Build the release version, target/release/holdfast
 	cargo build --locked --release -p holdfast-cli
 
 .PHONY: demo
-demo: ## Back up, break and restore a PostgreSQL, with comments; DEMO_ARGS=--keep leaves it running
+demo: ## Back up, break and restore a PostgreSQL, with comments; DEMO_ARGS=--keep leaves it running, --pg=19 takes that PostgreSQL
 	@echo "demo: installs PostgreSQL and builds Holdfast first: about 10 minutes on 2 cores, seconds if both are there; then 2 minutes"
-	@scripts/provision --demo
+	@DEMO_ARGS="$(DEMO_ARGS)" scripts/provision --demo
 	@cargo build --locked --workspace --bins
 	@$${CARGO_TARGET_DIR:-target}/debug/holdfast-demo $(DEMO_ARGS)
 
