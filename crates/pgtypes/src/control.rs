@@ -1,8 +1,9 @@
 //! `ControlFile`: the contents of `global/pg_control`, as `ControlFileData` of `pg_control.h`.
 //!
-//! In the layouts of 13 to 18 every field that is read here has the same offset. They differ in one byte before the CRC
-//! (18 has `default_char_signedness` there) and in padding. The compiler decides the layout of the structure in the
-//! file, so the offsets below are those of the 64-bit little-endian ABIs.
+//! There are three layouts. In those of 13 to 18 every field that is read here has the same offset: they differ in one
+//! byte before the CRC (18 has `default_char_signedness` there) and in padding. 19 has new and larger fields, and most
+//! others moved ([`Layout`]). The compiler decides the layout of the structure in the file, so the offsets below are
+//! those of the 64-bit little-endian ABIs.
 //!
 //! A control file is checked in the order in which a reader can trust it: length, version, CRC-32C, then fields. An
 //! error names the version of the file even if this release does not know it. A wrong CRC may come from a torn read,
@@ -17,14 +18,67 @@ use crate::lsn::Lsn;
 use crate::segment::{InvalidSegmentSize, WalSegmentSize};
 use crate::system_identifier::SystemIdentifier;
 use crate::timeline::TimelineId;
-use crate::version::PgVersion;
+use crate::version::{PgVersion, SUPPORTED};
 
 /// Size of the file in bytes, `PG_CONTROL_FILE_SIZE`: the structure and zeros.
 pub const CONTROL_FILE_SIZE: usize = 8192;
 
-/// The offset of the CRC in 13 to 17.
-const CRC_OFFSET: usize = 288;
-const CRC_OFFSET_18: usize = 292;
+/// Where the fields are, in bytes, as far as it is not the same everywhere. Each is the first of a group of fields that
+/// are read here and keep their distances.
+struct Layout {
+    /// `checkPointCopy.nextXid`, then `nextOid` and `nextMulti`.
+    next_xid: usize,
+    /// `checkPointCopy.oldestXid`
+    oldest_xid: usize,
+    /// `checkPointCopy.time`
+    checkpoint_time: usize,
+    /// `minRecoveryPoint`, then its timeline, `backupStartPoint`, `backupEndPoint` and `backupEndRequired`.
+    min_recovery_point: usize,
+    /// `wal_level`, then the other settings that a standby compares.
+    wal_level: usize,
+    /// `blcksz`, then `relseg_size`.
+    block_size: usize,
+    /// `xlog_blcksz`, then `xlog_seg_size`.
+    wal_block_size: usize,
+    /// `data_checksum_version`. 19 has `data_checksum_version_init` before it, which is the value of `initdb`.
+    data_checksum_version: usize,
+    /// `crc`, which ends the structure.
+    crc: usize,
+}
+
+impl Layout {
+    const V13: Self = Self {
+        next_xid: 64,
+        oldest_xid: 84,
+        checkpoint_time: 104,
+        min_recovery_point: 136,
+        wal_level: 172,
+        block_size: 216,
+        wal_block_size: 224,
+        data_checksum_version: 252,
+        crc: 288,
+    };
+    const V18: Self = Self { crc: 292, ..Self::V13 };
+    const V19: Self = Self {
+        next_xid: 72,
+        oldest_xid: 96,
+        checkpoint_time: 112,
+        min_recovery_point: 144,
+        wal_level: 180,
+        block_size: 224,
+        wal_block_size: 236,
+        data_checksum_version: 268,
+        crc: 308,
+    };
+
+    const fn of(version: PgVersion) -> &'static Self {
+        match version.control_version() {
+            ..1800 => &Self::V13,
+            ..1900 => &Self::V18,
+            _ => &Self::V19,
+        }
+    }
+}
 
 /// What the server was doing when it last wrote its control file, as `DBState`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +238,7 @@ pub enum ControlFileError {
     /// The file is of a version of PostgreSQL that is not known here.
     #[error(
         "pg_control has control version {control_version} and catalog version {catalog_version}, which no supported \
-         PostgreSQL (13 to 18) has"
+         PostgreSQL ({SUPPORTED}) has"
     )]
     UnknownVersion {
         /// `pg_control_version`; if the file is from a big-endian machine, its bytes are swapped.
@@ -217,27 +271,27 @@ impl ControlFile {
     /// Reads a control file and ignores bytes after the structure.
     ///
     /// # Errors
-    /// [`ControlFileError::UnknownVersion`] for a file of another PostgreSQL than 13 to 18,
+    /// [`ControlFileError::UnknownVersion`] for a file of another PostgreSQL than 13 to 19,
     /// [`ControlFileError::InvalidField`] and [`ControlFileError::InvalidSegmentSize`] for values that PostgreSQL does
     /// not write. [`ControlFileError::TooShort`] and [`ControlFileError::BadCrc`] also for a file that the server is
     /// writing: read it again.
     pub fn parse(bytes: &[u8]) -> Result<Self, ControlFileError> {
         let too_short = |needed| ControlFileError::TooShort { found: bytes.len(), needed };
-        let needed = CRC_OFFSET + 4;
+        let needed = Layout::V13.crc + 4;
         let control_version = u32_at(bytes, 8).ok_or(too_short(needed))?;
         let catalog_version = u32_at(bytes, 12).ok_or(too_short(needed))?;
         let version = PgVersion::from_catalog_version(catalog_version)
             .filter(|version| version.control_version() == control_version)
             .ok_or(ControlFileError::UnknownVersion { control_version, catalog_version })?;
 
-        let crc_offset = if control_version >= 1800 { CRC_OFFSET_18 } else { CRC_OFFSET };
-        let found = u32_at(bytes, crc_offset).ok_or(too_short(crc_offset + 4))?;
-        let body = bytes.get(..crc_offset).ok_or(too_short(crc_offset + 4))?;
+        let layout = Layout::of(version);
+        let found = u32_at(bytes, layout.crc).ok_or(too_short(layout.crc + 4))?;
+        let body = bytes.get(..layout.crc).ok_or(too_short(layout.crc + 4))?;
         let expected = crc32c::crc32c(body);
         if expected != found {
             return Err(ControlFileError::BadCrc { expected, found });
         }
-        Fields { body }.read(version)
+        Fields { body }.read(version, layout)
     }
 
     /// Whether data pages have checksums.
@@ -252,9 +306,9 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn read(&self, version: PgVersion) -> Result<ControlFile, ControlFileError> {
+    fn read(&self, version: PgVersion, at: &Layout) -> Result<ControlFile, ControlFileError> {
         let state = self.u32(16)?;
-        let wal_level = self.u32(172)?;
+        let wal_level = self.u32(at.wal_level)?;
         Ok(ControlFile {
             system_identifier: SystemIdentifier::new(self.u64(0)?),
             version,
@@ -267,34 +321,34 @@ impl Fields<'_> {
             timeline: self.timeline("checkpoint's timeline", 48)?,
             previous_timeline: self.timeline("checkpoint's previous timeline", 52)?,
             full_page_writes: self.flag(56)?,
-            next_xid: self.u64(64)?,
-            next_oid: self.u32(72)?,
-            next_multixact: self.u32(76)?,
-            oldest_xid: self.u32(84)?,
-            checkpoint_time: self.time("time of the checkpoint", 104)?,
-            min_recovery_point: self.lsn(136)?.valid(),
-            min_recovery_timeline: TimelineId::new(self.u32(144)?),
-            backup_start: self.lsn(152)?.valid(),
-            backup_end: self.lsn(160)?.valid(),
-            end_of_backup_required: self.flag(168)?,
+            next_xid: self.u64(at.next_xid)?,
+            next_oid: self.u32(at.next_xid + 8)?,
+            next_multixact: self.u32(at.next_xid + 12)?,
+            oldest_xid: self.u32(at.oldest_xid)?,
+            checkpoint_time: self.time("time of the checkpoint", at.checkpoint_time)?,
+            min_recovery_point: self.lsn(at.min_recovery_point)?.valid(),
+            min_recovery_timeline: TimelineId::new(self.u32(at.min_recovery_point + 8)?),
+            backup_start: self.lsn(at.min_recovery_point + 16)?.valid(),
+            backup_end: self.lsn(at.min_recovery_point + 24)?.valid(),
+            end_of_backup_required: self.flag(at.min_recovery_point + 32)?,
             wal_level: match wal_level {
                 0 => WalLevel::Minimal,
                 1 => WalLevel::Replica,
                 2 => WalLevel::Logical,
                 _ => return Err(invalid("wal_level", wal_level)),
             },
-            wal_log_hints: self.flag(176)?,
-            max_connections: self.u32(180)?,
-            max_worker_processes: self.u32(184)?,
-            max_wal_senders: self.u32(188)?,
-            max_prepared_transactions: self.u32(192)?,
-            max_locks_per_transaction: self.u32(196)?,
-            track_commit_timestamp: self.flag(200)?,
-            block_size: self.u32(216)?,
-            relation_segment_pages: self.u32(220)?,
-            wal_block_size: self.u32(224)?,
-            wal_segment_size: WalSegmentSize::new(self.u32(228)?)?,
-            data_checksum_version: self.u32(252)?,
+            wal_log_hints: self.flag(at.wal_level + 4)?,
+            max_connections: self.u32(at.wal_level + 8)?,
+            max_worker_processes: self.u32(at.wal_level + 12)?,
+            max_wal_senders: self.u32(at.wal_level + 16)?,
+            max_prepared_transactions: self.u32(at.wal_level + 20)?,
+            max_locks_per_transaction: self.u32(at.wal_level + 24)?,
+            track_commit_timestamp: self.flag(at.wal_level + 28)?,
+            block_size: self.u32(at.block_size)?,
+            relation_segment_pages: self.u32(at.block_size + 4)?,
+            wal_block_size: self.u32(at.wal_block_size)?,
+            wal_segment_size: WalSegmentSize::new(self.u32(at.wal_block_size + 4)?)?,
+            data_checksum_version: self.u32(at.data_checksum_version)?,
         })
     }
 

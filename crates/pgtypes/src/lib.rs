@@ -1,4 +1,4 @@
-//! PostgreSQL's own formats for Holdfast: the files of a cluster and its WAL, for the majors 13 to 18.
+//! PostgreSQL's own formats for Holdfast: the files of a cluster and its WAL, for the majors 13 to 19.
 //!
 //! Everything here is a pure function over bytes and texts: no I/O, no clock, no async. The bytes may come from a disk,
 //! a network or a bucket, and no function panics on them. Input that cannot be read gives an error that repeats it. If

@@ -154,6 +154,28 @@ fn targets_are_found_as_recovery_finds_them() {
     assert_eq!(find_first_after(segment, late, TimeBound::After), None);
 }
 
+/// A crash lost the rest of a record. The server marks the page on which it continues, and 19 has another mark.
+#[test]
+fn reading_continues_on_the_page_after_a_crash() {
+    for (version, mark, other) in [(PgVersion::V15, 8, 4), (PgVersion::V18, 8, 4), (PgVersion::V19, 4, 8)] {
+        for (flag, expected) in [(mark, &[1, 3][..]), (other, &[1]), (0, &[1])] {
+            let mut writer = Writer { version, ..Writer::new(10) };
+            writer.commit(1, 0);
+            let lost = writer.wal.len();
+            writer.record(2, 0, 1, &[0; 20_000]);
+            writer.wal.truncate(lost.next_multiple_of(Writer::PAGE));
+            writer.page_header(0, flag);
+            writer.commit(3, 0);
+            let records = segment(&writer.wal, version).records();
+            let found = records.filter_map(|record| match record.event {
+                Some(Event::XactEnd(end)) => end.xid,
+                _ => None,
+            });
+            assert_eq!(found.collect::<Vec<_>>(), expected, "PostgreSQL {version}, flag {flag}");
+        }
+    }
+}
+
 #[test]
 fn a_real_commit_between_two_segments_is_joined() {
     // The facts of two neighbouring segments of a PostgreSQL 15; `pg_waldump` shows the commit of 20812 if it gets
@@ -179,6 +201,7 @@ fn a_real_commit_between_two_segments_is_joined() {
 
 /// Writes records over pages as PostgreSQL does, from the beginning of a segment on.
 struct Writer {
+    version: PgVersion,
     wal: Vec<u8>,
     start: u64,
     previous: u64,
@@ -189,14 +212,14 @@ impl Writer {
 
     fn new(segment_number: u64) -> Self {
         let start = segment_number << 20;
-        Self { wal: Vec::new(), start, previous: start - 8 }
+        Self { version: PgVersion::V15, wal: Vec::new(), start, previous: start - 8 }
     }
 
     fn page_header(&mut self, remaining: usize, flags: u16) {
         let first = self.wal.len().is_multiple_of(1 << 20);
         let info = flags | u16::from(first) << 1 | u16::from(remaining > 0);
         let lsn = self.start + self.wal.len() as u64;
-        self.wal.extend(0xD110_u16.to_le_bytes());
+        self.wal.extend(self.version.wal_page_magic().to_le_bytes());
         self.wal.extend(info.to_le_bytes());
         self.wal.extend(1_u32.to_le_bytes());
         self.wal.extend(lsn.to_le_bytes());

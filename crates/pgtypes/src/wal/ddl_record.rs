@@ -16,7 +16,7 @@
 //! that the same transaction made, whose rows nobody else has ever seen.
 //!
 //! The layouts are those of `xact.h`, `storage_xlog.h`, `dbcommands_xlog.h`, `tablespace.h` and `heapam_xlog.h`, which
-//! are the same in 13 to 18 unless said here.
+//! are the same in 13 to 19 unless said here.
 
 use chrono::{DateTime, Utc};
 

@@ -1,11 +1,12 @@
 //! Headers of WAL pages, as `XLogPageHeaderData` and `XLogLongPageHeaderData` of `xlog_internal.h`.
 //!
 //! Every page begins with a short header; the first page of a segment has the long one, which adds the cluster and the
-//! sizes. The layout is the same in 13 to 18.
+//! sizes. The layout is the same in 13 to 19, and one flag has moved (`PgVersion::wal_overwrite_flag`).
 
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::lsn::Lsn;
 use crate::system_identifier::SystemIdentifier;
+use crate::version::PgVersion;
 
 /// Size of the short header in bytes, `SizeOfXLogShortPHD`.
 pub const SHORT_HEADER_SIZE: usize = 24;
@@ -16,10 +17,6 @@ pub const LONG_HEADER_SIZE: usize = 40;
 const FIRST_IS_CONTINUATION: u16 = 0x0001;
 /// `XLP_LONG_HEADER`
 const LONG_HEADER: u16 = 0x0002;
-/// `XLP_FIRST_IS_OVERWRITE_CONTRECORD`
-const FIRST_IS_OVERWRITE: u16 = 0x0008;
-/// `XLP_ALL_FLAGS`
-const ALL_FLAGS: u16 = 0x000F;
 
 /// The header of a WAL page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,12 +82,17 @@ impl WalPageHeader {
     }
 
     /// Whether the page replaces the rest of a record that was lost in a crash.
-    pub const fn is_overwrite(&self) -> bool {
-        self.info & FIRST_IS_OVERWRITE != 0
+    pub fn is_overwrite(&self) -> bool {
+        self.version().is_some_and(|version| self.info & version.wal_overwrite_flag() != 0)
     }
 
-    /// Whether no unknown flag is set.
-    pub const fn has_known_flags(&self) -> bool {
-        self.info & !ALL_FLAGS == 0
+    /// Whether the page is of a supported major and has no flag that this major does not know.
+    pub fn has_known_flags(&self) -> bool {
+        self.version().is_some_and(|version| self.info & !version.wal_page_flags() == 0)
+    }
+
+    /// The major whose magic the page has.
+    fn version(&self) -> Option<PgVersion> {
+        PgVersion::from_wal_page_magic(self.magic)
     }
 }

@@ -9,7 +9,7 @@ use crate::lsn::Lsn;
 use crate::segment::{SegmentName, WalSegmentSize};
 use crate::system_identifier::SystemIdentifier;
 use crate::timeline::TimelineId;
-use crate::version::PgVersion;
+use crate::version::{PgVersion, UnsupportedVersion};
 use crate::wal::page::{LONG_HEADER_SIZE, WalPageHeader};
 
 /// Number of bytes from the beginning of a segment that the check needs.
@@ -46,6 +46,13 @@ pub enum SegmentMismatch {
         expected: PgVersion,
         /// The magic in the file.
         found: u16,
+    },
+    /// The file is from a PostgreSQL that is not supported.
+    #[error("WAL segment {name}: {found}")]
+    Unsupported {
+        name: SegmentName,
+        /// What its magic says.
+        found: UnsupportedVersion,
     },
     /// The file is from another major.
     #[error("WAL segment {name} is of PostgreSQL {found}, but the cluster is of PostgreSQL {expected}")]
@@ -96,9 +103,9 @@ pub enum SegmentMismatch {
 ///
 /// # Errors
 /// The first difference, in this order: [`SegmentMismatch::Name`], [`SegmentMismatch::TooShort`],
-/// [`SegmentMismatch::Version`] or [`SegmentMismatch::NotWal`], [`SegmentMismatch::NotFirstPage`],
-/// [`SegmentMismatch::Cluster`], [`SegmentMismatch::Size`], [`SegmentMismatch::Position`],
-/// [`SegmentMismatch::Timeline`].
+/// [`SegmentMismatch::Version`], [`SegmentMismatch::Unsupported`] or [`SegmentMismatch::NotWal`],
+/// [`SegmentMismatch::NotFirstPage`], [`SegmentMismatch::Cluster`], [`SegmentMismatch::Size`],
+/// [`SegmentMismatch::Position`], [`SegmentMismatch::Timeline`].
 pub fn check_segment_header(bytes: &[u8], expected: &ExpectedSegment) -> Result<(), SegmentMismatch> {
     let ExpectedSegment { system_identifier, version, name, size } = *expected;
     if !name.is_valid_for(size) {
@@ -112,7 +119,10 @@ pub fn check_segment_header(bytes: &[u8], expected: &ExpectedSegment) -> Result<
     if header.magic != version.wal_page_magic() {
         return Err(match PgVersion::from_wal_page_magic(header.magic) {
             Some(found) => SegmentMismatch::Version { name, expected: version, found },
-            None => SegmentMismatch::NotWal { name, expected: version, found: header.magic },
+            None => match PgVersion::unsupported_wal_page_magic(header.magic) {
+                Some(found) => SegmentMismatch::Unsupported { name, found },
+                None => SegmentMismatch::NotWal { name, expected: version, found: header.magic },
+            },
         });
     }
     let Some(long) = header.long.filter(|_| header.has_known_flags()) else {
@@ -187,6 +197,11 @@ mod tests {
             (
                 with(0, &0xD10D_u16.to_le_bytes()),
                 "WAL segment 000000020000000A000000FF is of PostgreSQL 14, but the cluster is of PostgreSQL 15",
+            ),
+            (
+                with(0, &0xD130_u16.to_le_bytes()),
+                "WAL segment 000000020000000A000000FF: PostgreSQL with D130 at the beginning of its WAL pages is not \
+                 supported: 13 to 19 are",
             ),
             (
                 with(2, &[0]),
