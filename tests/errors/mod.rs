@@ -9,6 +9,7 @@ mod configuration;
 mod credentials;
 mod damage;
 mod foreign;
+mod future;
 mod kit;
 mod opening;
 mod proxies;

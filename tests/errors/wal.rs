@@ -75,7 +75,7 @@ async fn files_that_are_not_what_they_are_called() {
             name.as_str(),
             vec![0; 1 << 20],
             31,
-            "error: $DIR/elsewhere/$NAME cannot be understood: it begins with 0000, but WAL of PostgreSQL 13 to 18 \
+            "error: $DIR/elsewhere/$NAME cannot be understood: it begins with 0000, but WAL of PostgreSQL 13 to 19 \
                  never does\n\
                  while: pushing $DIR/elsewhere/$NAME\n\
                  hint:  nothing was stored: the content of the file does not match its name; check the disk and the \

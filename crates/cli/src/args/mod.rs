@@ -47,7 +47,7 @@ use holdfast_repo::recovery::NeededTail;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Backup, WAL archive and point-in-time recovery for PostgreSQL 13 to 18.
+/// Backup, WAL archive and point-in-time recovery for PostgreSQL 13 to 19.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "holdfast", version, propagate_version = true, disable_help_subcommand = true, max_term_width = 100)]
 pub struct Args {

@@ -5,6 +5,7 @@ use crate::exit_code::{ExitCode, NextStep};
 use holdfast_engine::error::{HostFault, ServerSetting};
 use holdfast_engine::{Cause, Error};
 use holdfast_pgtypes::control::ControlFileError;
+use holdfast_pgtypes::version::UnsupportedVersion;
 use holdfast_pgtypes::wal::segment_check::SegmentMismatch;
 use holdfast_repo::key::KeyError;
 use holdfast_repo::record::RecordError;
@@ -72,9 +73,11 @@ fn of_what(what: &Cause) -> Failure {
         ),
         Cause::ServerSetting(setting) => of_setting(what, setting),
         Cause::File { operation, path, source } => of_file(what, operation, path, source),
+        Cause::UnsupportedVersion(_) | Cause::StoredVersion { .. } => {
+            new(ExitCode::WrongVersion).hint(UnsupportedVersion::ADVICE)
+        }
         Cause::ControlFile { path, source } => match source {
-            ControlFileError::UnknownVersion { .. } => new(ExitCode::WrongVersion)
-                .hint("this release supports PostgreSQL 13 to 18 on 64-bit little-endian machines"),
+            ControlFileError::UnknownVersion { .. } => new(ExitCode::WrongVersion).hint(UnsupportedVersion::ADVICE),
             _ => new(ExitCode::UnreadableFile).hint(format!(
                 "check that {} belongs to the data directory, and that its disk works: PostgreSQL itself cannot start \
                  with this file",
@@ -417,9 +420,6 @@ fn of_setting(what: &Cause, setting: &ServerSetting) -> Failure {
     match setting {
         ServerSetting::WalLevelMinimal => Failure::new(ExitCode::Configuration, what.to_string())
             .hint("set wal_level = replica in postgresql.conf and restart the server"),
-        ServerSetting::Version(_) => {
-            Failure::new(ExitCode::WrongVersion, what.to_string()).hint("this release supports PostgreSQL 13 to 18")
-        }
         ServerSetting::OtherServer { .. } | ServerSetting::OtherFiles { .. } => {
             Failure::new(ExitCode::WrongCluster, what.to_string())
                 .hint("set `cluster.connection` and `cluster.pgdata` to the same server")
@@ -432,6 +432,9 @@ fn of_segment(what: &Cause, file: &str, source: &SegmentMismatch) -> Failure {
     match source {
         SegmentMismatch::Cluster { .. } => Failure::new(ExitCode::WrongCluster, message)
             .hint("nothing was stored or handed over: check `cluster.name` and where the file comes from"),
+        SegmentMismatch::Unsupported { .. } => {
+            Failure::new(ExitCode::WrongVersion, message).hint(UnsupportedVersion::ADVICE)
+        }
         SegmentMismatch::Version { .. } => Failure::new(ExitCode::WrongVersion, message)
             .hint("nothing was stored or handed over: after pg_upgrade run `holdfast repo init --new-claim`"),
         _ if is_local(Path::new(file)) => Failure::new(ExitCode::UnreadableFile, message).hint(

@@ -12,6 +12,7 @@ use holdfast_contract::report::repo::{
     ClaimReport, ClaimedRepository, ClusterClaims, InitReport, InitialisedRepository, RepoInfoReport,
     RepositoryClusters,
 };
+use holdfast_engine::Cause;
 use holdfast_engine::archive::Spool;
 use holdfast_engine::repository::claim::{Claimant, Identity};
 use holdfast_engine::repository::{Repository, RepositoryTarget, begin, init as engine};
@@ -193,7 +194,8 @@ fn claimant(context: &Context, required: bool) -> Result<Option<Claimant>, Failu
             host: time::host(),
             now: time::now(),
         })),
-        Err(error) if required => Err(error.into()),
+        // An archive that this cluster could never use is not prepared for it.
+        Err(error) if required || matches!(*error.what, Cause::UnsupportedVersion(_)) => Err(error.into()),
         Err(error) => {
             context.warn(&format!(
                 "the archive is not claimed for a cluster yet: {}; the first `wal push` or `backup` will claim it",

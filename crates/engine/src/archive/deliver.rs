@@ -476,9 +476,9 @@ async fn judge(
 
 /// The identity of the cluster that the claim belongs to.
 pub(super) fn identity_of(claim: &ClaimRecord) -> Result<Identity, Error> {
-    let version = PgVersion::new(claim.pg_major).map_err(|e| Cause::Malformed {
-        name: format!("claim {} on {}", claim.number, claim.cluster),
-        reason: e.to_string(),
+    let version = PgVersion::new(claim.pg_major).map_err(|source| Cause::StoredVersion {
+        name: format!("claim {} of the archive {}", claim.number, claim.cluster),
+        source,
     })?;
     Ok(Identity { system_identifier: claim.system_identifier, version, wal_segment_size: claim.wal_segment_size })
 }

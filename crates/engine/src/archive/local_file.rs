@@ -8,14 +8,16 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use holdfast_contract::agent::FileIdentity;
+use holdfast_pgtypes::version::SUPPORTED;
 use holdfast_pgtypes::wal::page::WalPageHeader;
-use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, NEEDED_BYTES, check_segment_header};
+use holdfast_pgtypes::wal::segment_check::{ExpectedSegment, NEEDED_BYTES, SegmentMismatch, check_segment_header};
 use holdfast_pgtypes::{ControlFile, HistoryFile, PgVersion, SegmentName, WalFileName, WalSegmentSize};
 use holdfast_repo::wal_object::PIECE_BYTES;
 
 use super::mark;
 use crate::error::{Cause, Error, ResultExt};
 use crate::repository::claim::Identity;
+use crate::server::{refused_control_file, unsupported_version};
 
 /// History and backup history files have a few hundred bytes. A longer file is something else.
 const MAX_TEXT_FILE_BYTES: u64 = 16 << 20;
@@ -77,9 +79,16 @@ impl LocalFile {
         let malformed = |reason: String| Cause::Malformed { name: self.path.display().to_string(), reason };
         let header = WalPageHeader::parse(&self.head)
             .ok_or_else(|| malformed(format!("it has {} bytes, less than a WAL page header", self.head.len())))?;
-        let version = PgVersion::from_wal_page_magic(header.magic).ok_or_else(|| {
-            malformed(format!("it begins with {:04X}, but WAL of PostgreSQL 13 to 18 never does", header.magic))
-        })?;
+        let version =
+            PgVersion::from_wal_page_magic(header.magic).ok_or_else(|| match PgVersion::unsupported_wal_page_magic(
+                header.magic,
+            ) {
+                Some(found) => unsupported_version(data_directory(&self.path), found),
+                None => malformed(format!(
+                    "it begins with {:04X}, but WAL of PostgreSQL {SUPPORTED} never does",
+                    header.magic
+                )),
+            })?;
         let long = header
             .long
             .ok_or_else(|| malformed("it does not begin with the header of a segment's first page".to_owned()))?;
@@ -107,8 +116,10 @@ impl LocalFile {
         };
         let Identity { system_identifier, version, wal_segment_size: size } = *identity;
         let expected = ExpectedSegment { system_identifier, version, name, size };
-        check_segment_header(&self.head, &expected)
-            .map_err(|source| Cause::SegmentMismatch { file: self.path.display().to_string(), source })?;
+        check_segment_header(&self.head, &expected).map_err(|source| match source {
+            SegmentMismatch::Unsupported { found, .. } => unsupported_version(data_directory(&self.path), found),
+            source => Cause::SegmentMismatch { file: self.path.display().to_string(), source },
+        })?;
         if found != size.as_u64() {
             return Err(Cause::SegmentSize { path: self.path.clone(), found, expected: size }.into());
         }
@@ -144,6 +155,11 @@ impl LocalFile {
     }
 }
 
+/// The data directory in whose `pg_wal` a file is, if it is in one.
+fn data_directory(path: &Path) -> &Path {
+    path.parent().and_then(Path::parent).unwrap_or(Path::new(""))
+}
+
 /// The identity in `global/pg_control` of the data directory that contains a WAL file; `None` if there is none. Blocks.
 ///
 /// The parent is derived from the text of the path: `pg_wal` may be a symbolic link, whose `..` is not the data
@@ -160,6 +176,6 @@ pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
         // The server may have been writing it: read once more, as PostgreSQL's own tools do.
         std::fs::read(&control).map_err(|_| first).and_then(|bytes| ControlFile::parse(&bytes))
     });
-    let parsed = parsed.map_err(|source| Cause::ControlFile { path: control, source });
+    let parsed = parsed.map_err(|source| refused_control_file(control, source));
     Ok(Some(Identity::of_control_file(&parsed.doing(|| "finding the cluster that a WAL file belongs to".to_owned())?)))
 }

@@ -218,7 +218,7 @@ impl Run<'_> {
     ) -> Result<Result<(), String>, Error> {
         let size = wal.size();
         let version = PgVersion::new(wal.claim.pg_major)
-            .map_err(|e| Cause::Refused(format!("the archive {}: {e}", wal.claim.cluster)))?;
+            .map_err(|source| Cause::StoredVersion { name: format!("the archive {}", wal.claim.cluster), source })?;
         let archived = self.reader.whole(&wal.claim, before).await?;
         if let Agreement::Differs(at) = self.own_copy(wal, folder, &archived, (before, before), Lsn::MAX).await? {
             return Ok(Err(format!("its {before} differs from the archived one from {at} on")));
@@ -377,7 +377,7 @@ impl Run<'_> {
             )));
         }
         let version = PgVersion::new(wal.claim.pg_major)
-            .map_err(|e| Cause::Refused(format!("the archive {}: {e}", wal.claim.cluster)))?;
+            .map_err(|source| Cause::StoredVersion { name: format!("the archive {}", wal.claim.cluster), source })?;
         let archived = self.reader.whole(&wal.claim, first).await?;
         let begins = self.reader.crew.run(move || {
             begins_at(WalSegment { bytes: &archived, name: first, size, version }, switch, timeline, from)

@@ -144,6 +144,8 @@ fn is_refusal(error: &Error) -> bool {
             | Cause::Refused(_)
             | Cause::File { .. }
             | Cause::ControlFile { .. }
+            | Cause::UnsupportedVersion(_)
+            | Cause::StoredVersion { .. }
             | Cause::WrongCluster { .. }
     )
 }

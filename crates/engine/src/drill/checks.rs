@@ -15,8 +15,9 @@ use super::bounds::EarlyEnd;
 use super::run::Run;
 use super::server::Access;
 use super::{amcheck, blocking, milliseconds, pages, plain, probes};
-use crate::error::{Cause, Error, ResultExt};
+use crate::error::{Error, ResultExt};
 use crate::path_overlap::tablespaces;
+use crate::server::refused_control_file;
 
 impl Run<'_> {
     /// Runs `pg_amcheck` and the user's queries.
@@ -111,5 +112,5 @@ fn control_file(pgdata: &Path) -> Result<ControlFile, Error> {
     let mut bytes = Vec::new();
     let read = plain::open(&path).and_then(|file| file.take(CONTROL_FILE_SIZE as u64).read_to_end(&mut bytes));
     read.map_err(|e| Error::file("read", &path, e))?;
-    Ok(ControlFile::parse(&bytes).map_err(|source| Cause::ControlFile { path, source })?)
+    Ok(ControlFile::parse(&bytes).map_err(|source| refused_control_file(path, source))?)
 }

@@ -155,8 +155,8 @@ async fn drill_inner(
     let planning = Box::pin(restore::plan(repository, &restoring, progress, cancel));
     let plan = bounds.within(planning).await.map_err(|over| over.into_error(&bounds))??;
     let backup = record_of(repository, options, plan.recovery.backup).await?;
-    let version =
-        PgVersion::new(backup.pg_major).map_err(|e| Cause::Refused(format!("backup {}: {e}", backup.backup_id)))?;
+    let version = PgVersion::new(backup.pg_major)
+        .map_err(|source| Cause::StoredVersion { name: format!("backup {}", backup.backup_id), source })?;
     let programs = Programs::find(options.bin_dir.as_deref(), &options.path, version)?;
     let known: Vec<OsString> = backup.tablespaces.iter().map(|tablespace| tablespace.oid.to_string().into()).collect();
     outside::refuse_living(options.living.as_deref(), &known, backup.system_identifier)?;

@@ -127,7 +127,17 @@ pub enum Cause {
         /// The error of the operating system.
         source: std::io::Error,
     },
-    /// `global/pg_control` is not one of PostgreSQL 13 to 18, or is damaged.
+    /// The server, the data directory or a WAL file here is of a PostgreSQL that is not supported.
+    #[error(transparent)]
+    UnsupportedVersion(#[from] pg::version::UnsupportedVersion),
+    /// Something in the repository is of a PostgreSQL that is not supported: a later release has stored it.
+    #[error("{name}: {source}")]
+    StoredVersion {
+        /// What it is, for messages: "claim 3 of the archive main".
+        name: String,
+        source: pg::version::UnsupportedVersion,
+    },
+    /// `global/pg_control` is not a control file of a supported PostgreSQL, or is damaged.
     #[error("{}: {source}", path.display())]
     ControlFile {
         path: PathBuf,

@@ -27,6 +27,7 @@ impl Error {
             | Cause::WrongCluster { .. }
             | Cause::WrongOwner { .. }
             | Cause::WrongVersion { .. }
+            | Cause::StoredVersion { .. }
             | Cause::ArchiveNotEmpty { .. }
             | Cause::NoClaim { .. }
             | Cause::Divergence { .. }
@@ -61,6 +62,7 @@ impl Error {
             | Cause::PostmasterPid { .. }
             | Cause::ServerSetting(_)
             | Cause::File { .. }
+            | Cause::UnsupportedVersion(_)
             | Cause::ControlFile { .. }
             | Cause::NotEmpty { .. }
             | Cause::TablespaceNotEmpty { .. }

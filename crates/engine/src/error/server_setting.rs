@@ -11,9 +11,6 @@ pub enum ServerSetting {
     /// `wal_level = minimal` writes too little WAL to recover a backup.
     #[error("wal_level is \"minimal\"")]
     WalLevelMinimal,
-    /// A version that this release does not know.
-    #[error("PostgreSQL {0} is not supported (13 to 18 are)")]
-    Version(String),
     /// The connection does not lead to the server of the data directory.
     #[error("the connection leads to a server with system identifier {server}, but {} has {directory_identifier}", directory.display())]
     OtherServer {

@@ -125,7 +125,7 @@ impl<'a> Searched<'a> {
         let claim =
             claim.ok_or_else(|| Cause::NoClaim { store: repository.describe(), cluster: cluster.to_string() })?;
         let version = PgVersion::new(claim.pg_major)
-            .map_err(|error| Cause::Refused(format!("the archive {cluster}: {error}")))?;
+            .map_err(|source| Cause::StoredVersion { name: format!("the archive {cluster}"), source })?;
         let beginnings = backups.iter().map(Beginning::from).collect();
         let archive = Archive::of_claim(repository, claim, beginnings).await?;
         let request = RecoveryRequest { timeline: options.timeline, ..RecoveryRequest::default() };

@@ -49,7 +49,7 @@ use crate::repository::Repository;
 use crate::repository::leases::Clock;
 use crate::repository::machine::{Life, life_of};
 use crate::server::running::RunningServer;
-use crate::server::{PostmasterPid, running};
+use crate::server::{PostmasterPid, refused_control_file, running};
 
 /// The name of the control file while the directory must not start.
 const CONTROL_ASIDE: &str = "global/pg_control.holdfast";
@@ -166,7 +166,7 @@ async fn preflight(
         };
         check_record(record, options)?;
         let here = || format!("looking at the directory {}", options.pgdata.display());
-        let version = PgVersion::new(record.pg_major).map_err(|e| Cause::Refused(e.to_string()))?;
+        let version = version_of(record)?;
         let resumed = inspect(&options.pgdata, record, &point).doing(here)?;
         let (foreign, given, of) = (layout.clone(), options.clone(), record.system_identifier);
         let looked = blocking(move || refuse_foreign(&foreign, version, &given, of));
@@ -382,7 +382,7 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
     let aside = pgdata.join(CONTROL_ASIDE);
     let path = if resumed && !control.exists() { aside } else { control };
     let bytes = fs::read(&path).map_err(|e| Error::file("read", &path, e))?;
-    let control = ControlFile::parse(&bytes).map_err(|source| Cause::ControlFile { path, source })?;
+    let control = ControlFile::parse(&bytes).map_err(|source| refused_control_file(path, source))?;
     if control.system_identifier != record.system_identifier {
         return Err(Cause::WrongCluster {
             store: format!("snapshot {}", record.snapshot_id),
@@ -443,13 +443,18 @@ fn may_be_server(works_in: &Result<PathBuf, ErrorKind>, program: Option<&str>, h
     }
 }
 
+fn version_of(record: &SnapshotRecord) -> Result<PgVersion, Error> {
+    let name = || format!("snapshot {}", record.snapshot_id);
+    Ok(PgVersion::new(record.pg_major).map_err(|source| Cause::StoredVersion { name: name(), source })?)
+}
+
 /// Steps 2 to 5. Blocks.
 fn change(found: &Preflight, options: &RestoreOptions, record: &SnapshotRecord) -> Result<u64, Error> {
     let pgdata = &options.pgdata;
     let mut lock = ResumeLock::acquire(pgdata)?;
     // Checked again under the lock.
     inspect(pgdata, record, &found.point)?;
-    let version = PgVersion::new(record.pg_major).map_err(|e| Cause::Refused(e.to_string()))?;
+    let version = version_of(record)?;
     refuse_foreign(&found.layout, version, options, record.system_identifier)?;
     lock.record(&found.point)?;
     let mut roots = Roots::open(&found.layout)?;

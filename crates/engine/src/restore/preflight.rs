@@ -126,8 +126,8 @@ pub(super) async fn preflight(
         let backup = archive.backups.into_iter().find(|backup| backup.backup_id == plan.backup);
         let backup =
             backup.ok_or_else(|| Cause::Internal(format!("the planner chose {}, which is not there", plan.backup)))?;
-        let version =
-            PgVersion::new(backup.pg_major).map_err(|e| Cause::Refused(format!("backup {}: {e}", backup.backup_id)))?;
+        let version = PgVersion::new(backup.pg_major)
+            .map_err(|source| Cause::StoredVersion { name: format!("backup {}", backup.backup_id), source })?;
         if backup.checksum_failures.count > 0 {
             notes.push(format!(
                 "{} pages of backup {} had a wrong checksum when it was taken; see `holdfast info`",
@@ -385,7 +385,7 @@ impl Archive {
         let path = path.doing(choosing)?;
         self.check_histories(&options.request, Some(path.timeline()))?;
         let version = PgVersion::new(self.claim.pg_major)
-            .map_err(|e| Cause::Refused(format!("the archive {}: {e}", options.cluster)))?;
+            .map_err(|source| Cause::StoredVersion { name: format!("the archive {}", options.cluster), source })?;
         let lookup = WalLookup {
             repository: repository.clone(),
             claim: Arc::clone(&self.claim),

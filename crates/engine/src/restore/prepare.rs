@@ -19,7 +19,7 @@ use super::resume::{RESUME_POINT, ResumeLock, ResumePoint, sync_parent};
 use super::settings::Archiving;
 use crate::error::{Cause, Error};
 use crate::path_overlap::{Identity, Place};
-use crate::server::{PostmasterPid, running};
+use crate::server::{PostmasterPid, refused_control_file, running};
 
 /// The facts for the decision about the target.
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +143,7 @@ fn inspect_pgdata(pgdata: &Path, wanted: &TargetRequest<'_>) -> Result<Directory
     }
     if let Some(control) = control {
         let control =
-            ControlFile::parse(&control).map_err(|source| Cause::ControlFile { path: control_path.clone(), source })?;
+            ControlFile::parse(&control).map_err(|source| refused_control_file(control_path.clone(), source))?;
         if control.system_identifier != wanted.system_identifier {
             return Err(Cause::WrongCluster {
                 store: wanted.store.to_owned(),

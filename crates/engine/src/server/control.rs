@@ -3,11 +3,12 @@
 //! PostgreSQL writes the file in one small write, but a reader may still see half of it (the kernel promises nothing).
 //! Then the CRC is wrong, and the file is read again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_pgtypes::ControlFile;
 use holdfast_pgtypes::control::ControlFileError;
+use holdfast_pgtypes::version::UnsupportedVersion;
 
 use crate::error::{Cause, Error};
 
@@ -20,8 +21,8 @@ const READ_AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// Reads and parses the control file.
 ///
 /// # Errors
-/// [`Cause::File`] if it cannot be read. [`Cause::ControlFile`] if it is not from PostgreSQL 13 to 18, or is still
-/// damaged after ten reads.
+/// [`Cause::File`] if it cannot be read, [`Cause::UnsupportedVersion`] if it is not from PostgreSQL 13 to 19,
+/// [`Cause::ControlFile`] if it is still damaged after ten reads.
 pub fn read_control_file(pgdata: &Path) -> Result<ControlFile, Error> {
     read(pgdata).map(|(_, control)| control)
 }
@@ -42,7 +43,27 @@ fn read(pgdata: &Path) -> Result<(Vec<u8>, ControlFile), Error> {
             Err(ControlFileError::BadCrc { .. } | ControlFileError::TooShort { .. }) if attempt < ATTEMPTS => {
                 std::thread::sleep(READ_AGAIN_AFTER);
             }
+            Err(source @ ControlFileError::UnknownVersion { .. }) => {
+                let phrase = format!("reading {}", path.display());
+                return Err(Error::from(refused_control_file(path, source)).doing(phrase));
+            }
             Err(source) => return Err(Cause::ControlFile { path, source }.into()),
         }
     }
+}
+
+/// The error for a control file that does not parse. `path` is its path in a data directory.
+pub(crate) fn refused_control_file(path: PathBuf, source: ControlFileError) -> Cause {
+    if let ControlFileError::UnknownVersion { control_version, catalog_version } = source {
+        let pgdata = path.parent().and_then(Path::parent).unwrap_or(Path::new(""));
+        return unsupported_version(pgdata, UnsupportedVersion::Control { control_version, catalog_version });
+    }
+    Cause::ControlFile { path, source }
+}
+
+/// The error for a data directory with files of an unknown version. The number of its major is in `PG_VERSION`, and is
+/// what a person knows.
+pub(crate) fn unsupported_version(pgdata: &Path, found: UnsupportedVersion) -> Cause {
+    let text = std::fs::read_to_string(pgdata.join("PG_VERSION")).unwrap_or_default();
+    found.in_directory_of(&text).into()
 }

@@ -73,8 +73,8 @@ impl ServerFacts {
     /// Asks the server.
     ///
     /// # Errors
-    /// [`Cause::ServerSetting`] with [`ServerSetting::Version`] for another major than 13 to 18; [`Cause::Postgres`] if
-    /// a query fails. A role that may not see the system identifier does not cause an error.
+    /// [`Cause::UnsupportedVersion`] for another major than 13 to 19; [`Cause::Postgres`] if a query fails. A role that
+    /// may not see the system identifier does not cause an error.
     pub async fn ask(connection: &Connection) -> Result<Self, Error> {
         Self::ask_inner(connection).await.doing(|| "asking the server for its settings".to_owned())
     }
@@ -94,8 +94,7 @@ impl ServerFacts {
         let number: i32 = row.get(0);
         let text = |column: usize| row.get::<_, RawText>(column).lossy();
         let version_text = text(1);
-        let version = PgVersion::from_server_version_num(number.unsigned_abs())
-            .map_err(|_| Cause::ServerSetting(ServerSetting::Version(version_text.clone())))?;
+        let version = PgVersion::from_server_version_num(number.unsigned_abs()).map_err(Cause::from)?;
         let archive_command = text(5);
         let databases = client
             .query("SELECT oid, datname::text FROM pg_database ORDER BY oid", &[])

@@ -21,8 +21,8 @@ mod text;
 mod tls;
 
 pub use connect::{Connection, ConnectionSettings};
-pub(crate) use control::read_control_bytes;
 pub use control::read_control_file;
+pub(crate) use control::{read_control_bytes, refused_control_file, unsupported_version};
 pub use facts::{Database, DatabasePlace, ServerFacts};
 pub use identity::{prove_same, prove_started, prove_timeline};
 pub use libpq::Environment;

@@ -54,8 +54,7 @@ pub(super) async fn prove(connection: &Connection, pgdata: &Path) -> Result<Proo
         )
         .await?;
     let number: i32 = row.get(3);
-    let version = PgVersion::from_server_version_num(number.unsigned_abs())
-        .map_err(|e| Cause::Internal(format!("server_version_num: {e}")))?;
+    let version = PgVersion::from_server_version_num(number.unsigned_abs()).map_err(Cause::from)?;
     let database = DatabasePlace { oid: row.get(2), name: String::new(), tablespace: row.get(1) };
     let database = PathBuf::from(database.directory(version));
     let folder = pgdata.join(database.parent().unwrap_or(Path::new(""))).join("pgsql_tmp");

@@ -13,7 +13,7 @@ use postgres_protocol::message::frontend;
 
 use super::messages::{FromServer, StandbyStatus};
 use super::wire::{Received, Wire, answer, lost, text, values};
-use crate::error::{Cause, Error, ResultExt, ServerSetting};
+use crate::error::{Cause, Error, ResultExt};
 
 /// How long a command may take. None of them waits for anything on the server.
 const ANSWERED_WITHIN: Duration = Duration::from_mins(1);
@@ -93,7 +93,7 @@ impl Replication {
     pub(crate) fn version(&self) -> Result<PgVersion, Error> {
         let digits: String = self.server_version.chars().take_while(char::is_ascii_digit).collect();
         let major = digits.parse().map_err(|_| lost(format!("its version is {:?}", self.server_version)))?;
-        PgVersion::new(major).map_err(|error| Cause::ServerSetting(ServerSetting::Version(error.to_string())).into())
+        PgVersion::new(major).map_err(|error| Cause::from(error).into())
     }
 
     pub(crate) async fn show(&mut self, setting: &str) -> Result<String, Error> {

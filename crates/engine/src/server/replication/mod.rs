@@ -1,6 +1,6 @@
 //! A physical replication connection: what `walreceiver` and `pg_receivewal` speak.
 //!
-//! The source is "Streaming Replication Protocol" in PostgreSQL's manual, for 13 to 18.
+//! The source is "Streaming Replication Protocol" in PostgreSQL's manual, for 13 to 19.
 //!
 //! - [`messages`]: what is inside of CopyData in both directions. Pure.
 //! - [`wire`]: messages over any stream of bytes.
