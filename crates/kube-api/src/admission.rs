@@ -92,6 +92,7 @@ fn short(warning: &str) -> String {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+    use holdfast_pgtypes::version::UnsupportedVersion;
     use serde_json::json;
 
     fn cluster(spec: &Value) -> Value {
@@ -146,7 +147,8 @@ mod tests {
         assert_eq!(response["allowed"], false);
         assert_eq!(
             response["status"]["message"],
-            "spec.imageName: PostgreSQL 9 is not supported (supported versions are 13 to 18); \
+            "spec.imageName: PostgreSQL 9 is not supported: 13 to 19 are (nothing was written: use a release of Holdfast \
+             that supports this PostgreSQL, as its changelog says, or a released PostgreSQL of 13 to 19); \
              spec.storage.size: `1GB` is not a volume size (did you mean `1Gi`?)"
         );
         assert_eq!(response["status"]["code"], 422);
@@ -155,7 +157,7 @@ mod tests {
         assert_eq!(
             details["causes"],
             json!([
-                {"reason": "InvalidValue", "field": "spec.imageName", "message": "PostgreSQL 9 is not supported (supported versions are 13 to 18)"},
+                {"reason": "InvalidValue", "field": "spec.imageName", "message": format!("PostgreSQL 9 is not supported: 13 to 19 are ({})", UnsupportedVersion::ADVICE)},
                 {"reason": "InvalidValue", "field": "spec.storage.size", "message": "`1GB` is not a volume size (did you mean `1Gi`?)"},
             ])
         );

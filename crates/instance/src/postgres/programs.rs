@@ -1,6 +1,8 @@
 //! The paths of PostgreSQL's programs in the image.
 
 use crate::error::{Error, Result};
+use holdfast_pgtypes::PgVersion;
+use holdfast_pgtypes::version::{SUPPORTED, UnsupportedVersion};
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
 
@@ -25,7 +27,7 @@ impl Programs {
         let folder = on_path.chain(packaged()).find(|folder| folder.join("postgres").is_file()).ok_or_else(|| {
             Error::stuck("the image has no PostgreSQL: `postgres` is neither on the PATH nor in a package's folder")
                 .doing("looking for PostgreSQL's programs")
-                .hint("spec.imageName must name an image of PostgreSQL 13 to 18")
+                .hint(format!("spec.imageName must name an image of PostgreSQL {SUPPORTED}"))
         })?;
         Self::in_folder(&folder).await
     }
@@ -33,7 +35,7 @@ impl Programs {
     /// The programs in a folder.
     ///
     /// # Errors
-    /// When the server there prints no version.
+    /// When the server there prints no version, or one that is not supported.
     pub async fn in_folder(folder: &Path) -> Result<Self> {
         let program = folder.join("postgres");
         let output = Command::new(&program).arg("--version").output().await;
@@ -42,7 +44,12 @@ impl Programs {
         let major = major(&text).ok_or_else(|| {
             Error::stuck(format!("{} prints {:?} as its version", program.display(), text.trim()))
                 .doing("looking for PostgreSQL's programs")
-                .hint("spec.imageName must name an image of PostgreSQL 13 to 18")
+                .hint(format!("spec.imageName must name an image of PostgreSQL {SUPPORTED}"))
+        })?;
+        PgVersion::new(major).map_err(|unsupported| {
+            Error::stuck(unsupported.to_string())
+                .doing("looking for PostgreSQL's programs")
+                .hint(UnsupportedVersion::ADVICE)
         })?;
         Ok(Self { folder: folder.to_owned(), major, tls: has_tls(&program).await? })
     }

@@ -1,7 +1,8 @@
 //! PostgreSQL's major version, from the tag of an image.
 
 use super::finding::{Findings, Reason};
-use super::settings::SUPPORTED_MAJORS;
+use holdfast_pgtypes::PgVersion;
+use holdfast_pgtypes::version::UnsupportedVersion;
 
 /// The major version that a tag begins with, such as 18 of `postgresql:18.1-bookworm`.
 pub(super) fn major(image: &str) -> Option<u16> {
@@ -34,15 +35,10 @@ pub(super) fn check(image: &str, findings: &mut Findings) -> Option<u16> {
         );
         return None;
     }
-    match major(image) {
-        Some(major) if SUPPORTED_MAJORS.contains(&major) => Some(major),
-        Some(major) => {
-            findings.error(
-                path,
-                Reason::InvalidValue,
-                format!("PostgreSQL {major} is not supported"),
-                format!("supported versions are {} to {}", SUPPORTED_MAJORS.start(), SUPPORTED_MAJORS.end()),
-            );
+    match major(image).map(PgVersion::new) {
+        Some(Ok(version)) => Some(version.major()),
+        Some(Err(unsupported)) => {
+            findings.error(path, Reason::InvalidValue, unsupported.to_string(), UnsupportedVersion::ADVICE);
             None
         }
         None => {

@@ -8,10 +8,11 @@ use super::finding::{Findings, Reason};
 use super::similar::nearest;
 use crate::cluster::ClusterSpec;
 use crate::quantity;
+use holdfast_pgtypes::PgVersion;
 use std::sync::LazyLock;
 
 /// The major versions of PostgreSQL that Holdfast supports.
-pub const SUPPORTED_MAJORS: std::ops::RangeInclusive<u16> = 13..=18;
+pub const SUPPORTED_MAJORS: std::ops::RangeInclusive<u16> = PgVersion::OLDEST.major()..=PgVersion::NEWEST.major();
 
 /// Settings that the instance manager makes itself. A spec may contain one only with a value that it would have anyway.
 pub const MANAGED_SETTINGS: &[&str] = &[
@@ -28,6 +29,7 @@ pub const MANAGED_SETTINGS: &[&str] = &[
     "external_pid_file",
     "full_page_writes",
     "hba_file",
+    "hosts_file",
     "hot_standby",
     "ident_file",
     "lc_messages",
