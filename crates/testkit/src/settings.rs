@@ -44,8 +44,13 @@ pub fn in_ci() -> bool {
 ///
 /// # Panics
 /// In CI, where every tier has to run.
-#[expect(clippy::print_stderr, reason = "standard error is what a test runner shows of a test")]
 pub fn skip(reason: &str) {
     assert!(!in_ci(), "a test cannot be skipped in CI: {reason}");
+    skip_in_ci_too(reason);
+}
+
+/// The same, but not a failure in CI either: for what nobody but its publisher can bring back.
+#[expect(clippy::print_stderr, reason = "standard error is what a test runner shows of a test")]
+pub fn skip_in_ci_too(reason: &str) {
     eprintln!("SKIPPED: {reason}");
 }

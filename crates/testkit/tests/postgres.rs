@@ -44,7 +44,7 @@ macro_rules! each_major {
         }
     )*};
 }
-each_major! { postgresql_13 13 postgresql_14 14 postgresql_15 15 postgresql_16 16 postgresql_17 17 postgresql_18 18 }
+each_major! { postgresql_13 13 postgresql_14 14 postgresql_15 15 postgresql_16 16 postgresql_17 17 postgresql_18 18 postgresql_19 19 }
 
 #[tokio::test]
 async fn a_cluster_without_checksums_and_with_small_segments() {

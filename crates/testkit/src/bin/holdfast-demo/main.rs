@@ -1,8 +1,8 @@
 //! The demo: a PostgreSQL is backed up, broken and restored to the moment before, with nothing to configure.
 //!
-//! `holdfast-demo [--keep] [--rows N] [--size-mb N]`
+//! `holdfast-demo [--keep] [--pg N] [--rows N] [--size-mb N]`
 //!
-//! Everything in it is real: a PostgreSQL 18 of its own, an S3 server over HTTP, and the `holdfast` program of the same
+//! Everything in it is real: a PostgreSQL of its own, an S3 server over HTTP, and the `holdfast` program of the same
 //! build, run as a person would run it ([`story`]). It succeeds only if the restored rows have the same checksum as
 //! before the accident. All servers and folders end with the process, also on Ctrl-C. With `--keep` the process waits
 //! for Ctrl-C ([`keep`]).

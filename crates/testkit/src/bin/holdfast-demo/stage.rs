@@ -25,7 +25,7 @@ pub(crate) struct Stage {
     pub(crate) s3: S3Server,
     /// A copy of the program, where PostgreSQL's user can run it.
     pub(crate) holdfast: PathBuf,
-    /// PostgreSQL 18.
+    /// The programs of the chosen PostgreSQL.
     pub(crate) installation: Installation,
     /// The demo's folder: configuration, passphrase, spool, objects, and the restored data directory.
     pub(crate) folder: Scratch,
@@ -33,8 +33,8 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Makes the cluster and the store, and starts both.
-    pub(crate) async fn set() -> Result<Self> {
-        let installation = Installation::find(18)?;
+    pub(crate) async fn set(major: u16) -> Result<Self> {
+        let installation = Installation::find(major)?;
         let holdfast = publish_binary(&built_program("holdfast")?)?;
         let folder = Scratch::new()?;
         let config = folder.path().join("holdfast.toml");

@@ -17,7 +17,7 @@ use crate::stage::Stage;
 pub(crate) async fn tell(options: &Options, screen: &Screen) -> Result<Stage> {
     screen.line("Holdfast demo: back up a PostgreSQL server, lose a table, and restore to the moment before.");
 
-    let mut stage = set_the_stage(screen).await?;
+    let mut stage = set_the_stage(options.major, screen).await?;
     screen.step(
         2,
         "make an encrypted repository",
@@ -90,17 +90,17 @@ pub(crate) async fn tell(options: &Options, screen: &Screen) -> Result<Stage> {
     Ok(stage)
 }
 
-async fn set_the_stage(screen: &Screen) -> Result<Stage> {
+async fn set_the_stage(major: u16, screen: &Screen) -> Result<Stage> {
     screen.step(
         1,
-        "start a PostgreSQL 18 and an S3-compatible store",
+        &format!("start a PostgreSQL {major} and an S3-compatible store"),
         "Both are real and only for this demo. PostgreSQL hands every finished WAL segment to `holdfast wal push` and keeps \
          it until that succeeds; that is all there is to configure on its side.",
     );
     let began = Instant::now();
-    let stage = Stage::set().await?;
+    let stage = Stage::set(major).await?;
     let user = stage.folder.user().name();
-    screen.fact("PostgreSQL 18", &format!("{}, as the user {user}", stage.cluster.data().display()));
+    screen.fact(&format!("PostgreSQL {major}"), &format!("{}, as the user {user}", stage.cluster.data().display()));
     screen.fact("object store", &format!("{}, bucket {}", stage.s3.endpoint(), stage.s3.bucket()));
     screen.fact("started in", &duration(began.elapsed()));
     for setting in ["archive_mode", "archive_command"] {
