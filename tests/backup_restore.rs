@@ -73,6 +73,11 @@ fn am_check(restored: &holdfast_testkit::postgres::Cluster) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn postgresql_19_on_s3_with_a_key_file_and_segments_of_1_mib() {
+    round_trip(19, Plan { seal: Seal::KeyFile, wal_segment_mib: 1, ..Plan::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn postgresql_18_on_s3_with_a_passphrase() {
     round_trip(18, Plan::default()).await;
 }

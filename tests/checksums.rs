@@ -108,6 +108,11 @@ async fn damaged_pages(major: u16, plan: Plan) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn damaged_pages_are_named_and_the_backup_is_marked_on_19() {
+    damaged_pages(19, Plan { wal_segment_mib: 1, ..Plan::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damaged_pages_are_named_and_the_backup_is_marked_on_18() {
     damaged_pages(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await;
 }

@@ -40,6 +40,8 @@ mod stage;
 mod standby;
 mod stores;
 mod verify;
+mod versions;
+mod wal_after_a_crash;
 mod wal_ddl;
 mod wal_find;
 mod wal_receive;

@@ -111,6 +111,11 @@ async fn every_kind_of_target(major: u16, plan: Plan) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_target_on_19() {
+    every_kind_of_target(19, Plan { wal_segment_mib: 1, ..Plan::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_target_on_18() {
     every_kind_of_target(18, Plan::default()).await;
 }
@@ -196,10 +201,9 @@ async fn an_unreachable_target_time_is_refused() {
 }
 
 /// A restored cluster archives into the same archive on a new timeline. Both timelines stay reachable.
-#[tokio::test(flavor = "multi_thread")]
-async fn targets_across_a_switch_of_timelines() {
+async fn targets_across_a_switch_of_timelines(major: u16) {
     let plan = Plan { wal_segment_mib: 1, ..Plan::default() };
-    let Some(mut stage) = Stage::start(18, plan).await else { return };
+    let Some(mut stage) = Stage::start(major, plan).await else { return };
     let mut random = Random::of_this_run();
     let pace = Pace { payload_bytes: 1000, ..Pace::default() };
     let writer = RowWriter::start(&stage.cluster, pace).await.expect("start the writer");
@@ -251,6 +255,16 @@ async fn targets_across_a_switch_of_timelines() {
     stage.write_config("holdfast.toml", &config);
     stage.ok(&["backup"]);
     drop(restore_and_compare(&stage, "new-backup", &Target::Latest(new_end), &[], &new).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_across_a_switch_of_timelines_on_18() {
+    targets_across_a_switch_of_timelines(18).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_across_a_switch_of_timelines_on_19() {
+    targets_across_a_switch_of_timelines(19).await;
 }
 
 /// The data directory that the stage's configuration names.

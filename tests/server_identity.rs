@@ -164,7 +164,7 @@ async fn a_standby_and_its_primary_are_distinguished() {
 /// `postmaster.pid` with the one that it reports.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_another_path_to_its_directory_is_accepted() {
-    for major in [18, 15, 13] {
+    for major in [19, 18, 15, 13] {
         let Some(mut stage) = Stage::start(major, plan()).await else { continue };
         stage.cluster.stop(Shutdown::Fast).await.expect("stop");
         let name = stage.target("there");
@@ -226,7 +226,7 @@ async fn two_standbys_with_the_same_port_are_distinguished() {
 /// known by its `postmaster.pid`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_proved_by_its_temporary_file_or_its_lock_file() {
-    for major in [18, 13] {
+    for major in [19, 18, 13] {
         let Some(stage) = Stage::start(major, plan()).await else { continue };
         stage.cluster.sql(LEAST_ROLE.split(';').next().expect("a statement")).await.expect("make a role");
         let space = stage.scratch.folder("space").expect("make a folder");

@@ -58,7 +58,7 @@ async fn a_lost_session_ends_the_copy() {
 /// Every limit that a user may have set for sessions, in the server's configuration and for the role.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_limit_of_the_server_ends_a_backup() {
-    for major in [18, 14, 13] {
+    for major in [19, 18, 14, 13] {
         let Some(stage) = Stage::start(major, plan()).await else { continue };
         bulk(&stage.cluster, "load", 24).await;
         bulk(&stage.cluster, "more", 24).await;

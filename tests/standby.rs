@@ -124,6 +124,11 @@ async fn backups_from_a_standby(major: u16, plan: Plan) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn backups_from_a_standby_restore_on_19() {
+    backups_from_a_standby(19, Plan { wal_segment_mib: 1, ..Plan::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn backups_from_a_standby_restore_on_18() {
     backups_from_a_standby(18, Plan { wal_segment_mib: 1, ..Plan::default() }).await;
 }

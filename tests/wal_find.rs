@@ -135,6 +135,11 @@ async fn a_dropped_table_comes_back(major: u16, plan: Plan) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_table_comes_back_on_19() {
+    a_dropped_table_comes_back(19, Plan::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_table_comes_back_on_18() {
     a_dropped_table_comes_back(18, Plan::default()).await;
 }

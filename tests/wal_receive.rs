@@ -92,7 +92,7 @@ async fn lost_with_the_primary(major: u16, settings: &[(&'static str, &str)], ar
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_seconds_at_most_are_lost_with_the_primary() {
-    for major in [18, 13] {
+    for major in [19, 18, 13] {
         let Some(lost) = lost_with_the_primary(major, &[("track_commit_timestamp", "on")], &[]).await else { continue };
         assert!(lost.last().is_none_or(|last| *last <= LOSS_MICROS), "lost: {lost:?}");
     }
@@ -100,7 +100,7 @@ async fn two_seconds_at_most_are_lost_with_the_primary() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_synchronous_replication() {
-    for major in [18, 15] {
+    for major in [19, 18, 15] {
         let Some(lost) = lost_with_the_primary(major, &[], &["--interval", "0s"]).await else { continue };
         assert_eq!(lost, Vec::<i64>::new());
     }
@@ -215,7 +215,7 @@ async fn what_was_acknowledged_before_a_promotion_is_restored_without_wal_of_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_slot_is_an_error_and_never_a_gap_in_silence() {
-    for major in [18, 14] {
+    for major in [19, 18, 14] {
         let settings = [("max_slot_wal_keep_size", "2MB"), ("max_wal_size", "4MB"), ("min_wal_size", "2MB")];
         let Some(stage) = Stage::start(major, Plan { archive: false, ..plan(&settings) }).await else { continue };
         let running = receiver(&stage, &[]);

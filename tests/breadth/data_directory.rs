@@ -22,14 +22,13 @@ async fn oid(cluster: &Cluster, tablespace: &str) -> String {
 
 /// Two tablespaces, and a third one that is created while the backup waits for its checkpoint. They are restored to
 /// other directories, and to their own.
-#[tokio::test(flavor = "multi_thread")]
-async fn tablespaces_go_to_the_requested_places() {
+async fn tablespaces_go_to_the_requested_places(major: u16) {
     let plan = Plan {
         wal_segment_mib: 1,
         settings: vec![("checkpoint_timeout", "1h".to_owned()), ("checkpoint_completion_target", "0.9".to_owned())],
         ..Plan::default()
     };
-    let Some(mut stage) = Stage::start(18, plan).await else { return };
+    let Some(mut stage) = Stage::start(major, plan).await else { return };
     let fast = tablespace(&stage, "fast", "ts fast").await;
     let slow = tablespace(&stage, "slow", "ts_slow").await;
     bulk(&stage.cluster, "wide", 3).await;
@@ -129,6 +128,16 @@ async fn tablespaces_go_to_the_requested_places() {
         assert_eq!(&stage.cluster.sql(&format!("{SUM}{table}")).await.expect("sum up"), sum, "{table}");
     }
     assert_eq!(fs::read_link(pgdata.join("pg_tblspc").join(by_oid)).expect("read a link"), slow);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tablespaces_go_to_the_requested_places_on_18() {
+    tablespaces_go_to_the_requested_places(18).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tablespaces_go_to_the_requested_places_on_19() {
+    tablespaces_go_to_the_requested_places(19).await;
 }
 
 /// Files in the data directory other than relations: which ones are left out, and which ones are kept as they are.

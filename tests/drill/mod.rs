@@ -545,3 +545,8 @@ async fn on_15() {
 async fn on_17() {
     on(17, true).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_19() {
+    on(19, true).await;
+}

@@ -80,6 +80,11 @@ async fn nothing_of_the_original_fires_on_18() {
     nothing_of_the_original_fires(18).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_the_original_fires_on_19() {
+    nothing_of_the_original_fires(19).await;
+}
+
 /// Debian keeps the configuration outside of the data directory: the control file says what replay needs.
 async fn without_a_configuration(major: u16) {
     let origins = if major >= 18 { "max_active_replication_origins" } else { "max_replication_slots" };
@@ -123,6 +128,11 @@ async fn without_a_configuration_on_15() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_configuration_on_18() {
     without_a_configuration(18).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_configuration_on_19() {
+    without_a_configuration(19).await;
 }
 
 /// A session needs the catalog. A damaged catalog is the worst finding, and not a fault of the drill.

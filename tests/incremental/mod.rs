@@ -215,6 +215,11 @@ fn plan(settings: &[(&'static str, &str)]) -> Plan {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_change_by_wal_summaries_of_19() {
+    each_change(19, Plan { seal: Seal::KeyFile, ..plan(&[("summarize_wal", "on")]) }, "by WAL summaries").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_change_by_wal_summaries_of_18() {
     each_change(18, Plan { seal: Seal::Passphrase, ..plan(&[("summarize_wal", "on")]) }, "by WAL summaries").await;
 }

@@ -27,10 +27,9 @@ async fn base_backup(stage: &Stage, name: &str, parent: Option<&str>) -> String 
     target
 }
 
-/// `pg_combinebackup` of 18 reads the files of 18 alone.
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_are_those_of_pg_combinebackup() {
-    let Some(stage) = Stage::start(18, plan(&[("summarize_wal", "on")])).await else { return };
+/// The program of a major reads the files of this major alone.
+async fn pages_are_those_of_pg_combinebackup(major: u16) {
+    let Some(stage) = Stage::start(major, plan(&[("summarize_wal", "on")])).await else { return };
     let load = "CREATE TABLE load AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 40000) g";
     stage.cluster.sql(load).await.expect("load");
     stage.cluster.sql("VACUUM load").await.expect("vacuum");
@@ -62,4 +61,14 @@ async fn pages_are_those_of_pg_combinebackup() {
     let restored = stage.restore_and_start("started", &[]).await;
     wait_promoted(&restored).await;
     assert_eq!(restored.sql(&format!("{SUM}load")).await.expect("sum up"), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_those_of_pg_combinebackup_of_18() {
+    pages_are_those_of_pg_combinebackup(18).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_those_of_pg_combinebackup_of_19() {
+    pages_are_those_of_pg_combinebackup(19).await;
 }
