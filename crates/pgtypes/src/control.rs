@@ -2,7 +2,7 @@
 //!
 //! There are three layouts. In those of 13 to 18 every field that is read here has the same offset: they differ in one
 //! byte before the CRC (18 has `default_char_signedness` there) and in padding. 19 has new and larger fields, and most
-//! others moved ([`Layout`]). The compiler decides the layout of the structure in the file, so the offsets below are
+//! others moved (`Layout`). The compiler decides the layout of the structure in the file, so the offsets below are
 //! those of the 64-bit little-endian ABIs.
 //!
 //! A control file is checked in the order in which a reader can trust it: length, version, CRC-32C, then fields. An

@@ -1,8 +1,9 @@
 //! `Lsn`: a position in the WAL, as `XLogRecPtr`.
 //!
 //! A position is a count of bytes since the beginning of the WAL; 0 means "none" wherever PostgreSQL stores one
-//! (`InvalidXLogRecPtr`). The text is PostgreSQL's: two hexadecimal halves with a slash between them. Parsing also
-//! accepts the zero-padded form of PostgreSQL 19 and lower case. Printing uses the form of all supported versions.
+//! (`InvalidXLogRecPtr`). The text is PostgreSQL's: two hexadecimal halves with a slash between them. Printing uses the
+//! form of PostgreSQL up to 18, `0/174FF18`, which all versions read. Parsing also accepts that of 19, `0/0174FF18`,
+//! and lower case.
 
 use std::fmt;
 use std::str::FromStr;

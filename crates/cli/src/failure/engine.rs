@@ -73,17 +73,17 @@ fn of_what(what: &Cause) -> Failure {
         ),
         Cause::ServerSetting(setting) => of_setting(what, setting),
         Cause::File { operation, path, source } => of_file(what, operation, path, source),
-        Cause::UnsupportedVersion(_) | Cause::StoredVersion { .. } => {
+        Cause::UnsupportedVersion(_)
+        | Cause::StoredVersion { .. }
+        | Cause::SegmentMismatch { source: SegmentMismatch::Unsupported { .. }, .. }
+        | Cause::ControlFile { source: ControlFileError::UnknownVersion { .. }, .. } => {
             new(ExitCode::WrongVersion).hint(UnsupportedVersion::ADVICE)
         }
-        Cause::ControlFile { path, source } => match source {
-            ControlFileError::UnknownVersion { .. } => new(ExitCode::WrongVersion).hint(UnsupportedVersion::ADVICE),
-            _ => new(ExitCode::UnreadableFile).hint(format!(
-                "check that {} belongs to the data directory, and that its disk works: PostgreSQL itself cannot start \
-                 with this file",
-                path.display()
-            )),
-        },
+        Cause::ControlFile { path, .. } => new(ExitCode::UnreadableFile).hint(format!(
+            "check that {} belongs to the data directory, and that its disk works: PostgreSQL itself cannot start with \
+             this file",
+            path.display()
+        )),
         Cause::Malformed { .. } => new(ExitCode::CorruptObject).hint(
             "if it is in the repository, another repository or an earlier backup may be intact; `holdfast info` lists \
              them",
@@ -432,9 +432,6 @@ fn of_segment(what: &Cause, file: &str, source: &SegmentMismatch) -> Failure {
     match source {
         SegmentMismatch::Cluster { .. } => Failure::new(ExitCode::WrongCluster, message)
             .hint("nothing was stored or handed over: check `cluster.name` and where the file comes from"),
-        SegmentMismatch::Unsupported { .. } => {
-            Failure::new(ExitCode::WrongVersion, message).hint(UnsupportedVersion::ADVICE)
-        }
         SegmentMismatch::Version { .. } => Failure::new(ExitCode::WrongVersion, message)
             .hint("nothing was stored or handed over: after pg_upgrade run `holdfast repo init --new-claim`"),
         _ if is_local(Path::new(file)) => Failure::new(ExitCode::UnreadableFile, message).hint(

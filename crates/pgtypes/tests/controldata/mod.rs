@@ -1,5 +1,5 @@
-//! A control file beside the output of `pg_controldata`. Shared with `tests/versions.rs`, which asks the programs of each
-//! major.
+//! A control file beside the output of `pg_controldata`. Shared with `tests/versions.rs`, which asks the programs of
+//! each major.
 
 use holdfast_pgtypes::{ControlFile, Lsn};
 

@@ -86,7 +86,7 @@ fn image_and_volumes() {
     let none: &[&str] = &[];
     holds([
         ("an old version", spec(json!({"imageName": "postgres:12"})), &["E spec.imageName InvalidValue"]),
-        ("a future version", spec(json!({"imageName": "postgres:19beta1"})), &["E spec.imageName InvalidValue"]),
+        ("a future version", spec(json!({"imageName": "postgres:20beta1"})), &["E spec.imageName InvalidValue"]),
         ("no version", spec(json!({"imageName": "postgres:latest"})), &["W spec.imageName DefaultUsed"]),
         ("no image", spec(json!({"imageName": null})), none),
         ("an empty image", spec(json!({"imageName": ""})), &["E spec.imageName InvalidValue"]),
