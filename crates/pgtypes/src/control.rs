@@ -298,6 +298,12 @@ impl ControlFile {
     pub const fn has_data_checksums(&self) -> bool {
         self.data_checksum_version != 0
     }
+
+    /// The timeline that the server has reached, as far as the file knows: a standby may be on a later timeline than that
+    /// of its last restartpoint.
+    pub fn reached_timeline(&self) -> TimelineId {
+        self.min_recovery_timeline.map_or(self.timeline, |reached| reached.max(self.timeline))
+    }
 }
 
 /// The structure up to its CRC.

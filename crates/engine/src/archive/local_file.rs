@@ -161,10 +161,15 @@ fn data_directory(path: &Path) -> &Path {
 }
 
 /// The identity in `global/pg_control` of the data directory that contains a WAL file; `None` if there is none. Blocks.
+pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
+    Ok(control_around(path)?.map(|control| Identity::of_control_file(&control)))
+}
+
+/// The control file of the data directory that contains a WAL file; `None` if there is none. Blocks.
 ///
 /// The parent is derived from the text of the path: `pg_wal` may be a symbolic link, whose `..` is not the data
 /// directory.
-pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
+pub(super) fn control_around(path: &Path) -> Result<Option<ControlFile>, Error> {
     let Some(pgdata) = path.parent().and_then(Path::parent) else { return Ok(None) };
     let control = pgdata.join("global").join("pg_control");
     let bytes = match std::fs::read(&control) {
@@ -177,5 +182,5 @@ pub(super) fn identity_around(path: &Path) -> Result<Option<Identity>, Error> {
         std::fs::read(&control).map_err(|_| first).and_then(|bytes| ControlFile::parse(&bytes))
     });
     let parsed = parsed.map_err(|source| refused_control_file(control, source));
-    Ok(Some(Identity::of_control_file(&parsed.doing(|| "finding the cluster that a WAL file belongs to".to_owned())?)))
+    parsed.doing(|| "finding the cluster that a WAL file belongs to".to_owned()).map(Some)
 }

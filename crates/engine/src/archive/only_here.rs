@@ -142,12 +142,12 @@ fn was_left_within(
     identity: &Identity,
     control: &ControlFile,
 ) -> Result<bool, Error> {
-    let reached = control.min_recovery_timeline.map_or(control.timeline, |reached| reached.max(control.timeline));
+    let reached = control.reached_timeline();
     if reached <= segment.timeline() {
         return Ok(false);
     }
     let size = identity.wal_segment_size;
-    let left = fork::left_behind(pg_wal, segment, size)?;
+    let left = fork::left_behind(pg_wal, segment, size, Some(reached))?;
     Ok(left.is_some_and(|fork| fork.switch_lsn > segment.start_lsn(size)))
 }
 

@@ -90,7 +90,7 @@ async fn push_standby_inner(
         let left = match (file.name, &identity) {
             (WalFileName::Segment(segment), Some(identity)) => {
                 let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-                fork::left_behind(&folder, segment, identity.wal_segment_size)?
+                fork::left_behind_around(&folder, segment, identity.wal_segment_size)?
             }
             _ => None,
         };

@@ -160,7 +160,7 @@ async fn run_steps(
             "this server is a standby, which cannot write a restore point: run the check on the primary as well",
         );
         let control = read_control_file(&options.pgdata)?;
-        control.min_recovery_timeline.map_or(control.timeline, |reached| reached.max(control.timeline))
+        control.reached_timeline()
     } else {
         let size = read_control_file(&options.pgdata)?.wal_segment_size;
         let segment = write_restore_point(&connection, size).await?;

@@ -127,6 +127,9 @@ async fn a_segment_that_the_history_of_the_server_left_is_no_divergence() {
     beside.other(5);
     let fork = format!("1\t0/{:X}\tno recovery target specified\n", start_of(5) + 0x100);
     std::fs::write(beside.pg_wal.join("00000002.history"), fork).unwrap();
+    beside.bench.on_timeline(1);
+    assert_eq!(beside.history(5, start_of(6)).await, "Divergence", "it is the history of another server");
+    beside.bench.on_timeline(2);
     assert_eq!(beside.history(5, start_of(6)).await, "ok");
     assert_eq!(
         beside.own().compare(WalFileName::Segment(name(5).parse().unwrap())).await.unwrap(),

@@ -79,6 +79,17 @@ impl Bench {
         self.folder.path().join("data")
     }
 
+    /// Makes the control file of a server that has reached this timeline.
+    pub(super) fn on_timeline(&self, timeline: u32) {
+        // `checkPointCopy.ThisTimeLineID`, and the CRC at the end.
+        let mut control = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18").to_vec();
+        control[48..52].copy_from_slice(&timeline.to_le_bytes());
+        let checksum = crc32c::crc32c(&control[..292]);
+        control[292..296].copy_from_slice(&checksum.to_le_bytes());
+        std::fs::create_dir_all(self.pgdata().join("global")).unwrap();
+        std::fs::write(self.pgdata().join("global/pg_control"), control).unwrap();
+    }
+
     pub(super) fn spool(&self) -> PathBuf {
         self.folder.path().join("spool")
     }

@@ -353,6 +353,10 @@ async fn a_partial_segment_after_a_fork_gives_way_to_the_one_that_came_first() {
     assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Divergence");
     std::fs::write(bench.pgdata().join("pg_wal/00000003.history"), "1\t0/300100\tno recovery target specified\n")
         .unwrap();
+    // A standby keeps the histories of promoted copies that it has read and not followed.
+    bench.on_timeline(1);
+    assert_eq!(kind(&bench.push(&path).await.unwrap_err()), "Divergence");
+    bench.on_timeline(3);
     let report = bench.push(&path).await.unwrap();
     assert!(matches!(report.outcome, PushOutcome::AfterFork(_)), "{report:?}");
     assert_eq!(bench.objects(0, "main/ledger/").await.len(), 1);

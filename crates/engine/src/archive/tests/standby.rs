@@ -123,10 +123,23 @@ async fn segments_after_a_fork_are_ignored() {
         according_to: "2".parse().unwrap(),
     };
     assert_eq!(ask(&bench, &paths[0]).await.unwrap().outcome, StandbyOutcome::InArchive);
+    // A promoted copy has archived this history, and the standby has read it and stays on timeline 1.
+    for timeline in [None, Some(1)] {
+        timeline.into_iter().for_each(|timeline| bench.on_timeline(timeline));
+        for path in &paths[1..] {
+            assert_eq!(kind(&ask(&bench, path).await.unwrap_err()), "NotArchived", "{timeline:?}");
+        }
+    }
+    // The control file is written later than the first segment of the new timeline.
+    let first = bench.wal("000000020000000000000003", &segment(3, 2));
+    assert_eq!(ask(&bench, &paths[1]).await.unwrap().outcome, StandbyOutcome::AfterFork(fork));
+    std::fs::remove_file(first).unwrap();
+    bench.on_timeline(2);
     for path in &paths[1..] {
         assert_eq!(ask(&bench, path).await.unwrap().outcome, StandbyOutcome::AfterFork(fork));
     }
-    // The newest history decides, and only about its own ancestors.
+    // Only the history of the server's timeline decides, and only about its own ancestors.
+    bench.on_timeline(3);
     bench.wal("00000003.history", b"1\t0/400000\tno recovery target specified\n");
     assert_eq!(kind(&ask(&bench, &paths[1]).await.unwrap_err()), "NotArchived");
     assert!(matches!(ask(&bench, &paths[2]).await.unwrap().outcome, StandbyOutcome::AfterFork(_)));

@@ -140,7 +140,7 @@ pub(in super::super) async fn is_still_there(lanes: &[Lane<'_>], cluster: &Clust
 /// The history of the data directory's current timeline. A standby may be on a later timeline than that of its last
 /// restartpoint.
 pub(in super::super) fn ancestry_of(pgdata: &Path, control: &ControlFile) -> Result<Ancestry, Error> {
-    let timeline = control.min_recovery_timeline.map_or(control.timeline, |reached| reached.max(control.timeline));
+    let timeline = control.reached_timeline();
     if timeline == TimelineId::FIRST { Ok(Ancestry::alone(timeline)) } else { history_in(pgdata, timeline) }
 }
 
