@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::stage::attack::{Victim, back_up, fill_segments, objects};
-use crate::stage::{Plan, Seal, Stage, StoreKind, config_text, repository_lines, wait_promoted};
+use crate::stage::{Plan, Seal, Stage, StoreKind, config_text, repository_lines, succeeded, wait_promoted};
 
 /// The commits of the last two seconds may be lost, with the default interval of one second.
 const LOSS_MICROS: i64 = 2_000_000;
@@ -64,10 +64,22 @@ async fn lost(restored: &Cluster, journal: &Journal) -> Vec<i64> {
     lost
 }
 
+/// Takes another backup, and lets `expire` remove the first one. From then on, a restore looks once more for all WAL.
+fn remove_with_a_newer_one(stage: &Stage) {
+    back_up(stage);
+    let retention = "\n[retention]\nkeep = { last = 1 }\ngrace = \"0\"\n";
+    let config = stage.write_config("expire.toml", &(stage.config_text() + retention));
+    for _ in 0..2 {
+        succeeded(&stage.command_with(&config, &["expire"]).output().expect("expire"), &["expire"]);
+    }
+    assert_eq!(objects(stage, "/backup.json").len(), 1);
+}
+
 /// Kills the primary at a random moment, restores, and returns what was lost.
 async fn lost_with_the_primary(major: u16, settings: &[(&'static str, &str)], arguments: &[&str]) -> Option<Vec<i64>> {
     let mut stage = Stage::start(major, plan(settings)).await?;
     back_up(&stage);
+    remove_with_a_newer_one(&stage);
     leave_it_to_the_receiver(&stage.cluster).await;
     let receiver = receiver(&stage, arguments);
     streaming(&stage.cluster).await;

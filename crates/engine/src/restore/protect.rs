@@ -14,6 +14,7 @@ use holdfast_store::{Failure, Operation, StoreError, StoreErrorKind};
 
 use super::RestoreOptions;
 use crate::archive::stored::wal_object_name;
+use crate::archive::tail;
 use crate::archive::{WalFolders, WalScope};
 use crate::error::{Cause, Error, ResultExt};
 use crate::progress::Progress;
@@ -240,11 +241,19 @@ async fn lost_segment(
     let claims = repository.claims(cluster).await?;
     let Some(claim) = claims.records.into_iter().find(|claim| claim.number == reads.claim) else { return Ok(None) };
     let listed = WalFolders::read_and_list(repository, &claim, WalScope::From(reads.plan.start_lsn)).await?;
-    let lost = reads.plan.segments.iter().find_map(|range| {
-        let holes = listed.inventory().holes(range.first, range.last);
-        holes.first().map(|hole| hole.first)
+    let size = claim.wal_segment_size;
+    let holes = reads.plan.segments.iter().flat_map(|range| listed.inventory().holes(range.first, range.last));
+    let mut missing = holes.flat_map(|hole| {
+        std::iter::successors(Some(hole.first), move |segment| segment.next(size).filter(|next| *next <= hole.last))
     });
-    let Some(lost) = lost else { return Ok(None) };
+    let lost = loop {
+        let Some(segment) = missing.next() else { return Ok(None) };
+        // The plan may need it only in pieces.
+        let in_pieces = reads.plan.tails.iter().any(|tail| tail.timeline == segment.timeline());
+        if !in_pieces || tail::list_segment(repository, &claim, segment).await?.is_empty() {
+            break segment;
+        }
+    };
     let name = wal_object_name(repository, cluster, &claim, &WalFileName::Segment(lost));
     // An incomplete listing is not a loss.
     match repository.store().head(&object_name(&name)?).await {
