@@ -8,9 +8,11 @@ use crate::cluster_watch::LatestCluster;
 use crate::current_run::CurrentRun;
 use crate::identity::{Identity, Paths};
 use crate::postgres::Sql;
+use crate::space;
 use crate::state::State;
 use crate::volume;
 use holdfast_kube_api::Cluster;
+use holdfast_kube_api::status_port::InstanceStatus;
 use holdfast_pgtypes::WalSegmentSize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -65,6 +67,16 @@ impl Context {
     /// The `Cluster`, once it was seen.
     pub fn cluster(&self) -> Option<Arc<Cluster>> {
         self.latest_cluster.borrow().clone()
+    }
+
+    /// The answer of the status port, with what this instance knows of the `Cluster` and of its volumes.
+    pub fn status(&self) -> InstanceStatus {
+        let mut status = InstanceStatus { volumes: space::measure(&self.paths), ..self.state.status() };
+        if let Some(known) = self.latest_cluster.borrow().as_ref().and_then(|cluster| cluster.status.as_ref()) {
+            status.target_primary.clone_from(&known.target_primary);
+            status.instance_names.clone_from(&known.instance_names);
+        }
+        status
     }
 
     /// Asks the loop to restart PostgreSQL, for settings that need it.

@@ -47,6 +47,7 @@ pub mod secrets;
 pub mod server_facts;
 pub mod settings;
 pub mod snapshot;
+pub mod space;
 pub mod state;
 pub mod status_port;
 pub mod tls;

@@ -24,6 +24,9 @@ pub const TABLE: &[Metric] = &[
     ("holdfast_slot_retained_bytes", Kind::Gauge, "Bytes of WAL that are kept for a replication slot"),
     ("holdfast_database_size_bytes", Kind::Gauge, "Size of a database, in bytes"),
     ("holdfast_backends", Kind::Gauge, "Client sessions, by state"),
+    ("holdfast_volume_size_bytes", Kind::Gauge, "Size of a volume, in bytes"),
+    ("holdfast_volume_free_bytes", Kind::Gauge, "Bytes of a volume that PostgreSQL can still write"),
+    ("holdfast_volume_reserve_bytes", Kind::Gauge, "Bytes held back for a start of PostgreSQL on a full volume"),
     ("holdfast_archived_total", Kind::Counter, "WAL segments archived since the statistics were reset"),
     ("holdfast_archive_failed_total", Kind::Counter, "Failed attempts to archive since the statistics were reset"),
     ("holdfast_archive_working", Kind::Gauge, "Whether the last attempt to archive succeeded"),
@@ -68,7 +71,7 @@ impl Gathered<'_> {
 /// The values of all metrics now.
 #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are of this type")]
 pub async fn text(context: &Context) -> String {
-    let status = context.state.status();
+    let status = context.status();
     let facts = context.state.facts();
     let mut samples = Gathered { identity: &context.identity, samples: Samples::default() };
     samples.flag("holdfast_up", facts.is_some());
@@ -113,6 +116,12 @@ pub async fn text(context: &Context) -> String {
             samples.add("holdfast_last_backup_size_bytes", None, size as f64);
         }
         samples.add("holdfast_archive_gaps", None, found.gaps.len() as f64);
+    }
+    for space in &status.volumes {
+        let volume = Some(("volume", space.volume.as_str()));
+        samples.add("holdfast_volume_size_bytes", volume, space.total_bytes as f64);
+        samples.add("holdfast_volume_free_bytes", volume, space.free_bytes as f64);
+        samples.add("holdfast_volume_reserve_bytes", volume, space.reserve_bytes as f64);
     }
     samples.flag("holdfast_backup_running", status.backup.as_ref().is_some_and(|run| run.stopped_at.is_none()));
     if let Some(bootstrap) = &status.bootstrap {

@@ -28,6 +28,7 @@ struct Inner {
     phase: InstancePhase,
     message: String,
     error: Option<String>,
+    housekeeping: Option<String>,
     bootstrap: Option<BootstrapProgress>,
     server: Option<StartedServer>,
     facts: Option<(Facts, Instant)>,
@@ -35,6 +36,7 @@ struct Inner {
     stopped_at: Option<(u32, String)>,
     timeline_history: Option<String>,
     holds_lease: bool,
+    wants_lease: bool,
     diverged: bool,
     paused: bool,
     applied_generation: Option<i64>,
@@ -95,6 +97,19 @@ impl State {
             tracing::info!(?phase, "{message}");
         }
         (inner.phase, inner.message, inner.error) = (phase, message, None);
+        if phase != InstancePhase::Running {
+            inner.housekeeping = None;
+        }
+    }
+
+    /// Sets what could not be kept up to date while PostgreSQL runs.
+    pub fn set_housekeeping(&self, problem: Option<&crate::error::Error>) {
+        let problem = problem.map(ToString::to_string);
+        let mut inner = self.inner();
+        if let Some(said) = problem.as_ref().filter(|said| inner.housekeeping.as_ref() != Some(*said)) {
+            tracing::error!("{said}");
+        }
+        inner.housekeeping = problem;
     }
 
     /// What the instance is doing.
@@ -126,7 +141,13 @@ impl State {
 
     /// Sets the progress of the bootstrap; `None` if there is no bootstrap.
     pub fn set_bootstrap(&self, progress: Option<BootstrapProgress>) {
-        self.inner().bootstrap = progress;
+        let mut inner = self.inner();
+        if let Some(step) = progress.as_ref().map(|progress| &progress.step)
+            && inner.phase == InstancePhase::Bootstrapping
+        {
+            inner.message = format!("creating the first data directory: {step}");
+        }
+        inner.bootstrap = progress;
     }
 
     /// Sets the server; `None` if none runs.
@@ -176,6 +197,21 @@ impl State {
     pub fn set_holds_lease(&self, holds: bool) {
         self.inner().holds_lease = holds;
         self.wake();
+    }
+
+    /// Whether the keeper may take the Lease.
+    pub fn wants_lease(&self) -> bool {
+        self.inner().wants_lease
+    }
+
+    /// Sets [`Self::wants_lease`]. Only the keeper does: as long as it may still write the Lease, the status says so.
+    pub fn set_wants_lease(&self, wants: bool) {
+        self.inner().wants_lease = wants;
+    }
+
+    /// With the name it identifies the holder of a Lease.
+    pub fn pod_uid(&self) -> &str {
+        &self.identity.pod_uid
     }
 
     /// The Lease is lost: PostgreSQL stops immediately if it could take writes. The future ends when it has stopped.
@@ -270,12 +306,18 @@ impl State {
             phase: inner.phase,
             message: inner.message.clone(),
             error: inner.error.clone(),
+            housekeeping: inner.housekeeping.clone(),
             bootstrap: inner.bootstrap.clone(),
             system_id: inner.system_id.clone(),
             postgres_major: Some(self.postgres_major),
             role: facts.filter(|_| !is_isolated(&inner)).map(|facts| facts.role),
             ready: is_ready(&inner),
             holds_lease: inner.holds_lease,
+            wants_lease: inner.wants_lease,
+            // From the `Cluster` and the disk, which `Context::status` knows.
+            target_primary: None,
+            instance_names: Vec::new(),
+            volumes: Vec::new(),
             timeline_id: facts
                 .and_then(|facts| facts.timeline)
                 .map(holdfast_pgtypes::TimelineId::get)

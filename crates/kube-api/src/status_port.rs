@@ -41,6 +41,10 @@ pub struct InstanceStatus {
     pub message: String,
     /// The error that stops the instance, in three lines, if it cannot continue by itself.
     pub error: Option<String>,
+    /// What could not be kept up to date while PostgreSQL runs, such as a password that it refuses, in three lines. It
+    /// is not a failure of the instance.
+    #[serde(default)]
+    pub housekeeping: Option<String>,
     /// The progress of the bootstrap, until PostgreSQL runs.
     pub bootstrap: Option<BootstrapProgress>,
     /// The system identifier from `pg_control`, once that file exists.
@@ -53,6 +57,16 @@ pub struct InstanceStatus {
     pub ready: bool,
     /// Whether this instance holds the Lease of the primary.
     pub holds_lease: bool,
+    /// Whether this instance wants that Lease: it is, or is about to be, the primary. It reports this before it takes a
+    /// Lease, whatever the state of its PostgreSQL.
+    #[serde(default)]
+    pub wants_lease: bool,
+    /// `status.targetPrimary`, as this instance last read it itself.
+    #[serde(default)]
+    pub target_primary: Option<String>,
+    /// `status.instanceNames`, as this instance last read it itself.
+    #[serde(default)]
+    pub instance_names: Vec<String>,
     /// The instance's timeline: that of new WAL on a primary, that of received or replayed WAL on a standby. If
     /// PostgreSQL is not running, the timeline in `pg_control`.
     pub timeline_id: Option<u32>,
@@ -74,6 +88,9 @@ pub struct InstanceStatus {
     /// whether its own WAL has diverged.
     #[serde(default)]
     pub timeline_history: Option<String>,
+    /// The volumes of the instance, and their free space.
+    #[serde(default)]
+    pub volumes: Vec<VolumeSpace>,
     /// The state of the archiver; on a standby, what it waits for.
     pub archive: Option<ArchiveStatus>,
     /// What could be restored from the archive alone; the primary looks it up from time to time.
@@ -86,6 +103,20 @@ pub struct InstanceStatus {
     pub backup: Option<BackupRun>,
     /// The running snapshot, or the last one.
     pub snapshot: Option<SnapshotRun>,
+}
+
+/// How full a file system of an instance is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSpace {
+    /// [`PG_DATA`](crate::names::PG_DATA) or [`PG_WAL`](crate::names::PG_WAL).
+    pub volume: String,
+    /// The size of its file system.
+    pub total_bytes: u64,
+    /// What PostgreSQL can still write.
+    pub free_bytes: u64,
+    /// Bytes held back for a start of PostgreSQL on a full volume; 0 if they were needed.
+    pub reserve_bytes: u64,
 }
 
 /// A set of volume snapshots from which a recovery can begin.
@@ -162,6 +193,9 @@ pub struct ArchiveStatus {
     pub last_failed_wal: Option<String>,
     /// When that segment failed.
     pub last_failed_time: Option<DateTime<Utc>>,
+    /// The oldest segment that waits. On a standby, all later ones are there as well.
+    #[serde(default)]
+    pub first_waiting_wal: Option<String>,
     /// Number of segments that wait.
     pub waiting_segments: u64,
     /// Bytes that wait, without the unfinished segment.

@@ -64,7 +64,7 @@ async fn status_port(context: &Arc<Context>, request: Request<Incoming>) -> Answ
     match (&head.method, path.as_slice()) {
         (&Method::GET, ["status"]) => {
             server_facts::refresh(context).await;
-            json(StatusCode::OK, &context.state.status())
+            json(StatusCode::OK, &context.status())
         }
         (&Method::PUT, ["backups", uid]) => backup::put(context, uid, &body).await,
         (&Method::GET, ["backups", uid]) => backup::get(context, uid),
