@@ -37,6 +37,10 @@ pub const PG_DATA: &str = "PG_DATA";
 /// Value of [`VOLUME_LABEL`]: the volume of `pg_wal`.
 pub const PG_WAL: &str = "PG_WAL";
 
+/// Annotation on the Lease of the primary: uid of the pod that wrote the holder. A new pod has the name of its
+/// predecessor, and must not take its Lease for its own.
+pub const HOLDER_POD: &str = "holdfast.dev/holderPod";
+
 /// Name of the PostgreSQL container of an instance's pod.
 pub const CONTAINER: &str = "postgres";
 /// PostgreSQL's port.

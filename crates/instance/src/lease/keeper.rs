@@ -9,11 +9,14 @@ use crate::error::{Error, Result};
 use crate::peers::AskInstances;
 use crate::state::State;
 use crate::watchdog::Feed;
+use holdfast_kube_api::names;
+use holdfast_kube_api::status_port::InstanceStatus;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client, Config};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -90,6 +93,8 @@ pub struct Keeper {
     renewed: Instant,
     /// Until this time no other instance can take it.
     safe_until: Instant,
+    /// Instances that the others named when they last answered.
+    named_by_others: BTreeSet<String>,
     watchdog: Feed,
 }
 
@@ -146,6 +151,7 @@ impl Keeper {
             wanted_since: None,
             renewed: now,
             safe_until: now,
+            named_by_others: BTreeSet::new(),
             watchdog,
         };
         (keeper, handle)
@@ -157,6 +163,8 @@ impl Keeper {
             self.watchdog.here();
             let wanted = *self.wanted.borrow_and_update();
             let held = self.state.holds_lease();
+            // Reported before the time counts, and until nothing is written any more.
+            self.state.set_wants_lease(wanted);
             self.wanted_since = wanted.then(|| self.wanted_since.unwrap_or_else(Instant::now));
             let pause = match (wanted, held) {
                 (true, false) => self.take().await,
@@ -271,13 +279,8 @@ impl Keeper {
 
     /// The Lease could not be renewed for too long.
     async fn without_api(&mut self, why: &str) {
-        let others: Vec<String> = match self.cluster.borrow().as_ref().and_then(|cluster| cluster.status.as_ref()) {
-            Some(status) => status.instance_names.iter().filter(|name| **name != self.me).cloned().collect(),
-            None => Vec::new(),
-        };
         let asked = Instant::now();
-        let answers = self.peers.ask(&others, ASK).await;
-        if may_continue(&answers) {
+        if self.ask_others().await {
             self.is_safe(asked);
             self.state.lease_message(format!(
                 "the API server cannot be used ({why}); this instance stays primary, because no other instance can \
@@ -294,6 +297,24 @@ impl Keeper {
             "the Lease of the primary cannot be renewed and not all instances answer: stopping PostgreSQL immediately"
         );
         self.fence().await;
+    }
+
+    /// Whether all other instances agree that this one stays the primary.
+    async fn ask_others(&mut self) -> bool {
+        let mut others = std::mem::take(&mut self.named_by_others);
+        if let Some(status) = self.cluster.borrow().as_ref().and_then(|cluster| cluster.status.as_ref()) {
+            others.extend(status.instance_names.iter().cloned());
+        }
+        others.remove(&self.me);
+        let mut asked: Vec<String> = others.into_iter().collect();
+        // Does this name still lead to this pod, or to a successor?
+        asked.push(self.me.clone());
+        let mut answers = self.peers.ask(&asked, ASK).await;
+        asked.pop();
+        let replaced = answers.pop().flatten().is_some_and(|answer| answer.pod_uid != self.state.pod_uid());
+        let heard: Vec<&InstanceStatus> = answers.iter().flatten().collect();
+        self.named_by_others = heard.iter().flat_map(|answer| answer.instance_names.iter().cloned()).collect();
+        !replaced && may_continue(&self.me, &asked, &answers)
     }
 
     /// Stops PostgreSQL at once. If that does not end it, the watchdog does when its time is over.
@@ -340,13 +361,17 @@ impl Keeper {
     fn saw(&mut self, lease: Lease) -> Answer {
         self.seen.saw(lease.metadata.resource_version.as_deref(), Instant::now());
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
+        let pod = lease.metadata.annotations.as_ref().and_then(|all| all.get(names::HOLDER_POD));
+        let same_pod = pod.is_some_and(|pod| pod == self.state.pod_uid());
         self.lease = Some(lease);
         if holder.is_empty() {
             Answer::Free
-        } else if holder == self.me {
+        } else if holder != self.me {
+            Answer::Other(holder)
+        } else if same_pod {
             Answer::Mine
         } else {
-            Answer::Other(holder)
+            Answer::Other(format!("an earlier pod of {holder}"))
         }
     }
 
@@ -354,6 +379,10 @@ impl Keeper {
     async fn write(&mut self, holder: Option<String>) -> Answer {
         let Some(mut lease) = self.lease.clone() else { return self.read_lease().await };
         let now = MicroTime(Timestamp::now());
+        if holder.is_some() {
+            let pod = (names::HOLDER_POD.to_owned(), self.state.pod_uid().to_owned());
+            lease.metadata.annotations.get_or_insert_default().extend([pod]);
+        }
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         if spec.holder_identity.as_deref().unwrap_or_default() != holder.as_deref().unwrap_or_default() {
             spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));

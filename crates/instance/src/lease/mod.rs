@@ -4,9 +4,15 @@
 //! and swap on the resource version: if it is free, its own, or if the taker itself saw it unchanged for
 //! [`LEASE_SECONDS`] ([`Sightings`]). A renewal is valid for [`LEASE_STOP_SECONDS`] by the holder's own monotonic
 //! clock. If no renewal succeeds, the holder asks the other instances ([`ASK_FROM`]). If all of them answer that they
-//! are not and will not be the primary ([`may_continue`]), that is valid for the same time. Without either, the holder
-//! stops PostgreSQL at once. Before a taker takes a Lease that was not released, it reports for [`YIELD`] that it is a
-//! taker. So a holder that continues without the API server learns of it from the other instances first.
+//! neither have nor want the Lease, and know of no other primary ([`may_continue`]), that is valid for the same time.
+//! Without either, the holder stops PostgreSQL at once. Before a taker takes a Lease that was not released, it reports
+//! for [`YIELD`] that it wants it. So a holder that continues without the API server learns of it from the other
+//! instances first.
+//!
+//! The other instances are those that the holder knows and those that they know: the holder's own view of the
+//! `Cluster` may be old. An instance that none of them knows has no data: a copy of the primary needs a replication
+//! slot, and the primary makes slots only for instances that it knows. The holder of a Lease is a pod, not a name: the
+//! successor of a pod waits for the Lease of its predecessor, which may still run on a node that nobody reaches.
 //!
 //! A holder that hangs stops nothing. So each time the keeper tells the [`crate::watchdog`] until when PostgreSQL may
 //! run: for [`WATCHED`], longer than the keeper's own stop takes and shorter than a taker waits.
@@ -68,18 +74,22 @@ pub fn may_take(me: &str, holder: Option<&str>, unchanged_for: Duration, wanted_
     }
 }
 
-/// Whether a holder that cannot reach the API server may continue: if there is no other instance, or if all of them
-/// answer and none is the primary or about to be. An instance that runs and waits is waiting for the Lease. One that
-/// does not answer might be the primary.
-pub fn may_continue(others: &[Option<InstanceStatus>]) -> bool {
-    others.iter().all(|other| {
-        other.as_ref().is_some_and(|other| {
-            !other.holds_lease
-                && other.role != Some(Role::Primary)
-                && other.phase != InstancePhase::Promoting
-                && !(other.phase == InstancePhase::Waiting && other.role.is_some())
-        })
-    })
+/// Whether the holder `me` that cannot reach the API server may continue: if there is no other instance, or if all of
+/// them answer, none is the primary or wants to be, and none knows of another primary or of an instance that was not
+/// asked. One that does not answer might be the primary.
+pub fn may_continue(me: &str, asked: &[String], answers: &[Option<InstanceStatus>]) -> bool {
+    let known = |name: &String| name == me || asked.contains(name);
+    let agrees = |other: &InstanceStatus| {
+        !other.holds_lease
+            && !other.wants_lease
+            && other.role != Some(Role::Primary)
+            && other.phase != InstancePhase::Promoting
+            // A manager of an earlier release does not report what it wants.
+            && !(other.phase == InstancePhase::Waiting && other.role.is_some())
+            && other.target_primary.as_ref().is_none_or(|target| target == me)
+            && other.instance_names.iter().all(known)
+    };
+    asked.len() == answers.len() && answers.iter().all(|other| other.as_ref().is_some_and(agrees))
 }
 
 #[cfg(test)]
@@ -127,6 +137,13 @@ mod tests {
         let taking = InstanceStatus { phase: InstancePhase::Waiting, ..replica.clone() };
         let joining = InstanceStatus { phase: InstancePhase::Waiting, ..InstanceStatus::default() };
         let promoting = InstanceStatus { phase: InstancePhase::Promoting, ..replica.clone() };
+        // Its PostgreSQL does not run, so it has no role.
+        let stopped_taker = InstanceStatus { wants_lease: true, ..joining.clone() };
+        let knows = |target: &str, names: &[&str]| InstanceStatus {
+            target_primary: Some(target.to_owned()),
+            instance_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..replica.clone()
+        };
         for (others, expected) in [
             (vec![], true),
             (vec![Some(replica.clone()), Some(replica.clone())], true),
@@ -135,9 +152,16 @@ mod tests {
             (vec![Some(holder)], false),
             (vec![Some(promoting)], false),
             (vec![Some(replica.clone()), Some(taking)], false),
-            (vec![Some(replica), Some(joining)], true),
+            (vec![Some(replica.clone()), Some(joining)], true),
+            (vec![Some(replica.clone()), Some(stopped_taker)], false),
+            (vec![Some(knows("c-1", &["c-1", "c-2"]))], true),
+            (vec![Some(knows("c-1", &["c-1", "c-2", "c-3"])), Some(replica.clone())], true),
+            (vec![Some(knows("c-4", &["c-1", "c-2"]))], false),
+            (vec![Some(knows("c-1", &["c-1", "c-2", "c-4"]))], false),
         ] {
-            assert_eq!(may_continue(&others), expected, "{others:?}");
+            let asked: Vec<String> = (0..others.len()).map(|number| format!("c-{}", number + 2)).collect();
+            assert_eq!(may_continue("c-1", &asked, &others), expected, "{others:?}");
         }
+        assert!(!may_continue("c-1", &["c-2".to_owned()], &[]), "nobody has answered");
     }
 }

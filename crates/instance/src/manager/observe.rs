@@ -52,6 +52,7 @@ impl Manager {
             volume: classified,
             server,
             holds_lease: self.context.state.holds_lease(),
+            wants_lease: self.context.state.wants_lease(),
             paused: self.context.state.paused(),
             primary,
             rewind_failed: memory.rewind_failed,

@@ -101,6 +101,8 @@ pub struct Observed {
     pub server: Server,
     /// Whether this instance holds the Lease.
     pub holds_lease: bool,
+    /// Whether its keeper may take the Lease.
+    pub wants_lease: bool,
     /// Whether PostgreSQL must be stopped for a cold snapshot.
     pub paused: bool,
     /// The primary, if it answers and reports that it is.
@@ -124,7 +126,7 @@ pub enum Step {
     Start(Role),
     /// Take the Lease.
     AcquireLease,
-    /// Release the Lease: PostgreSQL is not a primary here.
+    /// Release the Lease, or no longer want it: PostgreSQL is not a primary here.
     ReleaseLease,
     /// End recovery and take writes.
     Promote,
@@ -189,6 +191,10 @@ pub fn next_step(observed: &Observed) -> Step {
     }
     let target = cluster.target_primary.as_deref();
     let chosen = target == Some(observed.me.as_str());
+    // An instance that is no longer named must not take the Lease later, when nobody expects it.
+    if observed.wants_lease && !chosen && !writes {
+        return Step::ReleaseLease;
+    }
     match &observed.volume {
         Volume::Foreign(what) => Step::Stuck(
             format!("the volume contains {what}; nothing on it was changed"),

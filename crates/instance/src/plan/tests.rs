@@ -14,6 +14,7 @@ fn primary() -> Observed {
         volume: Volume::Ready(Data { system_id: "7".to_owned(), standby: false }),
         server: Server::Running(Role::Primary),
         holds_lease: true,
+        wants_lease: true,
         paused: false,
         primary: None,
         rewind_failed: false,
@@ -27,6 +28,7 @@ fn standby() -> Observed {
         volume: Volume::Ready(Data { system_id: "7".to_owned(), standby: true }),
         server: Server::Running(Role::Replica),
         holds_lease: false,
+        wants_lease: false,
         primary: Some(PrimaryView { instance: "c-1".to_owned(), diverged: false }),
         ..primary()
     }
@@ -34,7 +36,13 @@ fn standby() -> Observed {
 
 /// The first instance of a cluster that does not exist yet.
 fn first() -> Observed {
-    let mut first = Observed { volume: Volume::Empty, server: Server::Stopped, holds_lease: false, ..primary() };
+    let mut first = Observed {
+        volume: Volume::Empty,
+        server: Server::Stopped,
+        holds_lease: false,
+        wants_lease: false,
+        ..primary()
+    };
     cluster(&mut first).system_id = None;
     first
 }
@@ -226,12 +234,27 @@ fn a_standby() {
             Step::Start(Role::Replica),
         ),
         ("it is no longer named", standby(), |o| o.holds_lease = true, Step::ReleaseLease),
+        (
+            "it was named, and is no longer before it got the Lease",
+            standby(),
+            |o| o.wants_lease = true,
+            Step::ReleaseLease,
+        ),
+        (
+            "the same without data",
+            first(),
+            |o| {
+                o.wants_lease = true;
+                cluster(o).target_primary = Some("c-2".to_owned());
+            },
+            Step::ReleaseLease,
+        ),
     ]);
 }
 
 /// A primary that came back after another one took over.
 fn old_primary() -> Observed {
-    let mut old = Observed { server: Server::Stopped, holds_lease: false, ..primary() };
+    let mut old = Observed { server: Server::Stopped, holds_lease: false, wants_lease: false, ..primary() };
     cluster(&mut old).target_primary = Some("c-2".to_owned());
     old.primary = Some(PrimaryView { instance: "c-2".to_owned(), diverged: true });
     old

@@ -60,7 +60,10 @@ fn everywhere(scenario: &Scenario, fault: Fault, at: At) {
 #[test]
 fn killed_after_any_write() {
     assert!(sweep(&stories::BIRTH, Fault::Kill, At::Write) > 20);
-    for scenario in [&stories::SCALING, &stories::HANDOVER, &stories::FAILOVER, &stories::FROZEN] {
+    let more = [&stories::CUT_OFF, &stories::CUT_OFF_AND_CRASHED];
+    for scenario in
+        [&stories::SCALING, &stories::HANDOVER, &stories::FAILOVER, &stories::FROZEN].into_iter().chain(more)
+    {
         assert!(sweep(scenario, Fault::Kill, At::Write) > 2);
     }
 }

@@ -1,19 +1,24 @@
 //! The simulated instance managers: what the operator sees of them, and the rules that it relies on.
 //!
+//! The Lease is kept by the real keeper of each instance ([`crate::keeping`]). An instance decides from the `Cluster`
+//! that it has seen itself.
+//!
 //! An instance bootstraps when it is named and nobody has data yet, and joins when another instance has data. It
 //! promotes only while it is named and holds the Lease. It releases the Lease when it is no longer named, or when its
 //! pod ends in order. After a new primary it comes back by a rewind. Its data is a system identifier, a timeline and a
 //! position on the claim; writing moves the position. [`Fleet::two_writers`] is the promise that is checked all the
 //! time.
 
+use crate::fragile::Fragile;
+use crate::keeping::Keeping;
 use crate::world::World;
 use holdfast_kube_api::cluster::BootstrapProgress;
-use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::{
     ArchiveStatus, BackupResult, BackupRun, BackupState, InstancePhase, InstanceStatus, Role,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,8 +26,8 @@ use tokio::time::Instant;
 const WORK: Duration = Duration::from_secs(1);
 /// The duration of a promotion or an orderly stop.
 const TURN: Duration = Duration::from_millis(500);
-const RENEW: Duration = Duration::from_secs(names::LEASE_RENEW_SECONDS as u64);
-const EXPIRE: Duration = Duration::from_secs(names::LEASE_SECONDS as u64);
+/// How long the end of a pod waits for its Lease to be released.
+const RELEASE: Duration = Duration::from_secs(5);
 
 /// All instances and their disks.
 #[derive(Debug, Default)]
@@ -41,6 +46,12 @@ pub(crate) struct Fleet {
     pub(crate) slow_backups: u32,
     /// Runs that were active at the same time as another run of the cluster.
     pub(crate) runs_at_once: Vec<String>,
+    /// Instances that do not reach the API server, by name.
+    pub(crate) without_api: BTreeSet<String>,
+    /// Instances that the operator does not reach, by name.
+    pub(crate) out_of_reach: BTreeSet<String>,
+    /// Whether PostgreSQL of a standby crashes when it is named as primary.
+    pub(crate) crash_when_named: bool,
 }
 
 /// The content of a claim.
@@ -65,10 +76,7 @@ pub(crate) struct Instance {
     error: Option<String>,
     bootstrap: Option<BootstrapProgress>,
     pub(crate) role: Option<Role>,
-    holds_lease: bool,
-    renewed: Instant,
-    /// The Lease as it was last seen, and since when it is unchanged.
-    lease: Option<(String, Instant)>,
+    keeping: Keeping,
     receiving: bool,
     run: Option<BackupRun>,
     /// Neither works nor answers, but is not dead.
@@ -77,22 +85,19 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn new(name: &str, cluster: &str, pod_uid: &str, claim_uid: &str) -> Self {
-        let now = Instant::now();
+    pub(crate) fn new(world: &Arc<Fragile<World>>, name: &str, cluster: &str, pod_uid: &str, claim_uid: &str) -> Self {
         Self {
             name: name.to_owned(),
             cluster: cluster.to_owned(),
             pod_uid: pod_uid.to_owned(),
             claim_uid: claim_uid.to_owned(),
             phase: InstancePhase::Starting,
-            since: now,
+            since: Instant::now(),
             message: String::new(),
             error: None,
             bootstrap: None,
             role: None,
-            holds_lease: false,
-            renewed: now,
-            lease: None,
+            keeping: Keeping::start(world, name, cluster, pod_uid),
             receiving: false,
             run: None,
             frozen: false,
@@ -112,24 +117,25 @@ impl Instance {
     }
 }
 
-fn text<'a>(object: &'a Value, path: &str) -> Option<&'a str> {
-    object.pointer(path).and_then(Value::as_str)
-}
-
 impl World {
     /// Advances all instances.
     pub(crate) fn move_instances(&mut self) {
         let all: Vec<String> = self.fleet.instances.keys().cloned().collect();
         for uid in all {
             if let Some(mut instance) = self.fleet.instances.remove(&uid) {
-                if !instance.frozen {
+                if instance.frozen {
+                    instance.keeping.freeze();
+                } else {
                     self.step(&mut instance);
                     self.move_run(&mut instance);
                 }
-                if instance.dying.is_none_or(|since| since.elapsed() < TURN) {
+                let stopped = instance.dying.map(|since| since.elapsed()).filter(|time| *time >= TURN);
+                if stopped.is_some() {
+                    instance.keeping.give_back();
+                }
+                let released = !instance.keeping.holds();
+                if stopped.is_none_or(|time| !released && time < TURN + RELEASE) {
                     self.fleet.instances.insert(uid, instance);
-                } else {
-                    self.give_back(&mut instance);
                 }
             }
         }
@@ -172,23 +178,28 @@ impl World {
 
     fn step(&mut self, me: &mut Instance) {
         use InstancePhase as Phase;
-        self.look_at_lease(me);
+        let cut_off = self.fleet.without_api.contains(&me.name);
+        me.keeping.look(self.get("clusters", &me.cluster), cut_off);
         if me.dying.is_some() {
             // PostgreSQL stops; all its WAL is archived and streamed.
             (me.role, me.phase) = (None, Phase::Stopping);
             return;
         }
-        let Some(cluster) = self.get("clusters", &me.cluster).cloned() else { return };
-        let chosen = text(&cluster, "/status/targetPrimary") == Some(me.name.as_str());
-        let system_id = text(&cluster, "/status/systemID").map(str::to_owned);
+        let Some(cluster) = me.keeping.cluster() else { return };
+        let status = cluster.status.clone().unwrap_or_default();
+        let chosen = status.target_primary.as_ref() == Some(&me.name);
+        let system_id = status.system_id;
+        if !chosen && me.role != Some(Role::Primary) && (me.keeping.wants() || me.keeping.holds()) {
+            me.keeping.give_back();
+        }
+        let recovers = cluster.spec.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.recovery.is_some());
         let mut disk = self.fleet.disks.get(&me.claim_uid).cloned().unwrap_or_default();
         let primary = self.primary(&me.cluster);
         match (&disk.system_id, me.role) {
             (None, _) if chosen && system_id.is_none() => {
-                if !self.hold(me) {
+                if !me.keeping.hold() {
                     me.enter(Phase::Waiting, "waiting for the Lease of the primary");
-                } else if cluster.pointer("/spec/bootstrap/recovery").is_some() && self.fleet.refuse_recovery.is_some()
-                {
+                } else if recovers && self.fleet.refuse_recovery.is_some() {
                     me.enter(Phase::Failed, "the recovery is refused");
                     me.error.clone_from(&self.fleet.refuse_recovery);
                     me.bootstrap = Some(BootstrapProgress {
@@ -224,7 +235,7 @@ impl World {
             },
             (Some(_), None) => {
                 if chosen {
-                    if self.hold(me) {
+                    if me.keeping.hold() {
                         me.role = Some(if disk.standby { Role::Replica } else { Role::Primary });
                         me.enter(Phase::Running, "started");
                     } else {
@@ -246,8 +257,11 @@ impl World {
             (Some(_), Some(Role::Replica)) => {
                 me.receiving = primary.is_some();
                 if chosen {
-                    if !self.hold(me) {
-                        "waiting for the Lease of the primary".clone_into(&mut me.message);
+                    if std::mem::take(&mut self.fleet.crash_when_named) {
+                        me.role = None;
+                        me.enter(Phase::Waiting, "PostgreSQL has ended");
+                    } else if !me.keeping.hold() {
+                        me.enter(Phase::Waiting, "waiting for the Lease of the primary");
                     } else if me.has_been_for(Phase::Promoting, TURN) {
                         disk.timeline += 1;
                         disk.standby = false;
@@ -256,8 +270,11 @@ impl World {
                     } else {
                         me.enter(Phase::Promoting, "becoming the primary");
                     }
-                } else if let Some((_, of_primary)) = primary {
-                    (disk.timeline, disk.position) = (of_primary.timeline, of_primary.position);
+                } else {
+                    me.enter(Phase::Running, "following the primary");
+                    if let Some((_, of_primary)) = primary {
+                        (disk.timeline, disk.position) = (of_primary.timeline, of_primary.position);
+                    }
                 }
             }
             (Some(_), Some(Role::Primary)) => {
@@ -265,9 +282,9 @@ impl World {
                     me.enter(Phase::Demoting, "stopping PostgreSQL");
                     if me.has_been_for(Phase::Demoting, TURN) {
                         me.role = None;
-                        self.give_back(me);
+                        me.keeping.give_back();
                     }
-                } else if self.hold(me) {
+                } else if me.keeping.hold() {
                     disk.position += 0x100;
                     me.enter(Phase::Running, "taking writes");
                 } else {
@@ -277,54 +294,6 @@ impl World {
             }
         }
         self.fleet.disks.insert(me.claim_uid.clone(), disk);
-    }
-
-    fn look_at_lease(&mut self, me: &mut Instance) {
-        let name = names::primary_lease(&me.cluster);
-        let Some(lease) = self.get("leases", &name) else { return };
-        let version = text(lease, "/metadata/resourceVersion").unwrap_or_default().to_owned();
-        if me.lease.as_ref().is_none_or(|(seen, _)| *seen != version) {
-            me.lease = Some((version, Instant::now()));
-        }
-    }
-
-    /// Takes or renews the Lease; returns whether the instance holds it.
-    fn hold(&mut self, me: &mut Instance) -> bool {
-        let name = names::primary_lease(&me.cluster);
-        let Some(lease) = self.get("leases", &name) else { return false };
-        let holder = text(lease, "/spec/holderIdentity").unwrap_or_default().to_owned();
-        let mine = holder == me.name;
-        let expired = me.lease.as_ref().is_some_and(|(_, since)| since.elapsed() >= EXPIRE);
-        if me.holds_lease && !mine && !holder.is_empty() {
-            me.holds_lease = false;
-            return false;
-        }
-        if !mine && !holder.is_empty() && !expired {
-            return false;
-        }
-        if !mine || !me.holds_lease || me.renewed.elapsed() >= RENEW {
-            let (time, name_of_holder) = (self.time(), me.name.clone());
-            let at = format!("{time}/{:?}", Instant::now());
-            self.edit("leases", &name, |lease| {
-                lease["spec"]["holderIdentity"] = json!(name_of_holder);
-                lease["spec"]["renewTime"] = json!(time);
-                // Renewals within a second are renewals too.
-                lease["metadata"]["annotations"]["renewed"] = json!(at);
-            });
-            (me.holds_lease, me.renewed) = (true, Instant::now());
-        }
-        true
-    }
-
-    fn give_back(&mut self, me: &mut Instance) {
-        let name = names::primary_lease(&me.cluster);
-        me.holds_lease = false;
-        let mine = me.name.clone();
-        self.edit("leases", &name, |lease| {
-            if lease["spec"]["holderIdentity"] == *mine {
-                lease["spec"]["holderIdentity"] = json!("");
-            }
-        });
     }
 
     fn move_run(&mut self, me: &mut Instance) {
@@ -407,8 +376,9 @@ impl World {
         }
     }
 
-    fn status(&self, pod_uid: &str) -> InstanceStatus {
+    pub(crate) fn status(&self, pod_uid: &str) -> InstanceStatus {
         let me = &self.fleet.instances[pod_uid];
+        let seen = me.keeping.cluster().and_then(|cluster| cluster.status.clone());
         let disk = self.fleet.disks.get(&me.claim_uid).cloned().unwrap_or_default();
         let cluster = self.get("clusters", &me.cluster);
         let archived = cluster.is_some_and(|cluster| cluster.pointer("/spec/backup/barmanObjectStore").is_some());
@@ -426,7 +396,10 @@ impl World {
             postgres_major: Some(18),
             role: me.role,
             ready: me.role.is_some() && me.phase == InstancePhase::Running,
-            holds_lease: me.holds_lease,
+            holds_lease: me.keeping.holds(),
+            wants_lease: me.keeping.wants(),
+            target_primary: seen.as_ref().and_then(|status| status.target_primary.clone()),
+            instance_names: seen.map(|status| status.instance_names).unwrap_or_default(),
             timeline_id: disk.system_id.as_ref().map(|_| disk.timeline),
             lsn: position.clone(),
             replayed_lsn: position.filter(|_| me.role == Some(Role::Replica)),

@@ -16,7 +16,7 @@ use crate::transport::{At, Fault, Plan, Transport};
 use crate::world::{NAMESPACE, World};
 use futures::future::BoxFuture;
 use holdfast_instance::identity::Identity;
-use holdfast_instance::lease::{AskInstances, Handle, Keeper, Parts, WATCHED, may_continue};
+use holdfast_instance::lease::{AskInstances, Handle, Keeper, Parts, WATCHED, YIELD, may_continue};
 use holdfast_instance::state::State;
 use holdfast_instance::watchdog::{Feed, Word};
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
@@ -58,6 +58,8 @@ struct Ordered {
     named_at_ms: i64,
     /// Whether the first still reaches the other instances.
     peers_answer: bool,
+    /// Whether PostgreSQL of the second runs when it is named.
+    second_runs: bool,
     /// When requests get through again; `None` for never.
     healed_after: Option<Duration>,
 }
@@ -146,12 +148,40 @@ impl Service<Request<Body>> for Noting {
     }
 }
 
-/// The other instances, as the first sees them.
+/// The other instances, as one of them sees them.
 #[derive(Debug)]
 struct Others {
     reached: Arc<AtomicBool>,
-    second: Arc<State>,
+    me: Arc<State>,
+    all: Vec<Fellow>,
     proven: Proven,
+}
+
+/// An instance, as the others hear of it.
+#[derive(Debug, Clone)]
+struct Fellow {
+    state: Arc<State>,
+    /// Whether its PostgreSQL runs.
+    runs: bool,
+    /// What it knows of the `Cluster`: the primary, and an instance besides the first two.
+    target: Option<&'static str>,
+    more: Option<&'static str>,
+}
+
+impl Fellow {
+    fn new(state: &Arc<State>) -> Self {
+        Self { state: Arc::clone(state), runs: true, target: None, more: None }
+    }
+
+    fn answer(&self) -> InstanceStatus {
+        let names = [FIRST, SECOND].into_iter().chain(self.more);
+        InstanceStatus {
+            role: Some(Role::Replica).filter(|_| self.runs),
+            target_primary: self.target.map(str::to_owned),
+            instance_names: names.map(str::to_owned).collect(),
+            ..self.state.status()
+        }
+    }
 }
 
 impl AskInstances for Others {
@@ -163,9 +193,15 @@ impl AskInstances for Others {
                 return instances.iter().map(|_| None).collect();
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
-            let status = InstanceStatus { role: Some(Role::Replica), ..self.second.status() };
-            let answers: Vec<_> = instances.iter().map(|_| Some(status.clone())).collect();
-            if may_continue(&answers) {
+            let answers: Vec<_> = instances
+                .iter()
+                .map(|name| self.all.iter().map(Fellow::answer).find(|answer| answer.instance == *name))
+                .collect();
+            let me = self.me.status().instance;
+            let others: Vec<String> = instances.iter().filter(|name| **name != me).cloned().collect();
+            let heard: Vec<_> = instances.iter().zip(&answers).filter(|(name, _)| **name != me).collect();
+            let heard: Vec<_> = heard.into_iter().map(|(_, answer)| answer.clone()).collect();
+            if may_continue(&me, &others, &heard) {
                 prove(&self.proven, asked);
             }
             answers
@@ -174,9 +210,13 @@ impl AskInstances for Others {
 }
 
 fn state(name: &str) -> Arc<State> {
+    state_of(name, &format!("uid-of-{name}"))
+}
+
+fn state_of(name: &str, pod_uid: &str) -> Arc<State> {
     let identity = Identity {
         instance: name.to_owned(),
-        pod_uid: format!("uid-of-{name}"),
+        pod_uid: pod_uid.to_owned(),
         namespace: NAMESPACE.to_owned(),
         cluster: CLUSTER.to_owned(),
     };
@@ -213,17 +253,18 @@ async fn play(case: Ordered) -> Result<(), String> {
     let (one, two) = (state(FIRST), state(SECOND));
     two.set_phase(InstancePhase::Running, "following the primary");
     let reached = Arc::new(AtomicBool::new(true));
-    let others = |state: &Arc<State>| Others {
+    let others = |me: &Arc<State>| Others {
         reached: Arc::clone(&reached),
-        second: Arc::clone(state),
+        me: Arc::clone(me),
+        all: vec![Fellow::new(&one), Fellow { runs: case.second_runs, ..Fellow::new(&two) }],
         proven: Proven::default(),
     };
     let fault = match case.loss {
         Loss::Requests(fault) => fault,
         Loss::Keeper => Fault::None,
     };
-    let first = instance(&world, FIRST, fault, Arc::clone(&one), others(&two));
-    let second = instance(&world, SECOND, Fault::None, Arc::clone(&two), others(&one));
+    let first = instance(&world, FIRST, fault, Arc::clone(&one), others(&one));
+    let second = instance(&world, SECOND, Fault::None, Arc::clone(&two), others(&two));
     first.handle.want();
     while !first.state.holds_lease() {
         first.state.woken().await;
@@ -349,12 +390,13 @@ fn orderings(loss: Loss, healed_after: &[Option<Duration>]) -> impl Iterator<Ite
     let named = [-3_000, 0, 1_500, 3_900, 4_300, 5_200, 6_900, 7_100, 9_900, 15_000];
     held.into_iter().flat_map(move |held_for| {
         named.into_iter().flat_map(move |named_at_ms| {
-            [false, true].into_iter().flat_map(move |peers_answer| {
+            [(false, true), (true, true), (true, false)].into_iter().flat_map(move |(peers_answer, second_runs)| {
                 healed_after.iter().map(move |healed_after| Ordered {
                     loss,
                     held_for,
                     named_at_ms,
                     peers_answer,
+                    second_runs,
                     healed_after: *healed_after,
                 })
             })
@@ -375,4 +417,123 @@ fn a_lease_is_taken_only_after_a_holder_that_is_cut_off_has_stopped() {
 #[test]
 fn a_lease_is_taken_only_after_a_holder_that_hangs_was_ended() {
     assert!(all(orderings(Loss::Keeper, &[None])) > 100);
+}
+
+/// A primary that reaches the other instances, but not the API server, from the moment at which it has the Lease. What
+/// `fellows` say comes in place of what instances of these names would say. Returns for how long it then stays primary,
+/// up to a minute.
+async fn cut_off_among(fellows: &[Fellow], while_cut_off: impl AsyncFnOnce(&Instance)) -> Duration {
+    let start = Instant::now();
+    let world = Arc::new(Fragile::new(World::new(Clock::Since(chrono::DateTime::UNIX_EPOCH, start))));
+    world.lock().expect("the world").put("leases", &names::primary_lease(CLUSTER), json!({"spec": {}}));
+    let (one, two) = (state(FIRST), state(SECOND));
+    two.set_phase(InstancePhase::Running, "following the primary");
+    let others = |me: &Arc<State>| Others {
+        reached: Arc::new(AtomicBool::new(true)),
+        me: Arc::clone(me),
+        all: fellows.iter().cloned().chain([Fellow::new(&one), Fellow::new(&two)]).collect(),
+        proven: Proven::default(),
+    };
+    let first = instance(&world, FIRST, Fault::Reset, Arc::clone(&one), others(&one));
+    let second = instance(&world, SECOND, Fault::None, Arc::clone(&two), others(&two));
+    first.handle.want();
+    while !first.state.holds_lease() {
+        first.state.woken().await;
+    }
+    let loss = Instant::now();
+    first.plan.lock().expect("the plan").begin();
+    while_cut_off(&second).await;
+    while first.state.holds_lease() && loss.elapsed() < Duration::from_mins(1) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    loss.elapsed()
+}
+
+fn in_simulated_time(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(test);
+}
+
+/// The cluster has changed while the primary was cut off: it does not know of the instance that takes over. The others
+/// do.
+#[test]
+fn a_primary_stops_when_another_instance_knows_more_than_it_does() {
+    in_simulated_time(async {
+        let second = || Fellow::new(&state(SECOND));
+        let fourth = || Fellow { runs: false, more: Some("main-4"), ..Fellow::new(&state("main-4")) };
+        let taker = state("main-4");
+        taker.set_wants_lease(true);
+        let successor = state_of(FIRST, "uid of another pod");
+        let cases: [(&str, Vec<Fellow>, bool); 7] = [
+            ("nothing is new", vec![], true),
+            ("the primary is still the primary", vec![Fellow { target: Some(FIRST), ..second() }], true),
+            ("another one is named", vec![Fellow { target: Some("main-4"), ..second() }], false),
+            ("an instance is new, and does not answer", vec![Fellow { more: Some("main-4"), ..second() }], false),
+            ("an instance is new, and follows", vec![Fellow { more: Some("main-4"), ..second() }, fourth()], true),
+            (
+                "an instance is new, and wants the Lease",
+                vec![Fellow { more: Some("main-4"), ..second() }, Fellow { state: taker, ..fourth() }],
+                false,
+            ),
+            ("the primary's own name leads to another pod", vec![Fellow::new(&successor)], false),
+        ];
+        for (name, fellows, stays) in cases {
+            let time = cut_off_among(&fellows, async |_| {}).await;
+            assert_eq!(time > Duration::from_secs(9), stays, "{name}: {time:?}");
+        }
+    });
+}
+
+/// A wish is reported as long as the keeper has it, and no longer. The primary continues after an instance was named,
+/// and then no longer was.
+#[test]
+fn a_wish_that_is_dropped_takes_nothing() {
+    in_simulated_time(async {
+        let time = cut_off_among(&[], async |second| {
+            second.handle.want();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert!(second.state.wants_lease());
+            second.handle.give_back(Duration::ZERO).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(!second.state.wants_lease());
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            assert!(!second.state.holds_lease());
+        })
+        .await;
+        assert!(time >= Duration::from_mins(1), "{time:?}");
+    });
+}
+
+/// A pod has the name of its predecessor, which may still run on a node that nobody reaches.
+#[test]
+fn a_pod_waits_for_the_lease_of_its_predecessor() {
+    in_simulated_time(async {
+        let start = Instant::now();
+        let world = Arc::new(Fragile::new(World::new(Clock::Since(chrono::DateTime::UNIX_EPOCH, start))));
+        world.lock().expect("the world").put("leases", &names::primary_lease(CLUSTER), json!({"spec": {}}));
+        let alone = |me: &Arc<State>| Others {
+            reached: Arc::new(AtomicBool::new(false)),
+            me: Arc::clone(me),
+            all: Vec::new(),
+            proven: Proven::default(),
+        };
+        let one = state(FIRST);
+        let first = instance(&world, FIRST, Fault::None, Arc::clone(&one), alone(&one));
+        first.handle.want();
+        while !one.holds_lease() {
+            one.woken().await;
+        }
+        first.running.abort();
+        for (state, at_least) in [(state(FIRST), Duration::ZERO), (state_of(FIRST, "another"), YIELD)] {
+            let began = Instant::now();
+            let next = instance(&world, FIRST, Fault::None, Arc::clone(&state), alone(&state));
+            next.handle.want();
+            while !state.holds_lease() {
+                state.woken().await;
+            }
+            let took = began.elapsed();
+            next.running.abort();
+            assert!(at_least <= took && took < at_least + Duration::from_secs(3), "{at_least:?}: {took:?}");
+        }
+    });
 }

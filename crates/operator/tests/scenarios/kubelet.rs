@@ -15,12 +15,12 @@ const STEP: Duration = Duration::from_millis(250);
 const BOOKMARK: u32 = 40;
 
 /// Runs as long as the runtime does.
-pub(crate) async fn run(world: Arc<Fragile<World>>) {
+pub(crate) async fn run(shared: Arc<Fragile<World>>) {
     for step in 0_u32.. {
         tokio::time::sleep(STEP).await;
-        let mut world = world.lock().expect("the world");
+        let mut world = shared.lock().expect("the world");
         world.claims();
-        world.pods();
+        world.pods(&shared);
         world.move_instances();
         world.collect_garbage();
         if step % BOOKMARK == 0 {
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    fn pods(&mut self) {
+    fn pods(&mut self, shared: &Arc<Fragile<Self>>) {
         for pod in self.all("pods") {
             let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
@@ -58,7 +58,7 @@ impl World {
             if pod["spec"]["nodeName"].is_null() {
                 self.schedule(&name);
             } else if pod["status"]["podIP"].is_null() {
-                self.start(&pod, &name, &uid);
+                self.start(shared, &pod, &name, &uid);
             }
         }
     }
@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    fn start(&mut self, pod: &Value, name: &str, uid: &str) {
+    fn start(&mut self, shared: &Arc<Fragile<Self>>, pod: &Value, name: &str, uid: &str) {
         let Some(claim) = self.get("persistentvolumeclaims", name) else { return };
         let claim_uid = claim["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         let cluster = pod["metadata"]["labels"][names::CLUSTER_LABEL].as_str().unwrap_or_default().to_owned();
@@ -89,6 +89,6 @@ impl World {
                  "state": {"running": {}}}
             ]);
         });
-        self.fleet.instances.insert(uid.to_owned(), Instance::new(name, &cluster, uid, &claim_uid));
+        self.fleet.instances.insert(uid.to_owned(), Instance::new(shared, name, &cluster, uid, &claim_uid));
     }
 }

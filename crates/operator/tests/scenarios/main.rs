@@ -6,7 +6,8 @@
 //! - [`port`]: the status ports
 //! - [`transport`]: counts requests and makes faults
 //! - [`fragile`]: the lock on all of these
-//! - [`keepers`]: the instances' real keepers of the Lease against the same API server
+//! - [`keeping`]: the real keeper of the Lease in each instance
+//! - [`keepers`]: two of them alone, in every order of events
 //! - [`stage`]: one run, [`stories`]: the scenarios, [`faults`]: the sweeps over them
 //!
 //! The rule of the sweeps: after any fault, the same objects exist in the end as without it, nothing was made twice,
@@ -18,6 +19,7 @@ mod faults;
 mod fragile;
 mod instances;
 mod keepers;
+mod keeping;
 mod kubelet;
 mod normal;
 mod port;

@@ -22,7 +22,7 @@ const FLEETING: [&str; 16] = [
     "targetPrimaryTimestamp",
     "startedAt",
     "stoppedAt",
-    "renewed",
+    "holdfast.dev/holderPod",
     "holdfast.dev/certificateEnds",
     "holdfast.dev/authority",
 ];

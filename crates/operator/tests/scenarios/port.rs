@@ -58,6 +58,9 @@ fn find(world: &World, address: IpAddr) -> Option<(String, String, bool)> {
     let pod = world.all("pods").into_iter().find(|pod| pod["status"]["podIP"] == *address)?;
     let uid = pod["metadata"]["uid"].as_str()?;
     let instance = world.fleet.instances.get(uid)?;
+    if world.fleet.out_of_reach.contains(&instance.name) {
+        return None;
+    }
     Some((uid.to_owned(), instance.cluster.clone(), instance.frozen))
 }
 

@@ -357,11 +357,12 @@ fn delay(plan: &Plan<'_>) -> Duration {
     Duration::from_secs(plan.desired.spec.failover_delay.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(0))
 }
 
-/// When a Lease that is no longer renewed becomes free.
+/// When a Lease that is no longer renewed becomes free. `None` once it is free: a limit that moves with the clock would
+/// change the status at every look.
 fn lease_limit(plan: &Plan<'_>) -> Option<Duration> {
     let lease = plan.observed.lease.as_ref()?;
     let all = Duration::from_secs(u64::from(names::LEASE_SECONDS.unsigned_abs()));
-    Some(all.saturating_sub(lease.unchanged_for))
+    Some(all.saturating_sub(lease.unchanged_for)).filter(|left| !left.is_zero())
 }
 
 fn is_ending(pod: &Pod) -> bool {
