@@ -105,10 +105,11 @@ pub async fn replication_user(client: &Client) -> Result<()> {
 pub async fn set_password(client: &Client, role: &str, password: &Secret) -> Result<()> {
     // A message of its own: `log_statement` checks a whole message before its first statement runs. All these settings
     // exist since 13.
-    execute(client, "setting a password", UNLOGGED).await?;
+    let doing = format!("setting the password of role {role}");
+    execute(client, &doing, UNLOGGED).await?;
     let statement: Secret =
         Secret::new(format!("ALTER ROLE {} LOGIN PASSWORD {}", identifier(role), literal(password.expose())));
-    execute(client, "setting a password", statement.expose()).await
+    execute(client, &doing, statement.expose()).await
 }
 
 /// Creates the application's owner and database, unless they exist.

@@ -106,15 +106,13 @@ impl Manager {
                 Ok(())
             }
             Step::Keep => {
-                let role = self.context.state.facts().map(|facts| facts.role);
-                self.context.state.set_phase(
-                    InstancePhase::Running,
-                    match role {
-                        Some(Role::Primary) => "taking writes",
-                        _ => "following the primary",
-                    },
-                );
-                self.keep(&cluster, memory).await
+                let doing = match self.context.state.facts().map(|facts| facts.role) {
+                    Some(Role::Primary) => "taking writes",
+                    _ => "following the primary",
+                };
+                self.context.state.set_phase(InstancePhase::Running, memory.problems.beside(doing));
+                self.keep(&cluster, memory).await;
+                Ok(())
             }
             Step::Wait(what) => {
                 let phase = if self.context.state.paused() {

@@ -9,6 +9,7 @@ mod execute;
 mod files;
 mod keep;
 mod observe;
+mod problems;
 mod run;
 mod shutdown;
 

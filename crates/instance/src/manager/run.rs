@@ -1,6 +1,7 @@
 //! The manager, from its start to its end.
 
 use super::Manager;
+use super::problems::Problems;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::identity::{Identity, Paths};
@@ -42,12 +43,14 @@ pub(crate) struct Memory {
     pub(crate) rewind_failed: bool,
     /// When Secrets were last read.
     pub(crate) secrets_read: Option<Instant>,
-    /// The generation of the Cluster that was last applied.
-    pub(crate) applied: Option<i64>,
+    /// The generation of the Cluster whose settings were last written, or could not be.
+    pub(crate) tried: Option<i64>,
     /// Versions of the Secrets that passwords were last set from, by role.
     pub(crate) passwords: BTreeMap<String, String>,
     /// The password that the replication user was last given, if it has one.
     pub(crate) replication_password: Option<Secret>,
+    /// What could not be kept up to date.
+    pub(crate) problems: Problems,
 }
 
 /// Runs the instance until it is told to stop.

@@ -52,7 +52,8 @@ impl Sql {
         // The manager's commits must not wait for a standby, and its statements must not depend on a user's settings.
         client
             .batch_execute(
-                "SET synchronous_commit = local; SET statement_timeout = 0; SET lock_timeout = 0; \
+                "SET default_transaction_read_only = off; \
+                 SET synchronous_commit = local; SET statement_timeout = 0; SET lock_timeout = 0; \
                  SET idle_in_transaction_session_timeout = 0; SET search_path = pg_catalog; SET datestyle = 'ISO, MDY'",
             )
             .await
