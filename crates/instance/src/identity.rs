@@ -124,6 +124,11 @@ impl Paths {
         self.controller.join("tls")
     }
 
+    /// While this file exists, `archive_command` gives up at once: PostgreSQL is stopping, and a standby has its WAL.
+    pub fn archive_gives_up(&self) -> PathBuf {
+        self.controller.join("archive-gives-up")
+    }
+
     /// The socket for probes.
     pub fn control_socket(&self) -> PathBuf {
         self.sockets.join("manager.sock")

@@ -22,6 +22,11 @@ pub(super) fn run(command: &InstanceCommand) -> Result<ExitCode, Failure> {
         InstanceCommand::Run => run_instance(),
         InstanceCommand::Archive { path } => match command::archive(&paths()?, path) {
             Archive::Nothing => Ok(ExitCode::Ok),
+            Archive::GiveUp => {
+                // PostgreSQL's archiver repeats a command that fails, and ends at once after one that a signal ended.
+                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                Ok(ExitCode::Cancelled)
+            }
             Archive::Run(words) => become_verb(&words, &[]),
         },
         InstanceCommand::RestoreWal { name, dest } => match command::restore(&paths()?, name, dest) {

@@ -13,6 +13,8 @@ use std::path::Path;
 pub enum Archive {
     /// No archive is configured: PostgreSQL may recycle it.
     Nothing,
+    /// PostgreSQL is stopping and must not wait for the archive: a standby has the segment, and archives it.
+    GiveUp,
     /// Run the program with these arguments.
     Run(Vec<OsString>),
 }
@@ -22,6 +24,9 @@ pub fn archive(paths: &Paths, path: &Path) -> Archive {
     let config = paths.archive_config();
     if !config.exists() {
         return Archive::Nothing;
+    }
+    if paths.archive_gives_up().exists() {
+        return Archive::GiveUp;
     }
     let mut words = vec![OsString::from("--config"), config.into(), "wal".into(), "push".into()];
     if paths.pgdata.join("standby.signal").exists() {
@@ -70,6 +75,8 @@ mod tests {
         std::fs::write(paths.pgdata.join("standby.signal"), "").unwrap();
         let push = words(&format!("--config {config} wal push --standby {}", segment.display()));
         assert_eq!(archive(&paths, segment), Archive::Run(push));
+        std::fs::write(paths.archive_gives_up(), "").unwrap();
+        assert_eq!(archive(&paths, segment), Archive::GiveUp);
         let get = words(&format!("--config {config} wal get --standby 00000002.history {}", segment.display()));
         assert_eq!(restore(&paths, "00000002.history", segment), Some(get));
     }

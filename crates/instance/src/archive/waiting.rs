@@ -4,6 +4,8 @@ use crate::context::Context;
 use chrono::{DateTime, Utc};
 use holdfast_contract::problem::Problem;
 use holdfast_kube_api::status_port::ArchiveStatus;
+use holdfast_pgtypes::SegmentName;
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 /// PostgreSQL's latest attempts, and the segments that wait in `archive_status`.
@@ -12,18 +14,36 @@ const QUESTION: &str = "SELECT last_archived_wal, extract(epoch FROM last_archiv
        (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size')
 FROM pg_stat_archiver";
 
+/// The files of `pg_wal` that wait for the archiver.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Their names, in order.
+    pub files: Vec<String>,
+    /// The oldest segment among them.
+    pub first: Option<SegmentName>,
+}
+
+impl Waiting {
+    /// Those in this folder.
+    pub fn read(pg_wal: &Path) -> Self {
+        let entries = std::fs::read_dir(pg_wal.join("archive_status")).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut files: Vec<String> = names.filter_map(|name| name.strip_suffix(".ready").map(str::to_owned)).collect();
+        files.sort();
+        let first = files.iter().filter_map(|name| name.parse().ok()).min();
+        Self { files, first }
+    }
+}
+
 /// The state of the archiver now.
 pub async fn status(context: &Context) -> ArchiveStatus {
-    let folder = context.paths.pg_wal().join("archive_status");
-    let waiting = std::fs::read_dir(folder)
-        .map(|entries| {
-            let ready = |name: &std::ffi::OsString| {
-                std::path::Path::new(name).extension().is_some_and(|extension| extension == "ready")
-            };
-            entries.flatten().filter(|entry| ready(&entry.file_name())).count()
-        })
-        .unwrap_or_default();
-    let mut status = ArchiveStatus { waiting_segments: waiting as u64, working: true, ..ArchiveStatus::default() };
+    let waiting = Waiting::read(&context.paths.pg_wal());
+    let mut status = ArchiveStatus {
+        first_waiting_wal: waiting.first.map(|segment| segment.to_string()),
+        waiting_segments: waiting.files.len() as u64,
+        working: true,
+        ..ArchiveStatus::default()
+    };
     if !context.paths.archive_config().exists() {
         return status;
     }

@@ -9,6 +9,7 @@ use crate::postgres::{Postmaster, StopMode, end_leftover};
 use crate::rejoin;
 use crate::server_facts;
 use crate::settings::floor;
+use crate::space;
 use crate::state::StartedServer;
 use crate::volume::{self, write_durably};
 use holdfast_kube_api::status_port::{InstancePhase, Role};
@@ -84,7 +85,7 @@ impl Manager {
                 self.context
                     .state
                     .set_phase(InstancePhase::Demoting, "stopping PostgreSQL: another instance is the primary now");
-                self.stop_server(DEMOTE_WITHIN).await;
+                self.stop_primary(Duration::ZERO, DEMOTE_WITHIN).await;
                 self.lease.give_back(GIVE_BACK_WITHIN).await;
                 Ok(())
             }
@@ -223,7 +224,16 @@ impl Manager {
         }
         self.write_server_files(cluster)?;
         self.clean_auto_conf()?;
+        // A stop that was killed has left it.
+        let gives_up = self.context.paths.archive_gives_up();
+        match std::fs::remove_file(&gives_up) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", &gives_up, &error));
+            }
+            _ => {}
+        }
         end_leftover(&self.context.paths.pgdata).await?;
+        space::release(&self.context.paths);
         let mut settings = Vec::new();
         if role == Role::Replica {
             let standby = self.context.paths.pgdata.join("standby.signal");

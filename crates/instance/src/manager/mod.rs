@@ -12,6 +12,10 @@ mod observe;
 mod problems;
 mod run;
 mod shutdown;
+mod stop;
+
+#[cfg(test)]
+mod tests;
 
 pub use run::run;
 

@@ -203,7 +203,7 @@ async fn round(manager: &Manager, memory: &mut Memory) -> Result<()> {
             .context
             .state
             .set_phase(InstancePhase::StartingPostgres, "restarting PostgreSQL to apply changed settings");
-        manager.stop_server(RESTART_WITHIN).await;
+        manager.stop_primary(Duration::ZERO, RESTART_WITHIN).await;
     }
     let observed = manager.observe(memory).await?;
     let step = next_step(&observed);

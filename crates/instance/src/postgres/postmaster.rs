@@ -17,6 +17,8 @@ use tokio::sync::watch;
 /// How to stop the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
+    /// Accept no new sessions, and wait until those that exist have ended (`SIGTERM`).
+    Smart,
     /// Roll back, checkpoint, archive and stream everything (`SIGINT`).
     Fast,
     /// At once, as after a crash (`SIGQUIT`).
@@ -98,6 +100,7 @@ impl Postmaster {
     /// Requests the server to stop.
     pub fn stop(&self, mode: StopMode) {
         self.signal(match mode {
+            StopMode::Smart => Signal::TERM,
             StopMode::Fast => Signal::INT,
             StopMode::Immediate => Signal::QUIT,
         });

@@ -184,7 +184,8 @@ pub struct ClusterSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub stop_delay: Option<i32>,
-    /// Seconds of `stopDelay` in which sessions can end by themselves, 180 by default. After that they are ended.
+    /// Seconds of `stopDelay` in which sessions of a primary can end by themselves, 0 by default. After that they are
+    /// ended. Meanwhile nobody can connect.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub smart_shutdown_timeout: Option<i32>,
