@@ -8,7 +8,7 @@
 
 use crate::error::{Error, Result};
 use crate::identity::Paths;
-use holdfast_pgtypes::ControlFile;
+use holdfast_pgtypes::{ControlFile, SegmentName};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -80,6 +80,8 @@ pub struct VolumeContent {
     pub standby_signal: bool,
     /// Whether anything is in the data directory.
     pub has_files: bool,
+    /// Whether `pg_wal` has a WAL segment, on whichever volume it is.
+    pub has_wal: bool,
 }
 
 /// Reads what is on the volume.
@@ -99,7 +101,19 @@ pub fn read(paths: &Paths) -> Result<VolumeContent> {
         record,
         standby_signal: paths.pgdata.join("standby.signal").exists(),
         has_files,
+        has_wal: has_wal(&paths.pgdata.join("pg_wal"))?,
     })
+}
+
+/// Whether a folder has a WAL segment. A link that leads nowhere has none.
+fn has_wal(folder: &Path) -> Result<bool> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(false),
+        Err(error) => return Err(Error::file("list", folder, &error)),
+    };
+    let is_segment = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<SegmentName>().is_ok());
+    Ok(entries.flatten().any(|entry| is_segment(&entry.file_name())))
 }
 
 /// Reads `pg_control`; `None` when there is none.
@@ -261,14 +275,22 @@ mod tests {
         fs::create_dir_all(&paths.pgdata).unwrap();
         assert_eq!(
             read(&paths).unwrap(),
-            VolumeContent { record: None, control: None, standby_signal: false, has_files: false }
+            VolumeContent { record: None, control: None, standby_signal: false, has_files: false, has_wal: false }
         );
         let record = Record::new("uid", "c-1", Filling::Initdb, Progress::Begun);
         write_record(&paths.data_mount, &record).unwrap();
         fs::write(paths.pgdata.join("PG_VERSION"), "18").unwrap();
         let found = read(&paths).unwrap();
         assert_eq!(found.record, Some(record));
-        assert!(found.has_files);
+        assert!(found.has_files && !found.has_wal);
+        // On a volume of its own, before and after that is lost.
+        let wal = folder.path().join("wal/pg_wal");
+        fs::create_dir_all(&wal).unwrap();
+        std::os::unix::fs::symlink(&wal, paths.pgdata.join("pg_wal")).unwrap();
+        fs::write(wal.join("000000010000000000000001"), "").unwrap();
+        assert!(read(&paths).unwrap().has_wal);
+        fs::remove_dir_all(folder.path().join("wal")).unwrap();
+        assert!(!read(&paths).unwrap().has_wal);
         fs::write(paths.data_mount.join(RECORD), "{").unwrap();
         assert!(read(&paths).unwrap_err().to_string().contains("cannot be parsed"));
     }

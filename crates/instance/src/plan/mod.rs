@@ -64,6 +64,8 @@ pub enum Volume {
     FromSnapshot(Data),
     /// A complete data directory of this cluster.
     Ready(Data),
+    /// The same, but its `pg_wal` is empty or missing: the volume of `pg_wal` was lost or exchanged.
+    WithoutWal,
     /// Data that is not this cluster's, as text for people: it is never changed.
     Foreign(String),
 }
@@ -146,6 +148,13 @@ pub enum Step {
 
 /// The content of the volume, from its record and its files.
 pub fn classify(found: &VolumeContent, cluster: &ClusterView, me: &str) -> Volume {
+    match classify_data(found, cluster, me) {
+        Volume::Ready(_) if !found.has_wal => Volume::WithoutWal,
+        other => other,
+    }
+}
+
+fn classify_data(found: &VolumeContent, cluster: &ClusterView, me: &str) -> Volume {
     let data = found
         .control
         .as_ref()
@@ -200,6 +209,17 @@ pub fn next_step(observed: &Observed) -> Step {
             format!("the volume contains {what}; nothing on it was changed"),
             "give the instance an empty volume, or bootstrap from this one with bootstrap.recovery.volumeSnapshots"
                 .to_owned(),
+        ),
+        Volume::WithoutWal => Step::Stuck(
+            "the data directory is complete, but pg_wal has no WAL: its volume is not the one that belongs to it; \
+             nothing was changed"
+                .to_owned(),
+            format!(
+                "bring the volume of pg_wal back. If it is lost, changes since the last checkpoint are lost with it: \
+                 let another instance become the primary, then delete pod and claims of {} to copy it again, or \
+                 recover into a new cluster from the archive",
+                observed.me
+            ),
         ),
         Volume::Empty | Volume::Unfinished(..) => without_data(observed, cluster, chosen, target),
         Volume::FromSnapshot(_) if chosen => Step::Bootstrap(Method::Snapshot),

@@ -185,6 +185,15 @@ fn the_primary() {
             wait(),
         ),
         (
+            "its pg_wal is lost",
+            primary(),
+            |o| {
+                o.volume = Volume::WithoutWal;
+                o.server = Server::Stopped;
+            },
+            stuck(),
+        ),
+        (
             "another system identifier",
             primary(),
             |o| o.volume = Volume::Ready(Data { system_id: "8".to_owned(), standby: false }),
@@ -317,7 +326,7 @@ fn no_step_makes_a_second_writer() {
 }
 
 fn found(record: Option<crate::volume::Record>, has_files: bool) -> VolumeContent {
-    VolumeContent { record, control: None, standby_signal: false, has_files }
+    VolumeContent { record, control: None, standby_signal: false, has_files, has_wal: true }
 }
 
 #[test]
