@@ -8,9 +8,13 @@ use super::{connection_value, quoted};
 use crate::identity::Paths;
 use holdfast_kube_api::cluster::ClusterSpec;
 use holdfast_kube_api::names;
+use holdfast_kube_api::quantity::bytes_or_number;
 use holdfast_kube_api::validate::is_managed;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+/// The size of a volume for which the Cluster names none.
+const DEFAULT_VOLUME_BYTES: u64 = 1 << 30;
 
 /// `log_line_prefix`: fields between characters that no name contains. See [`crate::logs`].
 pub const LOG_LINE_PREFIX: &str = "\u{1e}%m\u{1f}%p\u{1f}%e\u{1f}%b\u{1f}%u\u{1f}%d\u{1f}%a\u{1f}";
@@ -40,6 +44,9 @@ pub fn text(spec: &ClusterSpec, instance: &str, paths: &Paths, wire: &Wire) -> S
         settings
             .extend(["ssl_max_protocol_version", "ssl_min_protocol_version"].map(|name| (name, "TLSv1.3".to_owned())));
     }
+    if let Some(kept) = slot_keeps_mib(spec) {
+        settings.insert("max_slot_wal_keep_size", format!("{kept}MB"));
+    }
     let users = spec.postgresql.parameters.iter().map(|(name, value)| (name.as_str(), value.clone()));
     settings.extend(users.filter(|(name, _)| !is_owned(name)));
     if !spec.postgresql.shared_preload_libraries.is_empty() {
@@ -56,6 +63,23 @@ pub fn text(spec: &ClusterSpec, instance: &str, paths: &Paths, wire: &Wire) -> S
         let _ = writeln!(text, "{name} = {}", quoted(&value));
     }
     text
+}
+
+/// How much WAL a replication slot may keep, in MiB: half of the volume of `pg_wal`, and a quarter of one that has the
+/// data as well. Without an archive there is no limit, since a standby that is cut off would have to be copied again.
+fn slot_keeps_mib(spec: &ClusterSpec) -> Option<u64> {
+    spec.backup.as_ref()?.barman_object_store.as_ref()?;
+    let (storage, part) = match &spec.wal_storage {
+        Some(storage) => (Some(storage), 2),
+        None => (spec.storage.as_ref(), 4),
+    };
+    let size = match storage {
+        Some(storage) if storage.size.is_none() && storage.pvc_template.is_some() => return None,
+        Some(storage) => storage.size.as_deref().and_then(bytes_or_number),
+        None => None,
+    };
+    let bytes = size.unwrap_or(DEFAULT_VOLUME_BYTES);
+    Some((bytes / part) >> 20).filter(|mebibytes| *mebibytes > 0)
 }
 
 /// Whether only the manager may set it: the Cluster's value is not used, and `postgresql.auto.conf` may not contain it

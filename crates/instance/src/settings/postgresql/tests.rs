@@ -88,3 +88,25 @@ fn a_server_without_tls_gets_no_tls_settings() {
     assert!(!text.contains("ssl_min_protocol_version"), "{text}");
     assert!(text.contains("password=''p'' connect_timeout=5"), "{text}");
 }
+
+#[test]
+fn a_slot_may_not_fill_the_volume_if_the_archive_has_its_wal() {
+    let kept = |yaml: serde_json::Value| {
+        let spec: ClusterSpec = serde_json::from_value(yaml).expect("a spec");
+        slot_keeps_mib(&spec)
+    };
+    let archive = serde_json::json!({"barmanObjectStore": {"destinationPath": "s3://b/a"}});
+    let with = |storage: Option<&str>, wal: Option<&str>| {
+        let mut spec = serde_json::json!({"instances": 1, "backup": archive});
+        for (field, size) in [("storage", storage), ("walStorage", wal)] {
+            if let Some(size) = size {
+                spec[field] = serde_json::json!({"size": size});
+            }
+        }
+        kept(spec)
+    };
+    assert_eq!(with(Some("10Gi"), None), Some(2560));
+    assert_eq!(with(Some("10Gi"), Some("4Gi")), Some(2048));
+    assert_eq!(with(None, None), Some(256));
+    assert_eq!(kept(serde_json::json!({"instances": 1, "storage": {"size": "10Gi"}})), None, "no archive");
+}
