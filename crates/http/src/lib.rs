@@ -29,5 +29,5 @@ pub mod serve;
 
 pub use answer::Answer;
 pub use exchange::{ExchangeError, Outgoing, Stream, exchange};
-pub use listen::{Listener, accept_each};
+pub use listen::{Listener, accept_each, bind};
 pub use serve::serve_connection;

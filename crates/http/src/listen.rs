@@ -1,13 +1,27 @@
-//! The accept loop of every port.
+//! Listening, and the accept loop of every port.
 //!
 //! `accept` fails in two ways. If a connection was reset before it was accepted, only this connection is lost: the next
 //! one is accepted at once. Any other failure, such as no free file descriptor, would repeat at once while it lasts. So
 //! the loop pauses, and logs it once.
 
 use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
+
+/// Listens on an address. `[::]` stands for every address of IPv6 and IPv4; where there is no IPv6, for those of IPv4.
+///
+/// # Errors
+/// When the port is in use, or may not be used.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
 
 /// The pause between attempts while no connection can be accepted.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -89,6 +103,19 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn one_socket_serves_both_families() {
+        let listener = bind((Ipv6Addr::UNSPECIFIED, 0).into()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        // A machine without IPv6 is served by the other family alone.
+        if listener.local_addr().unwrap().is_ipv6() {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.unwrap();
+        }
+        let taken = bind((Ipv6Addr::UNSPECIFIED, port).into()).await.unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    }
 
     /// Fails with the given errors, then waits for ever.
     struct Played {

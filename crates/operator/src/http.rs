@@ -3,12 +3,11 @@
 
 use crate::metrics::Metrics;
 use holdfast_http::metrics::TEXT_FORMAT;
-use holdfast_http::{Answer, accept_each, answer::text, serve_connection};
+use holdfast_http::{Answer, accept_each, answer::text, bind, serve_connection};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +18,7 @@ pub async fn serve(
     ready: watch::Receiver<bool>,
     cancellation: CancellationToken,
 ) -> Result<(), std::io::Error> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = bind(address).await?;
     let serving = accept_each(&listener, "metrics", |stream| {
         let (metrics, ready) = (Arc::clone(&metrics), ready.clone());
         async move {

@@ -4,10 +4,11 @@ use super::routes::{self, Caller};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::tls;
-use holdfast_http::{accept_each, serve_connection};
+use holdfast_http::{accept_each, bind, serve_connection};
 use holdfast_kube_api::names;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -83,7 +84,7 @@ pub async fn serve_metrics(context: Arc<Context>) -> Result<()> {
 }
 
 async fn listen(port: u16) -> Result<TcpListener> {
-    TcpListener::bind(("0.0.0.0", port))
+    bind((Ipv6Addr::UNSPECIFIED, port).into())
         .await
         .map_err(|error| Error::retry(format!("cannot listen on port {port}: {error}")))
 }

@@ -32,7 +32,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -62,7 +61,7 @@ pub async fn serve(
     ready: watch::Sender<bool>,
     cancellation: CancellationToken,
 ) -> Result<(), std::io::Error> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = holdfast_http::bind(address).await?;
     let (shown, acceptor) = watch::channel(None::<TlsAcceptor>);
     let serving = accept_each(&listener, "webhook", |stream| {
         let acceptor = acceptor.borrow().clone();

@@ -88,6 +88,10 @@ fn container(plan: &Plan<'_>, policy: &str, wal_volume: bool) -> Value {
         from_field("NAMESPACE", "metadata.namespace"),
         json!({"name": "CLUSTER_NAME", "value": plan.desired.name}),
         json!({"name": "PGDATA", "value": names::PGDATA}),
+        // `psql` in the pod finds the server without flags.
+        json!({"name": "PGHOST", "value": names::SOCKET_DIRECTORY}),
+        json!({"name": "PGPORT", "value": names::POSTGRES_PORT.to_string()}),
+        json!({"name": "PGUSER", "value": "postgres"}),
     ];
     env.extend(spec.env.iter().map(|variable| json!(variable)));
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
