@@ -4,7 +4,8 @@
 //!
 //! - Below `spec` every object keeps fields that it does not know (`x-kubernetes-preserve-unknown-fields`). Otherwise
 //!   an API server drops them, and a misspelt `walStorage` would vanish silently. This way the operator sees it and
-//!   names it.
+//!   names it. Below `status` too: the operator's state is there, and Helm never updates CRDs, so that a field of a
+//!   newer operator would be lost.
 //! - Types and closed sets of values stay strict: everything that the API server accepts can be read, so one wrong
 //!   resource never stops the watch over the others. All other checks are in [`validate`](crate::validate), whose
 //!   messages say what to do.
@@ -99,7 +100,7 @@ fn put_into_shape(schema: &mut Value, place: Place) {
                 property["x-kubernetes-list-map-keys"] = json!(["type"]);
             }
         }
-        if place == Place::Spec {
+        if place != Place::Resource {
             schema.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
         }
     }

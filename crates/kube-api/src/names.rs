@@ -19,6 +19,14 @@ pub const OLD_ROLE_LABEL: &str = "role";
 pub const SCHEDULE_LABEL: &str = "holdfast.dev/scheduledBackup";
 /// Annotation on pods: hash of the pod template from which the operator made the pod.
 pub const TEMPLATE_HASH: &str = "holdfast.dev/templateHash";
+/// Annotation on claims: when their instance was removed, as RFC 3339.
+pub const REMOVED_AT: &str = "holdfast.dev/removedAt";
+/// Annotation on a `Cluster`: any change of it restarts its pods, one after the other. `kubectl rollout restart` writes
+/// the same one on its objects.
+pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+/// Annotation on a `Cluster`: fields that are not supported yet and without which it may run, separated by commas, such
+/// as `synchronous,managed`.
+pub const WITHOUT: &str = "holdfast.dev/without";
 /// Annotation on volume snapshots: the `Backup` they belong to.
 pub const SNAPSHOT_BACKUP: &str = "holdfast.dev/backup";
 /// Annotation on volume snapshots: `backup_label` of a hot backup, base64.
@@ -156,9 +164,9 @@ pub fn primary_lease(cluster: &str) -> String {
     format!("{cluster}-primary")
 }
 
-/// Service account, role and role binding of the instances.
+/// Service account, role and role binding of the instances. Applications often have such objects under the bare name.
 pub fn service_account(cluster: &str) -> String {
-    cluster.to_owned()
+    format!("{cluster}-instance")
 }
 
 /// Seconds for which the Lease of the primary is valid without a renewal. The holder stops PostgreSQL before that time

@@ -71,11 +71,12 @@ pub struct ScheduledBackupSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub starting_deadline_seconds: Option<i64>,
-    /// How many completed `Backup` resources are kept; all of them by default. The data in the archive stays.
+    /// How many completed `Backup` resources are kept: 10 by default, all of them with volume snapshots. The data in the
+    /// archive stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub successful_backups_history_limit: Option<i32>,
-    /// How many failed `Backup` resources are kept; all of them by default.
+    /// How many failed `Backup` resources are kept: 5 by default, all of them with volume snapshots.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub failed_backups_history_limit: Option<i32>,

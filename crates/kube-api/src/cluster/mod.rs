@@ -19,7 +19,8 @@ pub use object_store::{
 pub use postgresql::{PostgresConfiguration, Synchronous};
 pub use scheduling::{AffinityConfiguration, AntiAffinityType};
 pub use status::{
-    BlockedBy, BootstrapProgress, ClusterStatus, InstanceSummary, LastBackup, Recoverability, RecoverabilityGap,
+    BlockedBy, BootstrapProgress, ClusterStatus, InstanceSummary, LastBackup, OperatorIdentity, Recoverability,
+    RecoverabilityGap, VolumeSummary,
 };
 pub use storage::StorageConfiguration;
 
@@ -193,6 +194,10 @@ pub struct ClusterSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub failover_delay: Option<i32>,
+    /// Seconds for which the volumes of a removed instance are kept, 86400 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub removal_delay: Option<i32>,
 }
 
 /// Metadata of the service account of the instances.

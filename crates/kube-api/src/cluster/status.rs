@@ -65,10 +65,17 @@ pub struct ClusterStatus {
     /// A short summary of each instance.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub instances_status: BTreeMap<String, InstanceSummary>,
+    /// The volumes, by the name of their claim.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, VolumeSummary>,
+    /// The operator that is in charge of this cluster. An operator of another namespace does nothing about it as long
+    /// as this one is alive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorIdentity>,
     /// What can be restored now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recoverability: Option<Recoverability>,
-    /// The conditions `Ready`, `SpecAccepted`, `ContinuousArchiving`, `LastBackupSucceeded`.
+    /// The conditions `Ready`, `SpecAccepted`, `Reconciled`, `ContinuousArchiving`, `LastBackupSucceeded`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -128,6 +135,37 @@ pub struct InstanceSummary {
     /// What the instance is doing, or the error that stops it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The version of the instance manager. It is older than the operator's until the pod is created again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manager_version: Option<String>,
+}
+
+/// A volume of an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSummary {
+    /// The size that its claim requests, as a quantity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested: Option<String>,
+    /// The size that it has, as a quantity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted: Option<String>,
+    /// Whether its claim is gone, though its instance still exists.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missing: bool,
+    /// When its claim is deleted, because its instance was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deleted_after: Option<DateTime<Utc>>,
+}
+
+/// An operator.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperatorIdentity {
+    /// Its namespace, which has its Lease.
+    pub namespace: String,
+    /// Its version.
+    pub version: String,
 }
 
 /// What can be restored now.

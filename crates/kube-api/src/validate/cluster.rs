@@ -196,11 +196,11 @@ fn add<T>(into: &mut Option<Vec<T>>, moved: Option<Vec<T>>) {
 
 fn synchronous(spec: &mut ClusterSpec, findings: &mut Findings) {
     if spec.postgresql.synchronous.take().is_some() {
-        findings.warn(
+        findings.error(
             "spec.postgresql.synchronous",
             Reason::NotSupportedYet,
             "synchronous replication is not supported yet: replication is asynchronous",
-            "the cluster runs; a failover can lose the last commits",
+            "a failover can lose the last commits",
         );
     }
 }

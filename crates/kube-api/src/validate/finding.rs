@@ -186,6 +186,25 @@ impl Findings {
         }
     }
 
+    /// Turns the errors about fields that are not supported yet into warnings, if the manifest accepts that. Adds to the
+    /// hints of the others how to accept it.
+    pub(super) fn accept(&mut self, key: impl Fn(&str) -> Option<&'static str>, accepted: &BTreeSet<&str>) {
+        for mut finding in std::mem::take(&mut self.errors) {
+            match key(&finding.path).filter(|_| finding.reason == Reason::NotSupportedYet) {
+                Some(key) if accepted.contains(key) => {
+                    self.warn(finding.path, finding.reason, finding.message, finding.hint);
+                }
+                Some(key) => {
+                    let way =
+                        format!("to run without it, annotate the Cluster with `{}: {key}`", crate::names::WITHOUT);
+                    finding.hint = format!("{}; {way}", finding.hint);
+                    self.errors.push(finding);
+                }
+                None => self.errors.push(finding),
+            }
+        }
+    }
+
     /// Takes over the findings about the wanted fields.
     pub(super) fn append_where(&mut self, found: Self, wanted: impl Fn(&str) -> bool) {
         self.errors.extend(found.errors.into_iter().filter(|finding| wanted(&finding.path)));

@@ -9,6 +9,7 @@
 
 mod bootstrap;
 mod cluster;
+mod contract;
 mod finding;
 mod image;
 mod not_yet;
@@ -93,7 +94,8 @@ pub fn cluster_update(old: &Value, new: &Value) -> Outcome<ValidCluster> {
     let value = read_cluster(new, bootstrapped, &mut findings);
     // Mistakes of the old spec do not matter any more.
     if let (Some(before), Some(after)) = (read_cluster(old, bootstrapped, &mut Findings::default()), &value) {
-        update::check(&before.spec, &after.spec, bootstrapped, &mut findings);
+        let status = serde_json::from_value(old["status"].clone()).unwrap_or_default();
+        update::check(&update::Before { spec: &before.spec, status, bootstrapped }, &after.spec, &mut findings);
     }
     findings.outcome(value)
 }
@@ -149,7 +151,7 @@ fn is_bootstrapped(raw: &Value) -> bool {
 }
 
 fn read_cluster(raw: &Value, bootstrapped: bool, findings: &mut Findings) -> Option<ValidCluster> {
-    read("Cluster", raw, findings, |mut spec: ClusterSpec, findings| {
+    let value = read("Cluster", raw, findings, |mut spec: ClusterSpec, findings| {
         let name = metadata(raw, "name");
         let postgres_major = cluster::check(&name, &mut spec, bootstrapped, findings);
         Some(ValidCluster {
@@ -160,7 +162,9 @@ fn read_cluster(raw: &Value, bootstrapped: bool, findings: &mut Findings) -> Opt
             spec,
             postgres_major,
         })
-    })
+    });
+    contract::check(raw, findings);
+    value
 }
 
 fn metadata(raw: &Value, field: &str) -> String {

@@ -1,7 +1,11 @@
 //! Fields from CloudNativePG that Holdfast does not support yet, each with what to expect.
 //!
 //! Most of them are ignored with a warning. A field stops the cluster if the cluster would be a different one without
-//! it: if a copy was requested, an empty database is worse than no database.
+//! it: if a copy was requested, an empty database is worse than no database. A field that changes what the cluster
+//! promises, such as the logins of an application, stops it too, unless the manifest accepts to run without it
+//! ([`super::contract`]).
+
+use serde_json::Value;
 
 /// One unsupported field.
 #[derive(Debug, Clone, Copy)]
@@ -12,23 +16,47 @@ pub(super) struct NotYet {
     pub(super) path: &'static str,
     /// What happens instead, or what to do.
     pub(super) hint: &'static str,
-    /// Whether the field stops the resource.
-    pub(super) stops: bool,
+    /// What becomes of the resource.
+    pub(super) effect: Effect,
+}
+
+/// What becomes of a resource with an unsupported field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// It is used; the field is ignored with a warning.
+    Ignored,
+    /// It is refused.
+    Stops,
+    /// It is refused if the field asks for something, unless the manifest accepts to run without it.
+    Promise,
 }
 
 impl NotYet {
-    pub(super) fn message(&self, field: &str) -> String {
-        let consequence = if self.stops { "" } else { "; it has no effect" };
+    /// Whether a resource with this value in the field is refused.
+    pub(super) fn stops(&self, value: &Value) -> bool {
+        match self.effect {
+            Effect::Ignored => false,
+            Effect::Stops => true,
+            Effect::Promise => asks_for_something(value),
+        }
+    }
+
+    pub(super) fn message(&self, field: &str, value: &Value) -> String {
+        let consequence = if self.stops(value) { "" } else { "; it has no effect" };
         format!("`{field}` is not supported yet{consequence}")
     }
 }
 
 const fn passed(kind: &'static str, path: &'static str, hint: &'static str) -> NotYet {
-    NotYet { kind, path, hint, stops: false }
+    NotYet { kind, path, hint, effect: Effect::Ignored }
 }
 
 const fn stops(kind: &'static str, path: &'static str, hint: &'static str) -> NotYet {
-    NotYet { kind, path, hint, stops: true }
+    NotYet { kind, path, hint, effect: Effect::Stops }
+}
+
+const fn promise(path: &'static str, hint: &'static str) -> NotYet {
+    NotYet { kind: "Cluster", path, hint, effect: Effect::Promise }
 }
 
 const SNAPSHOT_HINT: &str = "a hot snapshot begins with an immediate checkpoint and waits for its WAL";
@@ -56,8 +84,8 @@ const FIELDS: &[NotYet] = &[
         "spec.externalClusters[].barmanObjectStore.googleCredentials",
         "use an S3-compatible object store",
     ),
-    passed("Cluster", "spec.minSyncReplicas", "replication is asynchronous: a failover can lose the last commits"),
-    passed("Cluster", "spec.maxSyncReplicas", "replication is asynchronous: a failover can lose the last commits"),
+    promise("spec.minSyncReplicas", "replication is asynchronous: a failover can lose the last commits"),
+    promise("spec.maxSyncReplicas", "replication is asynchronous: a failover can lose the last commits"),
     passed("Cluster", "spec.postgresql.syncReplicaElectionConstraint", "replication is asynchronous"),
     passed("Cluster", "spec.postgresql.synchronous.maxStandbyNamesFromCluster", "replication is asynchronous"),
     passed("Cluster", "spec.postgresql.synchronous.standbyNamesPre", "replication is asynchronous"),
@@ -73,8 +101,11 @@ const FIELDS: &[NotYet] = &[
         "spec.replicationSlots",
         "standbys have their physical slots; slots of users are not copied to standbys",
     ),
-    passed("Cluster", "spec.certificates", "the operator creates its own certificate authority: Secret `<cluster>-ca`"),
-    passed("Cluster", "spec.managed", "create roles and services yourself, with SQL and manifests"),
+    promise(
+        "spec.certificates",
+        "bring your authority in the Secret `<cluster>-ca` (`ca.crt`, `ca.key`), or let the operator create one",
+    ),
+    promise("spec.managed", "create roles and services yourself, with SQL and manifests"),
     passed("Cluster", "spec.plugins", PLUGIN_HINT),
     passed("Cluster", "spec.probes", "the probes are fixed; `startDelay` sets how long a start may take"),
     passed("Cluster", "spec.livenessProbeTimeout", "the probes are fixed"),
@@ -151,6 +182,18 @@ const FIELDS: &[NotYet] = &[
     passed("ScheduledBackup", "spec.pluginConfiguration", PLUGIN_HINT),
 ];
 
+/// Whether a value asks for anything: not 0, not false, not empty.
+fn asks_for_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(values) => values.iter().any(asks_for_something),
+        Value::Object(fields) => fields.values().any(asks_for_something),
+    }
+}
+
 /// The entry of a path such as `spec.externalClusters[0].password`.
 pub(super) fn find(kind: &str, path: &str) -> Option<&'static NotYet> {
     let mut general = String::with_capacity(path.len());
@@ -191,7 +234,10 @@ mod tests {
 
     #[test]
     fn elements_of_lists_are_found() {
-        assert_eq!(find("Cluster", "spec.externalClusters[12].password").map(|field| field.stops), Some(false));
+        assert_eq!(
+            find("Cluster", "spec.externalClusters[12].password").map(|field| field.effect),
+            Some(Effect::Ignored)
+        );
         assert!(find("Cluster", "spec.externalClusters.password").is_none());
         assert!(find("Backup", "spec.plugins").is_none());
     }

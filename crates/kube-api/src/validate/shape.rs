@@ -73,7 +73,7 @@ impl Walk<'_> {
                         let below = format!("{path}.{field}");
                         match known.get(field) {
                             Some(schema) => self.value(schema, value, &below),
-                            None => self.unknown(field, &below, path, known.keys().map(String::as_str)),
+                            None => self.unknown((field, value), &below, path, known.keys().map(String::as_str)),
                         }
                     }
                 } else if schema["additionalProperties"].is_object() {
@@ -103,16 +103,17 @@ impl Walk<'_> {
 
     fn unknown<'known>(
         &mut self,
-        field: &str,
+        (field, value): (&str, &Value),
         path: &str,
         around: &str,
         known: impl Iterator<Item = &'known str> + Clone,
     ) {
         if let Some(entry) = not_yet::find(self.kind, path) {
-            if entry.stops {
-                self.findings.error(path, Reason::NotSupportedYet, entry.message(field), entry.hint);
+            let message = entry.message(field, value);
+            if entry.stops(value) {
+                self.findings.error(path, Reason::NotSupportedYet, message, entry.hint);
             } else {
-                self.findings.warn(path, Reason::NotSupportedYet, entry.message(field), entry.hint);
+                self.findings.warn(path, Reason::NotSupportedYet, message, entry.hint);
             }
             return;
         }

@@ -2,16 +2,31 @@
 
 use super::finding::{Findings, Reason};
 use super::image;
-use crate::cluster::{BarmanObjectStore, ClusterSpec, StorageConfiguration};
-use crate::quantity;
+use crate::cluster::{BarmanObjectStore, ClusterSpec, ClusterStatus, StorageConfiguration};
+use crate::{names, quantity};
 
-/// Compares two validated specs. `bootstrapped` is true once the first instance has its data.
-pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, findings: &mut Findings) {
+/// What a change is compared with.
+#[derive(Debug)]
+pub(super) struct Before<'a> {
+    /// The spec before the change, validated.
+    pub(super) spec: &'a ClusterSpec,
+    /// The status before the change; empty if it cannot be read.
+    pub(super) status: ClusterStatus,
+    /// Whether the first instance has its data.
+    pub(super) bootstrapped: bool,
+}
+
+/// Compares a validated spec with what was before.
+pub(super) fn check(before: &Before<'_>, new: &ClusterSpec, findings: &mut Findings) {
+    let Before { spec: old, status, bootstrapped } = before;
+    let (old, bootstrapped) = (*old, *bootstrapped);
     if let (Some(old), Some(new)) = (&old.storage, &new.storage) {
-        volume(old, new, "spec.storage", findings);
+        volume(old, new, requested(status, str::to_owned).as_deref(), "spec.storage", findings);
     }
     match (&old.wal_storage, &new.wal_storage) {
-        (Some(old), Some(new)) => volume(old, new, "spec.walStorage", findings),
+        (Some(old), Some(new)) => {
+            volume(old, new, requested(status, names::wal_claim).as_deref(), "spec.walStorage", findings);
+        }
         (None, Some(_)) if bootstrapped => findings.error(
             "spec.walStorage",
             Reason::Immutable,
@@ -64,17 +79,32 @@ pub(super) fn check(old: &ClusterSpec, new: &ClusterSpec, bootstrapped: bool, fi
     }
 }
 
-fn volume(old: &StorageConfiguration, new: &StorageConfiguration, base: &str, findings: &mut Findings) {
-    let bytes = |storage: &StorageConfiguration| storage.size.as_deref().and_then(quantity::bytes_or_number);
-    if let (Some(before), Some(after)) = (bytes(old), bytes(new))
-        && after < before
+/// The smallest size that a claim of the instances requests. A growth that the API server refused has not changed it.
+/// `None` if no status says it.
+fn requested(status: &ClusterStatus, claim: impl Fn(&str) -> String) -> Option<String> {
+    let sizes = status.instance_names.iter().filter_map(|name| status.volumes.get(&claim(name))?.requested.clone());
+    sizes.min_by_key(|size| quantity::bytes_or_number(size))
+}
+
+fn volume(
+    old: &StorageConfiguration,
+    new: &StorageConfiguration,
+    requested: Option<&str>,
+    base: &str,
+    findings: &mut Findings,
+) {
+    let bytes = |size: Option<&str>| size.and_then(quantity::bytes_or_number);
+    // A size that no volume has got can be taken back.
+    let before = requested.or(old.size.as_deref());
+    if let (Some(before_bytes), Some(after)) = (bytes(before), bytes(new.size.as_deref()))
+        && after < before_bytes
     {
         findings.error(
             format!("{base}.size"),
             Reason::Immutable,
             format!(
                 "a volume cannot become smaller: {} to {}",
-                old.size.as_deref().unwrap_or_default(),
+                before.unwrap_or_default(),
                 new.size.as_deref().unwrap_or_default()
             ),
             "recover into a new cluster with smaller volumes",

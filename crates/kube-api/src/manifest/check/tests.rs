@@ -204,9 +204,9 @@ fn a_cluster_with_two_generations_of_synchronous_replication() {
             "Cluster Checked",
             "1 Warning apiVersion OtherApiVersion",
             "5 Warning spec.storage.size DefaultUsed",
-            "8 Warning spec.postgresql.synchronous NotSupportedYet",
-            "11 Warning spec.minSyncReplicas NotSupportedYet",
-            "12 Warning spec.maxSyncReplicas NotSupportedYet",
+            "8 Error spec.postgresql.synchronous NotSupportedYet",
+            "11 Error spec.minSyncReplicas NotSupportedYet",
+            "12 Error spec.maxSyncReplicas NotSupportedYet",
         ]
     );
     fixed(SYNCHRONOUS);

@@ -53,6 +53,22 @@ fn impossible_changes_are_refused() {
     ] {
         assert_eq!(brief(&cluster_update(&before(old), &changed(&new))), expected, "{name}");
     }
+    // A growth that no volume has got can be taken back, and no more than that.
+    for (sizes, size, expected) in [
+        ([("main-1", "10Gi"), ("main-2", "10Gi")], "10Gi", &[][..]),
+        ([("main-1", "10Gi"), ("main-2", "20Gi")], "10Gi", &[]),
+        ([("main-1", "20Gi"), ("main-2", "20Gi")], "10Gi", &["E spec.storage.size Immutable"]),
+        ([("main-1", "10Gi"), ("main-2", "10Gi")], "9Gi", &["E spec.storage.size Immutable"]),
+        ([("main-1", "20Gi"), ("main-9", "10Gi")], "10Gi", &["E spec.storage.size Immutable"]),
+    ] {
+        let mut old = before(json!({"spec": {"storage": {"size": "20Gi"}}}));
+        old["status"]["instanceNames"] = json!(["main-1", "main-2"]);
+        for (claim, requested) in sizes {
+            old["status"]["volumes"][claim] = json!({"requested": requested});
+        }
+        let new = changed(&json!({"spec": {"storage": {"size": size}}}));
+        assert_eq!(brief(&cluster_update(&old, &new)), expected, "{sizes:?} to {size}");
+    }
     // As long as there is no data, its source may change.
     let young = changed(&json!({"spec": {"walStorage": {"size": "1Gi"}, "imageName": "postgres:17"}}));
     assert_eq!(brief(&cluster_update(&young, &valid())), [""; 0]);

@@ -59,7 +59,7 @@ fn fields_that_are_not_supported_yet() {
             spec(json!({"bootstrap": {"initdb": {"import": {}}}})),
             &["E spec.bootstrap.initdb.import NotSupportedYet"],
         ),
-        ("managed roles", spec(json!({"managed": {"roles": []}})), &["W spec.managed NotSupportedYet"]),
+        ("no managed roles", spec(json!({"managed": {"roles": []}})), &["W spec.managed NotSupportedYet"]),
         (
             "custom queries",
             spec(json!({"monitoring": {"customQueries": []}})),
@@ -71,11 +71,72 @@ fn fields_that_are_not_supported_yet() {
                 json!({"minSyncReplicas": 1, "maxSyncReplicas": 2, "postgresql": {"synchronous": {"method": "any", "number": 1, "dataDurability": "required"}}}),
             ),
             &[
-                "W spec.maxSyncReplicas NotSupportedYet",
-                "W spec.minSyncReplicas NotSupportedYet",
+                "E spec.maxSyncReplicas NotSupportedYet",
+                "E spec.minSyncReplicas NotSupportedYet",
+                "E spec.postgresql.synchronous NotSupportedYet",
                 "W spec.postgresql.synchronous.dataDurability NotSupportedYet",
-                "W spec.postgresql.synchronous NotSupportedYet",
             ],
+        ),
+        (
+            "no synchronous replica is asked for",
+            spec(json!({"minSyncReplicas": 0})),
+            &["W spec.minSyncReplicas NotSupportedYet"],
+        ),
+    ]);
+}
+
+/// A field that changes what the cluster promises is refused, unless a person has accepted to run without it.
+#[test]
+fn promises_that_cannot_be_kept() {
+    let with = |without: &str, patch: Value| json!({"metadata": {"annotations": {"holdfast.dev/without": without}}, "spec": patch});
+    let roles = json!({"managed": {"roles": [{"name": "app"}]}});
+    let plugins = |archives: bool| json!([{"name": "barman-cloud.cloudnative-pg.io", "isWALArchiver": archives}]);
+    let annotated = |name: &str, value: &str| json!({"metadata": {"annotations": {name: value}}});
+    let none: &[&str] = &[];
+    holds([
+        ("roles", with("", roles.clone()), &["E spec.managed NotSupportedYet"]),
+        ("roles, accepted", with("managed", roles.clone()), &["W spec.managed NotSupportedYet"]),
+        ("roles, something else accepted", with("plugins", roles), &["E spec.managed NotSupportedYet"]),
+        (
+            "certificates",
+            with("", json!({"certificates": {"serverTLSSecret": "tls"}})),
+            &["E spec.certificates NotSupportedYet"],
+        ),
+        (
+            "synchronous, accepted among others",
+            with("managed, synchronous", json!({"minSyncReplicas": 1, "postgresql": {"synchronous": {"number": 1}}})),
+            &["W spec.minSyncReplicas NotSupportedYet", "W spec.postgresql.synchronous NotSupportedYet"],
+        ),
+        (
+            "a copy is not something to run without",
+            with("replica", json!({"replica": {"enabled": true}})),
+            &["E spec.replica NotSupportedYet", "W metadata.annotations.holdfast.dev/without InvalidValue"],
+        ),
+        (
+            "an archive by a plugin alone",
+            with("", json!({"backup": null, "plugins": plugins(true)})),
+            &["E spec.plugins NotSupportedYet", "W spec.plugins NotSupportedYet"],
+        ),
+        (
+            "an archive by a plugin beside our own",
+            with("", json!({"plugins": plugins(true)})),
+            &["W spec.plugins NotSupportedYet"],
+        ),
+        (
+            "a plugin that archives nothing",
+            with("", json!({"backup": null, "plugins": plugins(false)})),
+            &["W spec.plugins NotSupportedYet"],
+        ),
+        (
+            "hibernation",
+            annotated("cnpg.io/hibernation", "on"),
+            &["W metadata.annotations.cnpg.io/hibernation NotSupportedYet"],
+        ),
+        ("no hibernation", annotated("cnpg.io/hibernation", "off"), none),
+        (
+            "fenced instances",
+            annotated("cnpg.io/fencedInstances", "[\"*\"]"),
+            &["W metadata.annotations.cnpg.io/fencedInstances NotSupportedYet"],
         ),
     ]);
 }
