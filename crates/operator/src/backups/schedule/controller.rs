@@ -147,6 +147,8 @@ async fn read(
         created: object.meta().creation_timestamp.as_ref().map(chrono_time).unwrap_or_default(),
         phase: phase(object),
         deleting: object.meta().deletion_timestamp.is_some(),
+        // One whose method cannot be read is not deleted by a default.
+        of_snapshots: object.data["spec"]["method"].as_str().is_some_and(|method| method != "barmanObjectStore"),
     };
     Ok(Observed {
         backups: all.iter().map(made).collect(),

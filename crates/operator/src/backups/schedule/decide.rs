@@ -18,6 +18,11 @@ use std::collections::BTreeMap;
 const COUNTED: usize = 10_000;
 /// The longest sleep: if a clock is set forward, the next time comes earlier than planned.
 const LONGEST_SLEEP: TimeDelta = TimeDelta::minutes(10);
+/// How many completed `Backup`s are kept by default. Thousands of them cost memory, and say nothing that the archive
+/// does not say.
+const SUCCESSFUL: usize = 10;
+/// How many failed `Backup`s are kept by default.
+const FAILED: usize = 5;
 /// How many future times the status shows.
 const SHOWN: usize = 3;
 
@@ -60,6 +65,8 @@ pub struct Made {
     pub phase: BackupPhase,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether it consists of volume snapshots, which may be deleted with it.
+    pub of_snapshots: bool,
 }
 
 /// A `Backup` to be created.
@@ -245,17 +252,20 @@ impl DecisionBuilder<'_> {
 
     /// Deletes the oldest `Backup`s beyond the history limits.
     fn prune(&mut self) {
+        let spec = &self.scheduled.spec;
         let limits = [
-            (BackupPhase::Completed, self.scheduled.spec.successful_backups_history_limit),
-            (BackupPhase::Failed, self.scheduled.spec.failed_backups_history_limit),
+            (BackupPhase::Completed, spec.successful_backups_history_limit, SUCCESSFUL),
+            (BackupPhase::Failed, spec.failed_backups_history_limit, FAILED),
         ];
-        for (phase, limit) in limits {
-            let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else { continue };
+        for (phase, written, default) in limits {
+            let limit = written.map_or(default, |limit| usize::try_from(limit).unwrap_or(0));
             let mut made: Vec<&Made> = self
                 .observed
                 .backups
                 .iter()
                 .filter(|made| made.ours && !made.deleting && made.phase == phase)
+                // Snapshots may be deleted with their `Backup`: that is not done unless somebody wrote the limit.
+                .filter(|made| written.is_some() || !made.of_snapshots)
                 .collect();
             made.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
             for old in made.into_iter().skip(limit) {

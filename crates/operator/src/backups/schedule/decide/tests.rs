@@ -21,7 +21,7 @@ fn scheduled() -> Scheduled {
 }
 
 fn made(name: &str, created: i64, phase: BackupPhase) -> Made {
-    Made { name: name.to_owned(), ours: true, created: at(created), phase, deleting: false }
+    Made { name: name.to_owned(), ours: true, created: at(created), phase, deleting: false, of_snapshots: false }
 }
 
 fn line(decision: &Decision) -> String {
@@ -180,6 +180,18 @@ fn each_time_gets_a_backup_or_is_counted() {
                 ];
             },
             "+[] -[b a f] missed 0 next in 290 s",
+        ),
+        (
+            "history by default",
+            20,
+            |_, o| {
+                for number in 0..12 {
+                    o.backups.push(made(&format!("{number:02}"), number, if number < 6 { Failed } else { Completed }));
+                    let snapshot = made(&format!("s{number:02}"), number, Completed);
+                    o.backups.push(Made { of_snapshots: true, ..snapshot });
+                }
+            },
+            "+[] -[00] missed 0 next in 280 s",
         ),
         (
             "the clock was set back to before the last time",
