@@ -1,7 +1,7 @@
 //! A real Kubernetes checks manifests when they are applied: every replica of the operator answers, also while
 //! certificate and authority change. If no operator is there, the webhook blocks nothing.
 
-use crate::stage::Stage;
+use crate::stage::{OPERATORS, Stage};
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -177,7 +177,7 @@ fn alone_the_webhook_of_two_operators_and_of_none() {
     stage.kubectl(&["delete", "clusters.holdfast.dev", "wrong", "--timeout=180s"]);
 }
 
-/// The operators of the test bed. One of them stays.
+/// The operators of the test bed. In the end there are as many as before.
 struct Operators<'stage>(&'stage Stage);
 
 impl Operators<'_> {
@@ -224,6 +224,7 @@ impl Operators<'_> {
 
 impl Drop for Operators<'_> {
     fn drop(&mut self) {
-        let _ = self.0.try_kubectl(&["-n", SYSTEM, "scale", "deployment/holdfast-operator", "--replicas=1"]);
+        let number = format!("--replicas={OPERATORS}");
+        let _ = self.0.try_kubectl(&["-n", SYSTEM, "scale", "deployment/holdfast-operator", &number]);
     }
 }

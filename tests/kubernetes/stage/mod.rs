@@ -16,6 +16,8 @@ use holdfast_testkit::kube::{Bed, ObjectStore};
 use holdfast_testkit::scratch::built_program;
 use serde_json::Value;
 
+/// The replicas of `deploy/operator.yaml`.
+pub(crate) const OPERATORS: usize = 2;
 /// How `kubectl` reports that a request was not completed: the API server or its store was too busy.
 const UNREACHED: [&str; 3] = ["was refused - did you specify", "TLS handshake timeout", "etcdserver: "];
 
@@ -80,7 +82,7 @@ impl Stage {
         let wrong = Self::cluster("wrong", 1, "").replace("postgresql:18", "postgresql:9.6");
         let is_refused = || self.try_dry(&wrong).is_err_and(|said| said.contains("PostgreSQL 9 is not supported"));
         self.until("a webhook that refuses", Duration::from_mins(3), || {
-            (self.operators() == 1 && (0..3).all(|_| is_refused())).then_some(())
+            (self.operators() == OPERATORS && (0..3).all(|_| is_refused())).then_some(())
         });
     }
 
