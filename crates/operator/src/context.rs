@@ -5,6 +5,7 @@ use crate::environment::{Clock, Environment};
 use crate::events::Recorder;
 use crate::metrics::Metrics;
 use crate::status_client::Dial;
+use holdfast_kube_api::cluster::OperatorIdentity;
 use kube::Client;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub struct Context {
     pub clock: Clock,
     /// The namespace to watch; `None` for all.
     pub namespace: Option<String>,
+    /// This operator, as the status of its clusters names it.
+    pub me: OperatorIdentity,
     /// The metrics of the operator.
     pub metrics: Arc<Metrics>,
     /// Publishes Events.
@@ -32,9 +35,15 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     /// A context in this environment, for the operator with this identity.
-    pub fn new(environment: Environment, namespace: Option<String>, identity: &str, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        environment: Environment,
+        namespace: Option<String>,
+        identity: &str,
+        me: OperatorIdentity,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let Environment { client, dial, clock } = environment;
         let recorder = Recorder::new(client.clone(), identity, Arc::clone(&metrics));
-        Self { client, dial, clock, namespace, metrics, recorder }
+        Self { client, dial, clock, namespace, me, metrics, recorder }
     }
 }

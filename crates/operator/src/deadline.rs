@@ -3,6 +3,9 @@
 use crate::error::Error;
 use std::time::Duration;
 
+/// An API server that takes longer counts as not reachable.
+pub(crate) const API_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// The result of the work, within this time. The error says what was being done. The next reconcile finds what was done
 /// by then.
 pub(crate) async fn within<T>(

@@ -60,12 +60,38 @@ impl Error {
     /// The category, as a label of metrics.
     pub fn category(&self) -> &'static str {
         match self {
-            Self::Api { .. } => "api",
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.code == 403 => "forbidden",
+                _ => "api",
+            },
             Self::Changed { .. } => "changed",
             Self::Malformed { .. } => "malformed",
             Self::Certificate { .. } => "certificate",
             Self::Slow { .. } => "slow",
             Self::Instance { .. } => "instance",
+        }
+    }
+
+    /// Whether trying again changes nothing until somebody else changes something: the API server has said no.
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => matches!(status.code, 400..=499) && !matches!(status.code, 408 | 409 | 429),
+                _ => false,
+            },
+            Self::Certificate { .. } | Self::Malformed { .. } => true,
+            Self::Changed { .. } | Self::Slow { .. } | Self::Instance { .. } => false,
+        }
+    }
+
+    /// What the other side said, if it answered; otherwise the error with its causes.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+                other => other.to_string(),
+            },
+            other => other.in_full(),
         }
     }
 

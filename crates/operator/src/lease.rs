@@ -17,6 +17,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// The name of the Lease, in the operator's own namespace.
+pub const LEASE: &str = "holdfast-operator";
 /// A Lease without a renewal ends after this time.
 const TIME: Duration = Duration::from_secs(15);
 /// The time between two renewals, or two reads.

@@ -10,7 +10,11 @@ use std::time::Duration;
 pub const TABLE: &[Metric] = &[
     ("holdfast_operator_leader", Kind::Gauge, "Whether this operator is the leader"),
     ("holdfast_operator_reconciles_total", Kind::Counter, "Reconciles that succeeded, by kind"),
-    ("holdfast_operator_reconcile_errors_total", Kind::Counter, "Reconciles that failed, by kind and category"),
+    (
+        "holdfast_operator_reconcile_errors_total",
+        Kind::Counter,
+        "Failures of reconciles and of their actions, by kind and category",
+    ),
     ("holdfast_operator_reconcile_seconds_total", Kind::Counter, "Seconds spent in reconciles, by kind"),
     ("holdfast_operator_events_total", Kind::Counter, "Events reported, by reason"),
     ("holdfast_operator_failovers_total", Kind::Counter, "Failovers started, by namespace and cluster"),
@@ -46,10 +50,13 @@ impl Metrics {
         self.add("holdfast_operator_reconcile_seconds_total", &[("kind", kind)], took.as_secs_f64());
         match error {
             None => self.add("holdfast_operator_reconciles_total", &[("kind", kind)], 1.0),
-            Some(category) => {
-                self.add("holdfast_operator_reconcile_errors_total", &[("kind", kind), ("category", category)], 1.0);
-            }
+            Some(category) => self.failed(kind, category),
         }
+    }
+
+    /// Counts a failure that did not end a reconcile.
+    pub fn failed(&self, kind: &str, category: &str) {
+        self.add("holdfast_operator_reconcile_errors_total", &[("kind", kind), ("category", category)], 1.0);
     }
 
     /// All metrics, in Prometheus' text format.

@@ -81,7 +81,7 @@ fn key(object: &DynamicObject) -> String {
 }
 
 /// The wait after this many failures in a row.
-fn wait(count: u32, error: &Error) -> Duration {
+pub(crate) fn wait(count: u32, error: &Error) -> Duration {
     if matches!(error, Error::Changed { .. }) && count == 1 {
         return SOON;
     }

@@ -4,9 +4,10 @@ use crate::cluster::desired::Images;
 use crate::context::Context;
 use crate::environment::Environment;
 use crate::http;
-use crate::lease::Election;
+use crate::lease::{Election, LEASE};
 use crate::metrics::Metrics;
 use crate::webhook;
+use holdfast_kube_api::cluster::OperatorIdentity;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, Config};
 use std::net::SocketAddr;
@@ -16,8 +17,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The name of the Lease for the election.
-const LEASE: &str = "holdfast-operator";
 /// The time limit of opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection without data for this long is given up. An API server whose machine is gone closes no connection, and a
@@ -139,7 +138,9 @@ async fn lead(
     tracing::info!(identity = options.identity, namespace = options.namespace, "this operator is in charge");
 
     let images = Images { operator: options.operator_image, postgres: options.default_image };
-    let context = Arc::new(Context::new(environment, options.namespace, &options.identity, Arc::clone(&metrics)));
+    let me = OperatorIdentity { namespace: own_namespace.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+    let context = Context::new(environment, options.namespace, &options.identity, me, Arc::clone(&metrics));
+    let context = Arc::new(context);
     let mut controllers = JoinSet::new();
     controllers.spawn(crate::cluster::controller::run(Arc::clone(&context), images, stop.clone()));
     controllers.spawn(crate::backups::run(Arc::clone(&context), stop.clone()));

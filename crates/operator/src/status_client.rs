@@ -24,6 +24,9 @@ use tokio_rustls::TlsConnector;
 
 /// The time limit of reading the status, which happens often.
 pub const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for an instance on a node that is not ready. Many clusters can have an instance on a lost node, and each
+/// failover needs several looks.
+pub const LOST_NODE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The time limit of a request for an action.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The maximum size of an answer in bytes.
@@ -165,7 +168,12 @@ impl StatusClient {
     }
 
     pub async fn status(&self, address: IpAddr) -> Result<InstanceStatus, RequestError> {
-        self.request(Method::GET, address, "/status", None::<&()>, STATUS_TIMEOUT).await
+        self.status_within(address, STATUS_TIMEOUT).await
+    }
+
+    /// The status, if it comes within this time.
+    pub async fn status_within(&self, address: IpAddr, limit: Duration) -> Result<InstanceStatus, RequestError> {
+        self.request(Method::GET, address, "/status", None::<&()>, limit).await
     }
 
     /// `GET` of a path such as `/backups/<uid>`.
@@ -210,7 +218,7 @@ impl StatusClient {
         };
         let (status, bytes) = tokio::time::timeout(limit, asked)
             .await
-            .map_err(|_| RequestError::Unreachable(format!("no answer within {} s", limit.as_secs())))??;
+            .map_err(|_| RequestError::Unreachable(format!("no answer within {} s", limit.as_secs_f64())))??;
         if status.is_success() {
             let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
             return serde_json::from_slice(bytes).map_err(|error| RequestError::Malformed(error.to_string()));

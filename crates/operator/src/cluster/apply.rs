@@ -1,4 +1,5 @@
-//! Acting: the status first, then the actions in their order.
+//! Acting: the status first, then the actions, each by itself. One that fails stops only those that need it
+//! ([`super::order`]); it is tried again after a while ([`super::refusals`]).
 //!
 //! Everything can be repeated: objects are applied by server-side apply; an object that is created once counts as done
 //! if it exists; an object is deleted only if it is still the one that was read. Keys and passwords are made here, so
@@ -8,10 +9,13 @@ use super::context::ClusterContext;
 use super::decide::{owner, server_names};
 use super::decision::{Action, SecretKind};
 use super::desired::Desired;
+use super::objects::resource;
 use super::observed::Kind;
-use super::read::{API_TIMEOUT, Read, annotation, resource};
+use super::order::{in_order, needs};
+use super::read::{Read, annotation};
+use super::refusals::Refusals;
 use crate::certificates::{self, Pair, Purpose};
-use crate::deadline::within;
+use crate::deadline::{API_TIMEOUT, within};
 use crate::environment::FIELD_MANAGER;
 use crate::error::{Error, is_conflict, is_not_found};
 use chrono::{DateTime, Utc};
@@ -23,7 +27,8 @@ use k8s_openapi::api::core::v1::{self as k8s, PersistentVolumeClaim, Pod};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::time::Instant;
 
 /// What is needed to carry out actions.
 #[derive(Debug, Clone, Copy)]
@@ -86,37 +91,72 @@ fn clear_dropped(old: &Value, new: &mut Value) {
 }
 
 impl Actor<'_> {
-    /// Carries out the actions in their order. The first failure stops it, and the next reconcile decides again.
-    pub(crate) async fn act(&self, actions: &[Action]) -> Result<(), Error> {
+    /// Carries out the actions, as far as they are due. Returns whether one of them was carried out.
+    pub(crate) async fn act(&self, actions: &[Action], refusals: &mut Refusals) -> bool {
+        let (cluster, observed) = (self.desired.name.as_str(), &self.read.observed);
         let mut authority = None;
-        for action in actions {
-            let done = self.one(action, &mut authority);
-            match action {
-                // A request to an instance has its own time limit.
-                Action::Restart { .. } => done.await?,
-                _ => within(API_TIMEOUT, "changing the objects of the cluster", done).await?,
+        let mut done = false;
+        let mut left: Vec<&Action> = Vec::new();
+        // A request of the same kind would only cost the same time again.
+        let mut slow: BTreeSet<&'static str> = BTreeSet::new();
+        for action in in_order(actions, observed, cluster) {
+            let title = action.title(cluster);
+            if left.iter().any(|other| needs(action, other, observed, cluster))
+                || !refusals.is_due(&title, Instant::now())
+                || slow.contains(group(action))
+            {
+                left.push(action);
+                continue;
             }
+            let one = self.one(action, &mut authority);
+            let result = match action {
+                // A request to an instance has its own time limit.
+                Action::Restart { .. } => one.await,
+                _ => within(API_TIMEOUT, "changing the objects of the cluster", one).await,
+            };
+            let Err(error) = result else {
+                refusals.succeeded(&title);
+                done = true;
+                continue;
+            };
+            if matches!(action, Action::Secret(SecretKind::Authority)) {
+                // What was made and not stored signs nothing.
+                authority = None;
+            }
+            if matches!(error, Error::Slow { .. }) {
+                slow.insert(group(action));
+            }
+            self.report(&title, &error);
+            refusals.add(title, &error, action.hint(), Instant::now());
+            left.push(action);
         }
-        Ok(())
+        done
+    }
+
+    fn report(&self, action: &str, error: &Error) {
+        let Desired { name, namespace, .. } = self.desired;
+        self.context.operator.metrics.failed("Cluster", error.category());
+        if let Error::Changed { what } = error {
+            tracing::debug!(cluster = name, namespace, what, "the object was changed in the meantime");
+        } else {
+            let error = error.in_full();
+            tracing::warn!(cluster = name, namespace, action, error, "an action failed; it is tried again later");
+        }
     }
 
     async fn one(&self, action: &Action, authority: &mut Option<Pair>) -> Result<(), Error> {
         match action {
             Action::Apply(kind, object) => self.apply(*kind, object).await,
-            Action::Remove(kind, name) => {
+            Action::Remove { kind, name, uid } => {
                 let api = self.dynamic(*kind);
-                gone(api.delete(name, &DeleteParams::default()).await.map(drop), || {
-                    format!("delete {} {name}", kind.name())
-                })
+                gone(api.delete(name, &this_one(uid)).await.map(drop), || format!("delete {} {name}", kind.name()))
             }
             Action::Secret(kind) => self.secret(*kind, authority).await,
             Action::CreateLease => self.create_lease().await,
             Action::ReleaseLease { holder, resource_version } => self.release_lease(holder, resource_version).await,
             Action::CreateClaim(claim) => {
                 let api: Api<PersistentVolumeClaim> = self.api();
-                there(api.create(&PostParams::default(), claim).await.map(drop), || {
-                    "create a PersistentVolumeClaim".to_owned()
-                })
+                new(api.create(&PostParams::default(), claim).await.map(drop), || action.title(&self.desired.name))
             }
             Action::GrowClaim { name, size } => {
                 let api: Api<PersistentVolumeClaim> = self.api();
@@ -126,6 +166,13 @@ impl Actor<'_> {
                     .map(drop)
                     .map_err(|error| Error::api(format!("expand PersistentVolumeClaim {name} to {size}"), error))
             }
+            Action::RetireClaim { name, at } => {
+                let api: Api<PersistentVolumeClaim> = self.api();
+                let patch = json!({"metadata": {"annotations": {names::REMOVED_AT: at}}});
+                gone(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop), || {
+                    format!("mark PersistentVolumeClaim {name} as removed")
+                })
+            }
             Action::DeleteClaim { name, uid } => {
                 let api: Api<PersistentVolumeClaim> = self.api();
                 gone(api.delete(name, &this_one(uid)).await.map(drop), || {
@@ -134,7 +181,7 @@ impl Actor<'_> {
             }
             Action::CreatePod(pod) => {
                 let api: Api<Pod> = self.api();
-                there(api.create(&PostParams::default(), pod).await.map(drop), || "create a pod".to_owned())
+                new(api.create(&PostParams::default(), pod).await.map(drop), || action.title(&self.desired.name))
             }
             Action::DeletePod { name, uid } => {
                 let api: Api<Pod> = self.api();
@@ -164,10 +211,15 @@ impl Actor<'_> {
         Api::namespaced_with(self.context.operator.client.clone(), &self.desired.namespace, &resource)
     }
 
+    /// Forced only for an object that was read as the cluster's own: whatever others wrote into it goes. A new one is
+    /// applied without force. So if somebody else creates one of this name at this moment, it stays theirs.
     async fn apply(&self, kind: Kind, object: &Value) -> Result<(), Error> {
         let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let ours = self.read.observed.objects.contains_key(&(kind, name.to_owned()));
+        let params = PatchParams::apply(FIELD_MANAGER);
+        let params = if ours { params.force() } else { params };
         self.dynamic(kind)
-            .patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object))
+            .patch(name, &params, &Patch::Apply(object))
             .await
             .map(drop)
             .map_err(|error| Error::api(format!("apply {} {name}", kind.name()), error))
@@ -397,6 +449,21 @@ fn pgpass(text: &str) -> String {
     if text == "*" { text.to_owned() } else { text.replace('\\', "\\\\").replace(':', "\\:") }
 }
 
+/// The kind of request: if one gets no answer in time, others of the same kind would not get one either.
+fn group(action: &Action) -> &'static str {
+    match action {
+        Action::Apply(kind, _) | Action::Remove { kind, .. } => kind.name(),
+        Action::Secret(_) => "Secret",
+        Action::CreateLease | Action::ReleaseLease { .. } => "Lease",
+        Action::CreateClaim(_) | Action::GrowClaim { .. } => "PersistentVolumeClaim, larger",
+        Action::RetireClaim { .. } | Action::DeleteClaim { .. } => "PersistentVolumeClaim, removed",
+        Action::CreatePod(_) => "Pod, new",
+        Action::DeletePod { .. } => "Pod, removed",
+        Action::LabelPod { .. } => "Pod, labelled",
+        Action::Restart { .. } => "restart",
+    }
+}
+
 fn this_one(uid: &str) -> DeleteParams {
     DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
 }
@@ -406,6 +473,15 @@ fn there(result: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(),
     match result {
         Err(error) if !is_conflict(&error) => Err(Error::api(doing(), error)),
         _ => Ok(()),
+    }
+}
+
+/// "Already exists" means that it must be read first: it may belong to somebody else.
+fn new(result: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(), Error> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) if is_conflict(&error) => Err(Error::Changed { what: doing() }),
+        Err(error) => Err(Error::api(doing(), error)),
     }
 }
 

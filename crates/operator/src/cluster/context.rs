@@ -21,6 +21,8 @@ pub(crate) struct ClusterContext {
     pub(crate) apis: tokio::sync::Mutex<Option<(Instant, Apis)>>,
     /// The memory of each cluster, by uid.
     memories: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Memory>>>>,
+    /// The version of the Lease of each other operator, by its namespace, and when it was first seen.
+    pub(crate) others: Mutex<HashMap<String, (String, Instant)>>,
     /// The newest version of each Lease from the watch, and when it came.
     leases: Mutex<HashMap<(String, String), (String, Instant)>>,
 }
@@ -33,6 +35,7 @@ impl ClusterContext {
             images,
             apis: tokio::sync::Mutex::default(),
             memories: Mutex::default(),
+            others: Mutex::default(),
             leases: Mutex::default(),
         }
     }

@@ -5,13 +5,14 @@
 
 use super::apply::{Actor, write_status};
 use super::context::ClusterContext;
-use super::decide::decide;
+use super::decide::{LATER, decide};
 use super::decision::{Action, ClusterEvent, Decision, Reason};
 use super::desired::{Complaint, Desired, Images};
+use super::in_charge::other_in_charge;
 use super::memory::Memory;
-use super::read::{API_TIMEOUT, Subject, read};
+use super::read::{Subject, read};
 use crate::context::Context;
-use crate::deadline::within;
+use crate::deadline::{API_TIMEOUT, within};
 use crate::error::Error;
 use crate::events::NewEvent;
 use crate::own_object;
@@ -30,11 +31,15 @@ use kube::{Api, Resource, ResourceExt};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Clusters that are reconciled at the same time.
-const CONCURRENCY: u16 = 16;
+/// Clusters that are reconciled at the same time. Most of the time a reconcile waits for answers; when a node is lost,
+/// those of all clusters with an instance on it wait for silent ones.
+const CONCURRENCY: u16 = 64;
+/// Whether another operator is still in charge is looked up this often.
+const OTHER_OPERATOR: Duration = Duration::from_secs(10);
 
 /// Runs until it is cancelled.
 pub async fn run(operator: Arc<Context>, images: Images, cancellation: CancellationToken) {
@@ -127,7 +132,26 @@ async fn reconcile(cached: &DynamicObject, context: &ClusterContext) -> Result<R
     let uid = cluster.uid().unwrap_or_default();
     let memory = context.memory(&uid);
     let mut memory = memory.lock().await;
-    let decision = Box::pin(one_pass(&cluster, &api, context, &mut memory)).await?;
+    if let Some(other) = other_in_charge(&cluster, context).await? {
+        let text = format!(
+            "the operator in namespace {} (version {}) is in charge of this cluster, so the one in {} does nothing; if \
+             that operator does not exist any more, remove status.operator",
+            other.namespace, other.version, context.operator.me.namespace
+        );
+        let event = ClusterEvent { warning: true, reason: Reason::AnotherOperator, text };
+        publish(&cluster, context, &mut memory, &event).await;
+        return Ok(Requeue::requeue(OTHER_OPERATOR));
+    }
+    let passed = Box::pin(one_pass(&cluster, &api, context, &mut memory)).await;
+    if let Err(error) = &passed
+        && error.is_definite()
+    {
+        // The status cannot say it: without what was refused, nothing is decided.
+        let text = format!("nothing is done about this cluster: {}", error.in_full());
+        let event = ClusterEvent { warning: true, reason: Reason::RequestRefused, text };
+        publish(&cluster, context, &mut memory, &event).await;
+    }
+    let decision = passed?;
 
     let status = &decision.status;
     context.operator.metrics.set("holdfast_cluster_instances", &labels, f64::from(status.instances));
@@ -153,6 +177,7 @@ async fn one_pass(
         namespace: &desired.namespace,
         uid: &desired.uid,
         generation: desired.generation,
+        wal_storage: desired.spec.wal_storage.is_some(),
         recovery_backup: desired
             .spec
             .bootstrap
@@ -171,16 +196,19 @@ async fn one_pass(
     }
     let actor = Actor { context, desired: &desired, read: &read, now };
     // Rarely changed objects are read again until there is nothing to do about them.
-    let settled = !decision.actions.iter().any(|action| matches!(action, Action::Apply(..) | Action::Remove(..)));
+    let settled = !decision.actions.iter().any(|action| matches!(action, Action::Apply(..) | Action::Remove { .. }));
     if read.full {
-        memory.full_look = settled.then(|| (Instant::now(), desired.generation));
+        memory.full_look = (settled && !read.incomplete).then(|| (Instant::now(), desired.generation));
     }
-    let acted = actor.act(&decision.actions).await;
+    let done = actor.act(&decision.actions, &mut memory.refusals).await;
+    let wanted = decision.actions.iter().map(|action| action.title(&desired.name));
+    memory.refusals.retain(&wanted.chain(read.unread).collect());
     for event in &decision.events {
         publish(cluster, context, memory, event).await;
     }
-    acted?;
-    Ok(decision)
+    let next = if decision.busy || done { decision.next } else { LATER };
+    let retry = memory.refusals.next_try(Instant::now()).unwrap_or(next);
+    Ok(Decision { next: next.min(retry), ..decision })
 }
 
 /// The manifest after validation. A refused manifest is still read as far as possible: it keeps an existing cluster
@@ -211,6 +239,8 @@ fn desired(cluster: &DynamicObject, context: &ClusterContext) -> Desired {
         errors: outcome.errors.into_iter().map(complain).collect(),
         warnings: outcome.warnings.into_iter().map(complain).collect(),
         images: context.images.clone(),
+        operator: Some(context.operator.me.clone()),
+        restarted_at: cluster.annotations().get(names::RESTARTED_AT).cloned(),
     }
 }
 

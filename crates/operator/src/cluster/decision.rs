@@ -18,7 +18,9 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// The Events to publish.
     pub events: Vec<ClusterEvent>,
-    /// The longest time until the next reconcile.
+    /// Whether something is changing, besides these actions.
+    pub busy: bool,
+    /// The longest time until the next reconcile, if all actions are carried out.
     pub next: Duration,
 }
 
@@ -27,8 +29,13 @@ pub struct Decision {
 pub enum Action {
     /// Applies a rarely changed object by server-side apply.
     Apply(Kind, Value),
-    /// Removes an object that is no longer wanted.
-    Remove(Kind, String),
+    /// Removes an object of the cluster that is no longer wanted.
+    Remove {
+        kind: Kind,
+        name: String,
+        /// The uid of the object: one with another uid is not removed.
+        uid: String,
+    },
     /// Creates a Secret, or renews its certificate. Keys are created when the action is carried out.
     Secret(SecretKind),
     /// Creates the Lease of the primary, without a holder.
@@ -47,6 +54,12 @@ pub enum Action {
         name: String,
         /// The new size, as a Kubernetes quantity.
         size: String,
+    },
+    /// Records on a claim when its instance was removed.
+    RetireClaim {
+        name: String,
+        /// The time, as RFC 3339.
+        at: String,
     },
     /// Deletes a claim and its data.
     DeleteClaim {
@@ -75,6 +88,48 @@ pub enum Action {
         /// The name of the instance.
         instance: String,
     },
+}
+
+impl Action {
+    /// What it does, in words. It identifies the action from one reconcile to the next.
+    pub fn title(&self, cluster: &str) -> String {
+        match self {
+            Self::Apply(kind, object) => format!("apply {} {}", kind.name(), name_of(object)),
+            Self::Remove { kind, name, .. } => format!("delete {} {name}", kind.name()),
+            Self::Secret(kind) => format!("write Secret {}", kind.name(cluster)),
+            Self::CreateLease => format!("create Lease {}", names::primary_lease(cluster)),
+            Self::ReleaseLease { .. } => format!("release Lease {}", names::primary_lease(cluster)),
+            Self::CreateClaim(claim) => {
+                format!("create PersistentVolumeClaim {}", claim.metadata.name.as_deref().unwrap_or_default())
+            }
+            Self::GrowClaim { name, size } => format!("expand PersistentVolumeClaim {name} to {size}"),
+            Self::RetireClaim { name, .. } => format!("mark PersistentVolumeClaim {name} as removed"),
+            Self::DeleteClaim { name, .. } => format!("delete PersistentVolumeClaim {name}"),
+            Self::CreatePod(pod) => format!("create Pod {}", pod.metadata.name.as_deref().unwrap_or_default()),
+            Self::DeletePod { name, .. } => format!("delete Pod {name}"),
+            Self::LabelPod { name, .. } => format!("label Pod {name}"),
+            Self::Restart { instance } => format!("restart PostgreSQL of {instance}"),
+        }
+    }
+
+    /// What a person can do if the API server refuses it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::GrowClaim { .. } => {
+                "the storage class or a quota may not allow it: write the size back as it was, or let the class grow \
+                 volumes (allowVolumeExpansion)"
+            }
+            Self::Restart { .. } => "see the log of the pod",
+            _ => {
+                "check quotas, admission policies and webhooks of the namespace, and that the operator has the \
+                 permissions of its own version's deploy/operator.yaml; the operator tries again by itself"
+            }
+        }
+    }
+}
+
+fn name_of(object: &Value) -> &str {
+    object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// An Event to publish about a cluster.
@@ -115,6 +170,14 @@ pub enum Reason {
     SpecWarning,
     /// The manifest is invalid.
     SpecRefused,
+    /// The API server refuses a request of the operator.
+    RequestRefused,
+    /// An object of another owner has the name of an object of the cluster.
+    ForeignObject,
+    /// An instance serves, but reports an error of what it does besides.
+    HousekeepingFails,
+    /// An operator of another namespace is in charge of the cluster.
+    AnotherOperator,
     /// The API server lacks an optional API; the objects of it are left out.
     ApiMissing,
     /// WAL cannot be archived.
@@ -130,7 +193,16 @@ impl Reason {
     pub fn lasts(self) -> bool {
         matches!(
             self,
-            Self::NoCandidate | Self::InstanceFailed | Self::SpecWarning | Self::SpecRefused | Self::ApiMissing
+            Self::NoCandidate
+                | Self::InstanceFailed
+                | Self::HousekeepingFails
+                | Self::SpecWarning
+                | Self::SpecRefused
+                | Self::RequestRefused
+                | Self::ForeignObject
+                | Self::AnotherOperator
+                | Self::GrowingVolume
+                | Self::ApiMissing
         )
     }
 
@@ -163,6 +235,8 @@ pub enum Phase {
     Restarting,
     /// Instances are not ready yet.
     WaitingForInstances,
+    /// The API server refuses a request, or an object of another owner is in the way.
+    RequestRefused,
     /// The cluster matches its manifest.
     Healthy,
 }
@@ -181,6 +255,7 @@ impl Phase {
             Self::RemovingInstances => "Removing an instance",
             Self::Restarting => "Restarting instances",
             Self::WaitingForInstances => "Waiting for instances",
+            Self::RequestRefused => "A request is refused",
             Self::Healthy => "Healthy",
         }
     }

@@ -1,6 +1,7 @@
 //! The desired state: the manifest after validation, with a few facts from elsewhere.
 
 use holdfast_kube_api::ClusterSpec;
+use holdfast_kube_api::cluster::OperatorIdentity;
 
 /// A validated `Cluster`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,6 +24,10 @@ pub struct Desired {
     pub warnings: Vec<Complaint>,
     /// The images that the operator was started with.
     pub images: Images,
+    /// The operator itself.
+    pub operator: Option<OperatorIdentity>,
+    /// When a person last asked for a restart of all pods: the value of an annotation.
+    pub restarted_at: Option<String>,
 }
 
 /// An error or a warning about a field.

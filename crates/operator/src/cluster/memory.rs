@@ -5,7 +5,8 @@
 //! slower, never earlier.
 
 use super::decision::ClusterEvent;
-use super::observed::{KeptSnapshots, Observed, PrimaryLease};
+use super::observed::{Foreign, KeptSnapshots, Observed, PrimaryLease, RecoverySource};
+use super::refusals::Refusals;
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::Role;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -28,6 +29,14 @@ pub struct Memory {
     reported: HashMap<ClusterEvent, Instant>,
     /// The cluster's volume snapshots at the last full read.
     pub(crate) snapshots: KeptSnapshots,
+    /// Rarely changed objects of other owners at the last full read.
+    pub(crate) foreign: Vec<Foreign>,
+    /// The `Backup` of the recovery at the last read.
+    pub(crate) recovery: Option<RecoverySource>,
+    /// What the API server refused.
+    pub(crate) refusals: Refusals,
+    /// Whether each node was ready at the last read, by name.
+    pub(crate) nodes: BTreeMap<String, bool>,
     /// When the rarely changed objects were last read in full, and for which generation.
     pub(crate) full_look: Option<(Instant, i64)>,
 }
@@ -106,10 +115,17 @@ impl Memory {
         }
     }
 
-    /// Whether an Event was not published within [`QUIET`].
+    /// Whether an Event is published: about a lasting state, only if it was not published within [`QUIET`]. While an
+    /// action is refused, each reconcile decides it again, and would report it again.
     pub fn is_news(&mut self, event: &ClusterEvent, now: Instant) -> bool {
         self.reported.retain(|_, at| now.saturating_duration_since(*at) < QUIET);
-        !event.reason.lasts() || self.reported.insert(event.clone(), now).is_none()
+        let lasts = event.reason.lasts() || !self.refusals.is_empty();
+        let published_before = self.reported.contains_key(event);
+        if lasts && published_before {
+            return false;
+        }
+        self.reported.insert(event.clone(), now);
+        true
     }
 }
 

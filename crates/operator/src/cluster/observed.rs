@@ -26,12 +26,18 @@ pub struct Observed {
     pub lease: Option<PrimaryLease>,
     /// Secrets of the cluster, by name.
     pub secrets: BTreeMap<String, SecretFacts>,
-    /// Whether `objects` was read this time.
-    pub objects_read: bool,
-    /// Services and other rarely changed objects, by kind and name, without `apiVersion` and `kind`.
+    /// The kinds of `objects` that were read this time.
+    pub kinds_read: BTreeSet<Kind>,
+    /// Services and other rarely changed objects of the cluster, by kind and name, without `apiVersion` and `kind`.
     pub objects: BTreeMap<(Kind, String), Value>,
+    /// Objects under the names of the cluster's objects that belong to somebody else.
+    pub foreign: Vec<Foreign>,
+    /// What the API server refused in the last reconciles; `None` if this operator has not acted on the cluster yet.
+    pub refused: Option<Vec<RefusedAction>>,
     /// Whether each node is ready, by name.
     pub nodes: BTreeMap<String, bool>,
+    /// The nodes that take no new pods, as while they are drained.
+    pub cordoned: BTreeSet<String>,
     /// The source of the recovery, if the manifest names a `Backup`.
     pub recovery: RecoverySource,
     /// Volume snapshots of the cluster that a restore can use.
@@ -54,6 +60,34 @@ impl Observed {
     pub fn answer(&self, instance: &str) -> Option<&InstanceStatus> {
         self.answers.get(instance)?.as_ref().ok()
     }
+}
+
+/// An object of another owner under a name that the cluster needs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Foreign {
+    /// The kind, as manifests spell it.
+    pub kind: &'static str,
+    pub name: String,
+    /// Kind and name of its controller or owner, in words.
+    pub owner: String,
+}
+
+impl Observed {
+    /// Whether an object of another owner has this name.
+    pub fn is_foreign(&self, kind: &str, name: &str) -> bool {
+        self.foreign.iter().any(|foreign| foreign.kind == kind && foreign.name == name)
+    }
+}
+
+/// An action that the API server refuses, or does not answer, again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedAction {
+    /// The title of the action.
+    pub action: String,
+    /// The words of the API server.
+    pub why: String,
+    /// What a person can do.
+    pub hint: String,
 }
 
 /// The Lease of the primary, as it was read.

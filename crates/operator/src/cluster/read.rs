@@ -1,5 +1,8 @@
 //! Reading: the cluster's objects, its Lease, and the status of its instances.
 //!
+//! Only what the cluster owns counts as its own ([`super::ownership`]). If something cannot be read without which a
+//! failover can be decided, such as nodes or services, the rest is decided without it, and the status says so.
+//!
 //! Pods, claims, Secrets and the Lease are read from the API server each time, never from a cache: a failover must not
 //! rest on an old state. Rarely changed objects are read when the generation has changed, after an action on them, and
 //! once in a while. The Lease is read **before** the instances are asked. So a standby's answer is never older than the
@@ -7,28 +10,27 @@
 
 use super::context::ClusterContext;
 use super::memory::Memory;
-use super::observed::{Answer, Apis, BudgetApi, Kind, Observed, SecretFacts};
+use super::objects::{Objects, apis, read_objects};
+use super::observed::{Answer, Foreign, Observed, RecoverySource, SecretFacts};
+use super::ownership::{foreign, is_owned, of_cluster};
 use super::snapshots::{kept, recovery_source};
-use crate::deadline::within;
-use crate::error::{Error, is_not_found};
-use crate::status_client::StatusClient;
+use crate::deadline::{API_TIMEOUT, within};
+use crate::error::Error;
+use crate::status_client::{LOST_NODE_TIMEOUT, STATUS_TIMEOUT, StatusClient};
 use futures::future::{join_all, try_join_all};
 use holdfast_kube_api::names;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod, Secret};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// An API server that takes longer counts as not reachable.
-pub(super) const API_TIMEOUT: Duration = Duration::from_secs(8);
 /// Rarely changed objects are read this often.
 const FULL_LOOK: Duration = Duration::from_mins(1);
-/// Whether optional APIs exist is read this often: a CRD may be installed at any time.
-const APIS: Duration = Duration::from_mins(5);
+/// What a person can do if something cannot be read.
+const READ_HINT: &str = "check that the operator has the permissions of its own version's deploy/operator.yaml";
 /// Annotations of the operator's Secrets.
 pub(crate) mod annotation {
     /// When the certificate ends, as RFC 3339.
@@ -50,6 +52,10 @@ pub(crate) struct Read {
     pub instances: Option<StatusClient>,
     /// Whether the rarely changed objects were read.
     pub full: bool,
+    /// What could not be read this time.
+    pub unread: Vec<String>,
+    /// Whether rarely changed objects are among it.
+    pub incomplete: bool,
 }
 
 /// The cluster to read.
@@ -63,6 +69,8 @@ pub(crate) struct Subject<'a> {
     pub uid: &'a str,
     /// `metadata.generation`.
     pub generation: i64,
+    /// Whether WAL has its own volumes.
+    pub wal_storage: bool,
     /// The name of the `Backup` that it is recovered from.
     pub recovery_backup: Option<&'a str>,
 }
@@ -76,77 +84,178 @@ pub(crate) async fn read(
 ) -> Result<Read, Error> {
     let client = &context.operator.client;
     let namespace = subject.namespace;
-    let of_cluster = ListParams::default().labels(&format!("{}={}", names::CLUSTER_LABEL, subject.name));
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let label = ListParams::default().labels(&format!("{}={}", names::CLUSTER_LABEL, subject.name));
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let lease_name = names::primary_lease(subject.name);
+    let instances = status.instance_names.clone();
 
     let (pods, claims, lease, apis) = within(
         API_TIMEOUT,
         "reading the cluster's pods",
         Box::pin(async {
             tokio::try_join!(
-                async { pods.list(&of_cluster).await.map_err(|error| Error::api("list pods", error)) },
-                async { claims.list(&of_cluster).await.map_err(|error| Error::api("list claims", error)) },
-                async {
-                    leases
-                        .get_opt(&lease_name)
-                        .await
-                        .map_err(|error| Error::api("read the lease of the primary", error))
-                },
+                pods(context, subject, &label, instances.clone()),
+                claims(context, subject, &label, instances),
+                lease(context, subject, &lease_name),
                 apis(context),
             )
         }),
     )
     .await?;
     let secrets =
-        within(API_TIMEOUT, "reading the cluster's secrets", read_secrets(&secrets, subject.name, &of_cluster)).await?;
+        within(API_TIMEOUT, "reading the cluster's secrets", read_secrets(&secrets, subject.name, &label)).await?;
 
     let now = Instant::now();
     let mut observed = Observed { status, apis, ..Observed::default() };
     let heard = context.heard_of_lease(namespace, &lease_name);
+    let (lease, other_lease) = lease;
     observed.lease = lease.map(|lease| memory.look_at_lease(&lease, heard.as_ref(), now));
-    observed.pods = pods.into_iter().map(|pod| (pod.name_any(), pod)).collect();
-    observed.claims = claims.into_iter().map(|claim| (claim.name_any(), claim)).collect();
+    (observed.pods, observed.foreign) = pods;
+    let (claims, other_claims) = claims;
+    observed.claims = claims;
+    observed.foreign.extend(other_claims.into_iter().chain(other_lease));
     observed.secrets = secrets.iter().map(|(name, secret)| (name.clone(), facts(secret, subject.uid))).collect();
 
     let instances = status_client(context, subject, &secrets);
     let full = memory.full_look.is_none_or(|(at, generation)| {
         generation != subject.generation || now.saturating_duration_since(at) > FULL_LOOK
     });
-    let bootstrapped = observed.status.system_id.is_some();
-    let ask = ask_all(instances.as_ref(), &observed.pods);
-    let objects =
-        async { if full { read_objects(context, namespace, &of_cluster, apis).await.map(Some) } else { Ok(None) } };
-    let (answers, objects, nodes, troubles, recovery) = within(API_TIMEOUT, "reading the cluster's objects", async {
-        let (answers, objects, nodes, troubles, recovery) = tokio::join!(
-            ask,
-            objects,
-            nodes(context, &observed.pods),
-            troubles(context, namespace, &observed),
-            recovery_source(context, namespace, subject.recovery_backup, bootstrapped),
-        );
-        Ok((answers, objects?, nodes?, troubles?, recovery?))
-    })
-    .await?;
-    observed.answers = answers;
-    observed.nodes = nodes;
-    observed.troubles = troubles;
-    observed.recovery = recovery;
+    let rest = rest(context, subject, &label, instances.as_ref(), full, &observed, memory).await;
+    let incomplete = rest.objects.as_ref().is_some_and(|objects| !objects.failures.is_empty());
+    let mut failures = take(rest, &mut observed, memory)?;
     if full && observed.answers.values().flatten().any(|answer| !answer.snapshot_starts.is_empty()) {
-        memory.snapshots =
-            within(API_TIMEOUT, "reading the cluster's volume snapshots", kept(context, namespace, &of_cluster))
-                .await?;
+        match within(API_TIMEOUT, "reading the cluster's volume snapshots", kept(context, namespace, &label)).await {
+            Ok(snapshots) => memory.snapshots = snapshots,
+            Err(error) => failures.push(("list the volume snapshots".to_owned(), error)),
+        }
+    }
+    let mut unread = Vec::new();
+    for (what, error) in failures {
+        tracing::warn!(what, error = error.in_full(), "something could not be read; the rest is decided without it");
+        memory.refusals.add(what.clone(), &error, READ_HINT, now);
+        unread.push(what);
     }
     observed.snapshots.clone_from(&memory.snapshots);
-    if let Some(objects) = objects {
-        observed.objects = objects;
-        observed.objects_read = true;
-    }
+    observed.foreign.extend(memory.foreign.iter().cloned());
+    observed.refused = memory.refusals.to_report();
     memory.look_at_answers(&mut observed, now);
-    Ok(Read { observed, secrets, instances, full })
+    Ok(Read { observed, secrets, instances, full, unread, incomplete })
+}
+
+type Owned<K> = (BTreeMap<String, K>, Vec<Foreign>);
+
+async fn pods(
+    context: &ClusterContext,
+    subject: Subject<'_>,
+    label: &ListParams,
+    instances: Vec<String>,
+) -> Result<Owned<Pod>, Error> {
+    let api: Api<Pod> = Api::namespaced(context.operator.client.clone(), subject.namespace);
+    let mut others = Vec::new();
+    let found = of_cluster(&api, "Pod", label, subject.uid, instances, &mut others).await?;
+    Ok((found, others))
+}
+
+async fn claims(
+    context: &ClusterContext,
+    subject: Subject<'_>,
+    label: &ListParams,
+    instances: Vec<String>,
+) -> Result<Owned<PersistentVolumeClaim>, Error> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.operator.client.clone(), subject.namespace);
+    let of_wal: Vec<String> =
+        instances.iter().filter(|_| subject.wal_storage).map(|name| names::wal_claim(name)).collect();
+    let wanted = instances.into_iter().chain(of_wal);
+    let mut others = Vec::new();
+    let found = of_cluster(&api, "PersistentVolumeClaim", label, subject.uid, wanted, &mut others).await?;
+    Ok((found, others))
+}
+
+async fn lease(
+    context: &ClusterContext,
+    subject: Subject<'_>,
+    name: &str,
+) -> Result<(Option<Lease>, Option<Foreign>), Error> {
+    let api: Api<Lease> = Api::namespaced(context.operator.client.clone(), subject.namespace);
+    let found = api.get_opt(name).await.map_err(|error| Error::api("read the lease of the primary", error))?;
+    Ok(match found {
+        Some(lease) if is_owned(&lease, subject.uid) => (Some(lease), None),
+        Some(lease) => (None, Some(foreign("Lease", &lease))),
+        None => (None, None),
+    })
+}
+
+/// What is read besides pods, claims, Secrets and the Lease.
+struct Rest {
+    answers: BTreeMap<String, Answer>,
+    objects: Option<Objects>,
+    nodes: Result<Nodes, Error>,
+    troubles: Result<BTreeMap<String, String>, Error>,
+    recovery: Result<RecoverySource, Error>,
+}
+
+async fn rest(
+    context: &ClusterContext,
+    subject: Subject<'_>,
+    label: &ListParams,
+    instances: Option<&StatusClient>,
+    full: bool,
+    observed: &Observed,
+    memory: &Memory,
+) -> Rest {
+    let namespace = subject.namespace;
+    let objects = async {
+        if full {
+            let of = (subject.name, subject.uid);
+            Some(read_objects(context, namespace, of, label, observed.apis).await)
+        } else {
+            None
+        }
+    };
+    let bootstrapped = observed.status.system_id.is_some();
+    let recovery = recovery_source(context, namespace, subject.recovery_backup, bootstrapped);
+    let (answers, objects, nodes, troubles, recovery) = tokio::join!(
+        ask_all(instances, &observed.pods, &memory.nodes),
+        objects,
+        within(API_TIMEOUT, "reading the nodes", nodes(context, &observed.pods)),
+        within(API_TIMEOUT, "reading the Events of pods", troubles(context, namespace, observed)),
+        within(API_TIMEOUT, "reading the Backup to recover from", recovery),
+    );
+    Rest { answers, objects, nodes, troubles, recovery }
+}
+
+/// Takes over what was read. Returns what could not be read, each with its error.
+fn take(rest: Rest, observed: &mut Observed, memory: &mut Memory) -> Result<Vec<(String, Error)>, Error> {
+    let mut failures = Vec::new();
+    observed.answers = rest.answers;
+    match rest.nodes {
+        Ok(nodes) => {
+            memory.nodes.clone_from(&nodes.ready);
+            (observed.nodes, observed.cordoned) = (nodes.ready, nodes.cordoned);
+        }
+        Err(error) => failures.push(("read the nodes".to_owned(), error)),
+    }
+    match rest.troubles {
+        Ok(troubles) => observed.troubles = troubles,
+        Err(error) => failures.push(("list the Events of pods".to_owned(), error)),
+    }
+    match (rest.recovery, &memory.recovery) {
+        (Ok(recovery), _) => {
+            memory.recovery = Some(recovery.clone());
+            observed.recovery = recovery;
+        }
+        (Err(error), Some(before)) if observed.status.system_id.is_some() => {
+            observed.recovery = before.clone();
+            failures.push(("read the Backup of the recovery".to_owned(), error));
+        }
+        (Err(error), _) => return Err(error),
+    }
+    if let Some(objects) = rest.objects {
+        (observed.objects, observed.kinds_read) = (objects.all, objects.kinds);
+        memory.foreign = objects.foreign;
+        failures.extend(objects.failures);
+    }
+    Ok(failures)
 }
 
 /// The Secrets with the cluster's names, no matter who created them: users bring their own under these names, without
@@ -209,12 +318,20 @@ fn status_client(
     }
 }
 
-async fn ask_all(client: Option<&StatusClient>, pods: &BTreeMap<String, Pod>) -> BTreeMap<String, Answer> {
-    let asked = pods.iter().map(|(name, pod)| async move { (name.clone(), ask(client, pod).await) });
+async fn ask_all(
+    client: Option<&StatusClient>,
+    pods: &BTreeMap<String, Pod>,
+    nodes: &BTreeMap<String, bool>,
+) -> BTreeMap<String, Answer> {
+    let asked = pods.iter().map(|(name, pod)| async move {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        let lost = node.and_then(|node| nodes.get(node)).is_some_and(|ready| !ready);
+        (name.clone(), ask(client, pod, if lost { LOST_NODE_TIMEOUT } else { STATUS_TIMEOUT }).await)
+    });
     join_all(asked).await.into_iter().collect()
 }
 
-async fn ask(client: Option<&StatusClient>, pod: &Pod) -> Answer {
+async fn ask(client: Option<&StatusClient>, pod: &Pod, limit: Duration) -> Answer {
     let client = client.ok_or_else(|| "the cluster has no certificates yet".to_owned())?;
     let status = pod.status.as_ref();
     let address =
@@ -223,7 +340,7 @@ async fn ask(client: Option<&StatusClient>, pod: &Pod) -> Answer {
     if !container_runs(pod) {
         return Err("its container is not running".to_owned());
     }
-    let answer = client.status(address).await.map_err(|error| error.to_string())?;
+    let answer = client.status_within(address, limit).await.map_err(|error| error.to_string())?;
     if pod.uid().is_some_and(|uid| uid != answer.pod_uid) {
         return Err(format!("another pod answers at its address: {}", answer.pod_uid));
     }
@@ -238,7 +355,13 @@ fn container_runs(pod: &Pod) -> bool {
     })
 }
 
-async fn nodes(context: &ClusterContext, pods: &BTreeMap<String, Pod>) -> Result<BTreeMap<String, bool>, Error> {
+/// The nodes of the cluster's pods.
+struct Nodes {
+    ready: BTreeMap<String, bool>,
+    cordoned: BTreeSet<String>,
+}
+
+async fn nodes(context: &ClusterContext, pods: &BTreeMap<String, Pod>) -> Result<Nodes, Error> {
     let api: Api<Node> = Api::all(context.operator.client.clone());
     let mut wanted: Vec<String> = pods.values().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
     wanted.sort_unstable();
@@ -247,15 +370,20 @@ async fn nodes(context: &ClusterContext, pods: &BTreeMap<String, Pod>) -> Result
         let api = api.clone();
         async move {
             let node = api.get_opt(&name).await.map_err(|error| Error::api(format!("read node {name}"), error))?;
-            let ready =
-                node.and_then(|node| node.status).and_then(|status| status.conditions).is_some_and(|conditions| {
-                    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-                });
-            Ok::<_, Error>((name, ready))
+            Ok::<_, Error>((name, node))
         }
     }))
     .await?;
-    Ok(found.into_iter().collect())
+    let mut nodes = Nodes { ready: BTreeMap::new(), cordoned: BTreeSet::new() };
+    for (name, node) in found {
+        let conditions = node.as_ref().and_then(|node| node.status.as_ref()?.conditions.as_ref());
+        let ready = conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
+        if node.and_then(|node| node.spec).is_some_and(|spec| spec.unschedulable == Some(true)) {
+            nodes.cordoned.insert(name.clone());
+        }
+        nodes.ready.insert(name, ready);
+    }
+    Ok(nodes)
 }
 
 /// The newest warning about each pod or claim that is waiting.
@@ -293,82 +421,4 @@ async fn troubles(
         }
     }
     Ok(all)
-}
-
-async fn read_objects(
-    context: &ClusterContext,
-    namespace: &str,
-    of_cluster: &ListParams,
-    apis: Apis,
-) -> Result<BTreeMap<(Kind, String), Value>, Error> {
-    let mut kinds = vec![Kind::Service, Kind::ServiceAccount, Kind::Role, Kind::RoleBinding];
-    if apis.disruption_budget.is_some() {
-        kinds.push(Kind::PodDisruptionBudget);
-    }
-    if apis.pod_monitor {
-        kinds.push(Kind::PodMonitor);
-    }
-    let lists = try_join_all(kinds.into_iter().map(|kind| async move {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(context.operator.client.clone(), namespace, &resource(kind, apis));
-        let list = api.list(of_cluster).await.map_err(|error| Error::api(format!("list {}s", kind.name()), error))?;
-        Ok::<_, Error>((kind, list))
-    }))
-    .await?;
-    let mut all = BTreeMap::new();
-    for (kind, list) in lists {
-        for object in list {
-            let name = object.name_any();
-            let value = serde_json::to_value(&object)
-                .map_err(|source| Error::Malformed { what: format!("{} {name}", kind.name()), source })?;
-            all.insert((kind, name), without_type(value));
-        }
-    }
-    Ok(all)
-}
-
-/// Items of a list have no `apiVersion` and `kind`, but the objects compared with them do.
-fn without_type(mut value: Value) -> Value {
-    if let Some(map) = value.as_object_mut() {
-        map.remove("apiVersion");
-        map.remove("kind");
-        map.remove("types");
-    }
-    value
-}
-
-pub(crate) fn resource(kind: Kind, apis: Apis) -> ApiResource {
-    let (group, version, plural) = kind.resource(apis);
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind.name()), plural)
-}
-
-/// Which optional APIs the API server has.
-async fn apis(context: &ClusterContext) -> Result<Apis, Error> {
-    let mut known = context.apis.lock().await;
-    if let Some((at, apis)) = known.as_ref()
-        && at.elapsed() < APIS
-    {
-        return Ok(*apis);
-    }
-    let client = &context.operator.client;
-    let has = |version: &'static str, plural: &'static str| async move {
-        match client.list_api_group_resources(version).await {
-            Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == plural)),
-            Err(error) if is_not_found(&error) => Ok(false),
-            Err(error) => Err(Error::api(format!("look up the API {version}"), error)),
-        }
-    };
-    let (v1, v1beta1, pod_monitor) = tokio::try_join!(
-        has("policy/v1", "poddisruptionbudgets"),
-        has("policy/v1beta1", "poddisruptionbudgets"),
-        has("monitoring.coreos.com/v1", "podmonitors"),
-    )?;
-    let disruption_budget = match (v1, v1beta1) {
-        (true, _) => Some(BudgetApi::V1),
-        (false, true) => Some(BudgetApi::V1Beta1),
-        (false, false) => None,
-    };
-    let apis = Apis { disruption_budget, pod_monitor };
-    *known = Some((Instant::now(), apis));
-    Ok(apis)
 }

@@ -14,6 +14,9 @@ const STEP: Duration = Duration::from_millis(250);
 /// The number of steps between two bookmarks.
 const BOOKMARK: u32 = 40;
 
+/// A container with this memory limit ends again and again.
+pub(crate) const TOO_LITTLE: &str = "64Mi";
+
 /// Runs as long as the runtime does.
 pub(crate) async fn run(shared: Arc<Fragile<World>>) {
     for step in 0_u32.. {
@@ -78,6 +81,17 @@ impl World {
     fn start(&mut self, shared: &Arc<Fragile<Self>>, pod: &Value, name: &str, uid: &str) {
         let Some(claim) = self.get("persistentvolumeclaims", name) else { return };
         let claim_uid = claim["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        if pod.pointer("/spec/containers/0/resources/limits/memory").is_some_and(|limit| *limit == TOO_LITTLE) {
+            self.edit("pods", name, |pod| {
+                pod["status"]["phase"] = json!("Running");
+                pod["status"]["containerStatuses"] = json!([
+                    {"name": names::CONTAINER, "ready": false, "restartCount": 4, "image": "", "imageID": "",
+                     "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+                     "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+                ]);
+            });
+            return;
+        }
         let cluster = pod["metadata"]["labels"][names::CLUSTER_LABEL].as_str().unwrap_or_default().to_owned();
         let number: u32 = uid.rsplit('-').next().and_then(|digits| digits.parse().ok()).unwrap_or_default();
         let address = format!("10.0.{}.{}", number / 250, number % 250 + 1);

@@ -31,6 +31,12 @@ pub(crate) enum Step {
     Given(&'static str, fn(&mut World)),
     /// From here on, requests are counted and faults happen.
     Begin,
+    /// From here on, no fault happens.
+    Heal,
+    /// An operator of another namespace and another version is started beside the first.
+    AnotherOperator,
+    /// The first operator ends for good.
+    FirstEnds,
     /// Waits for something.
     Then(&'static str, fn(&World) -> bool),
 }
@@ -88,6 +94,8 @@ struct Stage {
     world: Arc<Fragile<World>>,
     plan: Arc<Fragile<Plan>>,
     operator: JoinHandle<()>,
+    /// Whether the first operator has ended for good.
+    ended: bool,
     began: Instant,
 }
 
@@ -98,8 +106,8 @@ impl Stage {
         let world = Arc::new(Fragile::new(World::new(Clock::Since(start, began))));
         tokio::spawn(kubelet::run(Arc::clone(&world)));
         let plan = Arc::new(Fragile::new(Plan::new(fault, at)));
-        let operator = operate(&world, &plan);
-        Self { world, plan, operator, began }
+        let operator = operate(&world, &plan, "holdfast-system", "holdfast:test");
+        Self { world, plan, operator, ended: false, began }
     }
 
     /// The state as a person would look at it.
@@ -121,6 +129,15 @@ impl Stage {
                     happens(&mut self.world.lock().expect("the world"));
                 }
                 Step::Begin => self.plan.lock().expect("the plan").begin(),
+                Step::Heal => self.plan.lock().expect("the plan").fault = Fault::None,
+                Step::AnotherOperator => {
+                    let plan = Arc::new(Fragile::new(Plan::none()));
+                    drop(operate(&self.world, &plan, "other-system", "holdfast:other"));
+                }
+                Step::FirstEnds => {
+                    self.operator.abort();
+                    self.ended = true;
+                }
                 Step::Then(what, holds) => {
                     self.wait(what, *holds).await.map_err(|error| format!("{error} (after: {last})"))?;
                 }
@@ -159,7 +176,7 @@ impl Stage {
     /// A dead operator is replaced, as its pod's container would be.
     async fn replace_dead(&mut self) {
         let dead = self.plan.lock().expect("the plan").dead;
-        if dead || self.operator.is_finished() {
+        if !self.ended && (dead || self.operator.is_finished()) {
             self.operator.abort();
             let hit = self.plan.lock().expect("the plan").hit.clone();
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -167,7 +184,7 @@ impl Stage {
             plan.hits = self.plan.lock().expect("the plan").hits;
             plan.hit = hit;
             self.plan = Arc::new(Fragile::new(plan));
-            self.operator = operate(&self.world, &self.plan);
+            self.operator = operate(&self.world, &self.plan, "holdfast-system", "holdfast:test");
         }
     }
 
@@ -210,26 +227,31 @@ impl Stage {
     }
 }
 
-fn operate(world: &Arc<Fragile<World>>, plan: &Arc<Fragile<Plan>>) -> JoinHandle<()> {
+fn operate(
+    world: &Arc<Fragile<World>>,
+    plan: &Arc<Fragile<Plan>>,
+    namespace: &'static str,
+    image: &str,
+) -> JoinHandle<()> {
     let transport = Transport { world: Arc::clone(world), plan: Arc::clone(plan) };
     let environment = Environment {
-        client: Client::new(transport, "holdfast-system"),
+        client: Client::new(transport, namespace),
         dial: port::dial(world),
         clock: world.lock().expect("the world").clock,
     };
     let options = Options {
         namespace: None,
-        operator_image: "holdfast:test".to_owned(),
+        operator_image: image.to_owned(),
         default_image: "postgresql:18".to_owned(),
         leader_elect: true,
         own_namespace: None,
         metrics_address: "127.0.0.1:0".parse().expect("an address"),
         webhook_address: None,
         webhook_names: Vec::new(),
-        identity: "holdfast-operator-0".to_owned(),
+        identity: format!("{namespace}-0"),
     };
     tokio::spawn(async move {
-        if let Err(error) = run_in(environment, "holdfast-system", options, CancellationToken::new()).await {
+        if let Err(error) = run_in(environment, namespace, options, CancellationToken::new()).await {
             tracing::warn!(%error, "the operator ended");
         }
     })

@@ -9,7 +9,7 @@ use holdfast_kube_api::names;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-fn cluster(instances: u32) -> Value {
+pub(crate) fn cluster(instances: u32) -> Value {
     json!({"spec": {
         "instances": instances,
         "storage": {"size": "1Gi"},
@@ -27,17 +27,17 @@ fn backup() -> Value {
     json!({"spec": {"cluster": {"name": "main"}}})
 }
 
-fn status<'a>(world: &'a World, plural: &str, name: &str) -> Option<&'a Value> {
+pub(crate) fn status<'a>(world: &'a World, plural: &str, name: &str) -> Option<&'a Value> {
     world.get(plural, name)?.get("status")
 }
 
-fn main_is_ready(world: &World, instances: i64) -> bool {
+pub(crate) fn main_is_ready(world: &World, instances: i64) -> bool {
     let Some(status) = status(world, "clusters", "main") else { return false };
     status["phase"] == "Healthy" && status["readyInstances"] == instances && status["instances"] == instances
 }
 
 /// Exactly one pod is labelled as primary, and it is this one.
-fn writes_go_to(world: &World, instance: &str) -> bool {
+pub(crate) fn writes_go_to(world: &World, instance: &str) -> bool {
     let labelled: Vec<String> = world
         .all("pods")
         .iter()
@@ -76,8 +76,11 @@ pub(crate) const SCALING: Scenario = Scenario {
             world.edit("clusters", "main", |cluster| cluster["spec"]["instances"] = json!(3));
         }),
         Then("it is three", |world| main_is_ready(world, 3)),
-        Given("two instances are requested", |world| {
-            world.edit("clusters", "main", |cluster| cluster["spec"]["instances"] = json!(2));
+        Given("two instances are requested, and no volume is kept", |world| {
+            world.edit("clusters", "main", |cluster| {
+                cluster["spec"]["instances"] = json!(2);
+                cluster["spec"]["removalDelay"] = json!(0);
+            });
         }),
         Then("it is two, and the third has left nothing", |world| {
             main_is_ready(world, 2)

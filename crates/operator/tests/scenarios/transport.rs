@@ -1,7 +1,7 @@
 //! Between the operator and the simulated API server: this module counts the requests and makes the faults.
 
 use crate::fragile::Fragile;
-use crate::world::{Answer, Call, Refusal, World, parse};
+use crate::world::{Answer, Call, Refusal, Verb, World, parse};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream;
@@ -54,6 +54,8 @@ pub(crate) enum At {
     Write(u64),
     /// The first attempt of each write to each object.
     EachWriteOnce,
+    /// All requests with this verb for this kind of object.
+    Kind(Verb, &'static str),
     /// All requests.
     All,
 }
@@ -123,6 +125,7 @@ impl Plan {
             At::Request(n) => self.requests == n,
             At::Write(n) => write && self.writes == n,
             At::EachWriteOnce => write && self.seen.insert(text.clone()),
+            At::Kind(verb, plural) => call.verb == verb && call.is_of(plural),
             At::All => true,
         };
         if hit && self.fault != Fault::None {

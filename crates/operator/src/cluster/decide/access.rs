@@ -11,6 +11,10 @@ use std::collections::BTreeSet;
 pub(super) fn decide(plan: &mut Plan<'_>) {
     let cluster = plan.desired.name.clone();
     let name = names::service_account(&cluster);
+    if plan.observed.is_foreign(Kind::ServiceAccount.name(), &name) {
+        // A binding would give the permissions of the instances to somebody else.
+        return;
+    }
     let mut account = plan.metadata(&name, &[]);
     if let Some(template) = &plan.desired.spec.service_account_template {
         for (key, value) in &template.metadata.labels {
@@ -20,14 +24,9 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
             account["annotations"][key] = json!(value);
         }
     }
-    let pull_secrets = &plan.desired.spec.image_pull_secrets;
-    plan.apply(
-        Kind::ServiceAccount,
-        &name,
-        json!({
-            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": account, "imagePullSecrets": pull_secrets,
-        }),
-    );
+    // Pods name their pull secrets themselves. In the account they would be fought over with OpenShift, which adds its
+    // own to this list.
+    plan.apply(Kind::ServiceAccount, &name, json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}));
 
     let mut rules = vec![
         json!({"apiGroups": [holdfast_kube_api::GROUP], "resources": ["clusters"], "resourceNames": [cluster],

@@ -8,18 +8,21 @@
 //! 4. [`roles`]: which instance takes writes: bootstrap, failover, the end of a switchover
 //! 5. [`volumes`], [`pods`]: claims and pods of those instances, and removal of the others
 //! 6. [`restart`]: instances with old settings, standbys first
-//! 7. [`status`], [`recoverability`]: what people read
+//! 7. [`refused`]: what the API server refuses, and what belongs to somebody else
+//! 8. [`status`], [`recoverability`]: what people read
 //!
 //! Each step sees the status as the steps before left it, and adds `Action`s. The first step that sets a phase or a
 //! reason to wait wins: the order above is the order of importance.
 
 mod access;
+mod condition;
 mod instances;
 mod origin;
 mod plan;
 mod pod_template;
 mod pods;
 mod recoverability;
+mod refused;
 mod restart;
 mod roles;
 mod secrets;
@@ -61,6 +64,7 @@ pub fn decide(desired: &Desired, observed: &Observed, now: DateTime<Utc>) -> Dec
     volumes::decide(&mut plan);
     pods::decide(&mut plan);
     restart::decide(&mut plan);
+    refused::decide(&mut plan);
     status::decide(&mut plan);
     plan.finish()
 }

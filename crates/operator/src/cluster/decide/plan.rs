@@ -100,9 +100,9 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Applies an object, unless it exists as wanted or was not read this time.
+    /// Applies an object, unless it exists as wanted, was not read this time, or belongs to somebody else.
     pub(super) fn apply(&mut self, kind: Kind, name: &str, desired: Value) {
-        if !self.observed.objects_read {
+        if !self.observed.kinds_read.contains(&kind) || self.observed.is_foreign(kind.name(), name) {
             return;
         }
         let existing = self.observed.objects.get(&(kind, name.to_owned()));
@@ -115,10 +115,12 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Removes an object if it exists.
+    /// Removes an object of the cluster if it exists.
     pub(super) fn remove(&mut self, kind: Kind, name: &str) {
-        if self.observed.objects.contains_key(&(kind, name.to_owned())) {
-            self.actions.push(Action::Remove(kind, name.to_owned()));
+        let existing = self.observed.objects.get(&(kind, name.to_owned()));
+        let uid = existing.and_then(|object| object.pointer("/metadata/uid")?.as_str());
+        if let Some(uid) = uid.map(str::to_owned) {
+            self.actions.push(Action::Remove { kind, name: name.to_owned(), uid });
         }
     }
 
@@ -142,7 +144,8 @@ impl<'a> Plan<'a> {
             }
         });
         let next = if self.busy || !self.actions.is_empty() { SOON } else { LATER };
-        Decision { status: self.status, actions: self.actions, events: self.events, next }
+        let Self { status, actions, events, busy, .. } = self;
+        Decision { status, actions, events, busy, next }
     }
 }
 

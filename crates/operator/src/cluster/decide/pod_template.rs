@@ -1,7 +1,9 @@
 //! The pod of an instance, from the manifest alone.
 //!
 //! The pod carries a hash of its template, so that a changed manifest is noticed. The hash leaves out defaults of the
-//! API server and what admission adds.
+//! API server and what admission adds. It also leaves out the image of the manager: otherwise a new operator would
+//! replace all pods of all clusters at once. A pod gets the new manager when it is created again for another reason, or
+//! when somebody asks for it with the annotation `kubectl.kubernetes.io/restartedAt` of the `Cluster`.
 
 use super::plan::Plan;
 use super::secrets::short_hash;
@@ -10,6 +12,8 @@ use holdfast_kube_api::names;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
+/// The init container that copies the manager.
+const MANAGER: &str = "manager";
 /// The default of the start limit in seconds; recovery and joining are not part of it.
 const START_DELAY: i32 = 3600;
 /// The default of the shutdown limit in seconds.
@@ -19,17 +23,23 @@ const STOP_DELAY: i32 = 1800;
 pub(super) fn pod(plan: &Plan<'_>, instance: &str, wal_volume: bool) -> Result<Pod, serde_json::Error> {
     let spec = template(plan, instance, wal_volume);
     let mut metadata = plan.metadata(instance, &[(names::INSTANCE_LABEL, instance)]);
-    metadata["annotations"][names::TEMPLATE_HASH] = json!(hash(&spec));
+    metadata["annotations"][names::TEMPLATE_HASH] = json!(hash(plan, &spec));
     serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
 }
 
 /// The hash of the pod template that the manifest gives now.
 pub(super) fn template_hash(plan: &Plan<'_>, instance: &str, wal_volume: bool) -> String {
-    hash(&template(plan, instance, wal_volume))
+    hash(plan, &template(plan, instance, wal_volume))
 }
 
-fn hash(spec: &Value) -> String {
-    short_hash(spec.to_string().as_bytes())
+fn hash(plan: &Plan<'_>, spec: &Value) -> String {
+    let mut spec = spec.clone();
+    if let Some(manager) = spec.pointer_mut("/initContainers/0") {
+        manager["image"] = Value::Null;
+    }
+    let mut text = spec.to_string();
+    text.push_str(plan.desired.restarted_at.as_deref().unwrap_or_default());
+    short_hash(text.as_bytes())
 }
 
 fn template(plan: &Plan<'_>, instance: &str, wal_volume: bool) -> Value {
@@ -54,7 +64,7 @@ fn template(plan: &Plan<'_>, instance: &str, wal_volume: bool) -> Value {
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "initContainers": [{
-            "name": "manager",
+            "name": MANAGER,
             "image": desired.images.operator,
             "imagePullPolicy": policy,
             "command": ["holdfast", "instance", "copy", names::PROGRAM],

@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::pod_template;
 use crate::cluster::decision::{Action, Phase};
 use holdfast_kube_api::names;
-use holdfast_kube_api::status_port::Role;
+use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 
@@ -43,6 +43,16 @@ fn create(plan: &mut Plan<'_>, instance: &str) {
         || (bootstrapped && is_target && (!plan.primary_may_return || claim.is_none()))
         || claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
     {
+        return;
+    }
+    let account = names::service_account(&plan.desired.name);
+    if plan.observed.is_foreign("Pod", instance)
+        || plan.observed.is_foreign("PersistentVolumeClaim", instance)
+        || plan.observed.is_foreign("PersistentVolumeClaim", &names::wal_claim(instance))
+        || plan.observed.is_foreign("ServiceAccount", &account)
+        || super::volumes::wal_is_lost(plan, instance)
+    {
+        // The step that found it says what is in the way.
         return;
     }
     if plan.desired.unreadable {
@@ -99,13 +109,15 @@ fn keep(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
         return;
     }
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
-    let claim_going =
-        plan.observed.claims.get(instance).is_some_and(|claim| claim.metadata.deletion_timestamp.is_some());
+    let claim_going = super::volumes::is_going(plan, instance);
     let is_target = plan.status.target_primary.as_deref() == Some(instance);
-    // A pod that has ended, as by eviction, never runs again, and its name must become free. A pod that never ran,
-    // since no node takes it or its image does not exist, is created again when the manifest was corrected.
-    let never_ran = phase == "Pending" && plan.desired.errors.is_empty() && is_outdated(plan, instance);
-    if matches!(phase, "Failed" | "Succeeded") || (claim_going && !is_target) || never_ran {
+    // A pod that has ended, as by eviction, never runs again, and its name must become free. A pod that cannot run is
+    // created again when the manifest was corrected.
+    let corrected = plan.desired.errors.is_empty()
+        && other_major(plan).is_none()
+        && cannot_run(pod, phase, plan.observed.answer(instance))
+        && is_outdated(plan, instance);
+    if matches!(phase, "Failed" | "Succeeded") || (claim_going && !is_target) || corrected {
         if let Some(uid) = pod.metadata.uid.clone() {
             plan.actions.push(Action::DeletePod { name: instance.to_owned(), uid });
         }
@@ -113,6 +125,22 @@ fn keep(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
         return;
     }
     label(plan, instance, pod);
+}
+
+/// Whether a pod does not run and will not by itself: no node takes it, its image does not exist, its container ends
+/// again and again, or its manager has given up. A pod that copies or replays data is none of these: that work would be
+/// lost.
+fn cannot_run(pod: &Pod, phase: &str, answer: Option<&InstanceStatus>) -> bool {
+    if let Some(answer) = answer {
+        return answer.phase == InstancePhase::Failed && !answer.ready;
+    }
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let container = statuses.into_iter().flatten().find(|status| status.name == names::CONTAINER);
+    let crashes = container.is_some_and(|status| {
+        let runs = status.state.as_ref().is_some_and(|state| state.running.is_some());
+        !runs && status.restart_count > 0
+    });
+    phase == "Pending" || crashes
 }
 
 /// Sets the role label that services select by.

@@ -54,7 +54,10 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
 fn replace(plan: &mut Plan<'_>, name: &str, primary: &str) {
     if name == primary && plan.status.instance_names.len() > 1 {
         if !roles::switch_over(plan, "its pod template has changed") {
-            plan.say(Phase::Restarting, format!("the pod of {name} is out of date; no instance can take over"));
+            plan.say(
+                Phase::Restarting,
+                format!("the pod of {name} is out of date; waiting for a standby that streams and can take over"),
+            );
         }
         return;
     }

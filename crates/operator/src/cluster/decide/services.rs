@@ -19,7 +19,7 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
     service(plan, &names::headless_service(&cluster), &all, true);
     budget(plan, &cluster);
     pod_monitor(plan, &cluster);
-    if plan.observed.lease.is_none() {
+    if plan.observed.lease.is_none() && !plan.observed.is_foreign("Lease", &names::primary_lease(&cluster)) {
         plan.actions.push(Action::CreateLease);
     }
 }

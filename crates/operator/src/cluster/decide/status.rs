@@ -1,17 +1,17 @@
 //! What people read: counts, a few words for each instance, what the cluster waits for, conditions.
 
+use super::condition::condition;
 use super::plan::Plan;
 use super::recoverability;
+use super::refused;
 use super::roles::parts;
+use super::volumes;
 use crate::cluster::decision::{Phase, Reason};
 use crate::cluster::observed::Answer;
-use chrono::{DateTime, Utc};
 use holdfast_kube_api::cluster::InstanceSummary;
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::{InstancePhase, Role};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use k8s_openapi::jiff::Timestamp;
 
 pub(super) fn decide(plan: &mut Plan<'_>) {
     counts(plan);
@@ -34,6 +34,10 @@ pub(super) fn decide(plan: &mut Plan<'_>) {
         }
     }
     archive(plan);
+    if plan.phase.is_none() {
+        // Not `say`: looking again sooner changes nothing.
+        plan.phase = refused::in_one_line(plan).map(|text| (Phase::RequestRefused, text));
+    }
     ready_condition(plan);
 }
 
@@ -46,6 +50,10 @@ fn counts(plan: &mut Plan<'_>) {
     }
     plan.status.ready_instances = i32::try_from(summaries.values().filter(|one| one.ready).count()).unwrap_or(i32::MAX);
     plan.status.instances_status = summaries;
+    plan.status.volumes = volumes::summaries(plan);
+    if plan.desired.operator.is_some() {
+        plan.status.operator.clone_from(&plan.desired.operator);
+    }
     let primary = plan.status.current_primary.clone();
     let answer = primary.and_then(|primary| plan.observed.answer(&primary));
     if let Some(found) = answer.and_then(|answer| recoverability::of(answer, &plan.observed.snapshots)) {
@@ -65,6 +73,7 @@ fn summary(plan: &Plan<'_>, name: &str) -> InstanceSummary {
             // The position changes all the time, and a status with it would be written all the time.
             lsn: None,
             message: message(answer.error.as_deref(), &answer.message),
+            manager_version: Some(answer.version.clone()).filter(|version| !version.is_empty()),
         },
         other => InstanceSummary { message: Some(silence(plan, name, other)), ..InstanceSummary::default() },
     }
@@ -95,6 +104,9 @@ fn look_at(plan: &mut Plan<'_>, name: &str) {
         if answer.phase == InstancePhase::Failed {
             let (what, hint) = parts(answer.error.as_deref().unwrap_or(&answer.message));
             plan.say(Phase::InstanceFailed, format!("{name}: {what}"));
+            if answer.ready {
+                plan.warn(Reason::HousekeepingFails, format!("{name} serves, but: {what}"));
+            }
             plan.wait_for(format!("{name}: {what}"), hint, None);
         } else if answer.phase == InstancePhase::Waiting {
             plan.wait_for(
@@ -135,7 +147,14 @@ fn look_at(plan: &mut Plan<'_>, name: &str) {
             "CrashLoopBackOff" => "see the log of the pod: kubectl logs --previous",
             _ => "see the events of the pod: kubectl describe pod",
         };
-        plan.wait_for(format!("pod {name}: {reason}: {why}"), hint, None);
+        match out_of_memory(&pod) {
+            Some(limit) => plan.wait_for(
+                format!("pod {name}: {reason}: it needed more memory than {limit} (OOMKilled)"),
+                "raise spec.resources.limits.memory, or lower shared_buffers and work_mem",
+                None,
+            ),
+            None => plan.wait_for(format!("pod {name}: {reason}: {why}"), hint, None),
+        }
     } else if let Some(trouble) = plan.observed.troubles.get(name).cloned()
         && !pod_started(&pod)
     {
@@ -159,6 +178,20 @@ fn waiting_reason(pod: &Pod) -> Option<(String, String)> {
         .filter_map(|container| container.state.as_ref()?.waiting.as_ref())
         .filter_map(|waiting| Some((waiting.reason.clone()?, waiting.message.clone().unwrap_or_default())))
         .find(|(reason, _)| !matches!(reason.as_str(), "PodInitializing" | "ContainerCreating"))
+}
+
+/// The memory limit of a container that was ended because it needed more.
+fn out_of_memory(pod: &Pod) -> Option<String> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let status = statuses.iter().find(|status| status.name == names::CONTAINER)?;
+    let ended = status.last_state.as_ref()?.terminated.as_ref()?;
+    (ended.reason.as_deref() == Some("OOMKilled"))
+        .then(|| {
+            let container = pod.spec.as_ref()?.containers.iter().find(|one| one.name == names::CONTAINER)?;
+            let limits = container.resources.as_ref()?.limits.as_ref()?;
+            Some(format!("its limit of {}", limits.get("memory")?.0))
+        })?
+        .or_else(|| Some("its node has".to_owned()))
 }
 
 fn pod_started(pod: &Pod) -> bool {
@@ -244,29 +277,4 @@ fn ready_condition(plan: &mut Plan<'_>) {
         let reason = format!("{phase:?}");
         condition(plan, "Ready", "False", &reason, &text);
     }
-}
-
-fn condition(plan: &mut Plan<'_>, kind: &str, status: &str, reason: &str, message: &str) {
-    let before = plan.status.conditions.iter().find(|condition| condition.type_ == kind);
-    let since = match before {
-        Some(before) if before.status == status => before.last_transition_time.clone(),
-        _ => time(plan.now),
-    };
-    let fresh = Condition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: if reason.is_empty() { "Unspecified".to_owned() } else { reason.to_owned() },
-        message: message.to_owned(),
-        last_transition_time: since,
-        observed_generation: Some(plan.desired.generation),
-    };
-    match plan.status.conditions.iter_mut().find(|condition| condition.type_ == kind) {
-        Some(before) => *before = fresh,
-        None => plan.status.conditions.push(fresh),
-    }
-}
-
-/// Rounded to the second, as Kubernetes writes times.
-fn time(at: DateTime<Utc>) -> Time {
-    Time(Timestamp::from_second(at.timestamp()).unwrap_or_default())
 }

@@ -11,7 +11,7 @@ mod request;
 mod select;
 mod watch;
 
-pub(crate) use request::{Answer, Call, parse};
+pub(crate) use request::{Answer, Call, Verb, parse};
 pub(crate) use select::Selector;
 
 use crate::instances::Fleet;

@@ -20,9 +20,12 @@ impl World {
         Ok(self.write(key, part, &before, after))
     }
 
-    /// `PATCH` with the fields of a manager, by force.
-    pub(super) fn apply(&mut self, key: &Key, manager: &str, wanted: &Value) -> Result<Value, Refusal> {
+    /// `PATCH` with the fields of a manager. Without force, an object of somebody else is a conflict.
+    pub(super) fn apply(&mut self, key: &Key, manager: &str, force: bool, wanted: &Value) -> Result<Value, Refusal> {
         let owned = (key.clone(), manager.to_owned());
+        if !force && self.objects().contains_key(key) && !self.applied.contains_key(&owned) {
+            return Err(Refusal::new(409, "Conflict", "Apply failed with 1 conflict"));
+        }
         let last = self.applied.insert(owned, wanted.clone());
         let Some(before) = self.objects().get(key).cloned() else { return self.create(key, wanted.clone()) };
         let mut after = before.clone();

@@ -50,7 +50,7 @@ impl Call {
 
     /// Whether it is about the operator's own election or an Event: neither is work on a cluster.
     pub(crate) fn is_aside(&self) -> bool {
-        self.is_of("events") || self.path.contains("/namespaces/holdfast-system/")
+        self.is_of("events") || self.path.contains("-system/")
     }
 }
 
@@ -172,7 +172,8 @@ impl World {
             Verb::Merge => self.merge(key, part, &body),
             Verb::Apply => {
                 let manager = call.query.get("fieldManager").map_or(FIELD_MANAGER, String::as_str);
-                self.apply(key, manager, &body)
+                let force = call.query.get("force").is_some_and(|force| force == "true");
+                self.apply(key, manager, force, &body)
             }
             Verb::Delete => self.remove(key, &body),
         };

@@ -273,6 +273,28 @@ const CASES: &[Case] = &[
         actions: &["label c-1 replica"],
     },
     Case {
+        name: "a primary that takes writes and reports a failure of something else stays",
+        change: |observed| {
+            let primary = said(observed, "c-1");
+            primary.phase = InstancePhase::Failed;
+            primary.error = Some("error: a password is refused\nhint:  choose another one".to_owned());
+            observed.ill_for = Duration::from_mins(10);
+        },
+        target: "c-1",
+        actions: &[],
+    },
+    Case {
+        name: "a primary whose volume of WAL is being deleted hands over first",
+        change: |observed| {
+            let time = serde_json::from_value(json!("2026-11-22T11:59:59Z")).unwrap();
+            let mut claim = claim("c-1-wal");
+            claim.metadata.deletion_timestamp = Some(time);
+            observed.claims.insert("c-1-wal".to_owned(), claim);
+        },
+        target: "c-2",
+        actions: &["delete pod c-1"],
+    },
+    Case {
         name: "a primary whose volume is being deleted hands over first",
         change: |observed| {
             let time = serde_json::from_value(json!("2026-11-22T11:59:59Z")).unwrap();

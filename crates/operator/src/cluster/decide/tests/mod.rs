@@ -5,19 +5,27 @@
 mod failover;
 mod lifecycle;
 mod origin;
+mod refusals;
+mod removal;
+mod rollout;
 mod telling;
 
 use super::*;
 use crate::cluster::decision::{Action, Reason};
 use crate::cluster::desired::{Complaint, Images};
-use crate::cluster::observed::{Apis, BudgetApi, PrimaryLease, SecretFacts};
+use crate::cluster::observed::{Apis, BudgetApi, Foreign, Kind, PrimaryLease, RefusedAction, SecretFacts};
 use holdfast_kube_api::cluster::ClusterStatus;
 use holdfast_kube_api::names;
 use holdfast_kube_api::status_port::{InstancePhase, InstanceStatus, Role};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// All kinds of rarely changed objects that a cluster has by default.
+fn all_kinds() -> BTreeSet<Kind> {
+    BTreeSet::from([Kind::Service, Kind::ServiceAccount, Kind::Role, Kind::RoleBinding, Kind::PodDisruptionBudget])
+}
 
 /// The time in all tests.
 fn now() -> DateTime<Utc> {
@@ -134,12 +142,13 @@ fn words(decision: &Decision) -> Vec<String> {
             Action::Apply(kind, object) => {
                 format!("apply {} {}", kind.name(), object["metadata"]["name"].as_str().unwrap())
             }
-            Action::Remove(kind, name) => format!("remove {} {name}", kind.name()),
+            Action::Remove { kind, name, .. } => format!("remove {} {name}", kind.name()),
             Action::Secret(kind) => format!("secret {}", kind.name("c")),
             Action::CreateLease => "create lease".to_owned(),
             Action::ReleaseLease { holder, .. } => format!("release lease of {holder}"),
             Action::CreateClaim(claim) => format!("create claim {}", claim.metadata.name.as_deref().unwrap()),
             Action::GrowClaim { name, size } => format!("grow {name} to {size}"),
+            Action::RetireClaim { name, .. } => format!("retire claim {name}"),
             Action::DeleteClaim { name, .. } => format!("delete claim {name}"),
             Action::CreatePod(pod) => format!("create pod {}", pod.metadata.name.as_deref().unwrap()),
             Action::DeletePod { name, .. } => format!("delete pod {name}"),

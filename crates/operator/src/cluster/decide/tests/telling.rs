@@ -36,7 +36,7 @@ fn a_refused_change_leaves_the_cluster_alive() {
     // When not even its fields can be read, nothing is created from it. A failover needs none of them.
     desired.unreadable = true;
     desired.spec = holdfast_kube_api::ClusterSpec::default();
-    observed.objects_read = true;
+    observed.kinds_read = all_kinds();
     assert_eq!(words(&decide(&desired, &observed, now())), Vec::<String>::new());
     observed.pods.remove("c-1");
     observed.answers.remove("c-1");
