@@ -71,8 +71,8 @@ pub struct ScheduledBackupSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub starting_deadline_seconds: Option<i64>,
-    /// How many completed `Backup` resources are kept: 10 by default, all of them with volume snapshots. The data in the
-    /// archive stays.
+    /// How many completed `Backup` resources are kept: 10 by default, all of them with volume snapshots. The data in
+    /// the archive stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub successful_backups_history_limit: Option<i32>,

@@ -186,8 +186,8 @@ impl Findings {
         }
     }
 
-    /// Turns the errors about fields that are not supported yet into warnings, if the manifest accepts that. Adds to the
-    /// hints of the others how to accept it.
+    /// Turns the errors about fields that are not supported yet into warnings, if the manifest accepts that. Adds to
+    /// the hints of the others how to accept it.
     pub(super) fn accept(&mut self, key: impl Fn(&str) -> Option<&'static str>, accepted: &BTreeSet<&str>) {
         for mut finding in std::mem::take(&mut self.errors) {
             match key(&finding.path).filter(|_| finding.reason == Reason::NotSupportedYet) {

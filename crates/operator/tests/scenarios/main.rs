@@ -8,7 +8,8 @@
 //! - [`fragile`]: the lock on all of these
 //! - [`keeping`]: the real keeper of the Lease in each instance
 //! - [`keepers`]: two of them alone, in every order of events
-//! - [`refusals`]: requests that are refused for good, [`repairs`]: other owners, other operators, repairs by the manifest
+//! - [`refusals`]: requests that are refused for good
+//! - [`repairs`]: other owners, other operators, repairs by the manifest
 //! - [`stage`]: one run, [`stories`]: the scenarios, [`faults`]: the sweeps over them
 //!
 //! The rule of the sweeps: after any fault, the same objects exist in the end as without it, nothing was made twice,

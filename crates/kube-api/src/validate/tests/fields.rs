@@ -88,7 +88,10 @@ fn fields_that_are_not_supported_yet() {
 /// A field that changes what the cluster promises is refused, unless a person has accepted to run without it.
 #[test]
 fn promises_that_cannot_be_kept() {
-    let with = |without: &str, patch: Value| json!({"metadata": {"annotations": {"holdfast.dev/without": without}}, "spec": patch});
+    let with = |without: &str, patch: Value| {
+        let annotations = json!({"holdfast.dev/without": without});
+        json!({"metadata": {"annotations": annotations}, "spec": patch})
+    };
     let roles = json!({"managed": {"roles": [{"name": "app"}]}});
     let plugins = |archives: bool| json!([{"name": "barman-cloud.cloudnative-pg.io", "isWALArchiver": archives}]);
     let annotated = |name: &str, value: &str| json!({"metadata": {"annotations": {name: value}}});

@@ -2,8 +2,8 @@
 //!
 //! `status.instanceNames` decides: a name is added before its volume is made and removed before its volume is deleted.
 //! A number is never used twice. The instance that takes writes, or will take them, is never removed. Of the others the
-//! worst is removed first: one that has failed before one that does not stream, and that before the one that is most
-//! behind. No instance is removed if fewer standbys would stream than the manifest asks for.
+//! worst is removed first: one that has failed before one that does not stream, and that before the one with the
+//! least WAL. No instance is removed if fewer standbys would stream than the manifest asks for.
 
 use super::plan::Plan;
 use super::roles;

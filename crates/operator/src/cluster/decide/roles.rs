@@ -275,7 +275,7 @@ fn choose(plan: &mut Plan<'_>, before: &str, best: &str, why: &str) {
     plan.busy = true;
 }
 
-/// Hands over on purpose, for an ordered restart: only to a standby that streams, is hardly behind, and may stay where
+/// Hands over on purpose, for an ordered restart: only to a standby that streams, lacks little WAL, and may stay where
 /// it is. Returns whether there is one.
 pub(super) fn switch_over(plan: &mut Plan<'_>, why: &str) -> bool {
     let Some(target) = plan.status.target_primary.clone() else { return false };

@@ -25,7 +25,7 @@ fn the_worst_instance_goes() {
         ("one has diverged", |it| said(it, "c-2").diverged = true, &["c-1", "c-3"]),
         ("one does not stream", |it| said(it, "c-2").receiving = false, &["c-1", "c-3"]),
         ("one does not answer", |it| drop(it.answers.insert("c-2".into(), Err("silent".into()))), &["c-1", "c-3"]),
-        ("one is behind", |it| said(it, "c-2").lsn = Some("0/2000000".to_owned()), &["c-1", "c-3"]),
+        ("one has less WAL", |it| said(it, "c-2").lsn = Some("0/2000000".to_owned()), &["c-1", "c-3"]),
         (
             "one is on a node that is drained",
             |it| {

@@ -87,7 +87,7 @@ fn the_primary_hands_over_only_to_a_standby_that_streams() {
     let rows: [Row; 7] = [
         ("both stream", |_| {}, "c-2"),
         ("the first does not stream", |it| said(it, "c-2").receiving = false, "c-3"),
-        ("the first is behind", |it| said(it, "c-2").lsn = Some("0/1000000".to_owned()), "c-3"),
+        ("the first has less WAL", |it| said(it, "c-2").lsn = Some("0/1000000".to_owned()), "c-3"),
         (
             "the first has not replayed what it received",
             |it| {
@@ -107,7 +107,7 @@ fn the_primary_hands_over_only_to_a_standby_that_streams() {
             "c-3",
         ),
         ("none streams: it stays", |it| (said(it, "c-2").receiving, said(it, "c-3").receiving) = (false, false), "c-1"),
-        ("all are far behind: it stays", |it| said(it, "c-1").lsn = Some("0/9000000".to_owned()), "c-1"),
+        ("all lack much WAL: it stays", |it| said(it, "c-1").lsn = Some("0/9000000".to_owned()), "c-1"),
     ];
     for (name, change, target) in rows {
         let mut desired = desired();
