@@ -158,13 +158,13 @@ pub struct VolumeSummary {
     pub deleted_after: Option<DateTime<Utc>>,
 }
 
-/// An operator.
+/// An installation of the operator. Whether it is alive can be seen from the Lease in its namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OperatorIdentity {
     /// Its namespace, which has its Lease.
     pub namespace: String,
-    /// Its version.
+    /// Such as `0.1.0`. It may be older or newer than that of the reader.
     pub version: String,
 }
 

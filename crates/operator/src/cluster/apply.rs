@@ -146,7 +146,7 @@ impl Actor<'_> {
 
     async fn one(&self, action: &Action, authority: &mut Option<Pair>) -> Result<(), Error> {
         match action {
-            Action::Apply(kind, object) => self.apply(*kind, object).await,
+            Action::Apply { kind, name, object } => self.apply(*kind, name, object).await,
             Action::Remove { kind, name, uid } => {
                 let api = self.dynamic(*kind);
                 gone(api.delete(name, &this_one(uid)).await.map(drop), || format!("delete {} {name}", kind.name()))
@@ -213,8 +213,7 @@ impl Actor<'_> {
 
     /// Forced only for an object that was read as the cluster's own: whatever others wrote into it goes. A new one is
     /// applied without force. So if somebody else creates one of this name at this moment, it stays theirs.
-    async fn apply(&self, kind: Kind, object: &Value) -> Result<(), Error> {
-        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    async fn apply(&self, kind: Kind, name: &str, object: &Value) -> Result<(), Error> {
         let ours = self.read.observed.objects.contains_key(&(kind, name.to_owned()));
         let params = PatchParams::apply(FIELD_MANAGER);
         let params = if ours { params.force() } else { params };
@@ -452,7 +451,7 @@ fn pgpass(text: &str) -> String {
 /// The kind of request: if one gets no answer in time, others of the same kind would not get one either.
 fn group(action: &Action) -> &'static str {
     match action {
-        Action::Apply(kind, _) | Action::Remove { kind, .. } => kind.name(),
+        Action::Apply { kind, .. } | Action::Remove { kind, .. } => kind.name(),
         Action::Secret(_) => "Secret",
         Action::CreateLease | Action::ReleaseLease { .. } => "Lease",
         Action::CreateClaim(_) | Action::GrowClaim { .. } => "PersistentVolumeClaim, larger",

@@ -196,7 +196,7 @@ async fn one_pass(
     }
     let actor = Actor { context, desired: &desired, read: &read, now };
     // Rarely changed objects are read again until there is nothing to do about them.
-    let settled = !decision.actions.iter().any(|action| matches!(action, Action::Apply(..) | Action::Remove { .. }));
+    let settled = !decision.actions.iter().any(|action| matches!(action, Action::Apply { .. } | Action::Remove { .. }));
     if read.full {
         memory.full_look = (settled && !read.incomplete).then(|| (Instant::now(), desired.generation));
     }

@@ -28,7 +28,7 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Applies a rarely changed object by server-side apply.
-    Apply(Kind, Value),
+    Apply { kind: Kind, name: String, object: Value },
     /// Removes an object of the cluster that is no longer wanted.
     Remove {
         kind: Kind,
@@ -94,7 +94,7 @@ impl Action {
     /// What it does, in words. It identifies the action from one reconcile to the next.
     pub fn title(&self, cluster: &str) -> String {
         match self {
-            Self::Apply(kind, object) => format!("apply {} {}", kind.name(), name_of(object)),
+            Self::Apply { kind, name, .. } => format!("apply {} {name}", kind.name()),
             Self::Remove { kind, name, .. } => format!("delete {} {name}", kind.name()),
             Self::Secret(kind) => format!("write Secret {}", kind.name(cluster)),
             Self::CreateLease => format!("create Lease {}", names::primary_lease(cluster)),
@@ -126,10 +126,6 @@ impl Action {
             }
         }
     }
-}
-
-fn name_of(object: &Value) -> &str {
-    object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// An Event to publish about a cluster.

@@ -9,7 +9,6 @@ use super::decision::{Action, SecretKind};
 use super::observed::{Kind, Observed};
 use holdfast_kube_api::names;
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::Value;
 
 /// The actions in the order in which they are carried out. Pure.
 pub fn in_order<'a>(actions: &'a [Action], observed: &Observed, cluster: &str) -> Vec<&'a Action> {
@@ -33,10 +32,9 @@ pub fn needs(action: &Action, other: &Action, observed: &Observed, cluster: &str
             let name = kind.name(cluster);
             !observed.secrets.contains_key(&name) && volumes(pod).any(|(_, secret)| secret == Some(name.as_str()))
         }
-        (Action::CreatePod(pod), Action::Apply(Kind::ServiceAccount, account)) => {
-            let name = account.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        (Action::CreatePod(pod), Action::Apply { kind: Kind::ServiceAccount, name, .. }) => {
             let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
-            account == Some(name) && !observed.objects.contains_key(&(Kind::ServiceAccount, name.to_owned()))
+            account == Some(name.as_str()) && !observed.objects.contains_key(&(Kind::ServiceAccount, name.to_owned()))
         }
         (
             Action::Secret(SecretKind::Server | SecretKind::Replication | SecretKind::Operator),

@@ -23,7 +23,6 @@ const OF_KUBERNETES: [(&str, &[&str]); 3] = [
         "the types of these objects are not ours, and a field that a later Kubernetes adds must not be lost",
         &[
             "crates/operator/src/backups/snapshot/objects.rs",
-            "crates/operator/src/cluster/apply.rs",
             "crates/operator/src/cluster/decide/access.rs",
             "crates/operator/src/cluster/decide/pod_template.rs",
             "crates/operator/src/cluster/decide/services.rs",

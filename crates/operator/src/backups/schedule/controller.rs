@@ -11,9 +11,10 @@ use crate::own_object;
 use crate::retry::Retries;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
+use holdfast_kube_api::backup::BackupMethod;
 use holdfast_kube_api::scheduled_backup::ScheduledBackupStatus;
 use holdfast_kube_api::validate::{self, Finding};
-use holdfast_kube_api::{Backup, BackupStatus, Cluster, ScheduledBackup, names};
+use holdfast_kube_api::{Backup, BackupSpec, BackupStatus, Cluster, ScheduledBackup, names};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -148,7 +149,8 @@ async fn read(
         phase: phase(object),
         deleting: object.meta().deletion_timestamp.is_some(),
         // One whose method cannot be read is not deleted by a default.
-        of_snapshots: object.data["spec"]["method"].as_str().is_some_and(|method| method != "barmanObjectStore"),
+        of_snapshots: own_object::spec::<BackupSpec>(object)
+            .map_or(true, |spec| spec.method.unwrap_or_default() != BackupMethod::BarmanObjectStore),
     };
     Ok(Observed {
         backups: all.iter().map(made).collect(),

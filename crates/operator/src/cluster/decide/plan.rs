@@ -6,6 +6,8 @@ use crate::cluster::observed::{Kind, Observed};
 use chrono::{DateTime, Utc};
 use holdfast_kube_api::cluster::{BlockedBy, ClusterStatus, VolumeSnapshotSource};
 use holdfast_kube_api::names;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -31,6 +33,12 @@ pub(super) struct Plan<'a> {
     pub(super) origin: Origin,
     /// Whether the pod of the lost primary may be created again, because no instance can replace it.
     pub(super) primary_may_return: bool,
+}
+
+/// The part of any object that says which one it is.
+#[derive(Deserialize)]
+struct Identity {
+    metadata: ObjectMeta,
 }
 
 /// What the cluster waits for.
@@ -111,15 +119,14 @@ impl<'a> Plan<'a> {
             map.retain(|key, _| key != "apiVersion" && key != "kind");
         }
         if existing.is_none_or(|existing| !covers(existing, &wanted)) {
-            self.actions.push(Action::Apply(kind, desired));
+            self.actions.push(Action::Apply { kind, name: name.to_owned(), object: desired });
         }
     }
 
     /// Removes an object of the cluster if it exists.
     pub(super) fn remove(&mut self, kind: Kind, name: &str) {
         let existing = self.observed.objects.get(&(kind, name.to_owned()));
-        let uid = existing.and_then(|object| object.pointer("/metadata/uid")?.as_str());
-        if let Some(uid) = uid.map(str::to_owned) {
+        if let Some(uid) = existing.and_then(|object| Identity::deserialize(object).ok()?.metadata.uid) {
             self.actions.push(Action::Remove { kind, name: name.to_owned(), uid });
         }
     }

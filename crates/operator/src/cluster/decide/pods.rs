@@ -128,8 +128,7 @@ fn keep(plan: &mut Plan<'_>, instance: &str, pod: &Pod) {
 }
 
 /// Whether a pod does not run and will not by itself: no node takes it, its image does not exist, its container ends
-/// again and again, or its manager has given up. A pod that copies or replays data is none of these: that work would be
-/// lost.
+/// again and again, or its manager has given up. A pod that copies or replays data does run: that work would be lost.
 fn cannot_run(pod: &Pod, phase: &str, answer: Option<&InstanceStatus>) -> bool {
     if let Some(answer) = answer {
         return answer.phase == InstancePhase::Failed && !answer.ready;

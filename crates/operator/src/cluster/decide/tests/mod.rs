@@ -139,8 +139,9 @@ fn words(decision: &Decision) -> Vec<String> {
         .actions
         .iter()
         .map(|action| match action {
-            Action::Apply(kind, object) => {
-                format!("apply {} {}", kind.name(), object["metadata"]["name"].as_str().unwrap())
+            Action::Apply { kind, name, object } => {
+                assert_eq!(object["metadata"]["name"], name.as_str());
+                format!("apply {} {name}", kind.name())
             }
             Action::Remove { kind, name, .. } => format!("remove {} {name}", kind.name()),
             Action::Secret(kind) => format!("secret {}", kind.name("c")),
