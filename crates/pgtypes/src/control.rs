@@ -74,7 +74,7 @@ impl Layout {
     const fn of(version: PgVersion) -> &'static Self {
         match version.control_version() {
             ..1800 => &Self::V13,
-            ..1900 => &Self::V18,
+            1800..1900 => &Self::V18,
             _ => &Self::V19,
         }
     }

@@ -1,6 +1,6 @@
 //! Control files that `initdb` and the servers of all majors wrote, compared with the output of `pg_controldata` (for
 //! 17, of its SQL functions).
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use holdfast_pgtypes::control::{ControlFileError, DbState};
 use holdfast_pgtypes::{ControlFile, Lsn, PgVersion};

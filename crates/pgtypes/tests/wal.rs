@@ -162,7 +162,7 @@ fn reading_continues_on_the_page_after_a_crash() {
             let mut writer = Writer { version, ..Writer::new(10) };
             writer.commit(1, 0);
             let lost = writer.wal.len();
-            writer.record(2, 0, 1, &[0; 20_000]);
+            writer.record(2, 0, 1, &[0; 12_000]);
             writer.wal.truncate(lost.next_multiple_of(Writer::PAGE));
             writer.page_header(0, flag);
             writer.commit(3, 0);
