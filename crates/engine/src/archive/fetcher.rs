@@ -11,17 +11,15 @@ use std::time::Duration;
 use holdfast_pgtypes::{SegmentName, SystemIdentifier, WalFileName, WalSegmentSize};
 use holdfast_repo::ChunkHash;
 use holdfast_repo::name::ClusterName;
-use holdfast_repo::record::ClaimRecord;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::blocking;
-use super::get::{choose_claim, fetch_object, memory_needed};
+use super::get::{ChosenClaims, choose_claims, memory_needed};
 use super::prefetched::Prefetched;
 use super::resident::{OPEN_FOR, Purpose, Reopen};
 use super::spool::{RepositorySetId, Spool};
-use super::stored;
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
@@ -56,7 +54,7 @@ pub struct Fetcher {
 struct Opened {
     system_identifier: SystemIdentifier,
     repository: Repository,
-    claim: ClaimRecord,
+    claims: ChosenClaims,
     at: Instant,
 }
 
@@ -161,11 +159,13 @@ impl Fetcher {
                     }
                 },
             };
-            let Opened { repository, claim, .. } = opened;
-            let _permit = self.options.budget.acquire(memory_needed(&claim, file)).await;
-            let object = stored::wal_object_name(&repository, &self.options.cluster, &claim, &file);
-            match fetch_object(&repository, &claim, &object, &file, &self.options.crew).await {
-                Ok(Some((raw, hash))) => return Ok(Some(FetchedFile { raw, hash, size: claim.wal_segment_size })),
+            let Opened { repository, claims, .. } = opened;
+            let _permit = self.options.budget.acquire(memory_needed(&claims.newest, file)).await;
+            let FetcherOptions { cluster, crew, .. } = &self.options;
+            match claims.fetch(&repository, cluster, &file, crew).await {
+                Ok(Some((claim, raw, hash))) => {
+                    return Ok(Some(FetchedFile { raw, hash, size: claim.wal_segment_size }));
+                }
                 Ok(None) if was_kept && why == Purpose::Asked => {}
                 Ok(None) => return Ok(None),
                 Err(error) => {
@@ -189,8 +189,8 @@ impl Fetcher {
     ) -> Result<Opened, Error> {
         let at = Instant::now();
         let repository = Repository::open(target).await?;
-        let claim = choose_claim(&repository, &self.options.cluster, Some(system_identifier)).await?;
-        let opened = Opened { system_identifier, repository, claim, at };
+        let claims = choose_claims(&repository, &self.options.cluster, Some(system_identifier)).await?;
+        let opened = Opened { system_identifier, repository, claims, at };
         if let Some(place) = self.opened.lock().get_mut(number) {
             *place = Some(opened.clone());
         }

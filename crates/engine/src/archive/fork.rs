@@ -64,7 +64,7 @@ pub(super) fn left_behind(
         let entry = entry.map_err(|e| Error::file("list", folder, e))?;
         match entry.file_name().to_str().map(str::parse) {
             Some(Ok(WalFileName::History(timeline))) if timeline > segment.timeline() => {
-                drop(histories.insert(timeline))
+                histories.insert(timeline);
             }
             Some(Ok(WalFileName::Segment(found))) => segments.push(found),
             _ => {}

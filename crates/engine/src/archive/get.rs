@@ -31,6 +31,7 @@ use super::{stored, tail};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::budget::ByteBudget;
 use crate::pipeline::crew::Crew;
+use crate::repository::claim::Claims;
 use crate::repository::{Repository, RepositoryTarget};
 
 /// How long fetching ahead may take, from the moment at which the requested file is fetched and verified.
@@ -177,11 +178,13 @@ async fn unfinished(
         let mut best: Option<Unfinished> = None;
         for target in targets {
             let repository = Repository::open(target).await?;
-            let claim = choose_claim(&repository, &options.cluster, options.system_identifier).await?;
-            let pieces = tail::list_segment(&repository, &claim, segment).await?;
-            let assembly = tail::assemble(&repository, &claim, segment, pieces, &options.crew).await?;
-            if best.as_ref().is_none_or(|best| assembly.end() > best.assembly.end()) {
-                best = Some(Unfinished { store: repository.describe(), claim, assembly });
+            let claims = choose_claims(&repository, &options.cluster, options.system_identifier).await?;
+            for claim in std::iter::once(claims.newest).chain(claims.older) {
+                let pieces = tail::list_segment(&repository, &claim, segment).await?;
+                let assembly = tail::assemble(&repository, &claim, segment, pieces, &options.crew).await?;
+                if best.as_ref().is_none_or(|best| assembly.end() > best.assembly.end()) {
+                    best = Some(Unfinished { store: repository.describe(), claim, assembly });
+                }
             }
         }
         best.ok_or_else(|| Cause::Refused("there is no repository to fetch from".to_owned()).into())
@@ -260,26 +263,86 @@ async fn ask_all(targets: &[RepositoryTarget], options: &GetOptions) -> Result<A
 /// Asks one repository; `None` means that it answered that the file is not there.
 async fn ask(target: &RepositoryTarget, options: &GetOptions) -> Result<Option<Answer>, Error> {
     let repository = Repository::open(target).await?;
-    let claim = choose_claim(&repository, &options.cluster, options.system_identifier).await?;
+    let claims = choose_claims(&repository, &options.cluster, options.system_identifier).await?;
     if options.system_identifier.is_none()
-        && let Some(report) = options.hand_over_spooled(claim.system_identifier).await?
+        && let Some(report) = options.hand_over_spooled(claims.newest.system_identifier).await?
     {
         return Ok(Some(Answer::Done(report)));
     }
-    let bytes = memory_needed(&claim, options.name);
+    let bytes = memory_needed(&claims.newest, options.name);
     let _permit = options.budget.acquire(bytes).await;
-    let fetched = fetch(&repository, &claim, options, &options.name).await?;
-    Ok(fetched.map(|(raw, _)| Answer::Found(FetchedFile { repository, claim, raw })))
+    let found = claims.fetch(&repository, &options.cluster, &options.name, &options.crew).await?;
+    Ok(found.map(|(claim, raw, _)| Answer::Found(FetchedFile { repository, claim, raw })))
 }
 
-/// The claim of the cluster whose WAL is wanted.
-pub(super) async fn choose_claim(
+/// The claims of one cluster whose WAL is wanted. Usually there is one. `repo init --new-claim` makes another one for
+/// the same system identifier if the owner or the size of the segments has changed, and a recovery may still need the
+/// WAL of the one before.
+#[derive(Debug, Clone)]
+pub(super) struct ChosenClaims {
+    pub(super) newest: ClaimRecord,
+    /// Those before it, newest first.
+    older: Vec<ClaimRecord>,
+}
+
+impl ChosenClaims {
+    /// Fetches a file from the claim that has it. `None` means that none of them has it.
+    ///
+    /// # Errors
+    /// [`Cause::Refused`] if several claims have it with different content: it is not known which of them is wanted.
+    pub(super) async fn fetch(
+        &self,
+        repository: &Repository,
+        cluster: &ClusterName,
+        file: &WalFileName,
+        crew: &Crew,
+    ) -> Result<Option<(ClaimRecord, Vec<u8>, ChunkHash)>, Error> {
+        let mut found: Option<(ClaimRecord, Vec<u8>, ChunkHash)> = None;
+        for claim in std::iter::once(&self.newest).chain(&self.older) {
+            let object = stored::wal_object_name(repository, cluster, claim, file);
+            let Some((raw, hash)) = fetch_object(repository, claim, &object, file, crew).await? else { continue };
+            match &found {
+                None => found = Some((claim.clone(), raw, hash)),
+                Some((_, _, other)) if *other == hash => {}
+                Some((newer, ..)) => {
+                    return Err(Cause::Refused(format!(
+                        "{file} is in the claims {} and {} of {cluster} in {} with different content, and it is not known \
+                         which of them this server recovers from",
+                        claim.number,
+                        newer.number,
+                        repository.describe()
+                    ))
+                    .into());
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The claims of the cluster whose WAL is wanted: all with its system identifier, or the one in force if it is not
+/// known.
+pub(super) async fn choose_claims(
     repository: &Repository,
     cluster: &ClusterName,
     system_identifier: Option<SystemIdentifier>,
-) -> Result<ClaimRecord, Error> {
-    let Some(wanted) = system_identifier else { return repository.current_claim(cluster).await };
+) -> Result<ChosenClaims, Error> {
+    let Some(wanted) = system_identifier else {
+        return Ok(ChosenClaims { newest: repository.current_claim(cluster).await?, older: Vec::new() });
+    };
     let claims = repository.claims(cluster).await?;
+    let of_cluster = claims.records.iter().filter(|claim| claim.system_identifier == wanted);
+    let older: Vec<ClaimRecord> = of_cluster.rev().skip(1).cloned().collect();
+    Ok(ChosenClaims { newest: newest_of(claims, repository, cluster, wanted)?, older })
+}
+
+/// The newest claim with this system identifier.
+fn newest_of(
+    claims: Claims,
+    repository: &Repository,
+    cluster: &ClusterName,
+    wanted: SystemIdentifier,
+) -> Result<ClaimRecord, Error> {
     let newest = claims.records.last().map(|claim| claim.system_identifier);
     match (claims.chosen(|claim| claim.system_identifier == wanted)?, newest) {
         (Some(claim), _) => Ok(claim),

@@ -1,10 +1,11 @@
 //! The three results: the file, "absent", and "not known"; and fetching ahead.
 
-use holdfast_pgtypes::SystemIdentifier;
+use holdfast_pgtypes::{PgVersion, SystemIdentifier};
 use holdfast_store::{Fault, FaultRule, Operation, StoreErrorKind};
 
 use super::{Bench, is_absent, kind, name, segment};
-use crate::archive::GetSource;
+use crate::archive::{GetSource, PushOptions};
+use crate::repository::claim::{Claimant, Identity};
 
 async fn with_segments(repositories: usize, first: u64, last: u64) -> Bench {
     let bench = Bench::new(repositories).await;
@@ -46,6 +47,44 @@ async fn an_archive_that_nobody_claimed_is_not_an_answer() {
     assert_eq!(kind(&bench.get_with(&options).await.unwrap_err()), "WrongCluster");
     options.system_identifier = None;
     bench.get_with(&options).await.unwrap();
+}
+
+/// `repo init --new-claim` for another owner or another size of segments keeps the system identifier. A recovery may
+/// have begun before it.
+#[tokio::test]
+async fn every_claim_of_the_system_identifier_is_asked() {
+    let bench = with_segments(1, 1, 3).await;
+    let repository = bench.open(0).await;
+    let first = repository.current_claim(&bench.cluster).await.unwrap();
+    let claimant = Claimant {
+        identity: Identity {
+            system_identifier: first.system_identifier,
+            version: PgVersion::new(first.pg_major).unwrap(),
+            wal_segment_size: first.wal_segment_size,
+        },
+        here: "another server".to_owned(),
+        owner: Some("another".to_owned()),
+        wal_codec: first.wal_codec,
+        host: "db2".to_owned(),
+        now: super::now(),
+    };
+    let second = repository.take_next_claim(&bench.cluster, &claimant).await.unwrap();
+    assert_eq!(second.system_identifier, first.system_identifier);
+    bench.get(&name(2)).await.unwrap();
+    assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(2, 1));
+    assert!(is_absent(&bench.get(&name(4)).await.unwrap_err()));
+
+    for (number, version) in [(3, 1), (2, 2), (4, 2)] {
+        let path = bench.wal(&name(number), &segment(number, version));
+        let options = PushOptions { owner: Some("another".to_owned()), ..bench.push_options(&path) };
+        bench.push_with(&options).await.unwrap();
+    }
+    bench.get(&name(3)).await.unwrap();
+    bench.get(&name(4)).await.unwrap();
+    assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(4, 2));
+    let error = bench.get(&name(2)).await.unwrap_err();
+    assert_eq!(kind(&error), "Refused");
+    assert!(error.to_string().contains("claims 1 and 2"), "{error}");
 }
 
 #[tokio::test]
