@@ -299,8 +299,8 @@ impl ControlFile {
         self.data_checksum_version != 0
     }
 
-    /// The timeline that the server has reached, as far as the file knows: a standby may be on a later timeline than that
-    /// of its last restartpoint.
+    /// The timeline that the server has reached, as far as the file knows: a standby may be on a later timeline than
+    /// that of its last restartpoint.
     pub fn reached_timeline(&self) -> TimelineId {
         self.min_recovery_timeline.map_or(self.timeline, |reached| reached.max(self.timeline))
     }

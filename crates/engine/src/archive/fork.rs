@@ -4,11 +4,11 @@
 //! that segment was never finished (`WalReceiverMain` marks it when streaming of the timeline ends). A promoted server
 //! renames its own segment to `.partial` instead. After the fork the old primary may have written more, and the new one
 //! never received it. The history file of this server's timeline contains the LSN at which its history left each
-//! earlier one. A server that follows this history needs no segment that ends after that LSN, because the new timeline's
-//! first segment begins with a copy of it.
+//! earlier one. A server that follows this history needs no segment that ends after that LSN, because the new
+//! timeline's first segment begins with a copy of it.
 //!
-//! PostgreSQL keeps every history file in `pg_wal` that it reads, also one that it does not follow: a restored copy that
-//! was promoted archives its history, and a standby of production finds it there. So a history counts only if the
+//! PostgreSQL keeps every history file in `pg_wal` that it reads, also one that it does not follow: a restored copy
+//! that was promoted archives its history, and a standby of production finds it there. So a history counts only if the
 //! control file says that the server is on its timeline, or if `pg_wal` has a segment of that timeline from the switch
 //! on. If neither is there yet, the segment is treated as one that is needed.
 //!

@@ -5,9 +5,9 @@
 //! moved since.
 //!
 //! A volume can also go away while the files are listed or copied. Files that are then missing look like files that
-//! PostgreSQL has removed. So everything is asked a second time after the copy: without the files that were missing when
-//! they were listed or read, and without those that are missing now. PostgreSQL gives no relation the name of one that
-//! it has removed, so one that is there again was away.
+//! PostgreSQL has removed. So everything is asked a second time after the copy: without the files that were missing
+//! when they were listed or read, and without those that are missing now. PostgreSQL gives no relation the name of one
+//! that it has removed, so one that is there again was away.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;

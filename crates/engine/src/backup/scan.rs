@@ -2,9 +2,9 @@
 //! Blocking.
 //!
 //! A file or directory that disappears while it is listed was removed by PostgreSQL, or its volume is away: it is
-//! counted, and [`super::present`] looks at it again after the copy. Links that PostgreSQL makes (`pg_tblspc`, `pg_wal`)
-//! are followed. The backup warns the user of any other link, and [`super::links`] decides what is stored for it. A link
-//! in the place of data that PostgreSQL needs is refused: the backup would be useless without that data.
+//! counted, and [`super::present`] looks at it again after the copy. Links that PostgreSQL makes (`pg_tblspc`,
+//! `pg_wal`) are followed. The backup warns the user of any other link, and [`super::links`] decides what is stored for
+//! it. A link in the place of data that PostgreSQL needs is refused: the backup would be useless without that data.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

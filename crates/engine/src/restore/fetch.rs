@@ -1,10 +1,10 @@
 //! Moves the data: ranged requests, then opening, checking and writing on the crew.
 //!
 //! The planner's requests ([`super::coalesce`]) are started while the byte budget has room. Each holds a permit for its
-//! stored bytes until all of it is written. A thread of the crew opens a frame, checks its chunks against the manifest's
-//! hashes, and writes them: then the bytes are still in the processor's cache, and each thread needs one buffer. Only
-//! checked bytes are written. Meanwhile the file system is synced again and again, so that the disk is never idle and
-//! little is left for the end.
+//! stored bytes until all of it is written. A thread of the crew opens a frame, checks its chunks against the
+//! manifest's hashes, and writes them: then the bytes are still in the processor's cache, and each thread needs one
+//! buffer. Only checked bytes are written. Meanwhile the file system is synced again and again, so that the disk is
+//! never idle and little is left for the end.
 //!
 //! The manifest says how far into its frame a wanted extent reaches. Only the frame says how many bytes follow, up to
 //! 64 MiB. A delta restore wants a part of many frames, so more bytes are not damage. But in a repository that others

@@ -53,7 +53,11 @@ async fn an_archive_that_nobody_claimed_is_not_an_answer() {
 /// have begun before it.
 #[tokio::test]
 async fn every_claim_of_the_system_identifier_is_asked() {
-    let bench = with_segments(1, 1, 3).await;
+    let bench = Bench::new(1).await;
+    for path in bench.segments(1, 3) {
+        let options = PushOptions { owner: Some("one".to_owned()), ..bench.push_options(&path) };
+        bench.push_with(&options).await.unwrap();
+    }
     let repository = bench.open(0).await;
     let first = repository.current_claim(&bench.cluster).await.unwrap();
     let claimant = Claimant {
@@ -69,7 +73,7 @@ async fn every_claim_of_the_system_identifier_is_asked() {
         now: super::now(),
     };
     let second = repository.take_next_claim(&bench.cluster, &claimant).await.unwrap();
-    assert_eq!(second.system_identifier, first.system_identifier);
+    assert_eq!((second.system_identifier, second.number), (first.system_identifier, first.number.next().unwrap()));
     bench.get(&name(2)).await.unwrap();
     assert_eq!(std::fs::read(bench.destination()).unwrap(), segment(2, 1));
     assert!(is_absent(&bench.get(&name(4)).await.unwrap_err()));

@@ -467,8 +467,8 @@ impl World {
         }
     }
 
-    /// Takes a directory or a link away. A volume that is unmounted leaves an empty directory, where somebody would mount
-    /// one: nobody knows whether a directory of a database in a tablespace should be empty.
+    /// Takes a directory or a link away. A volume that is unmounted leaves an empty directory, where somebody would
+    /// mount one: nobody knows whether a directory of a database in a tablespace should be empty.
     fn take_away(&mut self) {
         let databases = self.directories.iter().filter(|path| path.starts_with("base/"));
         let in_tablespaces = self.directories.iter().filter(|path| path.starts_with("pg_tblspc/"));
