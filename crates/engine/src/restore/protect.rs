@@ -272,9 +272,11 @@ async fn what_goes(
 ) -> Result<Option<String>, Error> {
     let (cluster, backup) = (&options.cluster, reads.backup);
     let keep = format!("`holdfast backup hold {backup} --with-wal --until 7d`");
-    let read = async |kind| match look.has(&[kind]) {
-        true => repository.ledger(cluster, kind).await,
-        false => Ok(Listed { records: Vec::new(), unreadable: Vec::new() }),
+    let read = async |kind| {
+        if !look.has(&[kind]) {
+            return Ok(Listed { records: Vec::new(), unreadable: Vec::new() });
+        }
+        repository.ledger(cluster, kind).await
     };
     let removing = read(LedgerKind::Removing).await?;
     let is_going = |entry: &LedgerEntry| matches!(entry, LedgerEntry::Removing { backups, packs, wal, .. } if reads.needs(backups, packs, wal));

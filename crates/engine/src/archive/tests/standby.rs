@@ -125,7 +125,9 @@ async fn segments_after_a_fork_are_ignored() {
     assert_eq!(ask(&bench, &paths[0]).await.unwrap().outcome, StandbyOutcome::InArchive);
     // A promoted copy has archived this history, and the standby has read it and stays on timeline 1.
     for timeline in [None, Some(1)] {
-        timeline.into_iter().for_each(|timeline| bench.on_timeline(timeline));
+        if let Some(timeline) = timeline {
+            bench.on_timeline(timeline);
+        }
         for path in &paths[1..] {
             assert_eq!(kind(&ask(&bench, path).await.unwrap_err()), "NotArchived", "{timeline:?}");
         }

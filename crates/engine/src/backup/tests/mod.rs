@@ -124,6 +124,11 @@ fn start_in(segment: u64, control: &ControlFile) -> Lsn {
     Lsn::new(segment * control.wal_segment_size.as_u64() + START_OFFSET)
 }
 
+/// The id of the backup that starts in this segment.
+fn id_of(segment: u64) -> BackupId {
+    BackupId::new(now() + TimeDelta::minutes(segment.cast_signed())).unwrap()
+}
+
 impl Bench {
     async fn new() -> Self {
         let target = RepositoryTarget { store: Arc::new(MemoryStore::new()), unlock: Unlock::NotEncrypted };
@@ -165,7 +170,7 @@ impl Bench {
             let lsns = PageLsns::new(of.record.start_lsn, &control, &scan.files, &manifest, &index);
             Arc::new(Base::new(manifest, Arc::new(index), Some(lsns), 64))
         });
-        let id = self.id(wanted.segment);
+        let id = id_of(wanted.segment);
         let (repository, cluster) = (self.repository.clone(), &self.cluster);
         let sink = Sink::new(repository, cluster, id, PART_BYTES, EXTENT_BYTES, 32 << 20, &cancel).await;
         let mut sinks = Sinks::new(&Silent, cancel.clone());
@@ -196,16 +201,11 @@ impl Bench {
         let last = last_files(label.into_bytes(), map.concat().into_bytes(), control_bytes, 0o600, 0);
         copier.copy_from_memory(last, &mut sinks).await?;
         let stored = sinks.finish().await?.pop().flatten().unwrap();
-        let record = self.record(wanted, &control, &stored, totals, tablespaces);
+        let record = self.record(wanted, &control, &stored, &totals, tablespaces);
         restore::would_take(&self.repository, &record, &self.crew).await?;
         self.archive(&control, [record.start_segment, record.stop_segment]).await;
         self.repository.create_record(&name::backup_summary(&self.cluster, &id), &record).await?;
         Ok(Complete { record })
-    }
-
-    /// The id of the backup that starts in this segment.
-    fn id(&self, segment: u64) -> BackupId {
-        BackupId::new(now() + TimeDelta::minutes(segment.cast_signed())).unwrap()
     }
 
     fn record(
@@ -213,14 +213,14 @@ impl Bench {
         wanted: &Wanted<'_>,
         control: &ControlFile,
         stored: &Stored,
-        totals: Copied,
+        totals: &Copied,
         tablespaces: Vec<TablespaceEntry>,
     ) -> BackupRecord {
         let (size, parent) = (control.wal_segment_size, wanted.parent.map(|parent| parent.record.backup_id));
         let segment = |number| SegmentName::from_number(number, TimelineId::FIRST, size).unwrap();
         let start_lsn = start_in(wanted.segment, control);
         BackupRecord {
-            backup_id: self.id(wanted.segment),
+            backup_id: id_of(wanted.segment),
             label: "x".to_owned(),
             cluster: self.cluster.clone(),
             claim: ClaimNumber::FIRST,

@@ -85,7 +85,7 @@ async fn frames_with_more_than_is_wanted_wait_for_each_other() {
     let (mover, wanted) = mover(directory.path(), 12, RAW).await;
     let total = mover.surplus.total_bytes();
     // The crew has other work, so frames that have got their share wait for it.
-    let (free, busy): (Vec<_>, Vec<_>) = (0..2).map(|_| std::sync::mpsc::channel::<()>()).unzip();
+    let (free, busy): (Vec<_>, Vec<_>) = (0..2).map(|_| std::sync::mpsc::sync_channel::<()>(1)).unzip();
     let busy: Vec<_> = busy.into_iter().map(|busy| mover.crew.run(move || busy.recv())).collect();
     let moving = tokio::spawn({
         let mover = Arc::clone(&mover);

@@ -108,21 +108,15 @@ async fn changes(seed: u64, outcome: &mut Outcome) {
     for segment in [8, 10] {
         let (after, complete) = story.back_up(world, segment, parent.as_ref()).await;
         world = after;
-        match complete {
-            Some(complete) => {
-                if parent.is_some() {
-                    outcome.incremental += 1
-                } else {
-                    outcome.full += 1
-                }
-                // A backup with bad pages is not a parent.
-                parent = Some(complete).filter(|complete| complete.record.checksum_failures.count == 0);
-            }
-            None => {
-                outcome.refused += 1;
-                outcome.refused_without_reason += u64::from(world.times_away == 0);
-            }
-        }
+        let Some(complete) = complete else {
+            outcome.refused += 1;
+            outcome.refused_without_reason += u64::from(world.times_away == 0);
+            continue;
+        };
+        let count = if parent.is_some() { &mut outcome.incremental } else { &mut outcome.full };
+        *count += 1;
+        // A backup with bad pages is not a parent.
+        parent = Some(complete).filter(|complete| complete.record.checksum_failures.count == 0);
     }
 }
 

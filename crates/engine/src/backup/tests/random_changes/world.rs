@@ -357,14 +357,15 @@ impl World {
     }
 
     fn drop_database(&mut self) {
-        let made: Vec<u32> = self.server.databases.lock().iter().map(|place| place.oid).filter(is_made).collect();
+        let made: Vec<u32> =
+            self.server.databases.lock().iter().map(|place| place.oid).filter(|oid| is_made(*oid)).collect();
         let Some(oid) = made.get(self.random.index(made.len())).copied() else { return };
         self.remove_directory(&format!("base/{oid}"));
         self.server.databases.lock().retain(|place| place.oid != oid);
     }
 
     fn drop_tablespace(&mut self) {
-        let made: Vec<u32> = self.server.tablespaces.lock().keys().copied().filter(is_made).collect();
+        let made: Vec<u32> = self.server.tablespaces.lock().keys().copied().filter(|oid| is_made(*oid)).collect();
         let Some(oid) = made.get(self.random.index(made.len())).copied() else { return };
         let link = format!("pg_tblspc/{oid}");
         self.remove_directory(&format!("{link}/{VERSION}"));
@@ -499,6 +500,6 @@ impl World {
 }
 
 /// Whether this OID is of a database or tablespace that may be dropped: the first ones stay.
-fn is_made(oid: &u32) -> bool {
-    *oid > LAST_OF_START && *oid < OF_TABLESPACE
+fn is_made(oid: u32) -> bool {
+    oid > LAST_OF_START && oid < OF_TABLESPACE
 }
