@@ -96,8 +96,9 @@ async fn a_hot_snapshot_recovers_to_any_later_target() {
     let writer =
         RowWriter::start(&stage.cluster, Pace { payload_bytes: 2000, ..Pace::default() }).await.expect("write");
     writer.wait_for_rows(100).await.expect("write rows");
-    let folders: Vec<PathBuf> =
-        ["lsn", "time", "latest", "interrupted", "original"].iter().map(|name| stage.target(name)).collect();
+    let folders: Vec<PathBuf> = ["lsn", "time", "latest", "interrupted", "original", "stopped", "crashed"]
+        .map(|name| stage.target(name))
+        .into();
     let request = hot(&stage, "nightly", &folders).await;
     let first = writer.journal().rows().len();
     let recorded = record(&stage, &request);
@@ -125,7 +126,9 @@ async fn a_hot_snapshot_recovers_to_any_later_target() {
     let row = &journal.rows()[first + 150];
 
     // A directory that was filled from the snapshot is prepared, wherever pg_wal is.
-    let [by_lsn, by_time, latest, interrupted, original] = folders.as_slice() else { panic!("five folders") };
+    let [by_lsn, by_time, latest, interrupted, original, stopped, crashed] = folders.as_slice() else {
+        panic!("seven folders")
+    };
     move_wal_out(by_lsn, &stage.target("wal-volume"));
     let folder = by_lsn.display().to_string();
     let at = lsn(row.lsn_after);
@@ -166,6 +169,19 @@ async fn a_hot_snapshot_recovers_to_any_later_target() {
     assert_eq!(done["resumed"], true);
     assert!(!interrupted.join("holdfast.restore").exists());
     compare(&stage, interrupted, &Target::Latest(end), &journal).await;
+
+    // Somebody has started the copy, which works without its backup_label, and has written in it.
+    for (folder, how) in [(stopped, Shutdown::Fast), (crashed, Shutdown::Immediate)] {
+        // It names a process that runs here.
+        std::fs::remove_file(folder.join("postmaster.pid")).expect("remove the lock file");
+        let mut stray = stage.start_restored(folder).await;
+        stray.sql("CREATE TABLE stray AS SELECT 1 AS n").await.expect("write");
+        stray.stop(how).await.expect("stop");
+        let folder = folder.display().to_string();
+        let (code, said) = stage.fails(&["restore", "--snapshot", &id, "--pgdata", &folder]);
+        assert_eq!(code, 2, "{how:?}: {said}");
+        assert!(said.contains("a server has run here since"), "{how:?}: {said}");
+    }
 
     // A target before the snapshot is unreachable, and the message names the reachable ones.
     let early = lsn(journal.rows()[10].lsn_after);

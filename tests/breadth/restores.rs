@@ -147,3 +147,27 @@ async fn the_server_pauses_or_shuts_down_at_the_target() {
     wait_promoted(&ends).await;
     assert_eq!(ends.value("SELECT sum(n) FROM t").await.expect("sum up"), "3");
 }
+
+/// The setting is stronger than `pg_ctl -D`, so without more the original would start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_names_the_original_does_not_start_it() {
+    let Some(mut stage) = Stage::start(18, local()).await else { return };
+    let original = stage.cluster.data().display().to_string();
+    stage.cluster.set("data_directory", &original).expect("set data_directory");
+    stage.cluster.sql("CREATE TABLE t AS SELECT 1 AS n").await.expect("load");
+    stage.ok(&["backup"]);
+    stage.cluster.sql("DROP TABLE t").await.expect("drop");
+    stage.cluster.stop(Shutdown::Fast).await.expect("stop the original");
+    let target = stage.target("restored");
+    let place = target.display().to_string();
+    let report = stage.json(&["restore", "--pgdata", &place, "--target-immediate", "--target-action", "promote"]);
+    let option = format!("-o \"-c data_directory='{place}'\"");
+    assert!(text(&report, "next").contains(&option), "{report}");
+    assert!(report["notes"].to_string().contains(&format!("sets data_directory to {original}")), "{report}");
+    let mut restored = Cluster::adopt(&stage.installation, &target).expect("take over");
+    restored.override_setting("archive_mode", "off");
+    restored.override_setting("data_directory", &place);
+    restored.start().await.expect("start");
+    wait_promoted(&restored).await;
+    assert_eq!(restored.value("SELECT sum(n) FROM t").await.expect("sum up"), "1");
+}

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_pgtypes::exclude::{ExcludedAs, Exclusions, Verdict, wal_subdirectories};
 use holdfast_pgtypes::wal::page::WalPageHeader;
-use holdfast_pgtypes::{ControlFile, PgVersion, SystemIdentifier, WalFileName};
+use holdfast_pgtypes::{ControlFile, PgVersion, SegmentName, SystemIdentifier, WalFileName};
 use holdfast_repo::catalog::WalInventory;
 use holdfast_repo::record::SnapshotRecord;
 
@@ -253,6 +253,19 @@ fn is_stored(file: WalFileName, record: &SnapshotRecord, stored: &WalInventory) 
 /// The cluster that wrote a segment, if the file begins with a segment header.
 fn owner(path: &Path) -> Option<SystemIdentifier> {
     Some(header(path)?.long?.system_identifier)
+}
+
+/// The segments in a `pg_wal` that hold WAL of their names. Blocks.
+pub(super) fn written_segments(pg_wal: &Path, record: &SnapshotRecord) -> Result<Vec<SegmentName>, Error> {
+    let mut segments = Vec::new();
+    for name in list(pg_wal)? {
+        if let Some(Ok(WalFileName::Segment(segment))) = name.to_str().map(str::parse)
+            && is_written(&pg_wal.join(&name), WalFileName::Segment(segment), record)
+        {
+            segments.push(segment);
+        }
+    }
+    Ok(segments)
 }
 
 /// Whether the file is a segment and holds WAL of its name. A recycled one begins with the header of its old place.

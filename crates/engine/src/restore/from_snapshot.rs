@@ -40,8 +40,12 @@ use super::preflight::{AUTO_CONF, Archive, Planning};
 use super::prepare::refuse_linked_control;
 use super::protect::{Reads, protect};
 use super::resume::{ResumeLock, ResumePoint, VERSION, sync_parent};
+use super::run_since;
 use super::settings;
-use super::{RestoreOptions, archiving_note, blocking, check_options, durable, foreign, next_words, recovery};
+use super::{
+    RestoreOptions, archiving_note, blocking, check_options, configured, durable, elsewhere_note, foreign, next_words,
+    recovery,
+};
 use crate::error::{Cause, Error, ResultExt};
 use crate::pipeline::crew::Crew;
 use crate::progress::Progress;
@@ -124,6 +128,8 @@ fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Preflight, 
     let mut notes = found.notes.clone();
     notes.extend(settings::notes(&found.auto_conf, &recovery(options, &found.plan, found.in_place)));
     notes.extend(archiving_note(options));
+    let elsewhere = configured::other_data_directory(&options.pgdata);
+    notes.extend(elsewhere_note(options, elsewhere.as_deref()));
     SnapshotRestoreReport {
         cluster: options.cluster.clone(),
         snapshot: record.snapshot_id,
@@ -134,7 +140,7 @@ fn report(options: &RestoreOptions, record: &SnapshotRecord, found: &Preflight, 
         removed_entries: removed,
         auto_conf_lines: settings::lines(&recovery(options, &found.plan, found.in_place), options.now),
         signal_file: settings::signal_file(options.standby).to_owned(),
-        next: next_words(options, &found.plan),
+        next: next_words(options, &found.plan, elsewhere.as_deref()),
         notes,
     }
 }
@@ -167,7 +173,7 @@ async fn preflight(
         check_record(record, options)?;
         let here = || format!("looking at the directory {}", options.pgdata.display());
         let version = version_of(record)?;
-        let resumed = inspect(&options.pgdata, record, &point).doing(here)?;
+        let (resumed, control) = inspect(&options.pgdata, record, &point).doing(here)?;
         let (foreign, given, of) = (layout.clone(), options.clone(), record.system_identifier);
         let looked = blocking(move || refuse_foreign(&foreign, version, &given, of));
         let local_notes = looked.await.doing(here)?;
@@ -201,6 +207,11 @@ async fn preflight(
         };
         copied::refuse_lost_wal(&Removal::of(&options.pgdata, version)?, record, &stored, options.discard_wal)
             .doing(here)?;
+        if !resumed {
+            run_since::refuse_other_end(repository, &claim, record, (&options.pgdata, &control), &crew)
+                .await
+                .doing(here)?;
+        }
         notes.extend(local_notes);
         let auto_conf = read_auto_conf(&options.pgdata)?;
         let in_place = has_tablespace_in_place(&options.pgdata);
@@ -339,7 +350,7 @@ fn check_record(record: &SnapshotRecord, options: &RestoreOptions) -> Result<(),
 }
 
 /// Refuses a directory that is not a copy of this snapshot. Returns whether a run of ours was interrupted in it.
-fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Result<bool, Error> {
+fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Result<(bool, ControlFile), Error> {
     let refused = |why: String| -> Error { Cause::Refused(why).into() };
     let version_path = pgdata.join("PG_VERSION");
     let version = match fs::read_to_string(&version_path) {
@@ -409,7 +420,16 @@ fn inspect(pgdata: &Path, record: &SnapshotRecord, point: &ResumePoint) -> Resul
             record.stop_lsn
         )));
     }
-    Ok(resumed)
+    if !run_since::is_state_of_copy(&control, record) {
+        return Err(refused(format!(
+            "{} does not match snapshot {}: its control file has the state \"{}\"; a server has run here since, so fill the \
+             directory from the snapshot again",
+            pgdata.display(),
+            record.snapshot_id,
+            control.state
+        )));
+    }
+    Ok((resumed, control))
 }
 
 /// The server that runs in the directory. Every snapshot of a running server contains `postmaster.pid`, and here its

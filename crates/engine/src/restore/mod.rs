@@ -19,6 +19,7 @@
 
 mod chain;
 mod coalesce;
+mod configured;
 mod copied;
 mod ddl_search;
 mod durable;
@@ -41,10 +42,12 @@ mod protect;
 mod reach;
 mod resume;
 mod reuse;
+mod run_since;
 mod settings;
 mod stored;
 mod trial;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -210,6 +213,7 @@ async fn restore_found(
     blocking(move || finish(&ending, &for_end, lock, &roots)).await.doing(|| "finishing the restore".to_owned())?;
 
     let (file_count, _, hole_bytes) = sizes(&found);
+    let (notes, elsewhere) = (notes(options, &found, foreign), configured::other_data_directory(&options.pgdata));
     Ok(RestoreReport {
         cluster: options.cluster.clone(),
         backup: found.backup.backup_id,
@@ -225,8 +229,8 @@ async fn restore_found(
         removed_entries: data.removed_entries,
         duration: Duration::ZERO,
         signal_file: settings::signal_file(options.standby).to_owned(),
-        next: next_words(options, &found.plan),
-        notes: notes(options, &found, foreign),
+        next: next_words(options, &found.plan, elsewhere.as_deref()),
+        notes: notes.into_iter().chain(elsewhere_note(options, elsewhere.as_deref())).collect(),
     })
 }
 
@@ -493,8 +497,22 @@ fn archiving_note(options: &RestoreOptions) -> Option<String> {
     ))
 }
 
-fn next_words(options: &RestoreOptions, plan: &RecoveryPlan) -> String {
-    let start = format!("pg_ctl -D {} start", options.pgdata.display());
+/// A warning that the restored configuration names another data directory.
+fn elsewhere_note(options: &RestoreOptions, elsewhere: Option<&Path>) -> Option<String> {
+    let elsewhere = elsewhere?.display();
+    Some(format!(
+        "the restored postgresql.conf sets data_directory to {elsewhere}, so a server that is started in {} without \
+         `-c data_directory` runs in {elsewhere}: change it before the first start, or always start it as shown",
+        options.pgdata.display()
+    ))
+}
+
+fn next_words(options: &RestoreOptions, plan: &RecoveryPlan, elsewhere: Option<&Path>) -> String {
+    let here = options.pgdata.display();
+    let start = match elsewhere {
+        Some(_) => format!("pg_ctl -D {here} -o \"-c data_directory='{here}'\" start"),
+        None => format!("pg_ctl -D {here} start"),
+    };
     if options.standby {
         return format!("start it with `{start}`: it follows the archive as a standby until it is promoted");
     }
