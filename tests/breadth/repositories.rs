@@ -21,6 +21,19 @@ fn with_second_repository(stage: &Stage) -> PathBuf {
     second
 }
 
+/// A wrong name begins another archive, and nothing else would show it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_that_it_has_begun_an_archive() {
+    let Some(stage) = Stage::start(18, local()).await else { return };
+    let config = stage.write_config("mian.toml", &stage.config_text().replace("name = \"main\"", "name = \"mian\""));
+    for (number, begins) in [(1, true), (2, false)] {
+        let output = stage.command_with(&config, &["check"]).output().expect("check");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("belongs to this cluster"), "{number}: {said}");
+        assert_eq!(said.contains("has begun this archive now"), begins, "{number}: {said}");
+    }
+}
+
 /// One backup goes to an encrypted repository in S3 and to an unencrypted one in a directory. WAL is acknowledged when
 /// both have it.
 #[tokio::test(flavor = "multi_thread")]

@@ -154,7 +154,8 @@ fn of_what(what: &Cause) -> Failure {
         Cause::UnarchivedWal { .. } => new(ExitCode::DirectoryNotEmpty).hint(
             "nothing was changed: restore into another directory, or store whole segments with `holdfast wal push` first \
              and copy an unfinished one to another place: docs/operations.md (\"The last WAL of a dead server\") says \
-             how; --discard-wal deletes them",
+             how; --discard-wal deletes them, which is right for a restored copy: if its WAL were pushed, later restores \
+             would follow the timeline of the copy",
         ),
         Cause::Overlap { .. } => new(ExitCode::Configuration)
             .hint("nothing was changed: put each of them outside the other, best on another disk"),

@@ -125,11 +125,17 @@ async fn run_steps(
     };
     let mut claims = Vec::new();
     for repository in &repositories {
+        let is_new = repository.newest_claim(&options.cluster).await?.is_none();
         let claim = repository.take_claim(&options.cluster, &claimant).await?;
+        let new = if is_new {
+            ", which has begun this archive now: if it should exist already, look at `cluster.name`"
+        } else {
+            ""
+        };
         report.add(
             format!("archive {}", options.cluster),
             Verdict::Ok,
-            format!("claim {} in {} belongs to this cluster", claim.number, repository.describe()),
+            format!("claim {} in {} belongs to this cluster{new}", claim.number, repository.describe()),
         );
         claims.push(claim);
     }

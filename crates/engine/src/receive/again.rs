@@ -4,12 +4,13 @@ use holdfast_store::StoreErrorKind;
 
 use crate::error::{Cause, Error};
 
-/// Whether the store refuses the credentials, or has none.
+/// Whether the store refuses the credentials, or has none, or the repository refuses the secret, as after a rotation.
 pub(super) fn is_of_credentials(error: &Error) -> bool {
-    matches!(
-        &*error.what,
-        Cause::Store(error) if matches!(error.kind(), StoreErrorKind::PermissionDenied | StoreErrorKind::NoCredentials)
-    )
+    match &*error.what {
+        Cause::Store(error) => matches!(error.kind(), StoreErrorKind::PermissionDenied | StoreErrorKind::NoCredentials),
+        Cause::Key(_) | Cause::KeysRotated { .. } | Cause::NoKeySlot { .. } => true,
+        _ => false,
+    }
 }
 
 /// Whether the same may succeed later without anybody's help. Everything else ends the receiver, so that somebody
@@ -38,6 +39,8 @@ fn passes_by_itself(sqlstate: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
     use holdfast_store::{Failure, Operation, StoreError};
 
     use super::*;
@@ -86,5 +89,7 @@ mod tests {
             let error = Error::from(Cause::Store(StoreError::new(kind, failure)));
             assert_eq!(is_of_credentials(&error), expected, "{kind:?}");
         }
+        let wrong = holdfast_repo::KeyError::WrongPassphrase { slot: "default".parse().unwrap() };
+        assert!(is_of_credentials(&Error::from(Cause::Key(wrong))));
     }
 }
