@@ -31,7 +31,7 @@ pub struct OperatorArgs {
     /// Where `/metrics`, `/healthz` and `/readyz` are served
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8080")]
     pub metrics_address: SocketAddr,
-    /// Where the validating webhook is served, such as [::]:9443 [default: not served]
+    /// Where the validating webhook is served, such as `[::]:9443` [default: not served]
     #[arg(long, value_name = "ADDRESS", env = "WEBHOOK_ADDRESS")]
     pub webhook_address: Option<SocketAddr>,
     /// A name or address by which the API server calls the webhook, besides its Service; can be repeated
