@@ -21,7 +21,7 @@ use std::time::Duration;
 const DEFAULT_GRACE: Duration = Duration::from_hours(24);
 /// Default of `backup.memory`: 256 MiB, enough for 2 cores and 16 parts in flight.
 const DEFAULT_MEMORY_BYTES: u64 = 256 << 20;
-/// Its default for a restore: more requests in flight make it no faster, also with 50 ms to the store.
+/// Its default for a restore. From a local repository, more made it no faster; a store that is far away was not tried.
 const DEFAULT_RESTORE_MEMORY_BYTES: u64 = 64 << 20;
 
 /// With less memory, a frame of 4 MiB, its compressed copy and one part of an upload do not fit for two jobs.
