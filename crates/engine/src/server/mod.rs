@@ -16,6 +16,8 @@ mod libpq;
 mod postmaster;
 pub(crate) mod replication;
 pub(crate) mod running;
+#[cfg(test)]
+pub(crate) mod sample_control;
 mod temporary_file;
 mod text;
 mod tls;

@@ -28,6 +28,7 @@ use crate::pipeline::budget::{ByteBudget, MINIMUM_BYTES};
 use crate::pipeline::crew::Crew;
 use crate::progress::Silent;
 use crate::repository::{Repository, RepositoryTarget, Unlock, init};
+use crate::server::sample_control::{TIMELINE_AT, control_with};
 
 pub(super) const SIZE: u32 = 1 << 20;
 pub(super) const SYSTEM: u64 = 7_710_912_426_042_727_162;
@@ -81,11 +82,7 @@ impl Bench {
 
     /// Makes the control file of a server that has reached this timeline.
     pub(super) fn on_timeline(&self, timeline: u32) {
-        // `checkPointCopy.ThisTimeLineID`, and the CRC at the end.
-        let mut control = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18").to_vec();
-        control[48..52].copy_from_slice(&timeline.to_le_bytes());
-        let checksum = crc32c::crc32c(&control[..292]);
-        control[292..296].copy_from_slice(&checksum.to_le_bytes());
+        let control = control_with(&[(TIMELINE_AT, &timeline.to_le_bytes())]);
         std::fs::create_dir_all(self.pgdata().join("global")).unwrap();
         std::fs::write(self.pgdata().join("global/pg_control"), control).unwrap();
     }

@@ -10,7 +10,8 @@ use super::super::listing::PageCheck;
 use super::super::plan::Units;
 use super::super::run::page_checks;
 use super::super::scan::{PageChecks, scan};
-use super::{Bench, CHECKSUMS_AT, Wanted, control_with};
+use super::{Bench, Wanted};
+use crate::server::sample_control::{CHECKSUMS_AT, control_with};
 
 /// The control file of a cluster with this page size and with data checksums. Its CRC is correct.
 fn control(block_size: u32) -> Vec<u8> {
@@ -18,7 +19,12 @@ fn control(block_size: u32) -> Vec<u8> {
     const BLOCK_SIZE: usize = 216;
     const SEGMENT_PAGES: usize = 220;
     // A segment file has 1 GiB with every page size.
-    control_with(&[(BLOCK_SIZE, block_size), (SEGMENT_PAGES, (1 << 30) / block_size), (CHECKSUMS_AT, 1)])
+    let segment_pages = (1 << 30) / block_size;
+    control_with(&[
+        (BLOCK_SIZE, &block_size.to_le_bytes()),
+        (SEGMENT_PAGES, &segment_pages.to_le_bytes()),
+        (CHECKSUMS_AT, &1_u32.to_le_bytes()),
+    ])
 }
 
 /// A data directory with relations of whole pages of this size, with random content.

@@ -44,26 +44,6 @@ use crate::repository::{Repository, RepositoryTarget, Unlock, init, object_name}
 use crate::restore::{self, Archiving, RestoreOptions, TablespaceMapping};
 use crate::server::DatabasePlace;
 
-/// A control file of PostgreSQL 18.
-const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
-
-/// The place of `data_checksum_version` in it, as in `ControlFileData`.
-const CHECKSUMS_AT: usize = 252;
-
-/// The control file with other numbers at these places, and the right CRC, which is its last field.
-fn control_with(numbers: &[(usize, u32)]) -> Vec<u8> {
-    let mut bytes = CONTROL.to_vec();
-    for (at, number) in numbers {
-        bytes[*at..*at + 4].copy_from_slice(&number.to_le_bytes());
-    }
-    let at = (0..bytes.len() - 4)
-        .find(|at| CONTROL[*at..*at + 4] == crc32c::crc32c(&CONTROL[..*at]).to_le_bytes())
-        .expect("the CRC of the control file");
-    let checksum = crc32c::crc32c(&bytes[..at]);
-    bytes[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
-    bytes
-}
-
 /// The minimum part size of an S3 store.
 const PART_BYTES: usize = 5 << 20;
 

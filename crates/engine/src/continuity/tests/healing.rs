@@ -6,8 +6,7 @@ use std::path::Path;
 use holdfast_pgtypes::SystemIdentifier;
 
 use super::*;
-
-const CONTROL: &[u8] = include_bytes!("../../../../pgtypes/tests/fixtures/pg_control.18");
+use crate::server::sample_control::{SYSTEM_IDENTIFIER_AT, control_with};
 
 impl Bench {
     async fn heal(&self, folder: PathBuf) -> WalVerification {
@@ -50,14 +49,7 @@ impl Bench {
 
 /// A control file of this cluster.
 fn control(system: SystemIdentifier) -> Vec<u8> {
-    let mut bytes = CONTROL.to_vec();
-    bytes[..8].copy_from_slice(&system.as_u64().to_le_bytes());
-    let at = (0..bytes.len() - 4)
-        .find(|at| CONTROL[*at..*at + 4] == crc32c::crc32c(&CONTROL[..*at]).to_le_bytes())
-        .expect("the CRC of the control file");
-    let checksum = crc32c::crc32c(&bytes[..at]);
-    bytes[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
-    bytes
+    control_with(&[(SYSTEM_IDENTIFIER_AT, &system.as_u64().to_le_bytes())])
 }
 
 /// What was healed and what was not, in one line each.

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use holdfast_pgtypes::checksum::{PAGE_SIZE, page_checksum};
 use holdfast_testkit::random::Random;
 
-use super::super::{CHECKSUMS_AT, KnownServer, control_with, space_beside};
+use super::super::{KnownServer, space_beside};
 use crate::server::DatabasePlace;
+use crate::server::sample_control::{CHECKSUMS_AT, control_with};
 
 /// The directory of the version in each tablespace.
 pub(super) const VERSION: &str = "PG_18_202506291";
@@ -146,7 +147,7 @@ impl World {
             world.make_directory(path);
         }
         fs::create_dir(&world.outside).unwrap();
-        let control = control_with(&[(CHECKSUMS_AT, u32::from(habits.checksums))]);
+        let control = control_with(&[(CHECKSUMS_AT, &u32::from(habits.checksums).to_le_bytes())]);
         fs::write(world.pgdata.join("global/pg_control"), control).unwrap();
         for folder in ["pg_xact", "pg_multixact", "pg_multixact/offsets", "pg_multixact/members"] {
             world.make_directory(folder);
